@@ -1,0 +1,1 @@
+"""Serve a checkpoint over HTTP."""

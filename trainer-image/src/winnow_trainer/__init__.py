@@ -1,0 +1,1 @@
+"""Import rows, train, evaluate, write checkpoints."""
