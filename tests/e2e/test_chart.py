@@ -1,0 +1,45 @@
+"""The chart on the real cluster: upgrade in place, uninstall, what stays, and install again over what stayed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from e2e_support import ROOT, Cluster, model_service
+
+
+def helm(cluster: Cluster, *args: str) -> str:
+    command = [str(ROOT / "cluster" / "cluster"), "helm", *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=cluster.env, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CHART = ("winnow", str(ROOT / "helm" / "winnow"), "--namespace", "winnow-system")
+
+
+def test_uninstall_leaves_the_users_objects_and_an_install_takes_them_up_again(cluster: Cluster) -> None:
+    """Objects and CRDs survive (crds.keep); the operator, its rights and its Lease do not; a new install reconciles."""
+    cluster.apply(model_service("mail"))
+    cluster.wait("modelservice", "mail", "Ready")
+    system = Cluster("winnow-system")
+    values = helm(cluster, "get", "values", "winnow", "--namespace", "winnow-system", "-o", "json")
+    try:
+        helm(cluster, "upgrade", *CHART, "--reuse-values", "--wait")
+        helm(cluster, "uninstall", "winnow", "--namespace", "winnow-system", "--wait")
+        left = system.run(
+            "get", "deployments.apps,services,serviceaccounts,roles,rolebindings,pods", "-o", "name"
+        ).split()
+        assert not [name for name in left if "winnow" in name], left
+        cluster_wide = system.run("get", "clusterroles,clusterrolebindings", "-o", "name").split()
+        assert not [name for name in cluster_wide if "winnow" in name], cluster_wide
+        crds = [crd["metadata"]["name"] for crd in system.list("customresourcedefinitions")]
+        assert sum(name.endswith(".winnow.dev") for name in crds) == 4
+        assert cluster.get("modelservice", "mail")["spec"]["baseModel"]
+    finally:
+        given = json.loads(values) or {}
+        file = ROOT / ".local" / "e2e-values.json"
+        file.write_text(json.dumps(given))
+        helm(cluster, "upgrade", "--install", *CHART, "--create-namespace", "--values", str(file), "--wait")
+    cluster.apply(model_service("second"))
+    cluster.wait("modelservice", "second", "Ready")

@@ -1,0 +1,115 @@
+"""Moving live traffic from one checkpoint to another, and what happens when the next one is broken."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from e2e_support import (
+    Cluster,
+    dataset,
+    deployment,
+    model_service,
+    short_rows,
+    training_job,
+)
+
+# Runs in a pod of the cluster, so that each request goes pod → Service → pod: four clients, one new connection
+# for each request (a kept connection would hide a Service that points at a pod that is gone).
+LOAD = """
+import http.client, json, sys, threading, time
+host, seconds = sys.argv[1], float(sys.argv[2])
+body = json.dumps({"input": "You won a free prize"})
+counts, checkpoints, failures, lock = [0], set(), [], threading.Lock()
+def client():
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            c = http.client.HTTPConnection(host, 80, timeout=20)
+            c.request("POST", "/v1/classify", body, {"content-type": "application/json"})
+            r = c.getresponse(); answer = json.loads(r.read()); c.close()
+            with lock:
+                counts[0] += 1
+                if r.status == 200: checkpoints.add(answer["model_version"])
+                else: failures.append(str(answer))
+        except Exception as err:
+            with lock: counts[0] += 1; failures.append(repr(err))
+        time.sleep(0.02)
+threads = [threading.Thread(target=client) for _ in range(4)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(json.dumps({"requests": counts[0], "failures": failures[:5], "failed": len(failures), "checkpoints": sorted(checkpoints)}))
+"""
+
+
+def load_pod(name: str, host: str, seconds: int) -> dict[str, Any]:
+    security = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": "load",
+        "image": "docker.io/winnow/server:dev",
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-c", LOAD, host, str(seconds)],
+        "securityContext": security,
+    }
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def test_a_rollover_under_load_fails_no_request_and_a_broken_checkpoint_never_goes_live(cluster: Cluster) -> None:
+    quick = {"numTrainEpochs": 2, "maxSeqLength": 64, "perDeviceTrainBatchSize": 16, "gradientAccumulationSteps": 1}
+    cluster.apply(
+        model_service("mail"),
+        dataset("train", "mail", short_rows(64)),
+        dataset("test", "mail", short_rows(16, start=1000)),
+        training_job("v1", "mail", method="HeadOnly", parameters=quick),
+        deployment("mail", "mail", "v1", "epoch-1"),
+    )
+    cluster.wait("deployments.winnow.dev", "mail", "Ready", seconds=300)
+    first = cluster.get("wdep", "mail")["status"]["live"]
+
+    cluster.apply(load_pod("load", "mail", 60))
+    cluster.until("load to run", lambda: cluster.get("pod", "load")["status"]["phase"] == "Running")
+    cluster.apply(deployment("mail", "mail", "v1", "epoch-2"))
+    cluster.until("epoch-2 to be live", lambda: cluster.live("mail").get("checkpoint") == "epoch-2", seconds=120)
+    result = json.loads(cluster.finished_pod("load"))
+    assert result["failed"] == 0, result
+    assert result["requests"] > 500
+    assert len(result["checkpoints"]) == 2, "the load was to see both checkpoints"
+    history = cluster.get("wdep", "mail")["status"]["history"]
+    assert [(entry["checkpoint"], entry["digest"]) for entry in history] == [("epoch-1", first["digest"])]
+
+    # One byte of the weights changed in storage: the server refuses it, and the live one goes on.
+    pod = cluster.list("pods", "winnow.dev/kind=Deployment,winnow.dev/name=mail")[0]
+    claim = next(
+        v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"] if "persistentVolumeClaim" in v
+    )
+    cluster.apply(damage_pod("damage", claim, "v1", "epoch-1"))
+    cluster.finished_pod("damage")
+    cluster.apply(deployment("mail", "mail", "v1", "epoch-1"))
+    stalled = cluster.says("wdep", "mail", "Stalled", seconds=180)
+    assert "model.safetensors" in stalled["message"]
+    assert cluster.live("mail")["checkpoint"] == "epoch-2"
+    cluster.apply(load_pod("load-again", "mail", 3))
+    assert json.loads(cluster.finished_pod("load-again"))["failed"] == 0
+
+
+def damage_pod(name: str, claim: str, job: str, checkpoint: str) -> dict[str, Any]:
+    """Flips one byte in the middle of a checkpoint's weights, through the ModelService's own volume."""
+    program = (
+        "import glob\n"
+        f"path, = glob.glob('/storage/runs/{job}-*/checkpoints/{checkpoint}/model.safetensors')\n"
+        "with open(path, 'r+b') as f:\n"
+        "    f.seek(0, 2); middle = f.tell() // 2; f.seek(middle); byte = f.read(1); f.seek(middle); f.write(bytes([byte[0] ^ 1]))\n"
+    )
+    pod = load_pod(name, "", 0)
+    container = pod["spec"]["containers"][0]
+    container["command"] = ["python3", "-c", program]
+    container["volumeMounts"] = [{"name": "storage", "mountPath": "/storage"}]
+    pod["spec"]["volumes"] = [{"name": "storage", "persistentVolumeClaim": {"claimName": claim}}]
+    return pod
