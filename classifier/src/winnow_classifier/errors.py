@@ -1,0 +1,67 @@
+"""What can go wrong, each with the trainer's exit code and the reason that users script against.
+
+WinnowError
+├── ConfigError          10 InvalidConfiguration   the manifest or the command line
+│   ├── BaseModelError   10 BaseModelInvalid       the base model's folder or repository
+│   └── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
+├── DataError            11 InvalidRows            the rows
+│   └── EmptyDatasetError 11 EmptyDataset
+├── OutOfMemoryError_    12 OutOfMemory
+├── DivergedError        13 Diverged
+└── StorageError         20 StorageUnavailable     worth a retry
+    └── StorageFull      20 StorageFull
+"""
+
+from typing import ClassVar
+
+
+class WinnowError(Exception):
+    """Its text is one sentence for the user: what, where; `hint` says what to do."""
+
+    exit_code: ClassVar[int] = 1
+    reason: ClassVar[str] = "InternalError"
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(WinnowError):
+    exit_code = 10
+    reason = "InvalidConfiguration"
+
+
+class BaseModelError(ConfigError):
+    reason = "BaseModelInvalid"
+
+
+class CheckpointError(ConfigError):
+    reason = "CheckpointInvalid"
+
+
+class DataError(WinnowError):
+    exit_code = 11
+    reason = "InvalidRows"
+
+
+class EmptyDatasetError(DataError):
+    reason = "EmptyDataset"
+
+
+class OutOfMemoryError_(WinnowError):  # noqa: N801, N818 - the plain name would hide torch's
+    exit_code = 12
+    reason = "OutOfMemory"
+
+
+class DivergedError(WinnowError):
+    exit_code = 13
+    reason = "Diverged"
+
+
+class StorageError(WinnowError):
+    exit_code = 20
+    reason = "StorageUnavailable"
+
+
+class StorageFull(StorageError):  # noqa: N818 - named as the reason that users read
+    reason = "StorageFull"
