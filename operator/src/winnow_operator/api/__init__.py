@@ -1,0 +1,150 @@
+"""The four kinds of winnow.dev/v1alpha1 as typed values: what `crds/*.yaml` says, and a test holds the two together.
+
+`parse(raw)` turns an object of the API server into one of the four, `to_raw(model)` turns a status back into JSON. Specs are strict, since the API server
+has validated and defaulted them; statuses ignore fields that another version of the operator wrote.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from .common import (
+    GROUP,
+    GROUP_VERSION,
+    VERSION,
+    BaseModelSource,
+    Condition,
+    EnvVar,
+    HuggingFaceModel,
+    ImageModel,
+    Metadata,
+    Resources,
+    SecretKeyRef,
+    Toleration,
+    VolumeModel,
+)
+from .dataset import (
+    Columns,
+    ConfigMapSource,
+    Dataset,
+    DatasetSpec,
+    DatasetStatus,
+    FileSource,
+    ImageFileSource,
+    LabelCount,
+    Problem,
+    Source,
+    TokenLengths,
+    Warning_,
+)
+from .deployment import (
+    CheckpointRef,
+    Deployment,
+    DeploymentSpec,
+    DeploymentStatus,
+    LiveCheckpoint,
+    PastCheckpoint,
+)
+from .model_service import (
+    LeaderboardEntry,
+    ModelService,
+    ModelServiceSpec,
+    ModelServiceStatus,
+    Storage,
+    StorageClaim,
+)
+from .training_job import (
+    Checkpoint,
+    DatasetUse,
+    Epoch,
+    Failure,
+    Metrics,
+    Parameters,
+    Progress,
+    TrainingJob,
+    TrainingJobSpec,
+    TrainingJobStatus,
+    UsedDatasets,
+)
+
+__all__ = [
+    "GROUP",
+    "GROUP_VERSION",
+    "KINDS",
+    "PLURALS",
+    "VERSION",
+    "BaseModelSource",
+    "Checkpoint",
+    "CheckpointRef",
+    "Columns",
+    "Condition",
+    "ConfigMapSource",
+    "Dataset",
+    "DatasetSpec",
+    "DatasetStatus",
+    "DatasetUse",
+    "Deployment",
+    "DeploymentSpec",
+    "DeploymentStatus",
+    "EnvVar",
+    "Epoch",
+    "Failure",
+    "FileSource",
+    "HuggingFaceModel",
+    "ImageFileSource",
+    "ImageModel",
+    "LabelCount",
+    "LeaderboardEntry",
+    "LiveCheckpoint",
+    "Metadata",
+    "Metrics",
+    "ModelService",
+    "ModelServiceSpec",
+    "ModelServiceStatus",
+    "Parameters",
+    "PastCheckpoint",
+    "Problem",
+    "Progress",
+    "Resource",
+    "Resources",
+    "SecretKeyRef",
+    "Source",
+    "Storage",
+    "StorageClaim",
+    "TokenLengths",
+    "Toleration",
+    "TrainingJob",
+    "TrainingJobSpec",
+    "TrainingJobStatus",
+    "UsedDatasets",
+    "VolumeModel",
+    "Warning_",
+    "parse",
+    "to_raw",
+]
+
+Resource = ModelService | Dataset | TrainingJob | Deployment
+
+KINDS: Mapping[str, type[ModelService] | type[Dataset] | type[TrainingJob] | type[Deployment]] = {
+    "ModelService": ModelService,
+    "Dataset": Dataset,
+    "TrainingJob": TrainingJob,
+    "Deployment": Deployment,
+}
+PLURALS: Mapping[str, str] = {
+    "ModelService": "modelservices",
+    "Dataset": "datasets",
+    "TrainingJob": "trainingjobs",
+    "Deployment": "deployments",
+}
+
+
+def parse(raw: Mapping[str, Any]) -> Resource:
+    """The object that the API server sent. Raises pydantic.ValidationError where it does not fit the CRD, which only a foreign CRD can cause."""
+    return KINDS[raw["kind"]].model_validate(raw)
+
+
+def to_raw(model: BaseModel) -> dict[str, Any]:
+    """As Kubernetes writes it: camelCase, times in whole seconds of UTC, nothing for what is unset."""
+    return model.model_dump(mode="json", by_alias=True, exclude_none=True)

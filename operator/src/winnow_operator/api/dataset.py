@@ -1,0 +1,120 @@
+"""Dataset: a validated, immutable set of rows."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from .common import Count, Digest, ImageReference, Object, ObjectName, ObservedStatus, OwnName, Path, Spec, Status
+
+INLINE_BYTES = 262_144
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+SeenLabelName = Annotated[str, StringConstraints(max_length=128)]
+Message = Annotated[str, StringConstraints(max_length=1024)]
+Length = Annotated[float, Field(ge=0)]
+
+
+class Columns(Spec):
+    """The names of a row's two fields, where the file's differ from the usual ones."""
+
+    text: LabelName | None = None
+    target: LabelName | None = None
+
+
+class ConfigMapSource(Spec):
+    """A key of a ConfigMap."""
+
+    name: ObjectName
+    key: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+
+
+class FileSource(Spec):
+    """A file in a volume."""
+
+    claim_name: ObjectName
+    path: Path
+
+
+class ImageFileSource(Spec):
+    """A file in an OCI image."""
+
+    reference: ImageReference
+    path: Path
+
+
+class Source(Spec):
+    """Where the rows are read from; a CEL rule allows exactly one."""
+
+    inline: Annotated[str, StringConstraints(min_length=1, max_length=INLINE_BYTES)] | None = None
+    config_map: ConfigMapSource | None = None
+    persistent_volume_claim: FileSource | None = None
+    image: ImageFileSource | None = None
+
+
+class DatasetSpec(Spec):
+    """Where the rows come from and how to read them; immutable."""
+
+    model_service: OwnName
+    format: Literal["Auto", "JSONL", "CSV"] = "Auto"
+    task_detail: Literal["Auto", "Binary", "Multiclass", "Multilabel"] = "Auto"
+    labels: Annotated[tuple[LabelName, ...], Field(min_length=1, max_length=1000)] | None = None
+    columns: Columns | None = None
+    source: Source
+    on_invalid_rows: Literal["Fail", "Skip"] = "Fail"
+
+
+class LabelCount(Status):
+    """How often a label occurs."""
+
+    name: SeenLabelName
+    positives: Count
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
+class TokenLengths(Status):
+    """Lengths of rows in tokens of the base model."""
+
+    mean: Length | None = None
+    p50: Length | None = None
+    p95: Length | None = None
+    p99: Length | None = None
+    max: Length | None = None
+
+
+class Warning_(Status):  # noqa: N801  (Warning is a builtin)
+    """What is usable but probably not wanted."""
+
+    code: Annotated[str, StringConstraints(max_length=64)]
+    message: Message
+
+
+class Problem(Status):
+    """One wrong row."""
+
+    line: Count | None = None
+    column: Count | None = None
+    message: Message
+
+
+class DatasetStatus(ObservedStatus):
+    """What the import found."""
+
+    task_detail: Literal["Binary", "Multiclass", "Multilabel"] | None = None
+    rows: Count | None = None
+    digest: Digest | None = None
+    labels: Annotated[tuple[LabelCount, ...], Field(max_length=1000)] | None = None
+    label_count: Count | None = None
+    tokens: TokenLengths | None = None
+    duplicates: Count | None = None
+    conflicts: Count | None = None
+    warnings: Annotated[tuple[Warning_, ...], Field(max_length=20)] | None = None
+    problems: Annotated[tuple[Problem, ...], Field(max_length=20)] | None = None
+    problem_count: Count | None = None
+    skipped_rows: Count | None = None
+
+
+class Dataset(Object):
+    """See crds/datasets.yaml."""
+
+    kind: Literal["Dataset"] = "Dataset"
+    spec: DatasetSpec
+    status: DatasetStatus = DatasetStatus()

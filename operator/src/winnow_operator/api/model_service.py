@@ -1,0 +1,64 @@
+"""ModelService: one classification problem, its default base model and its storage."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from .common import BaseModelSource, CheckpointName, Count, Object, ObjectName, ObservedStatus, SeenName, Spec, Status
+
+
+class StorageClaim(Spec):
+    """Either a new claim (size) or an existing one (claim_name); a CEL rule allows exactly one."""
+
+    size: Annotated[str, StringConstraints(min_length=1, max_length=32)] | None = None
+    storage_class_name: ObjectName | None = None
+    access_modes: (
+        Annotated[
+            tuple[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"], ...], Field(min_length=1, max_length=3)
+        ]
+        | None
+    ) = None
+    claim_name: ObjectName | None = None
+
+
+class Storage(Spec):
+    """Where rows, checkpoints and downloaded models live."""
+
+    persistent_volume_claim: StorageClaim
+
+
+class ModelServiceSpec(Spec):
+    """What the problem is, which model it starts from and where its data lives."""
+
+    description: Annotated[str, StringConstraints(max_length=1024)] | None = None
+    task_type: Literal["Classification"] = "Classification"
+    base_model: BaseModelSource
+    storage: Storage
+
+
+class LeaderboardEntry(Status):
+    """The best checkpoint of one training job."""
+
+    training_job: SeenName
+    checkpoint: CheckpointName
+    metric: Annotated[str, StringConstraints(max_length=64)]
+    value: float
+    deployed: bool
+
+
+class ModelServiceStatus(ObservedStatus):
+    """Counts, the claim in use and the board."""
+
+    datasets: Count | None = None
+    training_jobs: Count | None = None
+    deployments: Count | None = None
+    storage_claim: SeenName | None = None
+    leaderboard: Annotated[tuple[LeaderboardEntry, ...], Field(max_length=10)] | None = None
+
+
+class ModelService(Object):
+    """See crds/modelservices.yaml."""
+
+    kind: Literal["ModelService"] = "ModelService"
+    spec: ModelServiceSpec
+    status: ModelServiceStatus = ModelServiceStatus()

@@ -1,0 +1,185 @@
+"""TrainingJob: one fine-tune, evaluated at each epoch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from .common import (
+    TEN_YEARS_SECONDS,
+    BaseModelSource,
+    CheckpointName,
+    Count,
+    Digest,
+    MetricValues,
+    Object,
+    ObservedStatus,
+    OwnName,
+    PodSettings,
+    SeenName,
+    Spec,
+    Status,
+    Time,
+)
+
+MetricName = Literal[
+    "matching_score",
+    "accuracy",
+    "f1",
+    "f1_macro",
+    "f1_micro",
+    "f1_weighted",
+    "precision_macro",
+    "recall_macro",
+    "roc_auc",
+    "log_loss",
+]
+SeenMetricName = Annotated[str, StringConstraints(max_length=64)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+NotNegative = Annotated[float, Field(ge=0)]
+PartBelowOne = Annotated[float, Field(ge=0, lt=1)]
+EpochNumber = Annotated[int, Field(ge=1)]
+
+
+class Parameters(Spec):
+    """How to train. What is None is resolved by the trainer, since it depends on method and model."""
+
+    num_train_epochs: Annotated[int, Field(ge=1, le=1000)] = 5
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"] = "linear"
+    warmup_ratio: PartBelowOne = 0.03
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=1_000_000)] = 0.3
+    per_device_train_batch_size: BatchSize = 4
+    gradient_accumulation_steps: BatchSize = 4
+    per_device_eval_batch_size: BatchSize = 4
+    max_seq_length: Annotated[int, Field(ge=8, le=131_072)] = 512
+    lora_rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+    lora_alpha: BatchSize | None = None
+    lora_dropout: PartBelowOne | None = None
+    lora_target_modules: (
+        Annotated[
+            tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...],
+            Field(min_length=1, max_length=64),
+        ]
+        | None
+    ) = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class Metrics(Spec):
+    """What is computed on the test rows, and what picks the best checkpoint."""
+
+    primary: MetricName | None = None
+    functions: Annotated[tuple[MetricName, ...], Field(min_length=1, max_length=64)] | None = None
+
+
+class TrainingJobSpec(PodSettings):
+    """What to train, on which rows, and how; immutable but for suspend, the deadline and the time to live."""
+
+    model_service: OwnName
+    task_type: Literal["Classification"] = "Classification"
+    output_model_name: (
+        Annotated[
+            str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
+        ]
+        | None
+    ) = None
+    base_model: BaseModelSource | None = None
+    training_dataset: OwnName
+    test_dataset: OwnName | None = None
+    method: Literal["LoRA", "Full", "HeadOnly"] = "LoRA"
+    parameters: Parameters = Parameters()
+    prompt_template: Annotated[str, StringConstraints(min_length=6, max_length=16384)] = "{text}"
+    metrics: Metrics | None = None
+    suspend: bool = False
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=TEN_YEARS_SECONDS)] | None = None
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=TEN_YEARS_SECONDS)] | None = None
+    max_restarts: Annotated[int, Field(ge=0, le=100)] = 3
+    queue_name: (
+        Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+        | None
+    ) = None
+
+
+class Progress(Status):
+    """How far the training is, as its pod told last."""
+
+    percent: Annotated[float, Field(ge=0, le=100)] | None = None
+    epoch: Count | None = None
+    total_epochs: Count | None = None
+    step: Count | None = None
+    total_steps: Count | None = None
+    eta_seconds: NotNegative | None = None
+    eta: Annotated[str, StringConstraints(max_length=32)] | None = None
+    tokens_per_second: NotNegative | None = None
+    loss: float | None = None
+    learning_rate: NotNegative | None = None
+    updated_at: Time | None = None
+
+
+class Epoch(Status):
+    """What a finished epoch gave."""
+
+    epoch: EpochNumber
+    checkpoint: CheckpointName | None = None
+    train_loss: float | None = None
+    metrics: MetricValues | None = None
+
+
+class Checkpoint(Status):
+    """A checkpoint in storage."""
+
+    name: CheckpointName
+    epoch: EpochNumber | None = None
+    digest: Digest | None = None
+    size_bytes: Count | None = None
+    metrics: MetricValues | None = None
+    best: bool | None = None
+    deployed_by: Annotated[tuple[SeenName, ...], Field(max_length=100)] | None = None
+
+
+class DatasetUse(Status):
+    """Rows that a training used."""
+
+    name: SeenName
+    digest: Digest | None = None
+
+
+class UsedDatasets(Status):
+    """Training and test rows, and how many test rows also stand in the training rows."""
+
+    training: DatasetUse | None = None
+    test: DatasetUse | None = None
+    overlap: Count | None = None
+
+
+class Failure(Status):
+    """Why a training failed."""
+
+    reason: Annotated[str, StringConstraints(max_length=64)]
+    message: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    exit_code: int | None = None
+
+
+class TrainingJobStatus(ObservedStatus):
+    """Progress, the history of epochs, checkpoints and, where it failed, why."""
+
+    start_time: Time | None = None
+    completion_time: Time | None = None
+    progress: Progress | None = None
+    epochs: Annotated[tuple[Epoch, ...], Field(max_length=1000)] | None = None
+    checkpoints: Annotated[tuple[Checkpoint, ...], Field(max_length=1000)] | None = None
+    best_checkpoint: CheckpointName | None = None
+    best_metric: Annotated[str, StringConstraints(max_length=128)] | None = None
+    primary_metric: SeenMetricName | None = None
+    higher_is_better: bool | None = None
+    datasets: UsedDatasets | None = None
+    failure: Failure | None = None
+
+
+class TrainingJob(Object):
+    """See crds/trainingjobs.yaml."""
+
+    kind: Literal["TrainingJob"] = "TrainingJob"
+    spec: TrainingJobSpec
+    status: TrainingJobStatus = TrainingJobStatus()
