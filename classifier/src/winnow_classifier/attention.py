@@ -1,0 +1,189 @@
+"""One attention function for packed batches, registered with transformers under one name.
+
+Letters: T tokens of a pack, H query heads, K key and value heads, D head width, B sequences, M longest of a bucket.
+transformers builds no mask for an attention name that has no mask function, so memory stays proportional to T; the
+boundaries of the sequences arrive as the keyword `packed` that the model's forward passes through to each layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from winnow_classifier.packing import Bucket, Buckets, PackedBatch
+
+PACKED_ATTENTION = "winnow_packed"
+
+
+def register() -> None:
+    """Make the name known to transformers; again and again is harmless."""
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed: PackedBatch | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    is_causal: bool | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """query (1, H, T, D), key and value (1, K, T, D) to (1, T, H, D); each token sees its own sequence only.
+
+    `sliding_window` W lets a token see W tokens, itself included (transformers' meaning).
+    """
+    if packed is None or query.shape[0] != 1:
+        raise ValueError(f"{PACKED_ATTENTION} takes one packed row of tokens with packed=…; use Classifier to run it.")
+    causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
+    window = sliding_window if sliding_window is not None and sliding_window < packed.max_length else None
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, heads, D)
+    attend = varlen if can_use_varlen(q, dropout) else bucketed
+    return attend(q, k, v, packed, scaling, dropout, causal, window)[None], None
+
+
+def can_use_varlen(query: Tensor, dropout: float) -> bool:
+    """Flash kernels run on CUDA, in half precision only, and torch's variable-length entry has no dropout."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0
+
+
+def flash_window(causal: bool, window: int | None) -> tuple[int, int]:
+    """Tokens seen to the left and to the right beside itself, -1 for all: the meaning of varlen_attn's window_size."""
+    reach = -1 if window is None else window - 1
+    return (reach, 0) if causal else (reach, reach)
+
+
+def varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packed: PackedBatch,
+    scale: float | None,
+    dropout: float,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """torch's variable-length flash attention. num_splits=1 keeps a text's result the same in any company."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    out = varlen_attn(
+        q,
+        k,
+        v,
+        packed.cu_seqlens,
+        packed.cu_seqlens,
+        packed.max_length,
+        packed.max_length,
+        scale=scale,
+        window_size=flash_window(causal, window),
+        enable_gqa=q.shape[1] != k.shape[1],
+        num_splits=1,
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
+def bucketed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    packed: PackedBatch,
+    scale: float | None,
+    dropout: float,
+    causal: bool,
+    window: int | None,
+) -> Tensor:
+    """Scaled dot-product attention over sequences of like length, padded inside attention only."""
+    buckets = packed.buckets
+    sizes = [bucket.rows * bucket.length for bucket in buckets.members]
+    split = [to_places(states, buckets).split(sizes) for states in (q, k, v)]  # type: ignore[no-untyped-call]
+    outputs = []
+    for bucket, *states in zip(buckets.members, *split, strict=True):
+        mask = bucket_mask(bucket, causal, window, q.device)
+        query, key, value = (x.view(bucket.rows, bucket.length, *x.shape[1:]).transpose(1, 2) for x in states)
+        out = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=causal and mask is None,
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (rows * M, H, D)
+    return from_places(outputs[0] if len(outputs) == 1 else torch.cat(outputs), buckets)
+
+
+def bucket_mask(bucket: Bucket, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
+    """(B or 1, 1, M or 1, M) bool, True where a query may look; None where nothing has to be hidden.
+
+    A causal query never reaches the padding on its right, so causal layers without a window need no mask at all.
+    """
+    mask = None
+    if not causal and bucket.real is not None:
+        mask = bucket.real[:, None, None]
+    if window is not None and window < bucket.length:
+        position = torch.arange(bucket.length, device=device)
+        distance = position[:, None] - position[None]
+        near = (distance >= 0) & (distance < window) if causal else distance.abs() < window
+        # Padding far from any token still sees itself: a row without any key would be NaN, and poison gradients.
+        mask = near[None, None] if mask is None else (mask & near) | (distance == 0)
+    return mask
+
+
+def to_places(states: Tensor, buckets: Buckets) -> Tensor:
+    """(T, heads, D) to (P, heads, D)."""
+    if buckets.gather is None:
+        return states.contiguous()
+    return _ToPlaces.apply(states, buckets.gather, buckets.restore)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def from_places(states: Tensor, buckets: Buckets) -> Tensor:
+    """(P, heads, D) to (T, heads, D)."""
+    if buckets.gather is None:
+        return states
+    return _FromPlaces.apply(states, buckets.gather, buckets.restore, buckets.padding)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _ToPlaces(torch.autograd.Function):
+    """A gather whose gradient is a gather too: index_select's own adds row by row, one small call each.
+
+    Exact, because padded places never receive a gradient: padded keys weigh nothing, padded queries are dropped.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, gather: Tensor, restore: Tensor) -> Tensor:
+        ctx.save_for_backward(restore)
+        return states.index_select(0, gather)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (restore,) = ctx.saved_tensors
+        return grads[0].index_select(0, restore), None, None
+
+
+class _FromPlaces(torch.autograd.Function):
+    """The way back. Places of padding get a gradient of zero, which is what makes the above exact."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, gather: Tensor, restore: Tensor, padding: Tensor | None) -> Tensor:
+        ctx.save_for_backward(gather, padding)
+        return states.index_select(0, restore)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        gather, padding = ctx.saved_tensors
+        grad = grads[0].index_select(0, gather)
+        if padding is not None:
+            grad.index_fill_(0, padding, 0)
+        return grad, None, None, None

@@ -1,0 +1,242 @@
+"""A checkpoint: a folder in the ecosystem's own form, plus checkpoint.json that names every file with its SHA-256.
+
+It appears whole or not at all (written beside, synced, renamed), and never changes afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from transformers import PreTrainedTokenizerFast
+
+from winnow_classifier import base_model as base_models
+from winnow_classifier.errors import BaseModelError, CheckpointError
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.model import Classifier, Pooling, load_network, merge_lora, read_config
+from winnow_classifier.tokens import Encoder, load_tokenizer
+
+MANIFEST = "checkpoint.json"
+ADAPTER = "adapter_model.safetensors"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class FileEntry(_Model):
+    sha256: str
+    size_bytes: int
+
+
+class BaseModelEntry(_Model):
+    reference: str
+    digest: str
+
+
+class DatasetEntry(_Model):
+    digest: str
+    rows: int
+
+
+class JobEntry(_Model):
+    name: str
+    uid: str | None = None
+    output_model_name: str | None = None
+
+
+class Manifest(_Model):
+    """checkpoint.json: all that is needed to serve the checkpoint, and to know where it came from."""
+
+    format_version: Literal[1] = 1
+    name: str
+    epoch: int
+    task_type: Literal["Classification"] = "Classification"
+    task_detail: TaskDetail
+    labels: tuple[str, ...]
+    problem_type: str
+    method: Literal["LoRA", "Full", "HeadOnly"]
+    architecture: str
+    pooling: Pooling
+    prompt_template: str
+    max_seq_length: int
+    base_model: BaseModelEntry
+    training_dataset: DatasetEntry
+    test_dataset: DatasetEntry | None = None
+    metrics: dict[str, float | None] = Field(default_factory=dict)
+    train_loss: float | None = None
+    primary_metric: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    training_job: JobEntry
+    created_at: datetime
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+    @property
+    def schema_(self) -> LabelSchema:
+        return LabelSchema(self.task_detail, self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    manifest: Manifest
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    manifest: Manifest
+    schema: LabelSchema
+    encoder: Encoder
+    model: Classifier
+    digest: str
+
+
+def publish(
+    directory: Path,
+    manifest: Manifest,
+    model: Classifier,
+    tokenizer: PreTrainedTokenizerFast,
+    artifacts: Mapping[str, bytes],
+) -> Published:
+    """Write the checkpoint to `directory`, where none may stand yet. `artifacts` are further files by name."""
+    temporary = directory.parent / f".tmp-{directory.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_weights(model, temporary)
+    tokenizer.save_pretrained(temporary)
+    for name, content in artifacts.items():
+        (temporary / name).write_bytes(content)
+    paths = sorted(path for path in temporary.iterdir() if path.is_file())
+    files = {
+        path.name: FileEntry(sha256=sha256, size_bytes=path.stat().st_size)
+        for path, sha256 in zip(paths, base_models.sha256_of_files(paths), strict=True)
+    }
+    manifest = manifest.model_copy(update={"files": files})
+    content = manifest_bytes(manifest)
+    (temporary / MANIFEST).write_bytes(content)
+    for path in (*paths, temporary / MANIFEST, temporary):
+        sync(path)
+    temporary.rename(directory)
+    sync(directory.parent)
+    return published(manifest, content)
+
+
+def save_weights(model: Classifier, directory: Path) -> None:
+    """The network as plain transformers (or peft, for an adapter with its head) loads it."""
+    if isinstance(model.network, PeftModel):
+        # The base's config with our labels, beside the adapter: peft alone does not keep them.
+        model.base.config.architectures = [type(model.base).__name__]
+        model.base.config.save_pretrained(directory)
+        model.network.save_pretrained(str(directory), save_embedding_layers=False)
+        (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    else:
+        model.network.save_pretrained(directory)
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    content = manifest.model_dump(mode="json", by_alias=True)
+    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def published(manifest: Manifest, content: bytes) -> Published:
+    size = len(content) + sum(entry.size_bytes for entry in manifest.files.values())
+    return Published(manifest, digest_of(content), size)
+
+
+def digest_of(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def verify(directory: Path, digest: str | None = None) -> Manifest:
+    """The manifest, after every file was found as it was published. Raises CheckpointError naming what is not."""
+    return inspect(directory, digest).manifest
+
+
+def inspect(directory: Path, digest: str | None = None) -> Published:
+    """As `verify`, with the checkpoint's digest and size."""
+    path = directory / MANIFEST
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no checkpoint in {directory}: {MANIFEST} is missing.") from None
+    if digest is not None and digest_of(content) != digest:
+        raise CheckpointError(f"{path} was changed: its digest is {digest_of(content)}, expected {digest}.")
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is not a checkpoint of format 1: {error}") from error
+    for name in manifest.files:
+        if not (directory / name).is_file():
+            raise CheckpointError(f"Checkpoint {directory} has lost {name}.")
+    found = base_models.sha256_of_files(directory / name for name in manifest.files)
+    for (name, entry), sha256 in zip(manifest.files.items(), found, strict=True):
+        if sha256 != entry.sha256:
+            raise CheckpointError(f"{directory / name} was changed: its SHA-256 is {sha256}, expected {entry.sha256}.")
+    return published(manifest, content)
+
+
+def load(
+    directory: Path,
+    *,
+    digest: str | None = None,
+    base_model: str | None = None,
+    storage: Path | None = None,
+    device: str | torch.device = "cpu",
+) -> LoadedCheckpoint:
+    """A checkpoint ready to classify, verified first. `base_model` says where an adapter's base is now, if it moved.
+
+    Raises CheckpointError if a file changed, or the base model is not the one the adapter was trained on.
+    """
+    found = inspect(directory, digest)
+    manifest = found.manifest
+    network = adapted_network(directory, manifest, base_model, storage) if is_adapter(manifest) else plain(directory)
+    model = Classifier(network).eval().requires_grad_(False).to(device)
+    try:
+        tokenizer = load_tokenizer(directory)
+    except BaseModelError as error:
+        raise CheckpointError(f"Checkpoint {directory}: {error}") from error
+    encoder = Encoder(tokenizer, manifest.prompt_template, manifest.max_seq_length)
+    return LoadedCheckpoint(manifest, manifest.schema_, encoder, model, found.digest)
+
+
+def is_adapter(manifest: Manifest) -> bool:
+    return ADAPTER in manifest.files
+
+
+def plain(directory: Path) -> Any:
+    return load_network(directory, read_config(directory))
+
+
+def adapted_network(directory: Path, manifest: Manifest, base_model: str | None, storage: Path | None) -> Any:
+    """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base."""
+    reference = base_model or manifest.base_model.reference
+    base = base_models.resolve(reference, storage)
+    digest = base_models.digest(base)
+    if digest != manifest.base_model.digest:
+        raise CheckpointError(
+            f"The base model {reference} is not the one this adapter was trained on: its digest is {digest}, "
+            f"expected {manifest.base_model.digest}."
+        )
+    network = load_network(base, read_config(directory))
+    return merge_lora(PeftModel.from_pretrained(network, directory))

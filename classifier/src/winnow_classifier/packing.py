@@ -1,0 +1,145 @@
+"""Texts of different lengths laid end to end: no padding is ever computed but a little inside attention.
+
+Letters: B sequences, T tokens of all of them together, M the longest length of a bucket. Pure but for tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# Sequences share a bucket while padding them to its longest costs at most a quarter more than their tokens, plus a
+# constant that keeps many tiny texts from falling apart into tiny calls.
+BUCKET_SLACK = 1.25
+BUCKET_FREE_TOKENS = 64
+
+
+def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Which sequences run together, as indices in the given order, each batch of at most `max_tokens` tokens.
+
+    A sequence longer than that runs alone. The caller chooses the order (sorted, shuffled, first come).
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index, length in enumerate(lengths):
+        if not batches or length > room:
+            batches.append([])
+            room = max_tokens
+        batches[-1].append(index)
+        room -= length
+    return batches
+
+
+def plan_buckets(lengths: Sequence[int]) -> list[list[int]]:
+    """Sequences of similar length together, longest first: the groups that attention pads to one length."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    buckets: list[list[int]] = []
+    tokens = 0
+    for index in order:
+        if buckets:
+            bucket = buckets[-1]
+            padded = lengths[bucket[0]] * (len(bucket) + 1)
+            if padded <= BUCKET_SLACK * (tokens + lengths[index]) + BUCKET_FREE_TOKENS:
+                bucket.append(index)
+                tokens += lengths[index]
+                continue
+        buckets.append([index])
+        tokens = lengths[index]
+    return buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Some sequences of a pack, padded to one length: `rows * length` places, one bucket after the other."""
+
+    rows: int
+    length: int  # M
+    real: Tensor | None  # (rows, M) bool, True where a token stands; None: all of it is real
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """P places in all buckets of a pack of T tokens, and the way there and back."""
+
+    members: tuple[Bucket, ...]
+    gather: Tensor | None  # (P,) int64: which token stands there (padding repeats a real one); None: token p at place p
+    restore: Tensor  # (T,) int64: the place of each token
+    padding: Tensor | None  # (number of padded places,) int64: where they are; None: there are none
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """B sequences in T tokens. `cu_seqlens[i]` is where sequence i begins, `cu_seqlens[B]` is T."""
+
+    input_ids: Tensor  # (T,) int64
+    position_ids: Tensor  # (T,) int64, each sequence counts from the model's first position
+    cu_seqlens: Tensor  # (B + 1,) int32
+    max_length: int
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def first(self) -> Tensor:
+        """(B,) int64: where the first token of each sequence stands."""
+        return self.cu_seqlens[:-1].long()
+
+    @cached_property
+    def last(self) -> Tensor:
+        """(B,) int64: where the last token of each sequence stands."""
+        return self.cu_seqlens[1:].long() - 1
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """The plan of padded attention, made once for all layers."""
+        return bucket_tensors(self.lengths, self.input_ids.device)
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        if self.input_ids.device == torch.device(device):
+            return self
+        return PackedBatch(
+            self.input_ids.to(device, non_blocking=True),
+            self.position_ids.to(device, non_blocking=True),
+            self.cu_seqlens.to(device, non_blocking=True),
+            self.max_length,
+            self.lengths,
+        )
+
+
+def pack(sequences: Sequence[Sequence[int]], position_start: int = 0) -> PackedBatch:
+    """Lay token id sequences end to end. RoBERTa counts positions from `padding_idx + 1`: that is `position_start`."""
+    lengths = tuple(len(sequence) for sequence in sequences)
+    if not lengths or min(lengths) == 0:
+        raise ValueError("A pack needs at least one sequence, and each sequence at least one token. This is a bug.")
+    sizes = torch.tensor(lengths)
+    ends = sizes.cumsum(0)
+    starts = ends - sizes
+    input_ids = torch.tensor([token for sequence in sequences for token in sequence])
+    position_ids = torch.arange(len(input_ids)) - starts.repeat_interleave(sizes) + position_start
+    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)])
+    return PackedBatch(input_ids, position_ids, cu_seqlens, max(lengths), lengths)
+
+
+def bucket_tensors(lengths: Sequence[int], device: torch.device) -> Buckets:
+    sizes = torch.tensor(lengths)
+    starts = sizes.cumsum(0) - sizes
+    members: list[Bucket] = []
+    gathers: list[Tensor] = []
+    reals: list[Tensor] = []
+    for indices in plan_buckets(lengths):
+        chosen = torch.tensor(indices)
+        length = lengths[indices[0]]
+        column = torch.arange(length)[None]
+        real = column < sizes[chosen, None]
+        gathers.append((starts[chosen, None] + torch.minimum(column, sizes[chosen, None] - 1)).flatten())
+        reals.append(real.flatten())
+        members.append(Bucket(len(indices), length, None if bool(real.all()) else real.to(device)))
+    gather, real = torch.cat(gathers), torch.cat(reals)
+    places = real.nonzero()[:, 0]
+    restore = torch.empty_like(places)
+    restore[gather[places]] = places
+    identity = len(gather) == len(restore) and bool((gather == torch.arange(len(gather))).all())
+    padding = None if bool(real.all()) else (~real).nonzero()[:, 0].to(device)
+    return Buckets(tuple(members), None if identity else gather.to(device), restore.to(device), padding)

@@ -1,0 +1,113 @@
+"""The one place where a text becomes token ids, for training and for serving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from winnow_classifier.errors import BaseModelError, ConfigError
+
+PLACEHOLDER = "{text}"
+
+# Padding tokens that a vocabulary may hold without its tokenizer saying so, best first. Llama 3.1 reserves the first.
+SPARE_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|reserved_special_token_0|>", "<unk>")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    input_ids: list[int]
+    original_tokens: int  # how many there were before the cut
+    truncated: bool
+
+
+class Encoder:
+    """Renders a text into the prompt template and tokenises it, at most `max_seq_length` tokens long.
+
+    What is too long loses the end of the text, never a part of the template or the special tokens.
+    Raises ConfigError if the template leaves no room for any text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt_template: str, max_seq_length: int) -> None:
+        if PLACEHOLDER not in prompt_template:
+            raise ConfigError(f"promptTemplate must contain {PLACEHOLDER}, found {prompt_template!r}.")
+        self.tokenizer = tokenizer
+        self.prompt_template = prompt_template
+        self.max_seq_length = max_seq_length
+        self._before, self._after = prompt_template.split(PLACEHOLDER, 1)
+        used = len(self._tokenize([self._before + self._after.replace(PLACEHOLDER, "")])[0])
+        if used >= max_seq_length:
+            raise ConfigError(
+                f"promptTemplate alone takes {used} of maxSeqLength {max_seq_length} tokens, which leaves none for the "
+                "text. Shorten the template or raise maxSeqLength."
+            )
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        rendered = [self.render(text) for text in texts]
+        ids = self._tokenize(rendered)
+        limit = self.max_seq_length
+        return [
+            Encoded(tokens, len(tokens), False)
+            if len(tokens) <= limit
+            else Encoded(self._cut(text, whole), len(tokens), True)
+            for text, whole, tokens in zip(texts, rendered, ids, strict=True)
+        ]
+
+    def render(self, text: str) -> str:
+        return self.prompt_template.replace(PLACEHOLDER, text)
+
+    def _tokenize(self, texts: list[str], **options: Any) -> list[list[int]]:
+        options = {"padding": False, "truncation": False, **options}
+        encoded = self.tokenizer(
+            texts, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options
+        )
+        return list(encoded["input_ids"])
+
+    def _cut(self, text: str, rendered: str) -> list[int]:
+        """The longest rendering within the limit that keeps the whole template."""
+        if self.prompt_template.endswith(PLACEHOLDER) and self.prompt_template.count(PLACEHOLDER) == 1:
+            # The text is last, so this is what every tool of the ecosystem does.
+            return self._tokenize([rendered], truncation=True, max_length=self.max_seq_length)[0]
+        kept, over = 0, len(text)
+        while over - kept > 1:
+            middle = (kept + over) // 2
+            fits = len(self._tokenize([self.render(text[:middle])])[0]) <= self.max_seq_length
+            kept, over = (middle, over) if fits else (kept, middle)
+        return self._tokenize([self.render(text[:kept])])[0]
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer in a model's or checkpoint's folder, its own cutting and padding switched off."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"The tokenizer in {directory} cannot be read: {error}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise BaseModelError(f"The tokenizer in {directory} has no tokenizer.json; save it with a fast tokenizer.")
+    tokenizer.truncation_side = "right"
+    # Both are often baked into a published tokenizer.json, and would cut or pad behind our back.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    ensure_padding_token(tokenizer)
+    return tokenizer
+
+
+def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Name a padding token without growing the vocabulary, one that never ends a text.
+
+    Packed batches need none, but transformers pools at the last token that is not padding, so where the padding token
+    also ends the text it would pool one token too early. Raises BaseModelError if the vocabulary has none to spare.
+    """
+    last = tokenizer("a", verbose=False)["input_ids"][-1]
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != last:
+        return
+    vocabulary = tokenizer.get_vocab()
+    spare = [*SPARE_PADDING, *([tokenizer.eos_token] if tokenizer.eos_token else [])]
+    for token in spare:
+        if vocabulary.get(token, last) != last:
+            tokenizer.pad_token = token
+            return
+    raise BaseModelError("The tokenizer has no padding token, and no spare token that could be one.")
