@@ -1,0 +1,88 @@
+"""One real API server for the session, a namespace for each test, and the operator beside it.
+
+Everything runs in one event loop, so that waiting on a watch costs nothing. A random order must not matter: every test has a namespace, and those that stop the
+operator start another one before they end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+from integration_client import CRD, NAMESPACE, Client, Object, client_of
+from integration_cluster import Cluster
+from integration_operator import Operator
+from integration_pods import beat, register_node
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = "winnow-system"
+HEARTBEAT_SECONDS = 10
+TEST_SECONDS = 90
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """etcd, kube-apiserver and kube-controller-manager of their own, for this run."""
+    folder = tmp_path_factory.mktemp("apiserver")
+    command = str(ROOT / "cluster" / "cluster")
+    subprocess.run([command, "apiserver-up", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    yield folder / "kubeconfig"
+    subprocess.run([command, "apiserver-down", str(folder)], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client(kubeconfig: Path) -> AsyncIterator[Client]:
+    """An administrator of a cluster that has the CRDs, the operator's namespace and one node."""
+    async with client_of(kubeconfig) as client:
+        for path in sorted((ROOT / "crds").glob("*.yaml")):
+            await client.apply(yaml.safe_load(path.read_text()))
+        await client.until(CRD, "", lambda crds: sum(map(_established, crds)) == 4 or None)
+        await client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
+        await register_node(client)
+        heart = asyncio.create_task(_keep_beating(client))
+        yield client
+        heart.cancel()
+
+
+def _established(crd: Object) -> bool:
+    conditions = crd.get("status", {}).get("conditions") or []
+    return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)
+
+
+async def _keep_beating(client: Client) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        await beat(client)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cluster(client: Client) -> AsyncIterator[Cluster]:
+    """A namespace of its own."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield Cluster(client, name)
+    await client.delete(NAMESPACE, "", name)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def operator(
+    client: Client, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Operator]:
+    """The operator, for all tests that do not end it themselves."""
+    operator = Operator(kubeconfig, tmp_path_factory.mktemp("operator") / "log", SYSTEM)
+    await operator.start()
+    yield operator
+    await operator.stop()

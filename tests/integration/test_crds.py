@@ -1,0 +1,474 @@
+"""What the API server itself makes of the four kinds: defaults, bounds, and each rule with an accepted and a refused example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from integration_client import (
+    CRD,
+    DATASET,
+    DEPLOYMENT,
+    MODEL_SERVICE,
+    OURS,
+    TRAINING_JOB,
+    Client,
+    Kind,
+    Object,
+    RefusedError,
+    kind_of,
+)
+from integration_cluster import Cluster
+from integration_manifests import IMAGE_MODEL, dataset, deployment, model_service, training_job
+
+CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
+
+ONE_SOURCE = "source needs exactly one of: inline, configMap, persistentVolumeClaim, image"
+ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
+ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
+NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
+NO_PARENT = "path must not contain '..'"
+NAME_LENGTH = "metadata.name may have at most 52 characters, so that the names of the objects made for it fit"
+NAME_DOT = "metadata.name must not contain a dot, since it becomes part of the names of other objects"
+LORA_ONLY = "parameters.loraRank, loraAlpha, loraDropout and loraTargetModules need method LoRA"
+TEMPLATE = "promptTemplate must contain {text}, where the row's text is put"
+JOB_IS_FIXED = "only suspend, activeDeadlineSeconds and ttlSecondsAfterFinished of a TrainingJob can be changed once created; make a new one"
+DATASET_IS_FIXED = "a Dataset cannot be changed once created, because trainings refer to its rows; make a new one"
+STORAGE_IS_FIXED = (
+    "storage cannot be changed once created, because datasets and checkpoints live in it; make a new ModelService"
+)
+SERVICE_IS_FIXED = (
+    "modelService cannot be changed once created, because another ModelService has other storage; make a new Deployment"
+)
+
+HUB = {"huggingFace": {"repo": "owner/model"}}
+VOLUME = {"persistentVolumeClaim": {"claimName": "models", "path": "llama"}}
+RWX = ["ReadWriteMany"]
+
+
+def claim(**fields: Any) -> Object:
+    return {"persistentVolumeClaim": fields}
+
+
+@dataclass(frozen=True)
+class Rule:
+    message: str
+    accepted: Object
+    refused: Object
+
+
+def rule(message: str, accepted: Object, refused: Object, id: str) -> Any:
+    return pytest.param(Rule(message, accepted, refused), id=id)
+
+
+LONG = "n" * 52
+RULES = [
+    rule(NAME_LENGTH, model_service(LONG), model_service(f"{LONG}n"), "ModelService: a name of 52 characters"),
+    rule(NAME_LENGTH, dataset(LONG), dataset(f"{LONG}n"), "Dataset: a name of 52 characters"),
+    rule(NAME_LENGTH, training_job(LONG), training_job(f"{LONG}n"), "TrainingJob: a name of 52 characters"),
+    rule(NAME_LENGTH, deployment(LONG), deployment(f"{LONG}n"), "Deployment: a name of 52 characters"),
+    rule(NAME_DOT, model_service("a-b"), model_service("a.b"), "ModelService: a name without dots"),
+    rule(NAME_DOT, dataset("0-a"), dataset("0.a"), "Dataset: a name without dots"),
+    rule(NAME_DOT, training_job("v1-0"), training_job("v1.0"), "TrainingJob: a name without dots"),
+    rule(
+        "metadata.name must start with a letter and contain no dot, since its Service has the same name",
+        deployment("a1"),
+        deployment("1a"),
+        "Deployment: a name that a Service can have",
+    ),
+    rule(ONE_MODEL, model_service(baseModel=HUB), model_service(baseModel={}), "ModelService: a base model"),
+    rule(
+        ONE_MODEL,
+        model_service(baseModel=VOLUME),
+        model_service(baseModel=VOLUME | HUB),
+        "ModelService: one base model",
+    ),
+    rule(ONE_MODEL, training_job(baseModel=HUB), training_job(baseModel={}), "TrainingJob: a base model"),
+    rule(
+        ONE_MODEL,
+        training_job(baseModel=IMAGE_MODEL),
+        training_job(baseModel=IMAGE_MODEL | HUB),
+        "TrainingJob: one base model",
+    ),
+    rule(
+        NO_PARENT,
+        model_service(baseModel={"image": {"reference": "r", "path": "/a/b"}}),
+        model_service(baseModel={"image": {"reference": "r", "path": "/a/../b"}}),
+        "ModelService: an image path that stays inside",
+    ),
+    rule(
+        NO_PARENT,
+        training_job(baseModel=VOLUME),
+        training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "../llama"}}),
+        "TrainingJob: a volume path that stays inside",
+    ),
+    rule(
+        NO_PARENT,
+        dataset(source={"persistentVolumeClaim": {"claimName": "files", "path": "rows.csv"}}),
+        dataset(source={"persistentVolumeClaim": {"claimName": "files", "path": "../rows.csv"}}),
+        "Dataset: a volume path that stays inside",
+    ),
+    rule(
+        NO_PARENT,
+        dataset(source={"image": {"reference": "r", "path": "/rows/train.jsonl"}}),
+        dataset(source={"image": {"reference": "r", "path": "/rows/../train.jsonl"}}),
+        "Dataset: an image path that stays inside",
+    ),
+    rule(ONE_CLAIM, model_service(storage=claim(size="20Gi")), model_service(storage=claim()), "ModelService: storage"),
+    rule(
+        ONE_CLAIM,
+        model_service(storage=claim(claimName="mine")),
+        model_service(storage=claim(claimName="mine", size="20Gi")),
+        "ModelService: one storage",
+    ),
+    rule(
+        NEW_CLAIM,
+        model_service(storage=claim(size="20Gi", storageClassName="fast", accessModes=RWX)),
+        model_service(storage=claim(claimName="mine", accessModes=RWX)),
+        "ModelService: an existing claim has its own access modes",
+    ),
+    rule(
+        "size must be a quantity above 0, such as 20Gi",
+        model_service(storage=claim(size="1.5Gi")),
+        model_service(storage=claim(size="20 GB")),
+        "ModelService: a size that Kubernetes reads",
+    ),
+    rule(
+        "size must be a quantity above 0, such as 20Gi",
+        model_service(storage=claim(size="1")),
+        model_service(storage=claim(size="0Gi")),
+        "ModelService: a size above nothing",
+    ),
+    rule(ONE_SOURCE, dataset(source={"inline": "x"}), dataset(source={}), "Dataset: a source"),
+    rule(
+        ONE_SOURCE,
+        dataset(source={"configMap": {"name": "n", "key": "k"}}),
+        dataset(source={"inline": "x", "configMap": {"name": "n", "key": "k"}}),
+        "Dataset: one source",
+    ),
+    rule(
+        "inline rows may have at most 256 KiB; put larger ones in a persistentVolumeClaim or an image",
+        dataset(source={"inline": "é" * 131_072}),
+        dataset(source={"inline": "é" * 131_073}),
+        "Dataset: inline rows by bytes, not characters",
+    ),
+    rule(
+        "a Binary dataset has two labels: give both, negative first, or only the positive one",
+        dataset(taskDetail="Binary", labels=["ham", "spam"]),
+        dataset(taskDetail="Binary", labels=["ham", "spam", "eggs"]),
+        "Dataset: two labels for Binary",
+    ),
+    rule(
+        "a Multiclass dataset needs at least two labels",
+        dataset(taskDetail="Multiclass", labels=["a", "b"]),
+        dataset(taskDetail="Multiclass", labels=["a"]),
+        "Dataset: two labels for Multiclass",
+    ),
+    rule(
+        LORA_ONLY,
+        training_job(parameters={"loraRank": 8, "loraTargetModules": ["q_proj"]}),
+        training_job(method="Full", parameters={"loraRank": 8}),
+        "TrainingJob: no loraRank with Full",
+    ),
+    rule(
+        LORA_ONLY,
+        training_job(method="HeadOnly", parameters={"learningRate": 1e-3}),
+        training_job(method="HeadOnly", parameters={"loraDropout": 0.1}),
+        "TrainingJob: no loraDropout with HeadOnly",
+    ),
+    rule(
+        TEMPLATE,
+        training_job(promptTemplate="Is it spam? {text}"),
+        training_job(promptTemplate="Is it spam? text"),
+        "TrainingJob: a template",
+    ),
+]
+
+JOB = training_job(testDataset="test", env=[{"name": "A", "value": "1"}], resources={"limits": {"nvidia.com/gpu": 1}})
+CHANGES = [
+    rule(
+        JOB_IS_FIXED,
+        JOB | {"spec": JOB["spec"] | change},
+        JOB | {"spec": JOB["spec"] | refused},
+        f"TrainingJob: {what}",
+    )
+    for what, change, refused in [
+        ("suspend, not modelService", {"suspend": True}, {"modelService": "other"}),
+        ("deadline, not rows", {"activeDeadlineSeconds": 60}, {"trainingDataset": "other"}),
+        ("time to live, not a default", {"ttlSecondsAfterFinished": 60}, {"parameters": {"seed": 1}}),
+        ("nothing, not an unset field", {}, {"outputModelName": "other"}),
+        ("a default written out, not another method", {"method": "LoRA"}, {"method": "Full"}),
+        ("nothing, not resources", {}, {"resources": {"limits": {"nvidia.com/gpu": 2}}}),
+        ("nothing, not env", {}, {"env": [{"name": "A", "value": "2"}]}),
+        ("nothing, not base model", {}, {"baseModel": HUB}),
+        ("nothing, not metrics", {}, {"metrics": {"primary": "accuracy"}}),
+        ("nothing, not node", {}, {"nodeSelector": {"gpu": "a100"}}),
+        ("nothing, not queue", {}, {"queueName": "team-a"}),
+        ("nothing, not restarts", {}, {"maxRestarts": 4}),
+        ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
+    ]
+]
+CHANGES += [
+    rule(
+        JOB_IS_FIXED,
+        JOB,
+        JOB | {"spec": {name: value for name, value in JOB["spec"].items() if name != "testDataset"}},
+        "TrainingJob: a field that was set stays set",
+    ),
+    rule(DATASET_IS_FIXED, dataset(), dataset(source={"inline": "other"}), "Dataset: its source"),
+    rule(DATASET_IS_FIXED, dataset(format="Auto"), dataset(labels=["ham", "spam"]), "Dataset: its labels"),
+    rule(
+        STORAGE_IS_FIXED,
+        model_service(description="new"),
+        model_service(storage=claim(size="2Gi")),
+        "ModelService: its storage",
+    ),
+    rule(
+        SERVICE_IS_FIXED,
+        deployment(checkpoint={"trainingJob": "v2", "name": "epoch-1"}, replicas=2),
+        deployment(modelService="other"),
+        "Deployment: its ModelService",
+    ),
+]
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_a_rule_accepts_what_is_right_and_refuses_the_rest_in_words(cluster: Cluster, rule: Rule) -> None:
+    await cluster.client.create(cluster.here(rule.accepted), dry_run=True)
+    with pytest.raises(RefusedError) as refused:
+        await cluster.client.create(cluster.here(rule.refused), dry_run=True)
+    assert rule.message in refused.value.message
+
+
+@pytest.mark.parametrize("rule", CHANGES)
+async def test_what_must_not_change_is_refused_in_words(cluster: Cluster, rule: Rule) -> None:
+    original = {"ModelService": model_service(), "Dataset": dataset(), "TrainingJob": JOB, "Deployment": deployment()}
+    await cluster.apply(original[rule.accepted["kind"]])
+    await cluster.client.apply(cluster.here(rule.accepted), dry_run=True)
+    with pytest.raises(RefusedError) as refused:
+        await cluster.client.apply(cluster.here(rule.refused), dry_run=True)
+    assert rule.message in refused.value.message
+
+
+def test_every_rule_of_the_crds_has_examples() -> None:
+    tried = {(param.values[0].accepted["kind"], param.values[0].message) for param in [*RULES, *CHANGES]}
+    assert {(kind, message) for kind, message in _messages()} == tried
+
+
+def _messages() -> Iterator[tuple[str, str]]:
+    def walk(schema: Object) -> Iterator[str]:
+        yield from (validation["message"] for validation in schema.get("x-kubernetes-validations", []))
+        for part in [*schema.get("properties", {}).values(), *filter(None, [schema.get("items")])]:
+            yield from walk(part)
+
+    for path in CRDS:
+        crd = yaml.safe_load(path.read_text())
+        for message in walk(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]):
+            yield crd["spec"]["names"]["kind"], message
+
+
+BOUNDS = [
+    pytest.param(training_job(parameters={"warmupRatio": 1}), "should be less than 1", id="warmupRatio stays below 1"),
+    pytest.param(
+        training_job(parameters={"warmupRatio": -0.1}), "greater than or equal to 0", id="warmupRatio is not negative"
+    ),
+    pytest.param(
+        training_job(parameters={"learningRate": 0}), "should be greater than 0", id="a learning rate above 0"
+    ),
+    pytest.param(training_job(parameters={"numTrainEpochs": 0}), "greater than or equal to 1", id="at least one epoch"),
+    pytest.param(training_job(parameters={"numTrainEpochs": 2.5}), "must be of type integer", id="whole epochs"),
+    pytest.param(training_job(metrics={"primary": "f2"}), 'Unsupported value: "f2"', id="a metric that exists"),
+    pytest.param(training_job(method="QLoRA"), 'Unsupported value: "QLoRA"', id="a method that exists"),
+    pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
+    pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
+    pytest.param(dataset(format="Parquet"), 'Unsupported value: "Parquet"', id="a format that can be read"),
+    pytest.param(deployment(replicas=-1), "greater than or equal to 0", id="replicas are not negative"),
+    pytest.param(deployment(checkpoint={}), "spec.checkpoint.trainingJob: Required value", id="a checkpoint of a job"),
+    pytest.param(
+        deployment(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+        "Duplicate value",
+        id="a variable once",
+    ),
+    pytest.param(
+        model_service(baseModel={"huggingFace": {"repo": "a b"}}), "should match", id="a repository that can exist"
+    ),
+]
+
+
+@pytest.mark.parametrize(("manifest", "message"), BOUNDS)
+async def test_a_value_out_of_bounds_is_refused(cluster: Cluster, manifest: Object, message: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        await cluster.client.create(cluster.here(manifest), dry_run=True)
+    assert message in refused.value.message
+
+
+async def test_a_training_job_gets_the_usual_defaults(cluster: Cluster) -> None:
+    job = await cluster.client.create(cluster.here(training_job()), dry_run=True)
+    assert job["spec"] == {
+        "modelService": "spam",
+        "trainingDataset": "rows",
+        "taskType": "Classification",
+        "method": "LoRA",
+        "promptTemplate": "{text}",
+        "suspend": False,
+        "maxRestarts": 3,
+        "parameters": {
+            "numTrainEpochs": 5,
+            "lrSchedulerType": "linear",
+            "warmupRatio": 0.03,
+            "weightDecay": 0,
+            "maxGradNorm": 0.3,
+            "perDeviceTrainBatchSize": 4,
+            "gradientAccumulationSteps": 4,
+            "perDeviceEvalBatchSize": 4,
+            "maxSeqLength": 512,
+            "seed": 0,
+        },
+    }
+
+
+async def test_the_other_kinds_get_their_defaults(cluster: Cluster) -> None:
+    rows = await cluster.client.create(cluster.here(dataset()), dry_run=True)
+    assert {"format": "Auto", "taskDetail": "Auto", "onInvalidRows": "Fail"}.items() <= rows["spec"].items()
+    web = await cluster.client.create(cluster.here(deployment()), dry_run=True)
+    assert web["spec"]["checkpoint"] == {"trainingJob": "v1", "name": "best"}
+    assert web["spec"]["replicas"] == 1
+    hub = {"huggingFace": {"repo": "owner/model", "tokenSecretRef": {"name": "hf"}}}
+    service = await cluster.client.create(cluster.here(model_service(baseModel=hub)), dry_run=True)
+    assert service["spec"]["taskType"] == "Classification"
+    assert service["spec"]["baseModel"]["huggingFace"] == {
+        "repo": "owner/model",
+        "revision": "main",
+        "tokenSecretRef": {"name": "hf", "key": "token"},
+    }
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.kind)
+async def test_a_crd_is_established_and_its_schema_structural(client: Client, kind: Kind) -> None:
+    crd = await client.get(CRD, "", f"{kind.plural}.winnow.dev")
+    assert crd is not None
+    conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
+    assert conditions == {"NamesAccepted": "True", "Established": "True"}
+
+
+STATUS: dict[Kind, Object] = {
+    MODEL_SERVICE: {
+        "datasets": 1,
+        "trainingJobs": 1,
+        "deployments": 0,
+        "storageClaim": "spam-storage",
+        "leaderboard": [
+            {"trainingJob": "v1", "checkpoint": "epoch-1", "metric": "f1", "value": 0.97, "deployed": False}
+        ],
+        "summary": "Ready",
+    },
+    DATASET: {
+        "taskDetail": "Binary",
+        "rows": 2,
+        "digest": f"sha256:{'a' * 64}",
+        "labels": [{"name": "ham", "positives": 1, "share": 0.5}, {"name": "spam", "positives": 1, "share": 0.5}],
+        "labelCount": 2,
+        "tokens": {"mean": 4.5, "p50": 4, "p95": 5, "p99": 5, "max": 5},
+        "duplicates": 0,
+        "conflicts": 0,
+        "warnings": [{"code": "FewExamples", "message": "m"}],
+        "problems": [{"line": 17, "column": 42, "message": "m"}],
+        "problemCount": 1,
+        "skippedRows": 1,
+        "summary": "Ready",
+    },
+    TRAINING_JOB: {
+        "startTime": "2026-01-02T03:04:05Z",
+        "completionTime": "2026-01-02T03:04:05Z",
+        "progress": {
+            "percent": 41.5,
+            "epoch": 2,
+            "totalEpochs": 3,
+            "step": 120,
+            "totalSteps": 300,
+            "etaSeconds": 95,
+            "eta": "1m35s",
+            "tokensPerSecond": 2300,
+            "loss": 0.21,
+            "learningRate": 0.0001,
+            "updatedAt": "2026-01-02T03:04:05Z",
+        },
+        "epochs": [{"epoch": 1, "checkpoint": "epoch-1", "trainLoss": 0.3, "metrics": {"f1": 0.95}}],
+        "checkpoints": [
+            {
+                "name": "epoch-1",
+                "epoch": 1,
+                "digest": f"sha256:{'b' * 64}",
+                "sizeBytes": 5_000_000_000,
+                "metrics": {"f1": 0.95},
+                "best": True,
+                "deployedBy": ["web"],
+            }
+        ],
+        "bestCheckpoint": "epoch-1",
+        "bestMetric": "f1 0.9500",
+        "primaryMetric": "f1",
+        "higherIsBetter": True,
+        "datasets": {
+            "training": {"name": "rows", "digest": f"sha256:{'a' * 64}"},
+            "test": {"name": "test", "digest": f"sha256:{'a' * 64}"},
+            "overlap": 12,
+        },
+        "failure": {"reason": "OutOfMemory", "message": "m", "exitCode": 12},
+        "summary": "Failed: OutOfMemory",
+    },
+    DEPLOYMENT: {
+        "url": "http://web.ml.svc",
+        "live": {
+            "trainingJob": "v1",
+            "checkpoint": "epoch-1",
+            "digest": f"sha256:{'b' * 64}",
+            "since": "2026-01-02T03:04:05Z",
+        },
+        "history": [
+            {
+                "trainingJob": "v0",
+                "checkpoint": "epoch-3",
+                "digest": f"sha256:{'c' * 64}",
+                "since": "2026-01-02T03:04:05Z",
+                "until": "2026-01-02T03:04:05Z",
+            }
+        ],
+        "replicas": 1,
+        "readyReplicas": 1,
+        "labelSelector": "winnow.dev/name=web",
+        "summary": "Live",
+    },
+}
+CONDITION = {
+    "type": "Ready",
+    "status": "True",
+    "observedGeneration": 1,
+    "lastTransitionTime": "2026-01-02T03:04:05Z",
+    "reason": "Live",
+    "message": "m",
+}
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.kind)
+async def test_no_status_field_is_pruned(cluster: Cluster, kind: Kind) -> None:
+    manifest = next(m for m in (model_service(), dataset(), training_job(), deployment()) if kind_of(m) == kind)
+    await cluster.apply(manifest)
+    status = {**STATUS[kind], "conditions": [CONDITION], "observedGeneration": 1}
+    written = await cluster.client.patch(
+        kind, cluster.namespace, manifest["metadata"]["name"], {"status": status}, "status"
+    )
+    assert written["status"] == status
+    schema = (await cluster.client.get(CRD, "", f"{kind.plural}.winnow.dev") or {})["spec"]["versions"][0]["schema"]
+    assert schema["openAPIV3Schema"]["properties"]["status"]["properties"].keys() == status.keys()
+
+
+async def test_a_deployment_can_be_scaled_like_any_other(cluster: Cluster) -> None:
+    await cluster.apply(deployment())
+    scale = await cluster.client.patch(DEPLOYMENT, cluster.namespace, "web", {"spec": {"replicas": 3}}, "scale")
+    assert scale["spec"]["replicas"] == 3
+    assert (await cluster.get(DEPLOYMENT, "web"))["spec"]["replicas"] == 3
