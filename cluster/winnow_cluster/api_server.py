@@ -35,17 +35,21 @@ def free_ports(count: int) -> list[int]:
     raise ClusterError(f"no {count} free ports between {PORTS.start} and {PORTS.stop}")
 
 
+def process(name: str, folder: Path) -> Process:
+    return Process(name, pids=folder / "pids", logs=folder / "log")
+
+
 def up(folder: Path, program: Program) -> Path:
     """Start the three, or find them running; returns the kubeconfig of an administrator."""
     folder = folder.resolve()
     names = ("etcd", "kube-apiserver", "kube-controller-manager")
-    if all(Process(name, folder).pid() for name in names):
+    if all(process(name, folder).pid() for name in names):
         return folder / "kubeconfig"
     down(folder)
     folder.mkdir(parents=True, exist_ok=True)
     port, etcd_port, peer_port, controller_port = free_ports(4)
     endpoint = Endpoint(LOOPBACK, port, etcd_port, service_range="10.0.0.0/16", service_address="10.0.0.1")
-    etcd, server, controllers = (Process(name, folder) for name in names)
+    etcd, server, controllers = (process(name, folder) for name in names)
     try:
         etcd.start(control_plane.etcd(program, endpoint, peer_port, folder / "etcd"))
         keys = Keys.create(Authority(folder / "pki"), endpoint)
@@ -76,7 +80,7 @@ def stop(folder: Path) -> None:
     with ThreadPoolExecutor() as pool:
         for name in ("kube-controller-manager", "kube-apiserver", "etcd"):
             # Nothing is kept, so nothing is gained by a graceful end: the API server's takes seconds.
-            pool.submit(Process(name, folder).stop, grace_seconds=0)
+            pool.submit(process(name, folder).stop, grace_seconds=0)
 
 
 def down(folder: Path) -> None:

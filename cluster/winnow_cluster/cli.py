@@ -1,23 +1,100 @@
 """The commands of `cluster/cluster`."""
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from winnow_cluster import api_server
+from winnow_cluster import api_server, images, lifecycle, machine
 from winnow_cluster.errors import ClusterError
+from winnow_cluster.lifecycle import Cluster
 from winnow_cluster.paths import Paths
 from winnow_cluster.tools import API_SERVER_TOOLS, Toolbox
 
 
+Run = Callable[[argparse.Namespace], None]
+
+
+def _cluster(paths: Paths | None = None) -> Cluster:
+    paths = paths or Paths.of_this_clone()
+    return Cluster(paths, Toolbox(paths))
+
+
+def deps(_: argparse.Namespace) -> None:
+    machine.check(Paths.of_this_clone())
+    added = machine.install_packages()
+    print(f"  installed {', '.join(added)}" if added else "  every package is there")
+
+
 def build(_: argparse.Namespace) -> None:
-    Toolbox(Paths.of_this_clone()).build()
+    _cluster().toolbox.build()
+
+
+def up(_: argparse.Namespace) -> None:
+    _cluster().up()
+
+
+def down(arguments: argparse.Namespace) -> None:
+    owner, here = lifecycle.current_owner(), Paths.of_this_clone()
+    if arguments.of is not None and (owner is None or owner.clone != arguments.of):
+        raise ClusterError(f"this machine does not run the cluster of {arguments.of}")
+    if arguments.of is None and owner is not None and owner.clone != here.clone:
+        raise ClusterError(
+            f"the cluster is that of {owner.clone}; end it with `cluster/cluster down --of {owner.clone}`"
+        )
+    paths = owner or here
+    lifecycle.Cluster(paths, Toolbox(here)).down()
+    print(f"The cluster is gone, with its objects and volumes; images and programs stay in {paths.cache}.")
+
+
+def status(_: argparse.Namespace) -> None:
+    owner = lifecycle.current_owner()
+    if owner is None:
+        raise ClusterError("no cluster runs on this machine; `cluster/cluster up` starts one")
+    cluster = _cluster(owner)
+    running = cluster.running()
+    print(f"clone {owner.clone}, KUBECONFIG {owner.kubeconfig}")
+    for name in sorted(lifecycle.COMPONENTS):
+        print(
+            f"  {name:<24} {f'pid {running[name]}' if name in running else f'DEAD, log: {cluster.process(name).log}'}"
+        )
+    if len(running) < len(lifecycle.COMPONENTS):
+        raise ClusterError("some parts have ended; `cluster/cluster up` starts them again")
+
+
+def image(arguments: argparse.Namespace) -> None:
+    cluster = _cluster()
+    cluster.ready_to_build()
+    context = arguments.context.resolve()
+    request = images.Build(
+        name=arguments.name,
+        context=context,
+        file=(arguments.file or context / "Dockerfile").resolve(),
+        contexts={
+            name: where if "://" in where else str(Path(where).resolve())
+            for name, where in _pairs(arguments.build_context).items()
+        },
+        arguments=_pairs(arguments.build_arg),
+        target=arguments.target,
+    )
+    images.build(cluster.paths, cluster.toolbox.program, request)
+
+
+def image_prune(_: argparse.Namespace) -> None:
+    cluster = _cluster()
+    cluster.ready_to_build()
+    images.prune(cluster.toolbox.program)
+
+
+def env(_: argparse.Namespace) -> None:
+    paths = Paths.of_this_clone()
+    print(f"export KUBECONFIG={paths.kubeconfig}\nexport PATH={paths.bin}:$PATH")
 
 
 def api_server_up(arguments: argparse.Namespace) -> None:
-    toolbox = Toolbox(Paths.of_this_clone())
+    toolbox = _cluster().toolbox
     if toolbox.missing(API_SERVER_TOOLS):
         toolbox.build(API_SERVER_TOOLS)
     started = time.monotonic()
@@ -30,11 +107,48 @@ def api_server_down(arguments: argparse.Namespace) -> None:
     api_server.down(arguments.folder)
 
 
+def _pairs(values: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE, as docker's options have it."""
+    wrong = [value for value in values if "=" not in value]
+    if wrong:
+        raise ClusterError(f"expected NAME=VALUE, found {wrong[0]!r}")
+    return {name: value for name, _, value in (value.partition("=") for value in values)}
+
+
+def _run_tool(name: str, arguments: Sequence[str]) -> None:
+    """Become kubectl, helm or ctr, with this cluster's address."""
+    paths = Paths.of_this_clone()
+    program = str(Toolbox(paths).program(name))
+    os.execve(program, [program, *arguments], {**os.environ, "KUBECONFIG": str(paths.kubeconfig)})
+
+
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="cluster/cluster", description="A real Kubernetes on this machine.")
     commands = root.add_subparsers(required=True, metavar="COMMAND")
+    plain: tuple[tuple[str, Run, str], ...] = (
+        ("deps", deps, "install the Debian packages that are missing"),
+        ("build", build, "build the Go programs the cache lacks"),
+        ("up", up, "start the cluster, or what is missing of it"),
+        ("status", status, "which parts run"),
+        ("image-prune", image_prune, "remove replaced images and the build cache"),
+        ("env", env, 'print the exports for a shell: eval "$(cluster/cluster env)"'),
+    )
+    for name, run, text in plain:
+        commands.add_parser(name, help=text).set_defaults(run=run)
 
-    commands.add_parser("build", help="build the Go programs the cache lacks").set_defaults(run=build)
+    command = commands.add_parser("down", help="end the cluster and remove what it left, but images")
+    command.add_argument("--of", metavar="CLONE", type=Path, help="of another clone on this machine")
+    command.set_defaults(run=down)
+
+    command = commands.add_parser("image", help="build an image into the cluster")
+    command.add_argument("--name", required=True, help="with the registry part: docker.io/winnow/x:dev")
+    command.add_argument("--context", type=Path, required=True, metavar="DIR")
+    command.add_argument("--file", type=Path, help="default: DIR/Dockerfile")
+    command.add_argument("--build-context", action="append", default=[], metavar="NAME=DIR")
+    command.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    command.add_argument("--target")
+    command.set_defaults(run=image)
+
     for name, run, text in (
         ("apiserver-up", api_server_up, "etcd, kube-apiserver and controllers on free ports; prints the kubeconfig"),
         ("apiserver-down", api_server_down, "end what apiserver-up started there, and remove its files"),
@@ -42,6 +156,8 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("folder", metavar="DIR", type=Path)
         command.set_defaults(run=run)
+    for name in ("kubectl", "helm"):  # listed for the help; main() hands their arguments on untouched
+        commands.add_parser(name, help=f"{name} with this cluster's address", add_help=False)
     return root
 
 
@@ -50,8 +166,10 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] == "help":
         root.print_help()
         return 0
-    arguments = root.parse_args(argv)
     try:
+        if argv[0] in ("kubectl", "helm"):
+            _run_tool(argv[0], argv[1:])
+        arguments = root.parse_args(argv)
         arguments.run(arguments)
     except ClusterError as problem:
         print(f"cluster: {problem}", file=sys.stderr)

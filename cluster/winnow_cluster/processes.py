@@ -28,18 +28,19 @@ def start_ticks(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Process:
-    """One supervised program, known by its name in `folder`, a state folder with `pids` and `log` in it."""
+    """One program that outlives us, known by its name."""
 
     name: str
-    folder: Path
+    pids: Path  # a folder with a file for each
+    logs: Path
 
     @property
     def log(self) -> Path:
-        return self.folder / "log" / f"{self.name}.log"
+        return self.logs / f"{self.name}.log"
 
     @property
     def pid_file(self) -> Path:
-        return self.folder / "pids" / self.name
+        return self.pids / self.name
 
     def pid(self) -> int | None:
         """The pid while it runs."""
@@ -93,10 +94,3 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
         return
-
-
-def running(folder: Path) -> list[Process]:
-    """Every program of a state folder that still runs."""
-    pids = folder / "pids"
-    known = sorted(file.name for file in pids.iterdir()) if pids.is_dir() else []
-    return [process for name in known if (process := Process(name, folder)).pid() is not None]

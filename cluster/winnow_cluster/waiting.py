@@ -3,7 +3,6 @@
 import http.client
 import ssl
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -27,14 +26,20 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float, process: Pro
 
 
 def answers(url: str, authority: Path) -> bool:
+    """Does a health endpoint behind TLS say 200?"""
+    return _answers(url, urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(authority))))
+
+
+def answers_plain(url: str) -> bool:
     """Does a health endpoint say 200?"""
+    return _answers(url)
+
+
+def _answers(url: str, *handlers: urllib.request.BaseHandler) -> bool:
+    # No proxy handler: an https_proxy in the environment must not swallow requests to this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *handlers)
     try:
-        context = ssl.create_default_context(cafile=str(authority))
-        # No proxy handler: an https_proxy in the environment must not swallow requests to this machine.
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-        )
         with opener.open(url, timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, http.client.HTTPException, OSError):
+    except (http.client.HTTPException, OSError):
         return False

@@ -1,0 +1,105 @@
+"""What the machine must have: the right kind, Debian packages, and kernel settings that are put back at the end."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from winnow_cluster.errors import ClusterError
+from winnow_cluster.paths import Paths
+
+# A file that shows that a package is there, and the package. Files are looked at, not dpkg: a runc from elsewhere is fine.
+PACKAGES = {
+    "/usr/sbin/runc": "runc",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "/usr/sbin/nft": "nftables",
+    "/usr/sbin/conntrack": "conntrack",
+    "/usr/sbin/debootstrap": "debootstrap",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",  # debootstrap on Ubuntu
+    "/usr/bin/busybox": "busybox-static",
+    "/sbin/ip": "iproute2",
+    "/usr/bin/openssl": "openssl",
+    "/sbin/modprobe": "kmod",
+    "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
+}
+# The kubelet's device manager has this path built in.
+KUBELET_FOLDER = Path("/var/lib/kubelet")
+# The kubelet, kube-proxy and we set these.
+KERNEL_SETTINGS = (
+    "net/ipv4/ip_forward",
+    "net/ipv4/conf/all/route_localnet",
+    "vm/overcommit_memory",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+)
+# <state>/kubelet/pod-resources/kubelet.sock must fit into the 108 bytes of a Unix socket's address.
+LONGEST_CLONE_PATH = 60
+
+
+def check(paths: Paths) -> None:
+    """Refuse in words what cannot work."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise ClusterError(f"needs Linux on x86-64, this is {platform.system()} on {platform.machine()}")
+    if os.geteuid() != 0:
+        raise ClusterError("needs root: it makes network interfaces, mounts and containers")
+    if shutil.which("apt-get") is None:
+        raise ClusterError("needs Debian or Ubuntu: there is no apt-get here")
+    if len(str(paths.clone)) > LONGEST_CLONE_PATH:
+        raise ClusterError(
+            f"the path of this clone is too long for the kubelet's sockets ({len(str(paths.clone))} characters, at most "
+            f"{LONGEST_CLONE_PATH}): move it, for example to /srv/winnow"
+        )
+
+
+def missing_packages() -> list[str]:
+    return [package for file, package in PACKAGES.items() if not Path(file).exists()]
+
+
+def install_packages() -> list[str]:
+    """Install what is missing and say what that was; asks the network only where something is."""
+    missing = missing_packages()
+    if missing:
+        _apt("update", "-qq")
+        _apt("install", "-y", "-qq", "--no-install-recommends", *missing)
+    still = missing_packages()
+    if still:
+        raise ClusterError(f"apt-get installed {', '.join(still)}, but their files are not where they are expected")
+    return missing
+
+
+def _apt(*arguments: str) -> None:
+    done = subprocess.run(
+        ["apt-get", *arguments],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise ClusterError(f"`apt-get {' '.join(arguments)}` failed:\n{done.stdout[-2000:]}")
+
+
+def remember(file: Path) -> None:
+    """Write down once how the machine was, so that `restore` can put it back."""
+    if file.exists():
+        return
+    settings = {
+        name: path.read_text().strip() for name in KERNEL_SETTINGS if (path := Path("/proc/sys", name)).exists()
+    }
+    file.write_text(json.dumps({"kernel": settings, "hadKubeletFolder": KUBELET_FOLDER.exists()}))
+
+
+def restore(file: Path) -> None:
+    if not file.exists():
+        return
+    before = json.loads(file.read_text())
+    for name, value in before["kernel"].items():
+        path = Path("/proc/sys", name)
+        if path.read_text().strip() != value:
+            path.write_text(value)
+    if not before["hadKubeletFolder"]:
+        shutil.rmtree(KUBELET_FOLDER, ignore_errors=True)
