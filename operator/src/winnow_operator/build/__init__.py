@@ -1,0 +1,1 @@
+"""Builders: each one pure function from a typed spec to a complete Kubernetes object."""

@@ -1,0 +1,183 @@
+"""What all children have in common: names, labels, owner, the restricted pod, and the base model's place in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from winnow_operator import api
+from winnow_operator.resources import API_VERSION, GROUP, MANAGED_BY, PART_OF, Object
+
+STORAGE = "/storage"
+SETTINGS = "/etc/winnow"
+BASE = "/base"
+SOURCE = "/source"
+TERMINATION_LOG = "/dev/termination-log"
+USER = 65532  # "nonroot" of distroless images: not root, and no user of any node
+PROGRESS_PORT = 8081
+
+Owner = api.ModelService | api.Dataset | api.TrainingJob | api.Deployment
+
+
+def labels(owner: Owner) -> dict[str, str]:
+    """Our own fixed set: labels of the owner are never copied, because GitOps tools prune what carries theirs."""
+    return {MANAGED_BY: "winnow", PART_OF: "winnow", **selector(owner)}
+
+
+def selector(owner: Owner) -> dict[str, str]:
+    return {f"{GROUP}/kind": owner.kind, f"{GROUP}/name": owner.metadata.name}
+
+
+def metadata(owner: Owner, name: str) -> Object:
+    return {
+        "name": name,
+        "namespace": owner.metadata.namespace,
+        "labels": labels(owner),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": owner.kind,
+                "name": owner.metadata.name,
+                "uid": owner.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+
+
+def digest(obj: Object) -> str:
+    """Eight hex digits of everything that the object says."""
+    canonical = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def named_by_content(obj: Object) -> Object:
+    """The object with its digest appended to its name: other content is another object, so neither is ever patched."""
+    name = f"{obj['metadata']['name']}-{digest(obj)}"
+    return {**obj, "metadata": {**obj["metadata"], "name": name}}
+
+
+def to_yaml(document: Object) -> str:
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1_000)
+
+
+def inside(mount: str, path: str) -> str:
+    """A path as the user gives it, from the root of a volume or image, as the container sees it."""
+    relative = path.strip("/")
+    return f"{mount}/{relative}" if relative else mount
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """How a container gets the base model: the reference it is told, and what must be mounted or set for it."""
+
+    reference: str
+    volumes: tuple[Object, ...] = ()
+    mounts: tuple[Object, ...] = ()
+    env: tuple[Object, ...] = ()
+
+
+def base_model(source: api.BaseModelSource) -> BaseModel:
+    mounts = ({"name": "base", "mountPath": BASE, "readOnly": True},)
+    if source.image:
+        volume: Object = {"name": "base", "image": {"reference": source.image.reference}}
+        return BaseModel(inside(BASE, source.image.path), (volume,), mounts)
+    if source.persistent_volume_claim:
+        claim = source.persistent_volume_claim
+        volume = {"name": "base", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+        return BaseModel(inside(BASE, claim.path), (volume,), mounts)
+    if source.hugging_face is None:
+        raise ValueError("baseModel has no source, which the CRD rules out. This is a bug.")
+    hub = source.hugging_face
+    env: tuple[Object, ...] = ()
+    if hub.token_secret_ref:
+        ref = {"name": hub.token_secret_ref.name, "key": hub.token_secret_ref.key}
+        env = ({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": ref}},)
+    return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env)
+
+
+def storage_claim(service: api.ModelService) -> str:
+    return service.spec.storage.persistent_volume_claim.claim_name or f"{service.metadata.name}-storage"
+
+
+def storage_volume(claim: str, *, read_only: bool = False) -> Object:
+    reference: Object = {"claimName": claim, **({"readOnly": True} if read_only else {})}
+    return {"name": "storage", "persistentVolumeClaim": reference}
+
+
+def storage_mount(*, read_only: bool = False) -> Object:
+    return {"name": "storage", "mountPath": STORAGE, **({"readOnly": True} if read_only else {})}
+
+
+def settings_volume(config_map: str) -> Object:
+    return {"name": "settings", "configMap": {"name": config_map}}
+
+
+def settings_mount() -> Object:
+    return {"name": "settings", "mountPath": SETTINGS, "readOnly": True}
+
+
+def container(name: str, image: str, command: list[str], **fields: Any) -> Object:
+    """A container of the restricted pod security standard, with a read-only root."""
+    mounts = [*fields.pop("mounts"), {"name": "tmp", "mountPath": "/tmp"}]
+    # Libraries look for a home and caches: all of them may only write to /tmp.
+    env = [{"name": "HOME", "value": "/tmp"}, {"name": "HF_HOME", "value": "/tmp/huggingface"}, *fields.pop("env", [])]
+    return {
+        "name": name,
+        "image": image,
+        "command": command,
+        "env": env,
+        **{key: value for key, value in fields.items() if value},
+        "volumeMounts": mounts,
+        "terminationMessagePath": TERMINATION_LOG,
+        # A program that dies without a message, in Python itself for example, leaves its last lines instead.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def pod_spec(only: Object, volumes: list[Object], placement: Object, *, grace_seconds: int) -> Object:
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_seconds,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",  # a volume full of checkpoints is not walked at each start
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        **placement,
+        "containers": [only],
+        "volumes": [*volumes, {"name": "tmp", "emptyDir": {}}],
+    }
+
+
+def placement(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
+    """Where the pod may run, as the user says."""
+    fields: Object = {
+        "nodeSelector": dict(spec.node_selector or {}),
+        "tolerations": [api.to_raw(toleration) for toleration in spec.tolerations or ()],
+        "priorityClassName": spec.priority_class_name,
+        "runtimeClassName": spec.runtime_class_name,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
+    return api.to_raw(spec.resources) if spec.resources else {}
+
+
+def user_env(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[Object]:
+    return [api.to_raw(variable) for variable in spec.env or ()]

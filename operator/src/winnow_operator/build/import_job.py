@@ -1,0 +1,114 @@
+"""The Job that reads a Dataset's rows from their source, checks them and stores them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from winnow_operator import api
+from winnow_operator.build import common
+from winnow_operator.build.config_map import config_map
+from winnow_operator.resources import Object
+
+CONTAINER = "importer"
+INLINE_KEY = "rows"
+ATTEMPTS = 3  # for a network or a volume that fails for a moment; wrong rows are not tried again
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    file: str  # as the container sees it
+    volume: Object
+
+
+def import_job(dataset: api.Dataset, service: api.ModelService, *, image: str) -> tuple[Object, Object]:
+    """The ConfigMap and the Job that mounts it."""
+    settings = config_map(dataset, _settings(dataset))
+    source = _source(dataset.spec.source, settings["metadata"]["name"])
+    base = common.base_model(service.spec.base_model)
+    command = ["python", "-m", "winnow_trainer", "import"]
+    command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", "--file", source.file, "--storage", common.STORAGE]
+    command += ["--base-model", base.reference, "--termination-log", common.TERMINATION_LOG]
+    container = common.container(
+        CONTAINER,
+        image,
+        command,
+        env=list(base.env),
+        mounts=[
+            common.storage_mount(),
+            common.settings_mount(),
+            {"name": "source", "mountPath": common.SOURCE, "readOnly": True},
+            *base.mounts,
+        ],
+        ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
+        resources={"requests": {"cpu": "100m", "memory": "512Mi"}},
+    )
+    volumes = [
+        common.storage_volume(common.storage_claim(service)),
+        common.settings_volume(settings["metadata"]["name"]),
+        source.volume,
+        *base.volumes,
+    ]
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": common.metadata(dataset, dataset.metadata.name),
+        "spec": {
+            "backoffLimit": ATTEMPTS - 1,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {
+                        "action": "FailJob",
+                        # Bad configuration, bad rows, out of memory: the next attempt would end the same.
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [10, 11, 12, 137]},
+                    },
+                ]
+            },
+            "template": {
+                "metadata": {"labels": common.labels(dataset)},
+                "spec": {
+                    "restartPolicy": "Never",
+                    **common.pod_spec(container, volumes, {}, grace_seconds=30),
+                },
+            },
+        },
+    }
+    return settings, common.named_by_content(job)
+
+
+def _settings(dataset: api.Dataset) -> dict[str, str]:
+    spec = api.to_raw(dataset.spec)
+    del spec["source"]  # where the rows lie is the Job's business: it mounts them
+    document = {
+        "apiVersion": dataset.api_version,
+        "kind": dataset.kind,
+        "metadata": {"name": dataset.metadata.name, "namespace": dataset.metadata.namespace},
+        "spec": spec,
+    }
+    data = {"dataset.yaml": common.to_yaml(document)}
+    if dataset.spec.source.inline is not None:
+        data[INLINE_KEY] = dataset.spec.source.inline
+    return data
+
+
+def _source(source: api.Source, settings_name: str) -> _Source:
+    if source.inline is not None:
+        items = [{"key": INLINE_KEY, "path": INLINE_KEY}]
+        volume: Object = {"configMap": {"name": settings_name, "items": items}}
+        path = INLINE_KEY
+    elif source.config_map is not None:
+        # Optional, so that a missing key is said by the importer in words instead of a pod that never starts.
+        items = [{"key": source.config_map.key, "path": source.config_map.key}]
+        volume = {"configMap": {"name": source.config_map.name, "items": items, "optional": True}}
+        path = source.config_map.key
+    elif source.persistent_volume_claim is not None:
+        claim = source.persistent_volume_claim
+        volume = {"persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
+        path = claim.path
+    elif source.image is not None:
+        volume = {"image": {"reference": source.image.reference}}
+        path = source.image.path
+    else:
+        raise ValueError("spec.source has no source, which the CRD rules out. This is a bug.")
+    return _Source(common.inside(common.SOURCE, path), {"name": "source", **volume})

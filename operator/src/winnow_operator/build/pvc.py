@@ -1,0 +1,26 @@
+"""The volume of a ModelService: its rows, checkpoints and downloaded models."""
+
+from __future__ import annotations
+
+from winnow_operator import api
+from winnow_operator.build import common
+from winnow_operator.resources import Object
+
+
+def claim(service: api.ModelService) -> Object | None:
+    """None where the user brings a claim of their own."""
+    wanted = service.spec.storage.persistent_volume_claim
+    if wanted.size is None:
+        return None
+    spec: Object = {
+        "accessModes": list(wanted.access_modes or ("ReadWriteOnce",)),
+        "resources": {"requests": {"storage": wanted.size}},
+    }
+    if wanted.storage_class_name is not None:
+        spec["storageClassName"] = wanted.storage_class_name
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": common.metadata(service, common.storage_claim(service)),
+        "spec": spec,
+    }

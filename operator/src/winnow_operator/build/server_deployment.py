@@ -1,0 +1,94 @@
+"""The apps/v1 Deployment that serves one checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from winnow_operator import api
+from winnow_operator.build import common
+from winnow_operator.resources import GROUP, Object
+
+CONTAINER = "server"
+PORT = 8080
+SERVED = f"{GROUP}/served"
+# From an image pull that is over to a loaded model: 15 minutes suffice for 16 GiB at 20 MiB/s.
+START_SECONDS = 900
+PROBE_SECONDS = 2  # a rollover waits for it, once a pod
+DRAIN_SECONDS = 5  # the server answers on while kube-proxy and clients notice that it leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Which checkpoint, and what it takes to load it. Written on the apps/v1 Deployment, so that it can be read back when the TrainingJob is deleted."""
+
+    training_job: str
+    checkpoint: str
+    digest: str
+    run: str
+    base_model: Object | None  # only an adapter needs its base; other checkpoints hold the whole model
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def of(deployment: Object) -> Served | None:
+        text = (deployment["metadata"].get("annotations") or {}).get(SERVED)
+        return Served(**json.loads(text)) if text else None
+
+
+def server_deployment(deployment: api.Deployment, service: api.ModelService, served: Served, *, image: str) -> Object:
+    base = common.base_model(api.BaseModelSource.model_validate(served.base_model)) if served.base_model else None
+    checkpoint = f"{common.STORAGE}/runs/{served.run}/checkpoints/{served.checkpoint}"
+    command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
+    if base:
+        command += ["--base-model", base.reference]
+    command += ["--storage", common.STORAGE, "--name", deployment.metadata.name, "--port", str(PORT)]
+    command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
+    container = common.container(
+        CONTAINER,
+        image,
+        command,
+        env=[*(base.env if base else ()), *common.user_env(deployment.spec)],
+        mounts=[common.storage_mount(read_only=True), *(base.mounts if base else ())],
+        ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        resources=common.resources(deployment.spec),
+        startupProbe=_probe("ready", PROBE_SECONDS, failures=START_SECONDS // PROBE_SECONDS),
+        readinessProbe=_probe("ready", PROBE_SECONDS, failures=2),
+        livenessProbe=_probe("live", 10, failures=6),
+    )
+    volumes = [
+        common.storage_volume(common.storage_claim(service), read_only=True),
+        *(base.volumes if base else ()),
+    ]
+    metadata = common.metadata(deployment, deployment.metadata.name)
+    metadata["annotations"] = {SERVED: served.to_json()}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": deployment.spec.replicas,
+            "selector": {"matchLabels": common.selector(deployment)},
+            # No pod leaves before its successor is ready: a checkpoint that does not load never takes anything down.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "progressDeadlineSeconds": START_SECONDS + 300,  # and five minutes for the image
+            "revisionHistoryLimit": 2,
+            "template": {
+                "metadata": {
+                    "labels": common.labels(deployment),
+                    "annotations": {f"{GROUP}/checkpoint-digest": served.digest},
+                },
+                "spec": common.pod_spec(container, volumes, common.placement(deployment.spec), grace_seconds=60),
+            },
+        },
+    }
+
+
+def _probe(what: str, period_seconds: int, *, failures: int) -> Object:
+    return {
+        "httpGet": {"path": f"/v2/health/{what}", "port": "http"},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }

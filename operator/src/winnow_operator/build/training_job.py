@@ -1,0 +1,116 @@
+"""The batch Job that runs a TrainingJob."""
+
+from __future__ import annotations
+
+from winnow_operator import api
+from winnow_operator.build import common
+from winnow_operator.build.config_map import config_map
+from winnow_operator.resources import Object
+
+CONTAINER = "trainer"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+GRACE_SECONDS = 120  # longer than one save of the resume point
+# Configuration, data, memory, divergence: the next attempt would end the same. 137 is SIGKILL, which here means that the kernel ended a container over its memory
+# limit: evictions and node shutdowns end in 137 too, but carry DisruptionTarget, and that rule comes first.
+FINAL_EXIT_CODES = [10, 11, 12, 13, 137]
+STOPPED_EXIT_CODE = 143  # the trainer after SIGTERM, with its resume point written
+
+
+def run_name(job: api.TrainingJob) -> str:
+    """The folder of the run in storage. The uid keeps a job that is made anew under an old name off the old one's files."""
+    return f"{job.metadata.name}-{job.metadata.uid[:8]}"
+
+
+def dataset_path(digest: str) -> str:
+    return f"{common.STORAGE}/datasets/{digest.removeprefix('sha256:')}"
+
+
+def base_model_source(job: api.TrainingJob, service: api.ModelService) -> api.BaseModelSource:
+    return job.spec.base_model or service.spec.base_model
+
+
+def training_job(
+    job: api.TrainingJob, service: api.ModelService, *, training_digest: str, test_digest: str | None, image: str
+) -> tuple[Object, Object]:
+    """The ConfigMap and the Job that mounts it."""
+    base = common.base_model(base_model_source(job, service))
+    document = _manifest(job, base.reference, training_digest, test_digest)
+    settings = config_map(job, {"job.yaml": common.to_yaml(document)})
+    command = ["python", "-m", "winnow_trainer", "train"]
+    command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", common.STORAGE, "--run", run_name(job)]
+    command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
+    container = common.container(
+        CONTAINER,
+        image,
+        command,
+        env=[*base.env, *common.user_env(job.spec)],
+        mounts=[common.storage_mount(), common.settings_mount(), *base.mounts],
+        ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
+        resources=common.resources(job.spec),
+    )
+    volumes = [
+        common.storage_volume(common.storage_claim(service)),
+        common.settings_volume(settings["metadata"]["name"]),
+        *base.volumes,
+    ]
+    metadata = common.metadata(job, job.metadata.name)
+    if job.spec.queue_name:
+        metadata["labels"][QUEUE_LABEL] = job.spec.queue_name
+    return settings, common.named_by_content(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": metadata,
+            "spec": {
+                "backoffLimit": job.spec.max_restarts,
+                # A new pod only when the old one is gone: two would write to the same run.
+                "podReplacementPolicy": "Failed",
+                "podFailurePolicy": {"rules": _failure_rules()},
+                "template": {
+                    "metadata": {"labels": common.labels(job)},
+                    "spec": {
+                        "restartPolicy": "Never",
+                        **common.pod_spec(container, volumes, common.placement(job.spec), grace_seconds=GRACE_SECONDS),
+                    },
+                },
+            },
+        }
+    )
+
+
+def _failure_rules() -> list[Object]:
+    def on_exit(action: str, codes: list[int]) -> Object:
+        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
+
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        on_exit("FailJob", FINAL_EXIT_CODES),
+        on_exit("Ignore", [STOPPED_EXIT_CODE]),
+    ]
+
+
+def _manifest(job: api.TrainingJob, base: str, training_digest: str, test_digest: str | None) -> Object:
+    """What the trainer reads: the same manifest as on a laptop, with paths for names, and nothing of the cluster's."""
+    spec = job.spec
+    wanted: Object = {
+        "modelService": spec.model_service,
+        "taskType": spec.task_type,
+        "outputModelName": spec.output_model_name,
+        "baseModel": base,
+        "trainingDataset": dataset_path(training_digest),
+        "testDataset": dataset_path(test_digest) if test_digest else None,
+        "method": spec.method,
+        "parameters": api.to_raw(spec.parameters),
+        "promptTemplate": spec.prompt_template,
+        "metrics": api.to_raw(spec.metrics) if spec.metrics else None,
+    }
+    return {
+        "apiVersion": job.api_version,
+        "kind": job.kind,
+        "metadata": {
+            "name": job.metadata.name,
+            "namespace": job.metadata.namespace,
+            "uid": job.metadata.uid,
+        },
+        "spec": {name: value for name, value in wanted.items() if value is not None},
+    }

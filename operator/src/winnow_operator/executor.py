@@ -1,0 +1,224 @@
+"""The only module that writes to the API server: children by their rules, then one status, then events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from winnow_operator import api, drift
+from winnow_operator.build.common import digest
+from winnow_operator.kube import ApiError, Kube
+from winnow_operator.metrics import Metrics
+from winnow_operator.plan import Apply, Child, Create, Delete, Event, Refusal
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import (
+    API_VERSION,
+    EVENT,
+    Object,
+    Resource,
+    being_deleted,
+    controller_of,
+    key_of,
+    name_of,
+    namespace_of,
+    owned_by,
+    resource_of,
+    status_of,
+    uid_of,
+)
+from winnow_operator.store import Store
+
+log = logging.getLogger(__name__)
+EVENT_BACKLOG = 1_000  # events are a courtesy: beyond this they are dropped
+NOTE_CHARS = 1_024  # the limit of events.k8s.io
+
+
+class BusyError(Exception):
+    """Something has to go or settle first; the same plan works a little later."""
+
+
+class Executor:
+    def __init__(self, kube: Kube, store: Store, metrics: Metrics, *, instance: str) -> None:
+        self._kube, self._store, self._metrics = kube, store, metrics
+        self._instance = instance
+        self._events: asyncio.Queue[Object] = asyncio.Queue(EVENT_BACKLOG)
+        self._pruned: dict[str, tuple[Object, Object]] = {}  # uid → (status as sent, as kept)
+
+    async def write(self, owner: api.Resource, children: Sequence[Child]) -> Refusal | None:
+        """All of them, in order, up to the first that may not be written. Raises ApiError or BusyError for what passes by itself."""
+        for child in children:
+            try:
+                refusal = await self._write(owner, child)
+            except ApiError as err:
+                if err.transient:
+                    raise
+                what = f"{child.obj['kind']} {name_of(child.obj)}"
+                refusal = Refusal(Reason.API_REFUSED, f"The API server refused {what}: {err.message}")
+            if refusal is not None:
+                return refusal
+        return None
+
+    async def _write(self, owner: api.Resource, child: Child) -> Refusal | None:
+        match child:
+            case Create(obj):
+                return await self._create(owner, obj)
+            case Apply(obj):
+                return await self._apply(owner, obj)
+            case Delete(obj):
+                await self._delete(obj)
+                return None
+
+    async def _create(self, owner: api.Resource, obj: Object) -> Refusal | None:
+        resource = resource_of(obj)
+        try:
+            created = await self._kube.create(resource, obj, _manager(owner))
+        except ApiError as err:
+            if err.reason != "AlreadyExists":
+                raise
+            found = await self._kube.get(resource, namespace_of(obj), name_of(obj))
+            if found is None:
+                raise BusyError(f"{obj['kind']} {name_of(obj)} came and went") from err
+            if (refusal := _judge(owner, found)) is not None:
+                return refusal
+            created = found
+        else:
+            self._wrote(resource, "create")
+        self._store.put(created)
+        return None
+
+    async def _apply(self, owner: api.Resource, obj: Object) -> Refusal | None:
+        resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
+        # Objects of others carry none of our labels, so the store does not know them: before the first write, ask.
+        live = self._store.get(resource, namespace, name) or await self._kube.get(resource, namespace, name)
+        if live is not None:
+            if (refusal := _judge(owner, live)) is not None:
+                return refusal
+            if not drift.differs(obj, live):
+                return None
+        wanted = drift.stamped(obj)
+        if live is not None:
+            wanted["metadata"]["uid"] = uid_of(live)  # the API server refuses should it be another one by now
+        self._store.put(await self._kube.apply(resource, wanted, _manager(owner)))
+        self._wrote(resource, "apply")
+        return None
+
+    async def _delete(self, obj: Object) -> None:
+        resource = resource_of(obj)
+        try:
+            left = await self._kube.delete(resource, obj)
+        except ApiError as err:
+            if err.status != 404:
+                raise
+            self._store.remove(obj)
+            return
+        self._wrote(resource, "delete")
+        if left.get("kind") == resource.kind:
+            self._store.put(left)  # it waits for its dependents
+
+    async def status(self, obj: Object, status: Object, events: Sequence[Event]) -> bool:
+        """Written only when it says something new, and only onto the version that was looked at."""
+        old = status_of(obj)
+        if old == status or self._pruned.get(uid_of(obj)) == (status, old):
+            return False
+        key = key_of(obj)
+        patch = {
+            "metadata": {"resourceVersion": obj["metadata"]["resourceVersion"]},
+            "status": _merge_patch(old, status),
+        }
+        try:
+            written = await self._kube.patch_status(
+                key.resource, key.namespace, key.name, patch, f"winnow-{key.resource.kind.lower()}"
+            )
+        except ApiError as err:
+            if err.status == 404:
+                return False  # deleted meanwhile
+            raise
+        self._wrote(key.resource, "status")
+        self._store.put(written)
+        if status_of(written) != status:
+            # Unknown fields are dropped by the API server: writing them again and again would help nobody.
+            self._pruned[uid_of(obj)] = (status, status_of(written))
+            log.error("Status was not kept as written; are the CRDs of another version?", extra={"object": str(key)})
+        for event in events:
+            self._tell(written, event)
+        return True
+
+    def _tell(self, obj: Object, event: Event) -> None:
+        key = key_of(obj)
+        version = obj["metadata"]["resourceVersion"]
+        # Named by what happened to which version: told twice, it is still one event.
+        name = f"{key.name}.{digest({'uid': uid_of(obj), 'version': version, 'reason': event.reason})}"
+        body: Object = {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
+            "metadata": {"name": name, "namespace": key.namespace},
+            "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            "type": event.type,
+            "reason": event.reason,
+            "action": event.reason,
+            "note": event.message[:NOTE_CHARS],
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": key.resource.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": uid_of(obj),
+                "resourceVersion": version,
+            },
+            "reportingController": "winnow.dev/operator",
+            "reportingInstance": self._instance,
+        }
+        try:
+            self._events.put_nowait(body)
+        except asyncio.QueueFull:
+            log.warning("Event dropped, too many wait", extra={"object": str(key), "reason": event.reason})
+
+    async def post_events(self) -> None:
+        """For ever: apart from the work, so that no Job waits for an event about another one."""
+        while True:
+            body = await self._events.get()
+            try:
+                await self._kube.create(EVENT, body)
+            except ApiError as err:
+                if err.reason != "AlreadyExists":
+                    log.warning("Event not written", extra={"event": body["metadata"]["name"], "error": str(err)})
+
+    def _wrote(self, resource: Resource, what: str) -> None:
+        self._metrics.writes.labels(resource.kind, what).inc()
+
+
+def _manager(owner: api.Resource) -> str:
+    return f"winnow-{owner.kind.lower()}"
+
+
+def _judge(owner: api.Resource, live: Object) -> Refusal | None:
+    """May an object that exists be taken for ours? Raises BusyError for what an earlier owner of the same name left behind."""
+    if owned_by(live, owner.metadata.uid):
+        if being_deleted(live):
+            raise BusyError(f"{live['kind']} {name_of(live)} is being deleted")
+        return None
+    controller = controller_of(live)
+    if controller and (controller.get("kind"), controller.get("name")) == (owner.kind, owner.metadata.name):
+        raise BusyError(f"{live['kind']} {name_of(live)} belongs to a deleted {owner.kind} of the same name")
+    whose = f"{controller['kind']} {controller['name']}" if controller else "somebody else"
+    message = (
+        f"{live['kind']} {name_of(live)} exists and belongs to {whose}; it is left alone. Delete or rename it, or choose"
+        f" another name for this {owner.kind}"
+    )
+    return Refusal(Reason.NAME_CONFLICT, message)
+
+
+def _merge_patch(old: Any, new: Object) -> Object:
+    """RFC 7396: what turns old into new."""
+    patch: Object = {name: None for name in old if name not in new}
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            if changes := _merge_patch(before, value):
+                patch[name] = changes
+        elif before != value:
+            patch[name] = value
+    return patch

@@ -1,0 +1,89 @@
+"""Where news from the API server comes in: into the store, and the objects concerned into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+from winnow_operator.kube import ApiError, Kube
+from winnow_operator.metrics import Metrics
+from winnow_operator.queue import WorkQueue
+from winnow_operator.resources import WATCHED, Key, Object
+from winnow_operator.routes import visits
+from winnow_operator.store import Store
+
+log = logging.getLogger(__name__)
+RESYNC_SECONDS = 600.0
+FIRST_RESYNC_SECONDS = 60.0
+JITTER = 0.2
+SPREAD_SECONDS = 30.0
+
+
+class Inbox:
+    def __init__(
+        self, store: Store, queue: WorkQueue, metrics: Metrics, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._store, self._queue, self._metrics, self._jitter = store, queue, metrics, jitter
+
+    def saw(self, kind: str | None, obj: Object) -> None:
+        """An event of a watch; `kind` is ADDED, MODIFIED, DELETED, or None in the first list."""
+        self._metrics.watch_spoke(obj["kind"])
+        if kind == "DELETED":
+            self._gone(obj)
+            return
+        old, news = self._store.put(obj)
+        if news:
+            self._visit(obj, old)
+
+    def revisit(self, key: Key) -> None:
+        self._queue.add(key)
+
+    async def prime(self, kube: Kube) -> None:
+        """Everything that exists, before anything is decided: a store that is half full would make children twice."""
+        for resource in WATCHED:
+            async for obj in kube.list(resource):
+                self._store.put(obj)
+        self._store.primed = True
+        for key in self._store.our_keys():
+            self._queue.add(key)
+
+    async def resync(self, kube: Kube) -> None:
+        """For ever: a fresh list, since a watch that broke does not tell what was deleted meanwhile, and a visit to everything."""
+        wait = FIRST_RESYNC_SECONDS
+        while True:
+            await asyncio.sleep(wait * (1 - JITTER + 2 * JITTER * self._jitter()))
+            wait = RESYNC_SECONDS
+            try:
+                await self._list_again(kube)
+            except ApiError as err:
+                log.warning("Resync failed", extra={"error": str(err)})
+
+    async def _list_again(self, kube: Kube) -> None:
+        for resource in WATCHED:
+            listed = [obj async for obj in kube.list(resource)]
+            for obj in listed:
+                old, news = self._store.put(obj)
+                if news:
+                    self._visit(obj, old)
+            for obj in self._store.missing_from(resource, listed):
+                # Perhaps made since the list was taken: only the API server knows.
+                namespace = obj["metadata"].get("namespace", "")
+                now = await kube.get(resource, namespace, obj["metadata"]["name"])
+                if now is None or now["metadata"]["uid"] != obj["metadata"]["uid"]:
+                    self._gone(obj)
+        for key in self._store.our_keys():
+            self._queue.add_after(key, SPREAD_SECONDS * self._jitter())
+
+    def _gone(self, obj: Object) -> None:
+        old = self._store.remove(obj)
+        if old is not None:
+            self._visit(None, old)
+
+    def _visit(self, new: Object | None, old: Object | None) -> None:
+        for key, seconds in visits(self._store, new, old):
+            if seconds:
+                self._queue.add_after(key, seconds)
+            else:
+                self._queue.add(key)

@@ -1,0 +1,172 @@
+"""Dataset: one import Job, and what it found. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.import_job import import_job
+from winnow_operator.conditions import Condition
+from winnow_operator.observed import DatasetSeen
+from winnow_operator.plan import Child, Config, Create, Delete, Plan, Reference
+from winnow_operator.policies import failure
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, newest
+
+# Jobs and pods come from two watches: the Job can be seen to end before its pod.
+MESSAGE_GRACE = timedelta(seconds=30)
+LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
+LIST_ITEMS = 20  # of warnings and problems, as the CRD has it
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    ready: bool
+    reason: Reason
+    message: str
+    final: bool = False  # nothing will change without a person
+    result: report.Import | None = None
+    children: tuple[Child, ...] = ()
+    requeue_after: float | None = None
+
+
+def references(obj: api.Dataset) -> tuple[Reference, ...]:
+    source = obj.spec.source
+    if source.config_map:
+        return (Reference(CONFIG_MAP, source.config_map.name),)
+    if source.persistent_volume_claim:
+        return (Reference(CLAIM, source.persistent_volume_claim.claim_name),)
+    return ()
+
+
+def imported(obj: api.Dataset) -> bool:
+    """Whether the rows are stored: recorded by their digest, and final, because the spec cannot change."""
+    return obj.status.digest is not None
+
+
+def plan(seen: DatasetSeen, now: datetime, config: Config) -> Plan:
+    state = _state(seen, now, config)
+    found = _conditions(state)
+    fields = _kept(seen.obj.status) if imported(seen.obj) and state.ready else _fields(state.result)
+    status = conditions.status(seen.obj, found, now, **fields, summary=_summary(state, fields))
+    events = conditions.news("Ready", found, seen.obj.status.conditions or ())
+    return Plan(state.children, status, state.requeue_after, events)
+
+
+def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
+    if seen.service is None:
+        # The rows lay in its volume. When it comes back, they are imported anew; the old Job must not speak for them.
+        children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
+        message = f"ModelService {seen.obj.spec.model_service} does not exist in this namespace"
+        return _State(False, Reason.MODEL_SERVICE_NOT_FOUND, message, children=children)
+    if imported(seen.obj):
+        return _State(True, Reason.VERIFIED, f"{seen.obj.status.rows} rows are valid and stored")
+    if seen.refusal:
+        return _State(False, seen.refusal.reason, seen.refusal.message, final=True)
+    job = newest(seen.jobs)
+    if job is None:
+        return _start(seen, seen.service, config)
+    if being_deleted(job):
+        return _State(False, Reason.IMPORTING, "The last import is being cleared away")
+    return _run(seen, job, now)
+
+
+def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _State:
+    for reference, found in sorted(seen.lookups.items(), key=lambda item: item[0]):
+        if found is None:
+            message = f"{reference.resource.kind} {reference.name} does not exist in this namespace; the import starts once it does"
+            return _State(False, Reason.SOURCE_UNREACHABLE, message, requeue_after=LOOK_AGAIN_SECONDS)
+    settings, job = import_job(seen.obj, service, image=config.trainer_image)
+    return _State(False, Reason.IMPORTING, "The import starts", children=(Create(settings), Create(job)))
+
+
+def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
+    outcome = pods.outcome(job)
+    pod = pods.latest(seen.pods)
+    if outcome is None:
+        trouble = pods.trouble(pod) if pod else None
+        if trouble:
+            final = trouble.reason is not Reason.UNSCHEDULABLE
+            return _State(False, trouble.reason, _in_words(seen.obj, trouble.message), final=final)
+        return _State(False, Reason.IMPORTING, "The rows are being read and checked")
+    ended = pods.ended(pod) if pod else None
+    if ended is None and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+        return _State(False, Reason.IMPORTING, "The import ended; its message is awaited", requeue_after=1)
+    said = report.parse(report.Import, ended.message) if ended else None
+    if outcome.complete:
+        if said and said.state == "Ready" and said.digest:
+            return _State(True, Reason.VERIFIED, f"{said.rows} rows are valid and stored", result=said)
+        message = "The import ended well, but its message was lost; delete its Job to import again"
+        return _State(False, Reason.IMPORT_FAILED, message, final=True)
+    failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)
+    return _State(False, _reason(failed), _in_words(seen.obj, failed.message), final=True, result=said)
+
+
+def _reason(failed: failure.Failure) -> Reason:
+    """The trainer's exit codes, in the words that fit an import."""
+    return {
+        Reason.DATA_INVALID: Reason.INVALID_ROWS,
+        Reason.TOO_MANY_RESTARTS: Reason.IMPORT_FAILED,
+        Reason.JOB_FAILED: Reason.IMPORT_FAILED,
+    }.get(failed.reason, failed.reason)
+
+
+def _in_words(obj: api.Dataset, message: str) -> str:
+    """The importer knows its source as a path under /source; the user knows it as something else."""
+    source = obj.spec.source
+    if source.config_map:
+        return message.replace(
+            f"/source/{source.config_map.key}", f"ConfigMap {source.config_map.name}, key {source.config_map.key}"
+        )
+    if source.persistent_volume_claim:
+        claim = source.persistent_volume_claim
+        return message.replace("/source/", f"PersistentVolumeClaim {claim.claim_name}, path /")
+    if source.image:
+        return message.replace("/source/", f"Image {source.image.reference}, path /")
+    return message.replace("/source/rows", "spec.source.inline")
+
+
+def _conditions(state: _State) -> list[Condition]:
+    ready = Condition("Ready", state.ready, state.reason, state.message)
+    if state.ready:
+        return [ready]
+    abnormal = conditions.stalled if state.final else conditions.reconciling
+    return [ready, abnormal(state.reason, state.message)]
+
+
+def _summary(state: _State, fields: dict[str, object]) -> str:
+    if state.ready:
+        return f"Ready: {fields.get('rows')} rows"
+    return f"{'Failed' if state.final else 'Waiting'}: {state.reason}"
+
+
+def _kept(status: api.DatasetStatus) -> dict[str, object]:
+    kept = api.to_raw(status)
+    return {name: value for name, value in kept.items() if name not in ("conditions", "observedGeneration", "summary")}
+
+
+def _fields(result: report.Import | None) -> dict[str, object]:
+    if result is None:
+        return {}
+    problems = [{**problem.as_status(), "message": conditions.shorten(problem.message)} for problem in result.problems]
+    if result.state == "Failed":
+        return {"problems": problems[:LIST_ITEMS], "problemCount": max(result.problem_count, len(problems)) or None}
+    warnings = [{"code": warning.code, "message": conditions.shorten(warning.message)} for warning in result.warnings]
+    return {
+        "taskDetail": result.task_detail,
+        "rows": result.rows,
+        "digest": result.digest,
+        "labels": [
+            {"name": name, "positives": positives, "share": round(positives / result.rows, 6) if result.rows else 0.0}
+            for name, positives in result.labels
+        ],
+        "labelCount": result.label_count if result.label_count is not None else len(result.labels),
+        "tokens": result.tokens.as_status() if result.tokens else None,
+        "duplicates": result.duplicates,
+        "conflicts": result.conflicts,
+        "skippedRows": result.skipped_rows,
+        "warnings": warnings[:LIST_ITEMS],
+        "problems": problems[:LIST_ITEMS],
+        "problemCount": result.problem_count,
+    }

@@ -1,0 +1,90 @@
+"""ModelService: its volume, what belongs to it, and which checkpoint leads. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from winnow_operator import api, conditions
+from winnow_operator.build import pvc
+from winnow_operator.build.common import storage_claim
+from winnow_operator.conditions import Condition
+from winnow_operator.observed import ModelServiceSeen
+from winnow_operator.plan import Apply, Config, Plan, Reference
+from winnow_operator.policies import storage
+from winnow_operator.resources import CLAIM, Object
+
+LEADERS = 10
+# A claim that the user brought carries no label of ours, so it is not watched.
+LOOK_AGAIN_SECONDS = 15
+
+
+def references(obj: api.ModelService) -> tuple[Reference, ...]:
+    name = obj.spec.storage.persistent_volume_claim.claim_name
+    return (Reference(CLAIM, name),) if name else ()
+
+
+def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
+    verdict = storage.judge(seen)
+    if seen.refusal:
+        verdict = storage.Verdict(False, seen.refusal.reason, seen.refusal.message, final=True)
+    found = _conditions(verdict)
+    claim = pvc.claim(seen.obj)
+    status = conditions.status(
+        seen.obj,
+        found,
+        now,
+        datasets=len(seen.datasets),
+        trainingJobs=len(seen.training_jobs),
+        deployments=len(seen.deployments),
+        storageClaim=storage_claim(seen.obj),
+        leaderboard=leaderboard(seen),
+        summary=f"{verdict.reason}: {len(seen.datasets)} datasets, {len(seen.training_jobs)} training jobs, {len(seen.deployments)} deployments",
+    )
+    waits_for_users_claim = not verdict.ready and claim is None
+    return Plan(
+        children=(Apply(claim),) if claim else (),
+        status=status,
+        requeue_after=LOOK_AGAIN_SECONDS if waits_for_users_claim else None,
+        events=conditions.news("Ready", found, seen.obj.status.conditions or ()),
+    )
+
+
+def _conditions(verdict: storage.Verdict) -> list[Condition]:
+    ready = Condition("Ready", verdict.ready, verdict.reason, verdict.message)
+    if verdict.ready:
+        return [ready]
+    abnormal = conditions.stalled if verdict.final else conditions.reconciling
+    return [ready, abnormal(verdict.reason, verdict.message)]
+
+
+def leaderboard(seen: ModelServiceSeen) -> list[Object]:
+    """The best checkpoint of each job. Jobs with the same metric stand together, the better value first."""
+    live = {
+        (deployment.status.live.training_job, deployment.status.live.checkpoint)
+        for deployment in seen.deployments
+        if deployment.status.live
+    }
+    ranked = []
+    for job in seen.training_jobs:
+        best, metric = job.status.best_checkpoint, job.status.primary_metric
+        value = best_value(job.status)
+        if best is None or metric is None or value is None:
+            continue
+        entry = {
+            "trainingJob": job.metadata.name,
+            "checkpoint": best,
+            "metric": metric,
+            "value": value,
+            "deployed": (job.metadata.name, best) in live,
+        }
+        order = value if job.status.higher_is_better is False else -value
+        ranked.append(((metric, order, job.metadata.name), entry))
+    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])][:LEADERS]
+
+
+def best_value(status: api.TrainingJobStatus) -> float | None:
+    """The primary metric of the best checkpoint."""
+    for epoch in status.epochs or ():
+        if epoch.checkpoint == status.best_checkpoint and epoch.metrics and status.primary_metric:
+            return epoch.metrics.get(status.primary_metric)
+    return None

@@ -1,0 +1,259 @@
+"""TrainingJob: accepted, run as a batch Job, watched, ended. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.training_job import training_job
+from winnow_operator.conditions import Condition, false, true
+from winnow_operator.kinds import training_results as results
+from winnow_operator.observed import TrainingJobSeen
+from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan
+from winnow_operator.policies import acceptance, failure
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object, being_deleted, newest, status_of
+
+# Jobs and pods come from two watches: the Job can be seen to end before its pod.
+MESSAGE_GRACE = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Where the job stands. Accepted is given as a condition of its own, because it is decided by other rules."""
+
+    phase: str  # Waiting, Suspended, Starting, Running, Complete, Failed: for the summary only, never read back
+    reason: Reason
+    message: str
+    accepted: acceptance.Verdict = acceptance.ACCEPTED
+    final: bool = False  # nothing will change without a person
+    news: report.Training | None = None
+    failed: failure.Failure | None = None
+    started: str | None = None
+    children: tuple[Child, ...] = ()
+    requeue_after: float | None = None
+
+
+def plan(seen: TrainingJobSeen, now: datetime, config: Config) -> Plan:
+    if seen.obj.status.completion_time is not None:
+        return _after_the_end(seen, now)
+    state = _state(seen, now, config)
+    found = _conditions(seen, state)
+    status = _status(seen, state, found, now)
+    return Plan(state.children, status, state.requeue_after, _events(seen, state, found))
+
+
+def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
+    job = newest(seen.jobs)
+    if job is not None and (outcome := pods.outcome(job)) is not None:
+        return _ended(seen, outcome, now)
+    if seen.obj.spec.suspend:
+        return _suspended(seen, job)
+    if job is not None and being_deleted(job):
+        return _State(
+            "Waiting", Reason.STOPPING, "The last run is being cleared away; the next one goes on from its resume point"
+        )
+    if job is not None:
+        return _running(seen, job, now)
+    verdict = acceptance.accept(seen)
+    if not verdict.accepted:
+        return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final)
+    return _start(seen, config)
+
+
+def _start(seen: TrainingJobSeen, config: Config) -> _State:
+    service, training = seen.service, seen.training
+    if service is None or training is None or training.status.digest is None:
+        raise ValueError("A job was accepted without its ModelService or dataset. This is a bug.")
+    settings, job = training_job(
+        seen.obj,
+        service,
+        training_digest=training.status.digest,
+        test_digest=seen.test.status.digest if seen.test else None,
+        image=config.trainer_image,
+    )
+    children = (Create(settings), Create(job))
+    return _State("Starting", Reason.JOB_CREATED, "The batch Job was created", children=children)
+
+
+def _suspended(seen: TrainingJobSeen, job: Object | None) -> _State:
+    verdict = acceptance.ACCEPTED if job is not None else acceptance.accept(seen)
+    stopping = bool(job)
+    message = "The pod writes its resume point and ends" if stopping else "Set spec.suspend to false to go on"
+    children = (Delete(job),) if job is not None and not being_deleted(job) else ()
+    reason = Reason.STOPPING if stopping else Reason.SUSPENDED
+    return _State("Suspended", reason, message, verdict, children=children, news=seen.pulled)
+
+
+def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
+    started = status_of(job).get("startTime")
+    deadline = seen.obj.spec.active_deadline_seconds
+    left = None
+    if deadline is not None and started is not None:
+        left = (conditions.parse_time(started) + timedelta(seconds=deadline) - now).total_seconds()
+        if left <= 0:
+            # Recorded first; the Job is deleted once that is seen, so that no crash in between starts it anew.
+            message = f"The run took longer than activeDeadlineSeconds ({deadline} s)"
+            failed = failure.Failure(Reason.DEADLINE_EXCEEDED, message, None)
+            return _State("Failed", failed.reason, message, news=seen.pulled, failed=failed, started=started)
+    state = _pod_state(seen, job)
+    return replace(state, news=_news(seen), started=started, requeue_after=left)
+
+
+def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
+    pod = pods.latest(seen.pods)
+    if pod is None:
+        if job["spec"].get("suspend"):
+            return _State("Starting", Reason.QUEUED, "The batch Job waits to be admitted by its queue")
+        return _State("Starting", Reason.STARTING, "The batch Job was created; its pod follows")
+    if pods.running(pod):
+        return _State("Running", Reason.TRAINING, f"Pod {pod['metadata']['name']} trains")
+    trouble = pods.trouble(pod)
+    if trouble:
+        return _State("Starting", trouble.reason, trouble.message, final=trouble.reason is not Reason.UNSCHEDULABLE)
+    ended = pods.ended(pod)
+    if ended and ended.exit_code != 0:
+        said = report.parse(report.Training, ended.message)
+        why = failure.of(ended, said.reason if said else "", said.message if said else "", None)
+        return _State("Starting", Reason.RESTARTING, f"Pod {pod['metadata']['name']} ended: {why.message}")
+    return _State("Starting", Reason.STARTING, f"Pod {pod['metadata']['name']} is being started")
+
+
+def _news(seen: TrainingJobSeen) -> report.Training | None:
+    """What the pods told last: /progress, else the termination message of the last one that ended."""
+    if seen.pulled:
+        return seen.pulled
+    pod = newest([pod for pod in seen.pods if pods.ended(pod)])
+    ended = pods.ended(pod) if pod else None
+    return report.parse(report.Training, ended.message) if ended else None
+
+
+def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _State:
+    pod = newest([pod for pod in seen.pods if pods.ended(pod)])
+    ended = pods.ended(pod) if pod else None
+    last = pods.latest(seen.pods)
+    if (ended is None or last is not pod) and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+        return _State(
+            "Running", Reason.TRAINING, "The run ended; its message is awaited", news=seen.pulled, requeue_after=1
+        )
+    said = report.parse(report.Training, ended.message) if ended else None
+    news = said or seen.pulled
+    if outcome.complete:
+        best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
+        message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
+        return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
+    failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)
+    return _State("Failed", failed.reason, failed.message, news=news, failed=failed)
+
+
+def _conditions(seen: TrainingJobSeen, state: _State) -> list[Condition]:
+    verdict = state.accepted
+    accepted = Condition("Accepted", verdict.accepted, verdict.reason, verdict.message)
+    ended = state.phase in ("Complete", "Failed")
+    if state.phase == "Suspended":
+        suspended = true("Suspended", state.reason, state.message)
+    else:
+        suspended = false("Suspended", Reason.NOT_SUSPENDED, "spec.suspend is false")
+    running = Condition("Running", state.phase == "Running", state.reason, state.message)
+    if state.phase == "Complete":
+        complete = true("Complete", state.reason, state.message)
+    else:
+        complete = false("Complete", state.reason if ended else Reason.NOT_FINISHED, "The job has not completed")
+    if state.phase == "Failed":
+        failed = true("Failed", state.reason, state.message)
+    else:
+        failed = false("Failed", Reason.NOT_FAILED, "Nothing failed")
+    return [accepted, suspended, running, complete, failed, *_abnormal(state)]
+
+
+def _abnormal(state: _State) -> list[Condition]:
+    """kstatus: Stalled for what a person has to change, Reconciling until the trainer runs, neither for a job that runs, waits suspended or is done."""
+    if state.phase == "Failed" or state.final:
+        return [conditions.stalled(state.reason, state.message)]
+    if state.phase in ("Waiting", "Starting"):
+        return [conditions.reconciling(state.reason, state.message)]
+    return []
+
+
+def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: datetime) -> Object:
+    obj, old = seen.obj, seen.obj.status
+    fields = results.merged(old, state.news, seen.deployments, obj.metadata.name)
+    progress = results.progress(old, state.news if state.phase not in ("Complete", "Failed") else None, now)
+    if state.phase == "Complete":
+        progress = results.finished(progress, now)
+    ended = state.phase in ("Complete", "Failed")
+    started = state.started or (conditions.timestamp(old.start_time) if old.start_time else None)
+    return conditions.status(
+        obj,
+        found,
+        now,
+        startTime=started,
+        completionTime=conditions.timestamp(now) if ended else None,
+        progress=progress,
+        **fields,
+        datasets=_datasets(seen, state.news),
+        failure=_failure(state.failed) if state.failed else None,
+        summary=_summary(state, progress),
+    )
+
+
+def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
+    """What is used, by digest: recorded with the start, so that a dataset deleted later does not blur it."""
+    old = seen.obj.status.datasets
+    used: Object = {}
+    for field, dataset in (("training", seen.training), ("test", seen.test)):
+        recorded = getattr(old, field) if old else None
+        if recorded is not None and recorded.digest:
+            used[field] = {"name": recorded.name, "digest": recorded.digest}
+        elif dataset is not None and dataset.status.digest:
+            used[field] = {"name": dataset.metadata.name, "digest": dataset.status.digest}
+    overlap = news.overlap if news and news.overlap is not None else (old.overlap if old else None)
+    return {**used, **({"overlap": overlap} if overlap is not None else {})}
+
+
+def _failure(failed: failure.Failure) -> Object:
+    exit_code = {"exitCode": failed.exit_code} if failed.exit_code is not None else {}
+    return {"reason": str(failed.reason), "message": conditions.shorten(failed.message), **exit_code}
+
+
+def _summary(state: _State, progress: Object | None) -> str:
+    if state.phase == "Running":
+        epoch, total = (progress or {}).get("epoch"), (progress or {}).get("totalEpochs")
+        return f"Running: epoch {epoch}/{total}" if epoch is not None and total else "Running"
+    if state.phase in ("Complete", "Suspended"):
+        return state.phase
+    return f"{state.phase}: {state.reason}"
+
+
+def _events(seen: TrainingJobSeen, state: _State, found: list[Condition]) -> tuple[Event, ...]:
+    """The turning points: acceptance, the run, the end. Each once."""
+    old = seen.obj.status.conditions or ()
+    if state.phase in ("Complete", "Failed", "Suspended"):
+        return conditions.news(state.phase, found, old)
+    if not state.accepted.accepted:
+        return conditions.news("Accepted", found, old)
+    return conditions.news("Running", found, old)
+
+
+def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
+    """The result is recorded and stays; what is left is to clear the batch Job away, and to say who serves what."""
+    obj, old = seen.obj, seen.obj.status
+    kept = api.to_raw(old)
+    # The end does not change with the generation: suspend, deadline and time to live no longer matter to the result.
+    kept["observedGeneration"] = obj.metadata.generation
+    kept["conditions"] = [
+        {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
+    ]
+    kept.update(results.merged(old, None, seen.deployments, obj.metadata.name))
+    active = [job for job in seen.jobs if not being_deleted(job) and pods.outcome(job) is None]
+    children: tuple[Child, ...] = tuple(Delete(job) for job in active)
+    requeue_after = None
+    ttl = obj.spec.ttl_seconds_after_finished
+    if ttl is not None and old.completion_time is not None and seen.jobs and not active:
+        left = (old.completion_time + timedelta(seconds=ttl) - now).total_seconds()
+        if left > 0:
+            requeue_after = left
+        else:
+            children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
+    return Plan(children, kept, requeue_after)

@@ -1,0 +1,141 @@
+"""What a training gave so far: the recorded status, the pulled progress and the termination message, merged. Pure.
+
+The newest word wins, field by field, and what was once recorded is never forgotten: the termination message drops what does not fit in 4,096 bytes, and pods and
+Jobs are deleted in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from winnow_operator import api, report
+from winnow_operator.conditions import timestamp
+from winnow_operator.resources import Object
+
+# Status is written when progress moved a percent or this long passed: a hundred jobs stay under four writes a second.
+QUIET = timedelta(seconds=30)
+PERCENT = 1.0
+
+_MOMENT = (
+    "percent",
+    "epoch",
+    "totalEpochs",
+    "step",
+    "totalSteps",
+    "etaSeconds",
+    "tokensPerSecond",
+    "loss",
+    "learningRate",
+)
+
+
+def merged(
+    status: api.TrainingJobStatus, news: report.Training | None, deployments: Iterable[api.Deployment], job_name: str
+) -> Object:
+    """epochs, checkpoints and the best one."""
+    told = news or report.Training(state="Running")
+    epochs = _epochs(status, told)
+    best = told.best_checkpoint or status.best_checkpoint
+    metric = told.primary_metric or status.primary_metric
+    higher = told.higher_is_better if told.higher_is_better is not None else status.higher_is_better
+    metrics = {epoch.get("checkpoint"): epoch.get("metrics") for epoch in epochs}
+    value = (metrics.get(best) or {}).get(metric)
+    fields: Object = {
+        "epochs": epochs,
+        "checkpoints": _checkpoints(status, told, metrics, best, _deployed_by(deployments, job_name)),
+        "bestCheckpoint": best,
+        "primaryMetric": metric,
+        "higherIsBetter": higher,
+        "bestMetric": f"{metric} {value:.4f}" if value is not None else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _epochs(status: api.TrainingJobStatus, told: report.Training) -> list[Object]:
+    by_number: dict[int, Object] = {epoch.epoch: api.to_raw(epoch) for epoch in status.epochs or ()}
+    for epoch in told.epochs:
+        old, new = by_number.get(epoch.epoch, {}), epoch.as_status()
+        metrics = {**old.get("metrics", {}), **new.pop("metrics", {})}
+        by_number[epoch.epoch] = {**old, **new, **({"metrics": metrics} if metrics else {})}
+    return [by_number[number] for number in sorted(by_number)]
+
+
+def _checkpoints(
+    status: api.TrainingJobStatus,
+    told: report.Training,
+    metrics: dict[str | None, Object | None],
+    best: str | None,
+    deployed_by: dict[str, list[str]],
+) -> list[Object]:
+    by_name: dict[str, Object] = {checkpoint.name: api.to_raw(checkpoint) for checkpoint in status.checkpoints or ()}
+    for checkpoint in told.checkpoints:
+        by_name[checkpoint.name] = {**by_name.get(checkpoint.name, {}), **checkpoint.as_status()}
+    result = []
+    for name, known in sorted(by_name.items(), key=lambda item: (item[1].get("epoch", 0), item[0])):
+        fields = {key: value for key, value in known.items() if key not in ("best", "deployedBy", "metrics")}
+        users = {"deployedBy": deployed_by[name]} if name in deployed_by else {}
+        values = {"metrics": metrics[name]} if metrics.get(name) else {}
+        result.append({**fields, **values, "best": name == best, **users})
+    return result
+
+
+def _deployed_by(deployments: Iterable[api.Deployment], job_name: str) -> dict[str, list[str]]:
+    users: dict[str, list[str]] = {}
+    for deployment in sorted(deployments, key=lambda deployment: deployment.metadata.name):
+        live = deployment.status.live
+        if live and live.training_job == job_name:
+            users.setdefault(live.checkpoint, []).append(deployment.metadata.name)
+    return {checkpoint: names[:100] for checkpoint, names in users.items()}
+
+
+def progress(status: api.TrainingJobStatus, pulled: report.Training | None, now: datetime) -> Object | None:
+    """The moment's figures, as recorded unless they moved enough to be worth a write."""
+    recorded = api.to_raw(status.progress) if status.progress else None
+    if pulled is None:
+        return recorded
+    told = pulled.as_status()
+    fresh: Object = {name: _tidy(told[name]) for name in _MOMENT if name in told}
+    if "percent" in fresh:
+        fresh["percent"] = min(max(round(fresh["percent"], 1), 0.0), 100.0)
+    for name in ("etaSeconds", "tokensPerSecond", "learningRate"):
+        if fresh.get(name, 0) < 0:
+            del fresh[name]
+    if "etaSeconds" in fresh:
+        fresh["etaSeconds"] = round(fresh["etaSeconds"])
+        fresh["eta"] = duration(fresh["etaSeconds"])
+    if recorded and not _moved(status.progress, recorded, fresh, now):
+        return recorded
+    return {**fresh, "updatedAt": timestamp(now)}
+
+
+def _moved(last: api.Progress | None, recorded: Object, fresh: Object, now: datetime) -> bool:
+    same = {name: value for name, value in recorded.items() if name != "updatedAt"} == fresh
+    if same or last is None or last.updated_at is None:
+        return not same
+    if recorded.get("epoch") != fresh.get("epoch") or now - last.updated_at >= QUIET:
+        return True
+    return bool(abs(fresh.get("percent", 0.0) - recorded.get("percent", 0.0)) >= PERCENT)
+
+
+def _tidy(value: float | int) -> float | int:
+    return round(value, 6) if isinstance(value, float) and abs(value) >= 1e-3 else value
+
+
+def finished(recorded: Object | None, now: datetime) -> Object:
+    """Progress of a job that completed."""
+    kept = {name: value for name, value in (recorded or {}).items() if name not in ("eta", "etaSeconds")}
+    if "totalSteps" in kept:
+        kept["step"] = kept["totalSteps"]
+    if "totalEpochs" in kept:
+        kept["epoch"] = kept["totalEpochs"]
+    return {**kept, "percent": 100.0, "updatedAt": timestamp(now)}
+
+
+def duration(seconds: float) -> str:
+    """For people: 45s, 3m20s, 2h05m."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"

@@ -1,0 +1,113 @@
+"""From the store to what a decision looks at. Memory only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from winnow_operator import api, report
+from winnow_operator.build.common import storage_claim
+from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
+from winnow_operator.resources import (
+    APPS_DEPLOYMENT,
+    CLAIM,
+    DATASET,
+    DEPLOYMENT,
+    JOB,
+    MODEL_SERVICE,
+    POD,
+    SERVICE,
+    STORAGE_CLASS,
+    TRAINING_JOB,
+    Key,
+    Object,
+    controller_of,
+    name_of,
+    owned_by,
+    uid_of,
+)
+from winnow_operator.store import Store
+
+Pulled = Callable[[Key], report.Training | None]
+P = TypeVar("P", api.ModelService, api.Dataset, api.TrainingJob)
+
+
+def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
+    namespace, name = obj.metadata.namespace, obj.metadata.name
+    claim = store.get(CLAIM, namespace, storage_claim(obj))
+    return ModelServiceSeen(
+        obj=obj,
+        claim=claim if claim and owned_by(claim, obj.metadata.uid) else None,
+        storage_classes=tuple(sorted(store.all(STORAGE_CLASS), key=name_of)),
+        datasets=tuple(
+            found for found in store.models(api.Dataset, DATASET, namespace) if found.spec.model_service == name
+        ),
+        training_jobs=tuple(
+            found
+            for found in store.models(api.TrainingJob, TRAINING_JOB, namespace)
+            if found.spec.model_service == name
+        ),
+        deployments=tuple(
+            found for found in store.models(api.Deployment, DEPLOYMENT, namespace) if found.spec.model_service == name
+        ),
+    )
+
+
+def dataset(store: Store, obj: api.Dataset) -> DatasetSeen:
+    jobs, pods = _jobs_and_pods(store, Key(DATASET, obj.metadata.namespace, obj.metadata.name), obj.metadata.uid)
+    return DatasetSeen(obj, _service(store, obj), jobs, pods)
+
+
+def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> TrainingJobSeen:
+    namespace, spec = obj.metadata.namespace, obj.spec
+    key = Key(TRAINING_JOB, namespace, obj.metadata.name)
+    jobs, pods = _jobs_and_pods(store, key, obj.metadata.uid)
+    return TrainingJobSeen(
+        obj=obj,
+        service=_service(store, obj),
+        training=_present(store.model(api.Dataset, Key(DATASET, namespace, spec.training_dataset))),
+        test=_present(store.model(api.Dataset, Key(DATASET, namespace, spec.test_dataset)))
+        if spec.test_dataset
+        else None,
+        jobs=jobs,
+        pods=pods,
+        pulled=pulled(key),
+        deployments=tuple(
+            found
+            for found in store.models(api.Deployment, DEPLOYMENT, namespace)
+            if found.status.live and found.status.live.training_job == obj.metadata.name
+        ),
+    )
+
+
+def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
+    namespace, name = obj.metadata.namespace, obj.metadata.name
+    child = store.get(APPS_DEPLOYMENT, namespace, name)
+    service = store.get(SERVICE, namespace, name)
+    job = Key(TRAINING_JOB, namespace, obj.spec.checkpoint.training_job)
+    return DeploymentSeen(
+        obj=obj,
+        service=_service(store, obj),
+        training_job=_present(store.model(api.TrainingJob, job)),
+        child=child if child and owned_by(child, obj.metadata.uid) else None,
+        child_service=service if service and owned_by(service, obj.metadata.uid) else None,
+        pods=store.children(POD, Key(DEPLOYMENT, namespace, name)),
+    )
+
+
+def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) -> api.ModelService | None:
+    key = Key(MODEL_SERVICE, obj.metadata.namespace, obj.spec.model_service)
+    return _present(store.model(api.ModelService, key))
+
+
+def _present(obj: P | None) -> P | None:
+    """What is being deleted counts as gone."""
+    return obj if obj is not None and obj.metadata.deletion_timestamp is None else None
+
+
+def _jobs_and_pods(store: Store, key: Key, uid: str) -> tuple[tuple[Object, ...], tuple[Object, ...]]:
+    """Those that are really ours: labels are for finding, owner references for belonging."""
+    jobs = tuple(job for job in store.children(JOB, key) if owned_by(job, uid))
+    uids = {uid_of(job) for job in jobs}
+    pods = (pod for pod in store.children(POD, key) if (controller_of(pod) or {}).get("uid") in uids)
+    return jobs, tuple(pods)

@@ -1,0 +1,57 @@
+"""What a decision looks at: an object of ours with everything around it that matters. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from winnow_operator import api, report
+from winnow_operator.plan import Lookups, Refusal
+from winnow_operator.resources import Object
+
+
+@dataclass(frozen=True, slots=True)
+class ModelServiceSeen:
+    obj: api.ModelService
+    claim: Object | None  # the claim it owns or names
+    storage_classes: tuple[Object, ...] = ()
+    datasets: tuple[api.Dataset, ...] = ()  # of this ModelService, by name, and so on
+    training_jobs: tuple[api.TrainingJob, ...] = ()
+    deployments: tuple[api.Deployment, ...] = ()
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSeen:
+    obj: api.Dataset
+    service: api.ModelService | None
+    jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
+    pods: tuple[Object, ...] = ()  # of these Jobs
+    lookups: Lookups = field(default_factory=dict)
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJobSeen:
+    obj: api.TrainingJob
+    service: api.ModelService | None
+    training: api.Dataset | None = None
+    test: api.Dataset | None = None
+    jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
+    pods: tuple[Object, ...] = ()  # of these Jobs
+    pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
+    deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSeen:
+    obj: api.Deployment
+    service: api.ModelService | None
+    training_job: api.TrainingJob | None = None
+    child: Object | None = None  # the apps/v1 Deployment that it owns
+    child_service: Object | None = None  # the Service that it owns
+    pods: tuple[Object, ...] = ()
+    refusal: Refusal | None = None
+
+
+Seen = ModelServiceSeen | DatasetSeen | TrainingJobSeen | DeploymentSeen

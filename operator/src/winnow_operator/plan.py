@@ -1,0 +1,78 @@
+"""What a decision consists of: children to write, the status to report, when to look again, events to tell. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object, Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Once: an object of that name which is already ours is left as it is."""
+
+    obj: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Server-side apply; ours by force, but never an object that somebody else controls."""
+
+    obj: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The object as it was seen: another one of the same name stays. What hangs on it goes first."""
+
+    obj: Object
+
+
+Child = Create | Apply | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for `kubectl describe` and `kubectl events`."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    children: tuple[Child, ...]
+    status: Object
+    requeue_after: float | None = None  # seconds; None: when something changes
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the API server or prudence kept a child from being written; it goes back into plan() as a fact."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Reference:
+    """An object that the user made and that is not watched, such as a ConfigMap with rows: looked up when it matters."""
+
+    resource: Resource
+    name: str
+
+
+Lookups = Mapping[Reference, Object | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the operator's environment adds to specs."""
+
+    trainer_image: str
+    server_image: str

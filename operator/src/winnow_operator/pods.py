@@ -1,0 +1,131 @@
+"""What Jobs and pods say about themselves, in the terms of our conditions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object, is_true, name_of, newest, status_of
+
+OOM_EXIT_CODE = 137  # 128 + SIGKILL, what the kernel's out-of-memory killer leaves
+
+_PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+_CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container ended."""
+
+    exit_code: int
+    reason: str  # the kubelet's: Completed, Error, OOMKilled …
+    message: str  # the program's termination message
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.reason == "OOMKilled" or self.exit_code == OOM_EXIT_CODE
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a pod does not run; people have to do something, or wait."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a batch Job ended."""
+
+    complete: bool
+    reason: str  # the Job controller's: BackoffLimitExceeded, PodFailurePolicy, DeadlineExceeded …
+    message: str
+    at: str
+
+
+def outcome(job: Object) -> Outcome | None:
+    """None while the Job may still start pods."""
+    for condition in status_of(job).get("conditions") or []:
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            complete = condition["type"] == "Complete"
+            at = condition.get("lastTransitionTime", "")
+            return Outcome(complete, condition.get("reason", ""), condition.get("message", ""), at)
+    return None
+
+
+def _containers(pod: Object) -> list[Object]:
+    status = status_of(pod)
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def ended(pod: Object) -> Ended | None:
+    """How the pod's container ended, or None if it did not (yet), or the kubelet could not tell."""
+    for container in status_of(pod).get("containerStatuses") or []:
+        terminated = (container.get("state") or {}).get("terminated")
+        if terminated:
+            return _ended(terminated)
+    return None
+
+
+def last_crash(pod: Object) -> Ended | None:
+    """The last bad end of a container that the kubelet restarts for ever."""
+    for container in status_of(pod).get("containerStatuses") or []:
+        for state in ("state", "lastState"):
+            terminated = (container.get(state) or {}).get("terminated")
+            if terminated and terminated.get("exitCode") != 0:
+                return _ended(terminated)
+    return None
+
+
+def _ended(terminated: Object) -> Ended:
+    return Ended(int(terminated.get("exitCode", 0)), terminated.get("reason", ""), terminated.get("message", ""))
+
+
+def running(pod: Object) -> bool:
+    return status_of(pod).get("phase") == "Running"
+
+
+def ready(pod: Object) -> bool:
+    return is_true(pod, "Ready")
+
+
+def trouble(pod: Object) -> Trouble | None:
+    for container in _containers(pod):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason in _PULL:
+            return Trouble(Reason.IMAGE_PULL_FAILED, _pull_message(pod, container, message))
+        if reason in _CREATE:
+            return Trouble(Reason.CONTAINER_NOT_CREATED, f"Pod {name_of(pod)}: {message or reason}")
+    for condition in status_of(pod).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Trouble(Reason.UNSCHEDULABLE, f"Pod {name_of(pod)} finds no node: {condition.get('message', '')}")
+    return None
+
+
+def _pull_message(pod: Object, container: Object, message: str) -> str:
+    """The same for ErrImagePull and the ImagePullBackOff after it, so that status does not flicker between the two."""
+    detail = message.rpartition("ErrImagePull: ")[2]
+    if not detail or detail.startswith("Back-off"):
+        detail = f'the image "{container.get("image", "")}" cannot be pulled'
+    return f"Pod {name_of(pod)}: {detail}. Check the image's name, and that the nodes can reach its registry"
+
+
+def latest(pods: Iterable[Object]) -> Object | None:
+    return newest(pods)
+
+
+def progress_url(pod: Object) -> str | None:
+    """Where a running pod serves /progress. The IP is the API server's word, never the pod's."""
+    ip = status_of(pod).get("podIP")
+    if not ip or not running(pod):
+        return None
+    for container in cast(list[Object], pod["spec"]["containers"]):
+        for port in container.get("ports") or []:
+            if port.get("name") == "progress":
+                host = f"[{ip}]" if ":" in ip else ip
+                return f"http://{host}:{port['containerPort']}/progress"
+    return None

@@ -1,0 +1,146 @@
+"""May a TrainingJob start? The first check that speaks gives the reason; the order is the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from winnow_operator import api
+from winnow_operator.observed import TrainingJobSeen
+from winnow_operator.reasons import Reason
+
+_BARE_BINARY = ("0", "1")  # labels of a Binary dataset that gave no names: they fit any Binary schema by position
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    accepted: bool
+    reason: Reason
+    message: str
+    final: bool = False  # waiting does not help: something has to be changed
+
+
+Check = Callable[[TrainingJobSeen], Verdict | None]
+
+
+def _wait(reason: Reason, message: str) -> Verdict:
+    return Verdict(False, reason, message)
+
+
+def _refuse(reason: Reason, message: str) -> Verdict:
+    return Verdict(False, reason, message, final=True)
+
+
+def _datasets(seen: TrainingJobSeen) -> list[tuple[str, str, api.Dataset | None]]:
+    """(field, name, what is there) of each dataset that the spec names."""
+    spec = seen.obj.spec
+    wanted = [("trainingDataset", spec.training_dataset, seen.training)]
+    if spec.test_dataset is not None:
+        wanted.append(("testDataset", spec.test_dataset, seen.test))
+    return wanted
+
+
+def model_service_exists(seen: TrainingJobSeen) -> Verdict | None:
+    if seen.service is not None:
+        return None
+    name = seen.obj.spec.model_service
+    return _wait(Reason.MODEL_SERVICE_NOT_FOUND, f"ModelService {name} does not exist in this namespace")
+
+
+def datasets_exist(seen: TrainingJobSeen) -> Verdict | None:
+    for field, name, dataset in _datasets(seen):
+        if dataset is None:
+            return _wait(Reason.DATASET_NOT_FOUND, f"{field}: Dataset {name} does not exist in this namespace")
+    return None
+
+
+def datasets_belong(seen: TrainingJobSeen) -> Verdict | None:
+    wanted = seen.obj.spec.model_service
+    for field, name, dataset in _datasets(seen):
+        if dataset and dataset.spec.model_service != wanted:
+            message = (
+                f"{field}: Dataset {name} belongs to ModelService {dataset.spec.model_service}, this job to {wanted}"
+            )
+            return _refuse(Reason.DATASET_OF_ANOTHER_MODEL_SERVICE, message)
+    return None
+
+
+def datasets_imported(seen: TrainingJobSeen) -> Verdict | None:
+    for field, name, dataset in _datasets(seen):
+        if dataset is None or (dataset.status.is_true("Ready") and dataset.status.digest):
+            continue
+        ready = dataset.status.condition("Ready")
+        why = f": {ready.reason}, {ready.message}" if ready else ""
+        if dataset.status.is_true("Stalled"):
+            return _refuse(Reason.DATASET_FAILED, f"{field}: Dataset {name} failed{why}")
+        return _wait(Reason.DATASET_NOT_READY, f"{field}: Dataset {name} is not ready{why}")
+    return None
+
+
+def more_than_one_class(seen: TrainingJobSeen) -> Verdict | None:
+    for warning in (seen.training.status.warnings or ()) if seen.training else ():
+        if warning.code == Reason.SINGLE_CLASS:
+            name = seen.obj.spec.training_dataset
+            return _refuse(
+                Reason.SINGLE_CLASS,
+                f"trainingDataset: all rows of Dataset {name} have the same label: {warning.message}",
+            )
+    return None
+
+
+def labels_agree(seen: TrainingJobSeen) -> Verdict | None:
+    """The test set has to fit in the label schema of the training set; it need not use all of it."""
+    if seen.training is None or seen.test is None:
+        return None
+    training, test = _labels(seen.training), _labels(seen.test)
+    both_binary = seen.training.status.task_detail == seen.test.status.task_detail == "Binary"
+    if training is None or test is None or (both_binary and test == _BARE_BINARY):
+        return None
+    missing = [label for label in test if label not in training]
+    if not missing:
+        return None
+    message = (
+        f"testDataset: Dataset {seen.obj.spec.test_dataset} has labels that the training rows lack: {', '.join(missing[:10])};"
+        f" the training rows have: {', '.join(training[:10])}"
+    )
+    return _refuse(Reason.LABELS_DIFFER, message)
+
+
+def _labels(dataset: api.Dataset) -> tuple[str, ...] | None:
+    """None where status does not list them all."""
+    names = tuple(label.name for label in dataset.status.labels or ())
+    return names if names and len(names) == dataset.status.label_count else None
+
+
+def primary_metric_fits(seen: TrainingJobSeen) -> Verdict | None:
+    metrics = seen.obj.spec.metrics
+    if metrics is None or metrics.primary != "f1" or seen.training is None:
+        return None
+    task = seen.training.status.task_detail
+    if task in (None, "Binary"):
+        return None
+    message = (
+        f"metrics.primary: f1 is the F1 of the positive label of a Binary dataset, but this one is {task}; use f1_macro"
+    )
+    return _refuse(Reason.METRIC_DOES_NOT_FIT, message)
+
+
+def not_refused(seen: TrainingJobSeen) -> Verdict | None:
+    return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
+
+
+ACCEPT: tuple[Check, ...] = (
+    model_service_exists,  # ModelServiceNotFound: wait, it may be applied later
+    datasets_exist,  # DatasetNotFound: wait
+    datasets_belong,  # DatasetOfAnotherModelService: the spec has to change
+    datasets_imported,  # DatasetNotReady: wait; DatasetFailed: another dataset is needed
+    more_than_one_class,  # SingleClass: there is nothing to learn
+    labels_agree,  # LabelsDiffer: the test rows do not fit
+    primary_metric_fits,  # MetricDoesNotFit: there would be no best checkpoint
+    not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
+)
+ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")
+
+
+def accept(seen: TrainingJobSeen) -> Verdict:
+    return next((verdict for check in ACCEPT if (verdict := check(seen))), ACCEPTED)

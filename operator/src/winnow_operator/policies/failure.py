@@ -1,0 +1,53 @@
+"""From how a pod ended to a reason in the user's terms: exit codes and termination messages are the trainer's contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from winnow_operator.conditions import shorten
+from winnow_operator.pods import Ended, Outcome
+from winnow_operator.reasons import Reason, known
+
+_BY_EXIT_CODE = {
+    10: Reason.INVALID_CONFIGURATION,
+    11: Reason.DATA_INVALID,
+    12: Reason.OUT_OF_MEMORY,
+    13: Reason.DIVERGED,
+    20: Reason.STORAGE_UNAVAILABLE,
+    137: Reason.OUT_OF_MEMORY,
+}
+_ADVICE = {
+    Reason.OUT_OF_MEMORY: "a smaller parameters.perDeviceTrainBatchSize or maxSeqLength, or a higher resources.limits.memory, helps",
+    Reason.DIVERGED: "a lower parameters.learningRate helps",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    reason: Reason
+    message: str
+    exit_code: int | None
+
+
+def of(ended: Ended | None, said_reason: str, said: str, job: Outcome | None) -> Failure:
+    """What to call it. `said_reason` and `said` come from the termination message, if it could be read; `ended` from the kubelet; `job` from the Job controller."""
+    if job is not None and job.reason == "DeadlineExceeded":
+        return Failure(Reason.DEADLINE_EXCEEDED, job.message, ended.exit_code if ended else None)
+    if ended is None:
+        return Failure(Reason.JOB_FAILED, (job.message if job else "") or "The pod is gone and left no message", None)
+    reason = _reason(ended, said_reason)
+    return Failure(reason, shorten(_message(ended, reason, said)), ended.exit_code)
+
+
+def _reason(ended: Ended, said: str) -> Reason:
+    if ended.out_of_memory:
+        return Reason.OUT_OF_MEMORY
+    return known(said) or _BY_EXIT_CODE.get(ended.exit_code, Reason.TOO_MANY_RESTARTS)
+
+
+def _message(ended: Ended, reason: Reason, said: str) -> str:
+    if ended.out_of_memory:
+        return f"The container used more memory than it may and was killed (exit code {ended.exit_code}); {_ADVICE[reason]}"
+    text = said or ended.message.strip() or f"The container ended with exit code {ended.exit_code} ({ended.reason})"
+    advice = _ADVICE.get(reason)
+    return f"{text}; {advice}" if advice and advice not in text else text

@@ -1,0 +1,71 @@
+"""Can the volume of a ModelService be used? In words, with the storage class's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from winnow_operator.build.common import storage_claim
+from winnow_operator.observed import ModelServiceSeen
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object, name_of, status_of
+
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    ready: bool
+    reason: Reason
+    message: str
+    final: bool = False  # nothing will change without a person
+
+
+def judge(seen: ModelServiceSeen) -> Verdict:
+    name = storage_claim(seen.obj)
+    brought = seen.obj.spec.storage.persistent_volume_claim.claim_name is not None
+    if seen.claim is None:
+        if brought:
+            return Verdict(
+                False, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {name} does not exist in this namespace"
+            )
+        return Verdict(False, Reason.STORAGE_PENDING, f"PersistentVolumeClaim {name} is being created")
+    phase = status_of(seen.claim).get("phase", "Pending")
+    if phase == "Bound":
+        return Verdict(True, Reason.STORAGE_READY, f"PersistentVolumeClaim {name} is bound")
+    if phase == "Lost":
+        message = f"PersistentVolumeClaim {name} lost its volume {seen.claim['spec'].get('volumeName', '')}"
+        return Verdict(False, Reason.STORAGE_LOST, message, final=True)
+    return _pending(name, seen.claim, seen.storage_classes)
+
+
+def _pending(name: str, claim: Object, classes: tuple[Object, ...]) -> Verdict:
+    wanted = claim["spec"].get("storageClassName")
+    if wanted == "":
+        message = f"PersistentVolumeClaim {name} names no storage class and waits for a PersistentVolume that fits it"
+        return Verdict(False, Reason.STORAGE_PENDING, message)
+    if wanted is None:
+        default = next((found for found in classes if _is_default(found)), None)
+        if default is None:
+            message = (
+                f"PersistentVolumeClaim {name} cannot be bound: the cluster has no default storage class. Mark one as the"
+                " default, or make the ModelService anew with storage.persistentVolumeClaim.storageClassName"
+            )
+            return Verdict(False, Reason.NO_DEFAULT_STORAGE_CLASS, message, final=True)
+        wanted = name_of(default)
+    found = next((found for found in classes if name_of(found) == wanted), None)
+    if found is None:
+        known = ", ".join(sorted(name_of(known) for known in classes)) or "none"
+        message = f"PersistentVolumeClaim {name} cannot be bound: storage class {wanted} does not exist; the cluster has: {known}"
+        return Verdict(False, Reason.STORAGE_CLASS_NOT_FOUND, message, final=True)
+    if found.get("volumeBindingMode") == "WaitForFirstConsumer":
+        message = f"Storage class {wanted} makes the volume of {name} with the first pod that uses it"
+        return Verdict(True, Reason.WAITING_FOR_FIRST_CONSUMER, message)
+    message = (
+        f"PersistentVolumeClaim {name} is not bound yet: storage class {wanted} (provisioner {found.get('provisioner')}) should"
+        f" have made a volume at once. `kubectl describe pvc {name}` shows its events"
+    )
+    return Verdict(False, Reason.STORAGE_PENDING, message)
+
+
+def _is_default(storage_class: Object) -> bool:
+    return (storage_class["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true"

@@ -1,0 +1,102 @@
+"""The words that users script against: every reason that a condition or an event can carry."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Each with the sentence that the docs show."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> Reason:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    # Any kind
+    NAME_CONFLICT = "NameConflict", "An object of the name that is needed belongs to someone else; it is left alone."
+    API_REFUSED = "ApiRefused", "The API server refused an object, for example because of a quota or an admission rule."
+    MODEL_SERVICE_NOT_FOUND = "ModelServiceNotFound", "The ModelService does not exist in this namespace (yet)."
+
+    # ModelService
+    STORAGE_READY = "StorageReady", "The volume is bound."
+    WAITING_FOR_FIRST_CONSUMER = "WaitingForFirstConsumer", "The volume will be made for the first pod that uses it."
+    STORAGE_PENDING = "StoragePending", "The volume is not bound yet."
+    STORAGE_CLASS_NOT_FOUND = "StorageClassNotFound", "The claim names a storage class that does not exist."
+    NO_DEFAULT_STORAGE_CLASS = "NoDefaultStorageClass", "No storage class is named and the cluster has no default one."
+    CLAIM_NOT_FOUND = "ClaimNotFound", "The PersistentVolumeClaim that spec.storage names does not exist (yet)."
+    STORAGE_LOST = "StorageLost", "The claim lost its volume."
+
+    # Dataset
+    VERIFIED = "Verified", "All rows are valid and stored."
+    IMPORTING = "Importing", "The rows are being read and checked."
+    INVALID_ROWS = "InvalidRows", "Some rows are wrong; status.problems names their lines."
+    EMPTY_DATASET = "EmptyDataset", "The source has no rows."
+    SOURCE_UNREACHABLE = "SourceUnreachable", "The source does not exist or cannot be read (yet)."
+    STORAGE_FULL = "StorageFull", "The volume of the ModelService has no room left."
+    IMPORT_FAILED = "ImportFailed", "The import ended without saying why."
+
+    # TrainingJob: acceptance
+    ACCEPTED = "Accepted", "The spec fits its datasets."
+    DATASET_NOT_FOUND = "DatasetNotFound", "A dataset does not exist in this namespace (yet)."
+    DATASET_NOT_READY = "DatasetNotReady", "A dataset is not imported yet."
+    DATASET_FAILED = "DatasetFailed", "A dataset could not be imported."
+    DATASET_OF_ANOTHER_MODEL_SERVICE = "DatasetOfAnotherModelService", "A dataset belongs to another ModelService."
+    SINGLE_CLASS = "SingleClass", "All training rows have the same label, so there is nothing to learn."
+    LABELS_DIFFER = "LabelsDiffer", "The test rows have labels that the training rows lack."
+    METRIC_DOES_NOT_FIT = "MetricDoesNotFit", "A metric is not defined for this kind of labels."
+
+    # TrainingJob: the run
+    WAITING = "Waiting", "Nothing runs before the job is accepted."
+    NOT_SUSPENDED = "NotSuspended", "spec.suspend is false."
+    SUSPENDED = "Suspended", "spec.suspend is true; the run goes on from its resume point when it is false again."
+    STOPPING = "Stopping", "The pod writes its resume point before it ends."
+    JOB_CREATED = "JobCreated", "The batch Job was created."
+    QUEUED = "Queued", "The batch Job waits in a queue."
+    STARTING = "Starting", "The pod is being started."
+    UNSCHEDULABLE = "Unschedulable", "No node has room for the pod, or a volume of it is missing."
+    IMAGE_PULL_FAILED = "ImagePullFailed", "An image cannot be pulled."
+    CONTAINER_NOT_CREATED = (
+        "ContainerNotCreated",
+        "The container cannot be created, for example because a Secret is missing.",
+    )
+    TRAINING = "Training", "The pod trains."
+    RESTARTING = "Restarting", "The last pod ended early; the next one goes on from the last resume point."
+    NOT_FINISHED = "NotFinished", "The job has not ended."
+    TRAINING_COMPLETE = "TrainingComplete", "All epochs are done."
+    NOT_FAILED = "NotFailed", "Nothing failed."
+    OUT_OF_MEMORY = "OutOfMemory", "A smaller perDeviceTrainBatchSize or maxSeqLength, or a higher memory limit, helps."
+    DIVERGED = "Diverged", "The loss became NaN or infinite; a lower learningRate helps."
+    INVALID_CONFIGURATION = (
+        "InvalidConfiguration",
+        "The spec asks for something that does not work; the message says what.",
+    )
+    BASE_MODEL_INVALID = "BaseModelInvalid", "The base model does not exist or lacks a file."
+    DATA_INVALID = "DataInvalid", "The stored rows cannot be used."
+    STORAGE_UNAVAILABLE = "StorageUnavailable", "Storage or network failed, also when tried again."
+    DEADLINE_EXCEEDED = "DeadlineExceeded", "The run took longer than activeDeadlineSeconds."
+    TOO_MANY_RESTARTS = "TooManyRestarts", "The pod failed more often than maxRestarts allows."
+    JOB_FAILED = "JobFailed", "The batch Job failed."
+
+    # Deployment
+    TRAINING_JOB_NOT_FOUND = "TrainingJobNotFound", "The TrainingJob does not exist in this namespace (yet)."
+    TRAINING_JOB_OF_ANOTHER_MODEL_SERVICE = (
+        "TrainingJobOfAnotherModelService",
+        "The TrainingJob belongs to another ModelService.",
+    )
+    CHECKPOINT_NOT_READY = "CheckpointNotReady", "The training has not written the checkpoint yet."
+    CHECKPOINT_NOT_FOUND = "CheckpointNotFound", "The training ended without a checkpoint of that name."
+    CHECKPOINT_FAILED = "CheckpointFailed", "The server cannot load the checkpoint; what was live stays live."
+    ROLLING_OUT = "RollingOut", "New pods are being started; the old ones serve until the new ones are ready."
+    LIVE = "Live", "The checkpoint that the spec asks for is served by all replicas."
+    SERVING = "Serving", "Pods answer requests."
+    NOT_SERVING = "NotServing", "No pod answers requests."
+    SCALED_TO_ZERO = "ScaledToZero", "No replicas are asked for."
+
+
+def known(text: str) -> Reason | None:
+    """The reason of that name, if there is one: a pod may say anything."""
+    return next((reason for reason in Reason if reason == text), None)

@@ -1,0 +1,140 @@
+"""Look, decide, act: one visit to one object, and the workers that pay them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from winnow_operator import api, observe, resources
+from winnow_operator.executor import BusyError, Executor
+from winnow_operator.kinds import dataset, deployment, model_service, training_job
+from winnow_operator.kube import ApiError, Kube
+from winnow_operator.metrics import Metrics
+from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, Seen, TrainingJobSeen
+from winnow_operator.plan import Config, Lookups, Plan, Reference
+from winnow_operator.progress import ProgressPoller
+from winnow_operator.queue import WorkQueue
+from winnow_operator.resources import Key
+from winnow_operator.store import Store
+
+log = logging.getLogger(__name__)
+WORKERS = 16
+VISIT_SECONDS = 60.0
+SETTLE_SECONDS = 0.5  # after a conflict: the watch brings the newer version
+REFUSED_SECONDS = 30.0  # what stands in the way carries no label of ours, so nothing tells when it is gone
+
+
+class Reconciler:
+    def __init__(
+        self,
+        store: Store,
+        queue: WorkQueue,
+        executor: Executor,
+        kube: Kube,
+        poller: ProgressPoller,
+        metrics: Metrics,
+        config: Config,
+    ) -> None:
+        self._store, self._queue, self._executor, self._kube = store, queue, executor, kube
+        self._poller, self._metrics, self._config = poller, metrics, config
+
+    async def visit(self, key: Key, now: datetime) -> float | None:
+        """Seconds until the next visit, None when something has to change first. Raises ApiError or BusyError."""
+        raw = self._store.get(key.resource, key.namespace, key.name)
+        seen = await self._look(key)
+        if raw is None or seen is None or seen.obj.metadata.deletion_timestamp is not None:
+            self._poller.forget(key)
+            return None  # the garbage collector follows the owner references
+        plan = self._decide(seen, now)
+        refusal = await self._executor.write(seen.obj, plan.children)
+        if refusal is not None:
+            log.warning("Child refused", extra={"object": str(key), "reason": refusal.reason, "why": refusal.message})
+            plan = self._decide(replace(seen, refusal=refusal), now)
+        if await self._executor.status(raw, plan.status, plan.events):
+            log.info("Status written", extra={"object": str(key), "summary": plan.status.get("summary", "")})
+        if isinstance(seen, TrainingJobSeen):
+            self._poller.follow(key, seen)
+        waits = [
+            seconds for seconds in (plan.requeue_after, REFUSED_SECONDS if refusal else None) if seconds is not None
+        ]
+        return min(waits, default=None)
+
+    async def _look(self, key: Key) -> Seen | None:
+        match key.resource:
+            case resources.MODEL_SERVICE:
+                service = self._store.model(api.ModelService, key)
+                if service is None:
+                    return None
+                seen = observe.model_service(self._store, service)
+                found = await self._look_up(key.namespace, model_service.references(service))
+                return replace(seen, claim=next(iter(found.values()))) if found else seen
+            case resources.DATASET:
+                rows = self._store.model(api.Dataset, key)
+                if rows is None:
+                    return None
+                looked = observe.dataset(self._store, rows)
+                if looked.jobs or dataset.imported(rows):
+                    return looked
+                return replace(looked, lookups=await self._look_up(key.namespace, dataset.references(rows)))
+            case resources.TRAINING_JOB:
+                job = self._store.model(api.TrainingJob, key)
+                return observe.training_job(self._store, job, self._poller.latest) if job else None
+            case _:
+                served = self._store.model(api.Deployment, key)
+                return observe.deployment(self._store, served) if served else None
+
+    async def _look_up(self, namespace: str, references: tuple[Reference, ...]) -> Lookups:
+        """Objects of the user's that are not watched. Of a ConfigMap only the metadata: the rows are none of our business."""
+        return {
+            reference: await self._kube.get(
+                reference.resource, namespace, reference.name, metadata_only=reference.resource == resources.CONFIG_MAP
+            )
+            for reference in references
+        }
+
+    def _decide(self, seen: Seen, now: datetime) -> Plan:
+        match seen:
+            case ModelServiceSeen():
+                return model_service.plan(seen, now, self._config)
+            case DatasetSeen():
+                return dataset.plan(seen, now, self._config)
+            case TrainingJobSeen():
+                return training_job.plan(seen, now, self._config)
+            case DeploymentSeen():
+                return deployment.plan(seen, now, self._config)
+
+    async def work(self) -> None:
+        """For ever. Nothing that goes wrong with one object keeps others waiting."""
+        while True:
+            key = await self._queue.get()
+            started = time.monotonic()
+            result = "ok"
+            try:
+                async with asyncio.timeout(VISIT_SECONDS):
+                    again = await self.visit(key, datetime.now(UTC))
+                self._queue.succeeded(key)
+                if again is not None:
+                    self._queue.add_after(key, again)
+            except (ApiError, BusyError) as err:
+                result = "retry"
+                self._put_off(key, err)
+            except Exception:
+                result = "error"
+                seconds = self._queue.retry(key)
+                log.exception(
+                    "Visit failed. This is a bug", extra={"object": str(key), "retrySeconds": round(seconds, 1)}
+                )
+            finally:
+                self._queue.done(key)
+                self._metrics.reconciles.labels(key.resource.kind, result).inc()
+                self._metrics.reconcile_seconds.labels(key.resource.kind).observe(time.monotonic() - started)
+
+    def _put_off(self, key: Key, err: ApiError | BusyError) -> None:
+        if isinstance(err, BusyError) or err.status == 409:
+            self._queue.add_after(key, SETTLE_SECONDS)
+            return
+        seconds = self._queue.retry(key)
+        log.warning("Visit put off", extra={"object": str(key), "error": str(err), "retrySeconds": round(seconds, 1)})

@@ -1,0 +1,139 @@
+"""What the pods tell: termination messages and /progress. Bounded and checked, since a pod runs a user's data. Pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from winnow_operator.resources import Object
+
+EPOCHS = 1_000  # as many as the CRD keeps
+METRICS = 64
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Name = Annotated[str, Field(min_length=1, max_length=63)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _defined(metrics: object) -> object:
+    """A metric that is not defined for the rows comes as null; it is left out."""
+    return (
+        {name: value for name, value in metrics.items() if value is not None} if isinstance(metrics, dict) else metrics
+    )
+
+
+def _rounded(metrics: dict[str, float]) -> dict[str, float]:
+    finite = {name: round(value, 6) for name, value in metrics.items() if math.isfinite(value)}
+    return dict(sorted(finite.items())[:METRICS])
+
+
+Number = Annotated[float | None, AfterValidator(_finite)]
+Metrics = Annotated[dict[str, float], BeforeValidator(_defined), AfterValidator(_rounded)]
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    def as_status(self) -> Object:
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Epoch(_Report):
+    epoch: int = Field(ge=1)
+    checkpoint: Name | None = None
+    train_loss: Number = None
+    metrics: Metrics = {}
+
+
+class Checkpoint(_Report):
+    name: Name
+    epoch: int | None = Field(default=None, ge=1)
+    digest: Digest | None = None
+    size_bytes: Count | None = None
+
+
+class Training(_Report):
+    """Both the termination message of a training pod and its /progress: the latter has more of the moment."""
+
+    state: Literal["Running", "Complete", "Failed", "Stopped"]
+    reason: str = ""
+    message: str = ""
+    percent: Number = None
+    epoch: Count | None = None
+    total_epochs: Count | None = None
+    step: Count | None = None
+    total_steps: Count | None = None
+    eta_seconds: Number = None
+    tokens_per_second: Number = None
+    loss: Number = None
+    learning_rate: Number = None
+    overlap: Count | None = None
+    primary_metric: str | None = Field(default=None, max_length=64)
+    higher_is_better: bool | None = None
+    best_checkpoint: Name | None = None
+    epochs: list[Epoch] = Field(default=[], max_length=EPOCHS)
+    checkpoints: list[Checkpoint] = Field(default=[], max_length=EPOCHS)
+
+
+class Advice(_Report):
+    code: str = Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)
+    message: str
+
+
+class Problem(_Report):
+    line: Count | None = None
+    column: Count | None = None
+    message: str
+
+
+class Tokens(_Report):
+    mean: float = Field(ge=0)
+    p50: float = Field(ge=0)
+    p95: float = Field(ge=0)
+    p99: float = Field(ge=0)
+    max: float = Field(ge=0)
+
+
+class Import(_Report):
+    """The termination message of an import pod."""
+
+    state: Literal["Ready", "Failed"]
+    reason: str = ""
+    message: str = ""
+    digest: Digest | None = None
+    task_detail: Literal["Binary", "Multiclass", "Multilabel"] | None = None
+    rows: Count = 0
+    labels: list[tuple[str, Count]] = Field(default=[], max_length=1_000)
+    label_count: Count | None = None
+    tokens: Tokens | None = None
+    duplicates: Count = 0
+    conflicts: Count = 0
+    skipped_rows: Count = 0
+    warnings: list[Advice] = []
+    problems: list[Problem] = []
+    problem_count: Count = 0
+
+
+class Serving(_Report):
+    """The termination message of a server that could not load its checkpoint."""
+
+    state: Literal["Failed"]
+    reason: str = ""
+    message: str = ""
+
+
+R = TypeVar("R", bound=_Report)
+
+
+def parse(model: type[R], text: str | bytes) -> R | None:
+    """None for what is not such a report, for example the last log lines of a program that crashed."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError:
+        return None

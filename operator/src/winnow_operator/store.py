@@ -1,0 +1,143 @@
+"""What was seen of the cluster: the newest version of each object, kept in memory, complete before anything is decided."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from winnow_operator import api
+from winnow_operator.resources import (
+    DATASET,
+    DEPLOYMENT,
+    GROUP,
+    KINDS,
+    MODEL_SERVICE,
+    TRAINING_JOB,
+    Key,
+    Object,
+    Resource,
+    name_of,
+    namespace_of,
+    resource_of,
+    uid_of,
+)
+
+log = logging.getLogger(__name__)
+M = TypeVar("M", api.ModelService, api.Dataset, api.TrainingJob, api.Deployment)
+
+_KIND_BY_NAME = {resource.kind: resource for resource in KINDS}
+_MODELS = {
+    MODEL_SERVICE: api.ModelService,
+    DATASET: api.Dataset,
+    TRAINING_JOB: api.TrainingJob,
+    DEPLOYMENT: api.Deployment,
+}
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Store:
+    def __init__(self) -> None:
+        self._objects: dict[Resource, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._children: dict[tuple[Resource, Key], dict[str, Object]] = defaultdict(dict)
+        self._parsed: dict[Key, tuple[str, api.Resource]] = {}
+        self.primed = False
+
+    def put(self, obj: Object) -> tuple[Object | None, bool]:
+        """(what was there before, whether this is news). An older version than the one at hand is no news."""
+        resource, at = resource_of(obj), (namespace_of(obj), name_of(obj))
+        old = self._objects[resource].get(at)
+        if old is not None and uid_of(old) == uid_of(obj) and _version(obj) <= _version(old):
+            return old, False
+        slim = _slim(obj)
+        self._objects[resource][at] = slim
+        if owner := owner_key(slim):
+            self._children[resource, owner][name_of(slim)] = slim
+        return old, True
+
+    def remove(self, obj: Object) -> Object | None:
+        """What was there, or None if it was gone already or another one took its name."""
+        resource, at = resource_of(obj), (namespace_of(obj), name_of(obj))
+        old = self._objects[resource].get(at)
+        if old is None or uid_of(old) != uid_of(obj):
+            return None
+        del self._objects[resource][at]
+        if owner := owner_key(old):
+            children = self._children[resource, owner]
+            children.pop(name_of(old), None)
+            if not children:
+                del self._children[resource, owner]
+        self._parsed.pop(Key(resource, *at), None)
+        return old
+
+    def missing_from(self, resource: Resource, listed: Iterable[Object]) -> list[Object]:
+        """What is kept here but not in a fresh list: its deletion was never told."""
+        uids = {uid_of(obj) for obj in listed}
+        return [obj for obj in self._objects[resource].values() if uid_of(obj) not in uids]
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        return self._objects[resource].get((namespace, name))
+
+    def all(self, resource: Resource) -> Iterator[Object]:
+        yield from list(self._objects[resource].values())
+
+    def our_keys(self) -> Iterator[Key]:
+        """Every object of ours."""
+        for resource in KINDS:
+            for namespace, name in list(self._objects[resource]):
+                yield Key(resource, namespace, name)
+
+    def children(self, resource: Resource, owner: Key) -> tuple[Object, ...]:
+        """By label. Whether they are really owned is for the caller to check."""
+        found = self._children.get((resource, owner), {})
+        return tuple(found[name] for name in sorted(found))
+
+    def model(self, model: type[M], key: Key) -> M | None:
+        """An object of ours, parsed once a version. None if it does not exist or does not fit our types."""
+        obj = self.get(key.resource, key.namespace, key.name)
+        if obj is None:
+            return None
+        version = obj["metadata"]["resourceVersion"]
+        cached = self._parsed.get(key)
+        if cached is None or cached[0] != version:
+            try:
+                cached = (version, model.model_validate(obj))
+            except ValidationError as err:
+                fields = sorted({".".join(map(str, problem["loc"])) for problem in err.errors()})
+                log.error("Object does not fit the CRDs of this version", extra={"object": str(key), "fields": fields})
+                return None
+            self._parsed[key] = cached
+        found = cached[1]
+        return found if isinstance(found, model) else None
+
+    def models(self, model: type[M], resource: Resource, namespace: str) -> Iterator[M]:
+        """All of a kind in a namespace, by name."""
+        names = sorted(name for space, name in self._objects[resource] if space == namespace)
+        for name in names:
+            found = self.model(model, Key(resource, namespace, name))
+            if found is not None and found.metadata.deletion_timestamp is None:
+                yield found
+
+
+def owner_key(obj: Object) -> Key | None:
+    """Whose child this is, by our labels."""
+    labels = obj["metadata"].get("labels") or {}
+    kind, name = labels.get(f"{GROUP}/kind"), labels.get(f"{GROUP}/name")
+    resource = _KIND_BY_NAME.get(kind or "")
+    return Key(resource, namespace_of(obj), name) if resource and name and resource_of(obj) not in KINDS else None
+
+
+def _version(obj: Object) -> int:
+    return int(obj["metadata"].get("resourceVersion") or 0)
+
+
+def _slim(obj: Object) -> Object:
+    """Without what nobody here reads: up to half of an object is bookkeeping of its writers."""
+    metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+    annotations = metadata.get("annotations")
+    if annotations and _LAST_APPLIED in annotations:
+        metadata["annotations"] = {name: text for name, text in annotations.items() if name != _LAST_APPLIED}
+    return {**obj, "metadata": metadata}
