@@ -1,0 +1,115 @@
+# The front door. `make help` lists the targets; each can be run twice and does only what is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE   := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/winnow
+UV      := $(CACHE)/uv/bin/uv
+BIN     := .venv/bin
+LOCAL   := .local
+CLUSTER := cluster/cluster
+SOURCES := classifier/src trainer-image/src server-image/src operator/src
+CODE    := $(SOURCES) tests benchmarks images examples docs cluster
+# A cluster of the user's own is used when KUBECONFIG names one and REGISTRY says where its nodes pull from.
+REGISTRY ?=
+TAG      ?= dev
+BUILDER  ?= docker
+PYTEST   := $(BIN)/python -m pytest -p no:cacheprovider
+
+.PHONY: help demo test test-unit test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+demo: $(LOCAL)/venv  ## Everything: a local Kubernetes, images, chart, then real e-mail from rows to a served classifier
+	@$(BIN)/python examples/email-spam/demo.py
+
+test: lint test-unit test-integration test-e2e  ## All that CI needs, unit to end to end, on a clean machine
+	@echo "make test: all parts passed"
+
+test-unit: $(LOCAL)/venv  ## Unit tests: no cluster, under a minute
+	$(PYTEST) tests/unit
+
+test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
+	$(CLUSTER) build
+	$(PYTEST) tests/integration
+
+test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
+	$(PYTEST) tests/e2e --timeout=900
+
+cluster-up: $(LOCAL)/deps  ## Start the local Kubernetes; prints export KUBECONFIG=…
+	$(CLUSTER) build
+	$(CLUSTER) up
+
+cluster-down:  ## End exactly what cluster-up started
+	$(CLUSTER) down
+
+ifeq ($(REGISTRY),)
+images: cluster-up $(LOCAL)/venv  ## Build the images into the local cluster, or push them to REGISTRY=…
+	$(BIN)/python images/build.py local
+install: images  ## Install the chart: namespace winnow-system, release winnow
+	$(CLUSTER) helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 3m
+uninstall:  ## Remove the chart; CRDs and the users' objects stay
+	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait
+else
+images: $(LOCAL)/venv
+	$(BIN)/python images/build.py push --registry $(REGISTRY) --tag $(TAG) --builder $(BUILDER)
+install: images
+	helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 5m \
+	  --set image.registry=$(REGISTRY) --set image.tag=$(TAG)
+uninstall:
+	helm uninstall winnow --namespace winnow-system --wait
+endif
+
+lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy $(SOURCES) tests/unit/operator tests/unit/classifier tests/unit/trainer tests/unit/server
+	$(BIN)/mypy tests/integration
+	$(BIN)/mypy tests/e2e
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+format: $(LOCAL)/venv  ## Format the code
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+generate: $(LOCAL)/venv  ## Write what is generated: docs/api.md, the chart's copy of the CRDs
+	$(BIN)/python docs/generate.py
+
+lock: $(UV)  ## Pin every dependency again, with hashes
+	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade dev.in -o dev.txt
+	cd requirements && for part in classifier trainer server operator bench; do $(UV) pip compile -q --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
+
+bench: $(LOCAL)/venv  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
+	$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/bench.txt
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/operator.py
+
+clean:  ## Remove what was built here (the cache with programs and images stays: see README)
+	rm -rf .venv $(LOCAL)/venv $(LOCAL)/images .mypy_cache .ruff_cache .hypothesis
+
+$(UV):
+	@echo "== uv, into $(CACHE)/uv"
+	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	python3 -m venv $(CACHE)/uv || { apt-get install -qq -y python3-venv >/dev/null && python3 -m venv $(CACHE)/uv; }
+	$(CACHE)/uv/bin/python -m pip install -q uv==0.13.9
+
+$(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,classifier trainer-image server-image operator)
+	@echo "== Python environment .venv"
+	test -x $(BIN)/python || $(UV) venv -q .venv
+	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,classifier trainer-image server-image operator,-e $(part))
+	mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/deps:
+	@echo "== Debian packages of the local cluster"
+	$(CLUSTER) deps
+	mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/browser:
+	@echo "== Debian's chromium"
+	command -v chromium >/dev/null && command -v chromedriver >/dev/null || { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; }
+	mkdir -p $(LOCAL) && touch $@
