@@ -1,0 +1,40 @@
+"""python -m winnow_server: exit 0 after a clean stop, otherwise the code of the error, said on stderr."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from winnow_classifier.errors import WinnowError
+from winnow_server import logs, settings
+
+TERMINATION_MESSAGE_BYTES = 4_096  # the kubelet cuts here
+
+
+def main() -> int:
+    wanted = settings.parse()
+    logs.set_up(wanted.log_level)
+    # Read when tokenizers is imported: its threads would fight the model's for the same cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from winnow_server.serve import serve  # brings torch along, which --help does not need
+
+    try:
+        serve(wanted)
+    except WinnowError as err:
+        sentence = f"{err} {err.hint}" if err.hint else str(err)
+        print(f"winnow_server: {sentence}", file=sys.stderr)
+        if wanted.termination_log is not None:
+            write_termination_message(wanted.termination_log, err.reason, sentence)
+        return err.exit_code
+    return 0
+
+
+def write_termination_message(path: Path, reason: str, message: str) -> None:
+    content = {"kind": "serve", "state": "Failed", "reason": reason, "message": message}
+    while len(encoded := json.dumps(content, ensure_ascii=False).encode()) > TERMINATION_MESSAGE_BYTES:
+        content["message"] = content["message"][: len(content["message"]) * 3 // 4]
+    path.write_bytes(encoded)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Reading a request's body: bounded in bytes and in time, whatever Content-Length claims."""
+
+import asyncio
+
+from starlette.requests import ClientDisconnect, Request
+
+from winnow_server.errors import RequestTimedOut, TooLarge
+
+BODY_SECONDS = 30.0
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Raises TooLarge as soon as it is known, RequestTimedOut, ClientDisconnect."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise too_large(max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise too_large(max_bytes)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as err:
+        raise RequestTimedOut(f"The body did not arrive within {BODY_SECONDS:.0f} s.", code="body_timeout") from err
+
+
+async def gone(request: Request) -> None:
+    """Returns when the client has left; call it after the body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {max_bytes} bytes. Send fewer texts in a request.", code="body_too_large")

@@ -1,0 +1,90 @@
+"""What a request can be refused with, and the one shape in which every refusal leaves.
+
+ApiError
+├── BadRequest         400  not JSON, or not readable as a request
+├── NotFound           404  no such path, or a model that is not served here
+├── MethodNotAllowed   405
+├── RequestTimedOut    408  the body did not arrive in time
+├── TooLarge           413  the body, or one request's tokens, above the limit
+├── Unprocessable      422  a field that is missing, unknown or out of bounds; a text that is empty or too long
+├── Overloaded         429  the queue is full; Retry-After says when it will have run
+├── InternalError      500  a defect, or a result that is not a number
+└── Unavailable        503  loading or draining
+"""
+
+# ruff: noqa: N818 - each is named as HTTP names its status
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass
+class ApiError(Exception):
+    """message is for people, code for programs, param names the part of the request that is meant."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "internal_error"
+
+    message: str
+    code: str
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+                "request_id": request_id,
+            }
+        }
+
+
+class BadRequest(ApiError):
+    status, type = 400, "invalid_request_error"
+
+
+class NotFound(ApiError):
+    status, type = 404, "not_found_error"
+
+
+class MethodNotAllowed(ApiError):
+    status, type = 405, "invalid_request_error"
+
+
+class RequestTimedOut(ApiError):
+    status, type = 408, "invalid_request_error"
+
+
+class TooLarge(ApiError):
+    status, type = 413, "invalid_request_error"
+
+
+class Unprocessable(ApiError):
+    status, type = 422, "invalid_request_error"
+
+
+class Overloaded(ApiError):
+    status, type = 429, "overloaded_error"
+
+    @classmethod
+    def queue_full(cls, retry_after_seconds: int) -> "Overloaded":
+        return cls(
+            f"The queue is full. Try again in {retry_after_seconds} s.",
+            code="queue_full",
+            headers={"Retry-After": str(retry_after_seconds)},
+        )
+
+
+class InternalError(ApiError):
+    pass
+
+
+class Unavailable(ApiError):
+    status, type = 503, "unavailable_error"

@@ -1,0 +1,113 @@
+"""The checkpoint that is served: what is known of it before it is loaded, and the loaded model."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from winnow_classifier import checkpoint
+from winnow_classifier.checkpoint import Manifest
+from winnow_classifier.errors import CheckpointError
+from winnow_classifier.labels import LabelSchema
+from winnow_classifier.packing import PackedBatch, pack
+from winnow_classifier.tokens import Encoder
+
+DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What checkpoint.json says, read before the weights are."""
+
+    name: str  # what clients call the model
+    manifest: Manifest
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """As in email-v1/epoch-2@sha256:1f3a5b7c9d0e."""
+        algorithm, _, value = self.digest.partition(":")
+        job = self.manifest.training_job.name
+        return f"{job}/{self.manifest.name}@{algorithm}:{value[:DIGEST_CHARACTERS]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The model on its device. Only the engine's thread runs it."""
+
+    schema: LabelSchema
+    encoder: Encoder
+    model: nn.Module
+    device: torch.device
+    position_start: int
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        """(B, C) float32, on the CPU."""
+        batch: PackedBatch = pack(sequences, self.position_start).to(self.device)
+        logits: Tensor = self.model(batch)
+        return logits.float().cpu()
+
+    def encoders(self, count: int) -> list[Encoder]:
+        """One for each thread: a tokenizer keeps state while it cuts a text."""
+        return [copy.deepcopy(self.encoder) for _ in range(count)]
+
+
+def announce(directory: Path, digest: str | None, name: str | None) -> Announced:
+    """Raises CheckpointError if there is no checkpoint, or not the one with this digest."""
+    try:
+        content = (directory / checkpoint.MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(content)
+    except (OSError, ValidationError) as err:
+        checkpoint.verify(directory, digest)
+        raise CheckpointError(f"{directory / checkpoint.MANIFEST} cannot be read: {err}") from err
+    found = checkpoint.digest_of(content)
+    if digest is not None and found != digest:
+        checkpoint.verify(directory, digest)
+    return Announced(name or manifest.training_job.output_model_name or manifest.name, manifest, found)
+
+
+def load(directory: Path, announced: Announced, base_model: str | None, storage: Path | None) -> Served:
+    """Every file is held against its digest first. Raises CheckpointError, BaseModelError, StorageError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = checkpoint.load(directory, digest=announced.digest, base_model=base_model, storage=storage, device=device)
+    return Served(loaded.schema, loaded.encoder, loaded.model, device, loaded.model.position_start)
+
+
+def card(announced: Announced, created: int) -> dict[str, Any]:
+    """GET /v1/model: what a user wants to know of the model that answers."""
+    manifest = announced.manifest
+    return {
+        "id": announced.name,
+        "model_version": announced.version,
+        "checkpoint": manifest.name,
+        "digest": announced.digest,
+        "labels": manifest.labels,
+        "task_detail": manifest.task_detail,
+        "problem_type": manifest.problem_type,
+        "max_tokens": manifest.max_seq_length,
+        "prompt_template": manifest.prompt_template,
+        "metrics": manifest.metrics,
+        "primary_metric": manifest.primary_metric,
+        "method": manifest.method,
+        "architecture": manifest.architecture,
+        "base_model": {"reference": manifest.base_model.reference, "digest": manifest.base_model.digest},
+        "training_job": {
+            "name": manifest.training_job.name,
+            "uid": manifest.training_job.uid,
+            "output_model_name": manifest.training_job.output_model_name,
+        },
+        "training_dataset": _dataset(manifest.training_dataset),
+        "test_dataset": _dataset(manifest.test_dataset),
+        "versions": manifest.versions,
+        "created_at": manifest.created_at.isoformat(),
+        "serving_since": created,
+    }
+
+
+def _dataset(entry: checkpoint.DatasetEntry | None) -> dict[str, Any] | None:
+    return None if entry is None else {"digest": entry.digest, "rows": entry.rows}

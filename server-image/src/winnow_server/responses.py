@@ -1,0 +1,108 @@
+"""Results as the endpoints word them. Probabilities are never rounded: float32, shortest form."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from winnow_server.model import Announced
+from winnow_server.schemas import ClassificationRequest, ClassifyRequest
+from winnow_server.ticket import Result, Ticket
+
+
+class Json(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced) -> dict[str, Any]:
+    """POST /v1/classify: vLLM's answer, and what it leaves out."""
+    labels = announced.manifest.labels
+    data = []
+    truncated = 0
+    for index, (item, encoded, result) in enumerate(
+        zip(request.input, ticket.encoded, ticket.complete_results(), strict=True)
+    ):
+        values = result.logits if request.use_activation is False else result.probabilities
+        entry = {
+            "index": index,
+            "label": labels[result.top],
+            "probs": values,
+            "num_classes": len(labels),
+            "predicted_labels": result.predicted,
+            "tokens": len(encoded.input_ids),
+            "truncated": encoded.truncated,
+            "original_tokens": encoded.original_tokens,
+        }
+        if item.id is not None:
+            entry["id"] = item.id
+        if request.return_logits:
+            entry["logits"] = result.logits
+        if request.top_k is not None:
+            entry["top"] = most_probable(result, labels, request.top_k)
+        truncated += encoded.truncated
+        data.append(entry)
+    return {
+        "id": request.request_id or new_id(),
+        "object": "list",
+        "created": int(time.time()),
+        "model": announced.name,
+        "model_version": announced.version,
+        "problem_type": announced.manifest.problem_type,
+        "labels": labels,
+        "data": data,
+        "usage": usage(ticket),
+        "warnings": [f"{truncated} of {len(data)} inputs truncated"] if truncated else [],
+    }
+
+
+def classification(request: ClassificationRequest, ticket: Ticket, announced: Announced) -> dict[str, Any]:
+    """POST /v1/classification: Emissary's answer, by label name."""
+    labels = announced.manifest.labels
+    data = []
+    for index, result in enumerate(ticket.complete_results()):
+        values = result.probabilities if request.data_format == "probs" else result.logits
+        data.append({"index": index, request.data_format: named(values, labels)})
+    return {
+        "id": new_id(),
+        "model": announced.name,
+        "data": data,
+        "created": int(time.time()),
+        "usage": usage(ticket),
+    }
+
+
+def most_probable(result: Result, labels: Sequence[str], count: int) -> list[dict[str, Any]]:
+    order = np.argsort(-result.probabilities, kind="stable")[:count]
+    return [{"label": labels[index], "prob": result.probabilities[index]} for index in order]
+
+
+def named(values: NDArray[np.float32], labels: Sequence[str]) -> Mapping[str, np.float32]:
+    return dict(zip(labels, values, strict=True))
+
+
+def usage(ticket: Ticket) -> dict[str, Any]:
+    tokens = sum(ticket.lengths)
+    return {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0, "prompt_tokens_details": None}
+
+
+def server_timing(ticket: Ticket) -> str:
+    """The Server-Timing header, milliseconds: tokenising, waiting for a batch, the model."""
+    timing = ticket.timing
+    stages = (
+        ("tok", timing.tokenised - timing.arrived),
+        ("queue", timing.started - timing.tokenised),
+        ("infer", timing.finished - timing.started),
+    )
+    return ", ".join(f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages)
+
+
+def new_id() -> str:
+    return f"classify-{uuid.uuid4().hex}"

@@ -1,0 +1,121 @@
+"""Request bodies: bounded, unknown fields refused, every complaint names the field."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from winnow_server.errors import ApiError, BadRequest, Unprocessable
+
+MAX_INPUTS = 1_024  # texts in one request
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+
+class Item(Body):
+    text: str
+    id: str | None = Field(default=None, max_length=256)
+
+
+def as_items(value: Any) -> list[Any]:
+    """A text, a list of texts, or a list of objects: all become a list of objects."""
+    if isinstance(value, str):
+        return [{"text": value}]
+    if not isinstance(value, list):
+        raise PydanticCustomError("input_type", "must be a text, a list of texts, or a list of objects with a text")
+    for number, item in enumerate(value):
+        if not isinstance(item, str | dict):
+            raise PydanticCustomError(
+                "input_type",
+                "must hold texts or objects with a text, but input[{number}] is neither; token ids are not read",
+                {"number": number},
+            )
+    return [{"text": item} if isinstance(item, str) else item for item in value]
+
+
+Inputs = Annotated[list[Item], BeforeValidator(as_items), Field(min_length=1, max_length=MAX_INPUTS)]
+ModelName = Annotated[str, Field(max_length=256)]
+
+
+class ClassifyRequest(Body):
+    """POST /v1/classify. The second part are vLLM's fields, so that its clients work: what they can ask for beyond the
+    checkpoint's own way of reading a text is refused."""
+
+    input: Inputs
+    model: ModelName | None = None
+    truncation: Literal["right", "error"] = "right"
+    return_logits: bool = False
+    top_k: int | None = Field(default=None, ge=1)
+
+    use_activation: bool | None = None  # false: probs holds logits
+    request_id: str | None = Field(default=None, max_length=128)
+    user: str | None = Field(default=None, max_length=256)
+    truncate_prompt_tokens: Literal[-1] | None = None  # -1: the model's own length, as always here
+    truncation_side: Literal["right"] | None = None
+    add_special_tokens: Literal[True] | None = None
+    priority: Literal[0] | None = None
+
+
+class ClassificationRequest(Body):
+    """POST /v1/classification, Emissary's."""
+
+    input: Inputs
+    model: ModelName | None = None
+    data_format: Literal["logits", "probs"] = "logits"
+
+
+def parse(kind: type[AnyBody], body: bytes) -> AnyBody:
+    """Raises BadRequest if it is not JSON, Unprocessable if it is not what the endpoint takes."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as err:
+        raise from_validation(err) from err
+
+
+def texts_of(items: list[Item]) -> list[str]:
+    """Raises Unprocessable for a text without a character that is not white space."""
+    for number, item in enumerate(items):
+        if not item.text or item.text.isspace():
+            raise Unprocessable(f"input[{number}] is empty.", code="text_empty", param=f"input[{number}]")
+    return [item.text for item in items]
+
+
+def from_validation(err: ValidationError) -> ApiError:
+    """The first complaint, in words, without a piece of the text in it."""
+    first = err.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        reason = first["ctx"]["error"] if "ctx" in first else "unreadable"
+        return BadRequest(f"The body is not JSON: {reason}.", code="json_invalid")
+    param = path(first["loc"])
+    message = WORDS.get(first["type"], first["msg"].rstrip("."))
+    context = {name: value for name, value in first.get("ctx", {}).items() if name != "error"}
+    return Unprocessable(f"{param or 'The body'} {message.format(**context)}.", code=first["type"], param=param)
+
+
+# pydantic's sentences read as "Input should be …"; after a field's name these read better.
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a field of this request",
+    "too_long": "has {actual_length} items, the limit is {max_length}",
+    "too_short": "is empty",
+    "string_too_long": "is longer than {max_length} characters",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "literal_error": "must be {expected}",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+def path(location: tuple[int | str, ...]) -> str | None:
+    """("input", 3, "text") to input[3].text"""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).removeprefix(".") or None

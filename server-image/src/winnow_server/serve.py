@@ -1,0 +1,114 @@
+"""The process: a socket, the event loop, and a stop that fails no request."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from types import FrameType
+
+import prometheus_client
+import torch
+import uvicorn
+
+from winnow_classifier.errors import ConfigError
+from winnow_server import model
+from winnow_server.app import create_app
+from winnow_server.cpu import usable_cpus
+from winnow_server.service import Service
+from winnow_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS = 75  # above the usual 60 s of proxies, so that they close first
+FINISH_SECONDS = 60  # for what is in work when no new connection is taken any more
+# A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1_024, 4_096
+QUEUED_BATCHES = 32  # the queue's default size
+
+
+class Server(uvicorn.Server):
+    """uvicorn with a pause before it stops: SIGTERM first turns readiness off and goes on serving."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_seconds = drain_seconds
+        self._stopping: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn would raise the signal again after a clean stop, and the process would not end with 0."""
+        originals = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in originals.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains, a second one stops at once."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(self._stop, signal.Signals(sig).name)
+
+    def _stop(self, why: str) -> None:
+        if self._stopping is not None:
+            self.should_exit = True
+            return
+        log.info("Draining", extra={"signal": why, "seconds": self._drain_seconds})
+        self._service.drain()
+        self._stopping = asyncio.create_task(self._stop_after_drain())
+
+    async def _stop_after_drain(self) -> None:
+        await asyncio.sleep(self._drain_seconds)
+        self.should_exit = True
+
+
+def serve(settings: Settings) -> None:
+    """Returns after a clean stop. Raises WinnowError if the checkpoint cannot be served or the port is taken."""
+    announced = model.announce(settings.checkpoint, settings.digest, settings.name)
+    prometheus_client.disable_created_metrics()  # a second series for each, that no dashboard asks for
+    cpus = usable_cpus()
+    torch.set_num_threads(cpus)
+    batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)
+    service = Service(
+        announced,
+        lambda: model.load(settings.checkpoint, announced, settings.base_model, settings.storage),
+        max_batch_tokens=batch_tokens,
+        max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
+    )
+    config = uvicorn.Config(
+        create_app(service, max_body_bytes=settings.max_body_bytes),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
+    server = Server(config, service, settings.drain_seconds)
+
+    def stop_on_failure() -> None:
+        server.should_exit = True
+
+    service.on_failure = stop_on_failure
+    with listen(settings.host, settings.port) as listener:
+        port = listener.getsockname()[1]
+        log.info("Listening", extra={"host": settings.host, "port": port, "cpus": cpus, "maxBatchTokens": batch_tokens})
+        server.run(sockets=[listener])
+    if service.failure is not None:
+        raise service.failure
+    log.info("Stopped")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as err:
+        raise ConfigError(f"Cannot listen on {host}:{port}: {err.strerror}.") from err

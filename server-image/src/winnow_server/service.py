@@ -1,0 +1,142 @@
+"""From a request's texts to its results, and the server's phases: loading, ready, draining."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+from starlette.requests import ClientDisconnect
+
+from winnow_classifier.errors import StorageError, WinnowError
+from winnow_server.engine import Engine
+from winnow_server.errors import Overloaded, Unavailable
+from winnow_server.metrics import Metrics
+from winnow_server.model import Announced, Served
+from winnow_server.queue import TokenQueue
+from winnow_server.ticket import Ticket
+from winnow_server.tokenising import WORKERS, Tokeniser, estimated_tokens
+
+log = logging.getLogger(__name__)
+
+LOADING_RETRY_SECONDS = 5
+
+
+class Phase(StrEnum):
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"  # still answers, but wants no new clients
+    FAILED = "failed"
+
+
+class Service:
+    def __init__(
+        self, announced: Announced, load: Callable[[], Served], *, max_batch_tokens: int, max_queue_tokens: int
+    ) -> None:
+        self.announced = announced
+        self.phase = Phase.LOADING
+        self.failure: WinnowError | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self.started_at = int(time.time())
+        self.metrics = Metrics(announced.name, announced.version)
+        self._load = load
+        self._queue = TokenQueue(max_queue_tokens, max_batch_tokens)
+        self._tokeniser: Tokeniser | None = None
+        self._engine: Engine | None = None
+        self._load_started = 0.0
+        self.metrics.watch("clf_queue_size", "Requests that wait for the model", lambda: self._queue.requests)
+        self.metrics.watch("clf_queue_tokens", "Tokens that wait for the model", lambda: self._queue.tokens)
+        self.metrics.watch("clf_ready", "1 when new requests are wanted", lambda: self.phase is Phase.READY)
+
+    async def start(self) -> None:
+        """Loading goes on in the engine's thread; probes are answered meanwhile."""
+        loop = asyncio.get_running_loop()
+        self._load_started = time.perf_counter()
+        self._engine = Engine(
+            self._load,
+            self._queue,
+            self.metrics,
+            deliver=loop.call_soon_threadsafe,
+            on_ready=lambda served: loop.call_soon_threadsafe(self._ready, served),
+            on_failure=lambda err: loop.call_soon_threadsafe(self._failed, err),
+        )
+        self._engine.start()
+
+    async def stop(self) -> None:
+        """What was accepted runs to its end first."""
+        if self._tokeniser is not None:
+            await asyncio.to_thread(self._tokeniser.close)
+        self._queue.close()
+        if self._engine is not None and self.phase is not Phase.LOADING:
+            await asyncio.to_thread(self._engine.join)
+
+    def drain(self) -> None:
+        if self.phase is Phase.READY:
+            self.phase = Phase.DRAINING
+
+    def alive(self) -> bool:
+        return self._engine is None or self._engine.alive(time.perf_counter())
+
+    async def classify(
+        self, texts: Sequence[str], *, refuse_truncation: bool, gone: Callable[[], Awaitable[None]]
+    ) -> Ticket:
+        """A ticket with all its results; raises ApiError, ClientDisconnect. gone() returns when the client has left."""
+        if self._tokeniser is None:
+            self.metrics.rejected("not_ready")
+            raise Unavailable(
+                "The model is still loading.", code="not_ready", headers={"Retry-After": str(LOADING_RETRY_SECONDS)}
+            )
+        ticket = Ticket(texts, refuse_truncation=refuse_truncation)
+        try:
+            self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
+            self._tokeniser.submit(ticket)
+            await self._finished(ticket, gone)
+        except Overloaded:
+            self.metrics.rejected("queue_full")
+            raise
+        self.metrics.classified(ticket, self.announced.manifest.labels)
+        return ticket
+
+    async def _finished(self, ticket: Ticket, gone: Callable[[], Awaitable[None]]) -> None:
+        """Waits for the results; if the client leaves first, what has not run yet never will."""
+        watch = asyncio.ensure_future(gone())
+        watch.add_done_callback(lambda done: None if done.cancelled() else ticket.reject(ClientDisconnect()))
+        try:
+            await ticket.done
+        except (ClientDisconnect, asyncio.CancelledError):
+            self._queue.drop(ticket)
+            raise
+        finally:
+            watch.cancel()
+
+    def _ready(self, served: Served) -> None:
+        self._tokeniser = Tokeniser(served.encoders(WORKERS), self._queue)
+        self._tokeniser.start()
+        seconds = time.perf_counter() - self._load_started
+        self.metrics.loaded(seconds)
+        if self.phase is Phase.LOADING:
+            self.phase = Phase.READY
+        log.info(
+            "Ready",
+            extra={
+                "model": self.announced.name,
+                "modelVersion": self.announced.version,
+                "device": str(served.device),
+                "seconds": round(seconds, 2),
+            },
+        )
+
+    def _failed(self, err: Exception) -> None:
+        self.phase = Phase.FAILED
+        self.failure = as_winnow_error(err)
+        self.on_failure()
+
+
+def as_winnow_error(err: Exception) -> WinnowError:
+    """What stopped the model from loading, as one of the errors with an exit code."""
+    if isinstance(err, WinnowError):
+        return err
+    if isinstance(err, OSError):
+        return StorageError(f"The checkpoint cannot be read: {err}")
+    log.error("Loading failed", exc_info=err)
+    return WinnowError(f"The model cannot be loaded: {err}")

@@ -1,0 +1,109 @@
+"""Text becomes token ids off the event loop, many requests in one call when they wait anyway."""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from winnow_classifier.tokens import Encoded
+from winnow_server.errors import ApiError, InternalError, Unprocessable
+from winnow_server.queue import TokenQueue
+from winnow_server.ticket import Ticket
+
+log = logging.getLogger(__name__)
+
+# Two, so that one text of megabytes holds up nobody else; the tokeniser's own threads do the rest.
+WORKERS = 2
+# Enough to fill a batch; more would only delay the first text of the call.
+CHARACTERS_AT_ONCE = 16_384
+
+
+class Encoder(Protocol):
+    max_seq_length: int
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]: ...
+
+
+class Tokeniser:
+    def __init__(self, encoders: Sequence[Encoder], waiting: TokenQueue) -> None:
+        """One thread for each encoder: an encoder is used by one thread only."""
+        self._queue = waiting
+        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, args=(encoder,), name=f"tokeniser-{number}", daemon=True)
+            for number, encoder in enumerate(encoders)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, ticket: Ticket) -> None:
+        self._inbox.put(ticket)
+
+    def close(self) -> None:
+        """After the last submit: waits until everything has gone on to the queue."""
+        for _ in self._threads:
+            self._inbox.put(None)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _run(self, encoder: Encoder) -> None:
+        while (first := self._inbox.get()) is not None:
+            tickets = self._gather(first)
+            try:
+                encoded = encoder.encode([text for ticket in tickets for text in ticket.texts])
+            except Exception:
+                log.exception("Tokenising failed")
+                self._reject(tickets, InternalError("The text could not be tokenised.", code="tokenising_failed"))
+                continue
+            for ticket in tickets:
+                ticket.tokenised(encoded[: len(ticket.texts)])
+                encoded = encoded[len(ticket.texts) :]
+                try:
+                    refuse_too_long(ticket, encoder.max_seq_length)
+                    self._queue.put(ticket)
+                except ApiError as err:
+                    self._reject([ticket], err)
+
+    def _gather(self, first: Ticket) -> list[Ticket]:
+        """What waits now, up to CHARACTERS_AT_ONCE, without those whose clients left."""
+        tickets = [] if first.dropped else [first]
+        characters = sum(map(len, first.texts))
+        while characters < CHARACTERS_AT_ONCE:
+            try:
+                ticket = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if ticket is None:
+                self._inbox.put(None)
+                break
+            if not ticket.dropped:
+                tickets.append(ticket)
+                characters += sum(map(len, ticket.texts))
+        return tickets
+
+    def _reject(self, tickets: Sequence[Ticket], error: ApiError) -> None:
+        for ticket in tickets:
+            self._queue.drop(ticket)
+            ticket.reject_from_thread(error)
+
+
+def estimated_tokens(texts: Sequence[str], max_seq_length: int) -> int:
+    """For the reservation before the count: four characters a token, and two special tokens."""
+    return sum(min(max_seq_length, len(text) // 4 + 3) for text in texts)
+
+
+def refuse_too_long(ticket: Ticket, max_seq_length: int) -> None:
+    if not ticket.refuse_truncation:
+        return
+    for number, encoded in enumerate(ticket.encoded):
+        if encoded.truncated:
+            raise Unprocessable(
+                f"input[{number}] has {encoded.original_tokens} tokens, the model reads {max_seq_length}. "
+                'Shorten it, or send "truncation": "right" to have it cut.',
+                code="text_too_long",
+                param=f"input[{number}]",
+            )
