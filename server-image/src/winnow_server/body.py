@@ -37,4 +37,7 @@ async def gone(request: Request) -> None:
 
 
 def too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The body is larger than {max_bytes} bytes. Send fewer texts in a request.", code="body_too_large")
+    return TooLarge(
+        f"The body is larger than {max_bytes} bytes. Shorten the text, or send fewer texts in a request.",
+        code="body_too_large",
+    )

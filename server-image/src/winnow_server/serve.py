@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Returns after a clean stop. Raises WinnowError if the checkpoint cannot be served or the port is taken."""
     announced = model.announce(settings.checkpoint, settings.digest, settings.name)
-    prometheus_client.disable_created_metrics()  # a second series for each, that no dashboard asks for
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that no dashboard asks for
     cpus = usable_cpus()
     torch.set_num_threads(cpus)
     batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)

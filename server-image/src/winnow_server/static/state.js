@@ -1,0 +1,26 @@
+// What the page knows. A change is announced as one "change" event; the view reads what it needs.
+
+const HISTORY_LENGTH = 20;
+
+export class State extends EventTarget {
+  model = null;
+  modelError = null;
+  busy = false;
+  error = null;
+  result = null;
+  history = [];
+
+  set(changes) {
+    Object.assign(this, changes);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  succeed(result) {
+    const others = this.history.filter((earlier) => earlier.text !== result.text);
+    this.set({ busy: false, error: null, result, history: [result, ...others].slice(0, HISTORY_LENGTH) });
+  }
+
+  fail(error) {
+    this.set({ busy: false, error: error.message, result: null });
+  }
+}
