@@ -23,6 +23,12 @@ from integration_pods import beat, register_node
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "winnow-system"
 HEARTBEAT_SECONDS = 10
+BY_HAND = {  # a storage class whose volumes the tests make
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {"name": "by-hand"},
+    "provisioner": "kubernetes.io/no-provisioner",
+}
 TEST_SECONDS = 90
 
 
@@ -51,6 +57,7 @@ async def client(kubeconfig: Path) -> AsyncIterator[Client]:
             await client.apply(yaml.safe_load(path.read_text()))
         await client.until(CRD, "", lambda crds: sum(map(_established, crds)) == 4 or None)
         await client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})
+        await client.apply(BY_HAND)
         await register_node(client)
         heart = asyncio.create_task(_keep_beating(client))
         yield client

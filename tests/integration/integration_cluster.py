@@ -118,6 +118,24 @@ class Cluster:
 
         return await self.until(f"{type_}={status} {reason or ''} {says}", kind, holds, name=name, seconds=seconds)
 
+    async def quiet(self, kind: Kind, seconds: float = 2.0, *, name: str = "") -> None:
+        """Nothing of the kind changes for so long."""
+        before = {
+            obj["metadata"]["uid"]: obj for obj in await self.find_all(kind) if name in ("", obj["metadata"]["name"])
+        }
+
+        def changed(found: list[Object]) -> Object | None:
+            now = {obj["metadata"]["uid"]: obj for obj in found}
+            return next((obj for uid, obj in now.items() if _version(before.get(uid)) != _version(obj)), None)
+
+        try:
+            obj = await self.client.until(kind, self.namespace, changed, name=name, seconds=seconds)
+        except TimeoutError:
+            return
+        raise AssertionError(
+            f"{kind.kind} {obj['metadata']['name']} changed: {obj['metadata'].get('managedFields', [])[-1:]}"
+        )
+
     async def story(self) -> str:
         """Conditions, pods and events of the namespace, for the message of a failed wait."""
         lines = [f"namespace {self.namespace}"]
@@ -207,6 +225,25 @@ def conditions(obj: Mapping[str, Any]) -> list[Object]:
 
 def condition(obj: Mapping[str, Any], type_: str) -> Object | None:
     return next((found for found in conditions(obj) if found["type"] == type_), None)
+
+
+def kstatus(obj: Mapping[str, Any]) -> str:
+    """What Flux and Helm make of an object, by the rules of cli-utils' kstatus."""
+    if "deletionTimestamp" in obj["metadata"]:
+        return "Terminating"
+    if obj.get("status", {}).get("observedGeneration") != obj["metadata"]["generation"]:
+        return "InProgress"
+    true = {found["type"] for found in conditions(obj) if found["status"] == "True"}
+    if "Reconciling" in true:
+        return "InProgress"
+    if "Stalled" in true:
+        return "Failed"
+    ready = condition(obj, "Ready")
+    return "Current" if ready is None or ready["status"] == "True" else "InProgress"
+
+
+def _version(obj: Object | None) -> str | None:
+    return obj["metadata"]["resourceVersion"] if obj else None
 
 
 def _state(obj: Object) -> str:
