@@ -17,7 +17,7 @@ from winnow_cluster.waiting import answers, wait_until
 # Below the range the kernel hands out for outgoing connections, so that none of those takes a port between our choice
 # and the start of the program it is for.
 PORTS = range(20_000, 32_000)
-OUR_FILES = ("etcd", "pki", "log", "pids", "kubeconfig", "controller-manager.kubeconfig")
+OUR_FILES = ("etcd", "pki", "log", "pids", "kubeconfig", "controller-manager.kubeconfig", "volume-plugins")
 START_SECONDS = 60
 
 

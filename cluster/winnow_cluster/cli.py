@@ -13,7 +13,6 @@ from winnow_cluster.lifecycle import Cluster
 from winnow_cluster.paths import Paths
 from winnow_cluster.tools import API_SERVER_TOOLS, Toolbox
 
-
 Run = Callable[[argparse.Namespace], None]
 
 
@@ -88,6 +87,10 @@ def image_prune(_: argparse.Namespace) -> None:
     images.prune(cluster.toolbox.program)
 
 
+def image_list(_: argparse.Namespace) -> None:
+    print("\n".join(sorted(images.present(_cluster().toolbox.program))))
+
+
 def env(_: argparse.Namespace) -> None:
     paths = Paths.of_this_clone()
     print(f"export KUBECONFIG={paths.kubeconfig}\nexport PATH={paths.bin}:$PATH")
@@ -130,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
         ("build", build, "build the Go programs the cache lacks"),
         ("up", up, "start the cluster, or what is missing of it"),
         ("status", status, "which parts run"),
+        ("image-list", image_list, "names of the images that pods can use"),
         ("image-prune", image_prune, "remove replaced images and the build cache"),
         ("env", env, 'print the exports for a shell: eval "$(cluster/cluster env)"'),
     )

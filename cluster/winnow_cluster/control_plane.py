@@ -119,6 +119,7 @@ def controller_manager(program: Program, endpoint: Endpoint, keys: Keys, kubecon
         f"--service-account-private-key-file={keys.tokens.key}",
         f"--service-cluster-ip-range={endpoint.service_range}",
         "--use-service-account-credentials",
+        f"--flex-volume-plugin-dir={kubeconfig.parent / 'volume-plugins'}",  # else it makes one under /usr
         # The defaults, 20 and 30, are the bottleneck when a test makes a hundred Jobs at once.
         "--kube-api-qps=300",
         "--kube-api-burst=600",

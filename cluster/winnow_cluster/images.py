@@ -142,7 +142,7 @@ def build(paths: Paths, program: Program, request: Build) -> None:
     digest = oci.image_digest(layout)
     started = time.monotonic()
     command = build_command(program, request, layout, digest, ca_bundle())
-    log = paths.state / "log" / "image-builds.log"
+    log = paths.state / "log" / f"image-{request.name.replace('/', '-').replace(':', '-')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT)

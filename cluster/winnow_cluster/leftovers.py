@@ -9,24 +9,21 @@ from pathlib import Path
 
 from winnow_cluster.control_plane import Program
 from winnow_cluster.images import ctr
-from winnow_cluster.node import CONTAINERD_SOCKET
+from winnow_cluster.node import BUILD_CGROUP, CONTAINERD_SOCKET, POD_CGROUP
 
 CGROUPS = Path("/sys/fs/cgroup")
-# The kubelet's, and those of BuildKit's steps, whose parent is the containerd namespace.
-OUR_CGROUPS = ("kubepods", "k8s.io", "buildkit")
+OUR_CGROUPS = (POD_CGROUP, BUILD_CGROUP)
 POLL_SECONDS = 0.05
 
 
 def remove_containers(program: Program) -> None:
     """Through containerd while it runs: kill every task, forget every container and its snapshot."""
 
-    def identifiers(kind: str) -> list[str]:
-        done = subprocess.run(ctr(program, kind, "list", "--quiet"), capture_output=True, text=True)
-        return done.stdout.split()
-
     for kind, options in (("tasks", ["--force"]), ("containers", [])):
-        for identifier in identifiers(kind):
-            subprocess.run(ctr(program, kind, "delete", *options, identifier), capture_output=True)
+        listed = subprocess.run(ctr(program, kind, "list", "--quiet"), capture_output=True, text=True, timeout=30)
+        if identifiers := listed.stdout.split():
+            command = ctr(program, kind, "delete", *options, *identifiers)
+            subprocess.run(command, capture_output=True, timeout=120)
 
 
 def kill_shims() -> None:
@@ -80,6 +77,11 @@ def _our_cgroups() -> list[Path]:
     found = [root / name for root in roots for name in OUR_CGROUPS if (root / name).is_dir()]
     inside = [Path(folder) for cgroup in found for folder, _, _ in os.walk(cgroup)]
     return sorted(set(inside), key=lambda path: len(path.parts), reverse=True)
+
+
+def has_pods() -> bool:
+    """Does any process run in a pod, whoever made it?"""
+    return any(_members(cgroup) for cgroup in _our_cgroups())
 
 
 def _members(cgroup: Path) -> list[int]:

@@ -64,6 +64,9 @@ class Cluster:
         if self.toolbox.missing():
             self.toolbox.build()
         self.toolbox.link()
+        if self.running() and not (self.paths.state / "pki").exists():
+            print("  the state of the running cluster was deleted: it starts anew", flush=True)
+            self.down()
         RUNTIME.mkdir(parents=True, exist_ok=True, mode=0o711)
         OWNER.write_text(json.dumps({"clone": str(self.paths.clone), "cache": str(self.paths.cache)}))
         machine.remember(BEFORE)
@@ -135,8 +138,13 @@ class Cluster:
             (state / "Corefile").write_text(node.corefile(self.paths.kubeconfig, _has_nameserver(resolv_conf)))
             dns.start([str(program("coredns")), f"-conf={state / 'Corefile'}"])
             self._volumes()
-            wait_until(self._node_is_ready, "node ready", START_SECONDS, kubelet)
             health = f"http://{network.NODE_ADDRESS}"
+            # First the kubelet itself: after a crash the Node object still says Ready for a while.
+            wait_until(
+                lambda: answers_plain(f"{health}:{node.KUBELET_HEALTH_PORT}/healthz"),
+                "kubelet ready", START_SECONDS, kubelet,
+            )  # fmt: skip
+            wait_until(self._node_is_ready, "node ready", START_SECONDS, kubelet)
             wait_until(
                 lambda: answers_plain(f"{health}:{node.DNS_READY_PORT}/ready"), "CoreDNS ready", START_SECONDS, dns
             )
@@ -222,6 +230,9 @@ def current_owner() -> Paths | None:
 
 def _refuse_other(paths: Paths) -> None:
     owner = current_owner()
+    if owner is None and leftovers.has_pods():
+        # `down` ends every process in the pods' cgroup, so a stranger's must never be there.
+        raise ClusterError("pods of another Kubernetes run on this machine (cgroup kubepods); end it first")
     if owner is not None and owner.clone != paths.clone:
         raise ClusterError(
             f"this machine already runs the cluster of {owner.clone}; end it with `cluster/cluster down --of {owner.clone}`"

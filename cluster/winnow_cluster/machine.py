@@ -24,8 +24,14 @@ PACKAGES = {
     "/sbin/modprobe": "kmod",
     "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }
-# The kubelet's device manager has this path built in.
-KUBELET_FOLDER = Path("/var/lib/kubelet")
+# Paths that are built into these programs, whatever they are told: removed at the end where they were not there before.
+BUILT_IN_FOLDERS = (
+    "/var/lib/kubelet",  # the kubelet's device manager
+    "/var/log/containers",  # the kubelet's links to logs
+    "/var/lib/cni",  # libcni's cache
+    "/run/containerd",  # the shims' sockets
+    "/run/buildkit",
+)
 # The kubelet, kube-proxy and we set these.
 KERNEL_SETTINGS = (
     "net/ipv4/ip_forward",
@@ -90,7 +96,9 @@ def remember(file: Path) -> None:
     settings = {
         name: path.read_text().strip() for name in KERNEL_SETTINGS if (path := Path("/proc/sys", name)).exists()
     }
-    file.write_text(json.dumps({"kernel": settings, "hadKubeletFolder": KUBELET_FOLDER.exists()}))
+    file.write_text(
+        json.dumps({"kernel": settings, "folders": [name for name in BUILT_IN_FOLDERS if Path(name).exists()]})
+    )
 
 
 def restore(file: Path) -> None:
@@ -101,5 +109,6 @@ def restore(file: Path) -> None:
         path = Path("/proc/sys", name)
         if path.read_text().strip() != value:
             path.write_text(value)
-    if not before["hadKubeletFolder"]:
-        shutil.rmtree(KUBELET_FOLDER, ignore_errors=True)
+    for name in BUILT_IN_FOLDERS:
+        if name not in before["folders"]:
+            shutil.rmtree(name, ignore_errors=True)

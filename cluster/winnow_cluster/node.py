@@ -14,8 +14,11 @@ BUILDKIT_SOCKET = RUNTIME / "buildkitd.sock"
 IMAGE_NAMESPACE = "k8s.io"  # the one that Kubernetes looks in
 PAUSE_IMAGE = "docker.io/winnow/pause:1"
 BUSYBOX_IMAGE = "docker.io/winnow/busybox:1"
+POD_CGROUP = "kubepods"  # the kubelet's own word
+BUILD_CGROUP = "winnow-builds"
 DNS_READY_PORT = 8181
 PROXY_HEALTH_PORT = 10256
+KUBELET_HEALTH_PORT = 10248
 
 
 def containerd_config(root: Path, cni: Path, runc: str) -> str:
@@ -57,6 +60,7 @@ def kubelet_config(state: Path, authority: Path, server: KeyPair, resolv_conf: P
         "kind": "KubeletConfiguration",
         "address": NODE_ADDRESS,
         "healthzBindAddress": NODE_ADDRESS,
+        "healthzPort": KUBELET_HEALTH_PORT,
         "authentication": {
             "anonymous": {"enabled": False},
             "x509": {"clientCAFile": str(authority)},
@@ -148,6 +152,7 @@ root = "{root}"
   address = "{CONTAINERD_SOCKET}"
   namespace = "{IMAGE_NAMESPACE}"
   networkMode = "host"
+  defaultCgroupParent = "{BUILD_CGROUP}"
   gc = true
   maxUsedSpace = "30GB"
 """

@@ -26,6 +26,10 @@ def start_ticks(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
+def command_line(pid: int) -> list[str]:
+    return [os.fsdecode(part) for part in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
+
+
 @dataclass(frozen=True)
 class Process:
     """One program that outlives us, known by its name."""
@@ -51,9 +55,12 @@ class Process:
         return int(pid) if pid.isdigit() and start_ticks(int(pid)) == ticks else None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> bool:
-        """Start it unless it runs; True where it was started."""
-        if self.pid() is not None:
-            return False
+        """Start it unless it runs as asked; True where it was started."""
+        pid = self.pid()
+        if pid is not None:
+            if command_line(pid) == list(command):
+                return False
+            self.stop()  # built anew, or asked for other settings
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
