@@ -1,0 +1,69 @@
+"""How good the model is on the test rows: metrics, and what it answered to each row. Letters: N rows, C labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import torch
+from torch import Tensor
+
+from winnow_classifier import metrics
+from winnow_classifier.labels import LabelSchema
+from winnow_trainer.examples import Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    metrics: dict[str, float | None]
+    artifacts: dict[str, bytes]  # metrics.json and predictions.jsonl
+
+
+def evaluate(logits: Tensor, examples: Examples, schema: LabelSchema, reported: Sequence[str] | None) -> Evaluation:
+    """logits (N, C) in the order of the examples. `reported` picks metrics by name, None takes all of the task."""
+    probabilities = schema.probabilities(logits).double().numpy()
+    scores = metrics.evaluate(probabilities, examples.targets, schema)
+    chosen = scores if reported is None else {name: scores[name] for name in scores if name in reported}
+    report = {
+        "rows": len(examples),
+        "truncatedTexts": examples.truncated,
+        "metrics": chosen,
+        "undefined": why_undefined(chosen, examples.targets, schema),
+        "labels": metrics.per_label(probabilities, examples.targets, schema),
+        "confusion": metrics.confusion(probabilities, examples.targets, schema),
+    }
+    artifacts = {
+        "metrics.json": orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n",
+        "predictions.jsonl": predictions(probabilities, examples, schema),
+    }
+    return Evaluation(chosen, artifacts)
+
+
+def why_undefined(
+    scores: Mapping[str, float | None], targets: npt.NDArray[np.int8], schema: LabelSchema
+) -> dict[str, str]:
+    names = (name for name, value in scores.items() if value is None)
+    return {name: reason for name in names if (reason := metrics.why_undefined(name, targets, schema))}
+
+
+def predictions(probabilities: npt.NDArray[np.float64], examples: Examples, schema: LabelSchema) -> bytes:
+    """predictions.jsonl: one line a row, in the order of the rows."""
+    predicted = schema.predicted(torch.from_numpy(probabilities))
+    matching = metrics.matching_scores(probabilities, examples.targets).tolist()
+    rows = zip(examples.texts, examples.targets.tolist(), probabilities.tolist(), predicted, matching, strict=True)
+    return b"".join(
+        orjson.dumps(
+            {
+                "input": text,
+                "expected": dict(zip(schema.labels, expected, strict=True)),
+                "probabilities": dict(zip(schema.labels, row, strict=True)),
+                "predicted": labels,
+                "scores": {"matching_score": score},
+            },
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        for text, expected, row, labels, score in rows
+    )

@@ -1,0 +1,55 @@
+"""Rows made ready for the model: token ids and targets in memory, lengths at hand. Letters: N rows, C labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.packing import PackedBatch, pack
+from winnow_classifier.tokens import Encoder
+
+TEXTS_AT_A_TIME = 1_000
+
+
+@dataclass(frozen=True)
+class Examples:
+    texts: list[str]
+    targets: npt.NDArray[np.int8]  # (N, C)
+    tokens: npt.NDArray[np.int32]  # all texts' ids, end to end: a list of lists would take nine times the memory
+    offsets: npt.NDArray[np.int64]  # (N + 1,)
+    truncated: int  # how many texts were cut
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def pack(self, rows: Sequence[int], position_start: int) -> PackedBatch:
+        spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]].tolist() for row in rows]
+        return pack(spans, position_start)
+
+
+def encode(texts: list[str], targets: npt.NDArray[np.int8], encoder: Encoder) -> Examples:
+    ids: list[npt.NDArray[np.int32]] = []
+    truncated = 0
+    for start in range(0, len(texts), TEXTS_AT_A_TIME):
+        for encoded in encoder.encode(texts[start : start + TEXTS_AT_A_TIME]):
+            ids.append(np.array(encoded.input_ids, dtype=np.int32))
+            truncated += encoded.truncated
+    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])])
+    return Examples(texts, targets, np.concatenate(ids), offsets.astype(np.int64), truncated)
+
+
+def losses(logits: Tensor, targets: Tensor, schema: LabelSchema) -> Tensor:
+    """(B, C) logits and targets to (B,) losses in nats: cross entropy, or the mean over labels of binary ones."""
+    if schema.task_detail is TaskDetail.MULTILABEL:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+    return torch.nn.functional.cross_entropy(logits, targets.argmax(dim=1), reduction="none")

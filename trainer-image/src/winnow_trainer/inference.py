@@ -1,0 +1,44 @@
+"""The model run over all rows without learning: packed, sorted by length, results back in the order of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from threading import Event
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from winnow_classifier.model import Classifier
+from winnow_classifier.packing import PackedBatch, plan_batches
+from winnow_trainer.examples import Examples
+from winnow_trainer.stopping import check
+
+Autocast = Callable[[], AbstractContextManager[None]]
+
+
+def over_rows(
+    model: Classifier,
+    function: Callable[[PackedBatch], Tensor],
+    examples: Examples,
+    max_tokens: int,
+    autocast: Autocast,
+    stop: Event,
+) -> Tensor:
+    """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches."""
+    lengths = examples.lengths
+    order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit in memory fails at once
+    results: Tensor | None = None
+    model.eval()
+    for batch in plan_batches(lengths[order].tolist(), max_tokens):
+        check(stop)
+        rows = order[batch]
+        packed = examples.pack(rows.tolist(), model.position_start).to(model.device)
+        with torch.no_grad(), autocast():
+            output = function(packed).float().cpu()
+        if results is None:
+            results = torch.empty(len(examples), *output.shape[1:])
+        results[torch.from_numpy(rows)] = output
+    assert results is not None
+    return results

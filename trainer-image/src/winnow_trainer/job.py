@@ -1,0 +1,176 @@
+"""The TrainingJob manifest as the trainer reads it, and the parameters that follow from it.
+
+The fields are those of crds/trainingjobs.yaml, but for trainingDataset, testDataset and baseModel, which are paths here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from winnow_classifier.base_model import HUGGING_FACE
+from winnow_classifier.errors import ConfigError
+from winnow_classifier.model import Pooling
+from winnow_classifier.tokens import PLACEHOLDER
+
+Method = Literal["LoRA", "Full", "HeadOnly"]
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
+Name = Annotated[str, Field(min_length=1)]
+LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Parameters(_Manifest):
+    num_train_epochs: int = Field(5, ge=1, le=1_000)
+    learning_rate: float | None = Field(None, gt=0, le=1)
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    max_grad_norm: float = Field(0.3, gt=0, le=1_000_000)
+    per_device_train_batch_size: int = Field(4, ge=1, le=4_096)
+    gradient_accumulation_steps: int = Field(4, ge=1, le=4_096)
+    per_device_eval_batch_size: int = Field(4, ge=1, le=4_096)
+    max_seq_length: int = Field(512, ge=8, le=131_072)
+    lora_rank: int | None = Field(None, ge=1, le=1_024)
+    lora_alpha: int | None = Field(None, ge=1, le=4_096)
+    lora_dropout: float | None = Field(None, ge=0, lt=1)
+    lora_target_modules: list[Name] | None = Field(None, min_length=1, max_length=64)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    @property
+    def max_train_tokens(self) -> int:
+        """Tokens computed at a time while training: no more than a padded batch of the user's size could hold."""
+        return self.per_device_train_batch_size * self.max_seq_length
+
+    @property
+    def max_eval_tokens(self) -> int:
+        return self.per_device_eval_batch_size * self.max_seq_length
+
+    def resolved(self, method: Method, pooling: Pooling) -> Parameters:
+        """With the defaults that depend on the method and the kind of model."""
+        defaults: dict[str, Any] = {"learning_rate": default_learning_rate(method, pooling)}
+        if method == "LoRA":
+            defaults |= {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["all-linear"]}
+        return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+
+def default_learning_rate(method: Method, pooling: Pooling) -> float:
+    """LoRA wants about ten times the rate of full fine-tuning; decoders are large, and want less than encoders."""
+    if method == "Full":
+        return 5e-5 if pooling == "cls" else 1e-5
+    return {"LoRA": 2e-4, "HeadOnly": 1e-3}[method]
+
+
+class Metrics(_Manifest):
+    primary: Name | None = None
+    functions: list[Name] | None = Field(None, min_length=1, max_length=64)
+
+
+class Metadata(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Name
+    namespace: str | None = None
+    uid: str | None = None
+
+
+class Spec(_Manifest):
+    training_dataset: Name
+    test_dataset: Name | None = None
+    base_model: Name
+    task_type: Literal["Classification"] = "Classification"
+    output_model_name: Name | None = None
+    method: Method = "LoRA"
+    parameters: Parameters = Field(default_factory=Parameters)
+    prompt_template: str = Field(PLACEHOLDER, max_length=16_384)
+    metrics: Metrics = Field(default_factory=Metrics)
+
+    # What the operator and Kubernetes act on; here only so that one manifest serves both.
+    model_service: str | None = None
+    resources: dict[str, Any] | None = None
+    suspend: bool = False
+    active_deadline_seconds: int | None = None
+    ttl_seconds_after_finished: int | None = None
+    max_restarts: int | None = None
+    node_selector: dict[str, str] | None = None
+    tolerations: list[dict[str, Any]] | None = None
+    priority_class_name: str | None = None
+    runtime_class_name: str | None = None
+    queue_name: str | None = None
+    env: list[dict[str, str]] | None = None
+
+    @model_validator(mode="after")
+    def lora_fields_need_lora(self) -> Spec:
+        given = [to_camel(name) for name in LORA_ONLY if getattr(self.parameters, name) is not None]
+        if given and self.method != "LoRA":
+            raise ValueError(f"parameters.{', '.join(given)} need method LoRA, and method is {self.method}")
+        if PLACEHOLDER not in self.prompt_template:
+            raise ValueError(f"promptTemplate must contain {PLACEHOLDER}, found {self.prompt_template!r}")
+        return self
+
+
+class TrainingJob(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: Literal["TrainingJob"]
+    metadata: Metadata
+    spec: Spec
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def run(self) -> str:
+        """The folder under runs/: with the start of the uid, so that a re-created job never meets another's files."""
+        return f"{self.name}-{self.metadata.uid[:8]}" if self.metadata.uid else self.name
+
+
+def load_job(path: Path) -> TrainingJob:
+    """Read a manifest; its relative paths start at its own folder. Raises ConfigError naming field and value."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a TrainingJob manifest: it holds no mapping.")
+    try:
+        job = TrainingJob.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe(error)}") from error
+    names = ("training_dataset", "test_dataset", "base_model")
+    found = {name: from_folder(getattr(job.spec, name), path.parent) for name in names}
+    return job.model_copy(update={"spec": job.spec.model_copy(update=found)})
+
+
+def from_folder(reference: str | None, folder: Path) -> str | None:
+    """A path beside the manifest where there is one, else what was given: a path from here, or hf://…"""
+    if reference is None or reference.startswith(HUGGING_FACE) or not (folder / reference).exists():
+        return reference
+    return str((folder / reference).resolve())
+
+
+def describe(error: ValidationError) -> str:
+    """Pydantic's findings as a user reads them: field, what is wrong, what was found."""
+    lines = []
+    for finding in error.errors(include_url=False):
+        field = ".".join(str(part) for part in finding["loc"]) or "manifest"
+        message = finding["msg"].removeprefix("Value error, ")
+        given = finding.get("input")
+        found = f", found {given!r}" if isinstance(given, str | int | float | bool) else ""
+        lines.append(f"{field}: {message}{found}")
+    return "; ".join(lines)

@@ -1,0 +1,154 @@
+"""One optimizer step, exactly: gradients averaged over the rows of the step, however they are cut for memory.
+
+Letters: S rows of a step, C labels, d width of the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from winnow_classifier.labels import LabelSchema
+from winnow_classifier.model import Classifier
+from winnow_classifier.packing import PackedBatch, plan_batches
+from winnow_trainer.embedding import TrimmedTable
+from winnow_trainer.examples import Examples, losses
+from winnow_trainer.inference import over_rows
+from winnow_trainer.job import Method, Parameters
+from winnow_trainer.methods import set_training
+from winnow_trainer.steps import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    losses: Tensor  # (S,) nats, on the device
+    gradient_norm: Tensor  # before clipping
+
+
+class Learner:
+    """The model, its optimizer, and the rows it learns from."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        examples: Examples,
+        schema: LabelSchema,
+        method: Method,
+        parameters: Parameters,
+        accelerator: Accelerator,
+        stop: Event,
+    ) -> None:
+        self.model = model
+        self.examples = examples
+        self.schema = schema
+        self.method = method
+        self.parameters = parameters
+        self.accelerator = accelerator
+        self.stop = stop
+        self.targets = torch.tensor(examples.targets, dtype=torch.float32, device=model.device)
+        # A body that does not change gives each row the same features in all epochs.
+        self.features = self.run(model.features, examples) if method == "HeadOnly" else None
+        trims = method == "Full" and parameters.weight_decay == 0
+        occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
+        self.test_features: Tensor | None = None
+        self.table = TrimmedTable(model.body, occurring) if trims else None
+        self.learn()
+        self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.trainable, parameters), lr=0.0, fused=True)
+        self.read()
+
+    def learn(self) -> None:
+        """Ready for steps."""
+        if self.table is not None:
+            self.table.install()
+        set_training(self.model, self.method)
+
+    def read(self) -> None:
+        """Ready for any text, evaluation and saving: the whole model, without dropout."""
+        if self.table is not None:
+            self.table.restore()
+        self.model.eval()
+
+    def step(self, rows: Rows, learning_rate: float) -> StepResult:
+        """One step on `rows`, whose order does not matter but for dropout."""
+        result = torch.empty(len(rows), device=self.model.device)
+        for places in self.micro_batches(rows):
+            chosen = rows[places]
+            with self.accelerator.autocast():
+                logits = self.logits(chosen)
+            each = losses(logits, self.targets[torch.from_numpy(chosen)], self.schema)
+            # Divided by the rows of the whole step, not of this part of it: the parts differ in size.
+            self.accelerator.backward(each.sum() / len(rows))
+            result[torch.tensor(places)] = each.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.parameters.max_grad_norm, foreach=True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return StepResult(result, norm)
+
+    def micro_batches(self, rows: Rows) -> list[list[int]]:
+        if self.features is not None:
+            return [list(range(len(rows)))]
+        return plan_batches(self.examples.lengths[rows].tolist(), self.parameters.max_train_tokens)
+
+    def logits(self, rows: Rows) -> Tensor:
+        if self.features is not None:
+            return self.model.head(self.features[torch.from_numpy(rows)].to(self.model.device))
+        packed = self.examples.pack(rows.tolist(), self.model.position_start)
+        return self.model(packed.to(self.model.device))  # type: ignore[no-any-return]
+
+    def predict(self, test: Examples) -> Tensor:
+        """(N, C) float32 logits on the CPU, in the order of the rows; always the same test rows."""
+        if self.features is None:
+            return self.run(self.model, test)
+        if self.test_features is None:
+            self.test_features = self.run(self.model.features, test)
+        with torch.no_grad():
+            return self.model.head(self.test_features.to(self.model.device)).cpu()
+
+    def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples) -> Tensor:
+        return over_rows(
+            self.model,
+            function,
+            examples,
+            self.parameters.max_eval_tokens,
+            self.accelerator.autocast,
+            self.stop,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on but the rows: tensors and plain values."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
+            "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(state["trainable"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if state["random"]["cuda"]:
+            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.read()
+
+
+def parameter_groups(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> list[dict[str, Any]]:
+    """Weight decay for matrices, none for biases and norms, as transformers' Trainer does."""
+    decayed = [parameter for parameter in trainable.values() if parameter.ndim > 1]
+    plain = [parameter for parameter in trainable.values() if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": parameters.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,89 @@
+"""Everything a training needs to know before its first step: checked here, so that what is wrong fails in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from winnow_classifier import base_model, metrics
+from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry
+from winnow_classifier.dataset import StoredDataset
+from winnow_classifier.labels import LabelSchema
+from winnow_classifier.model import architecture_of, read_config
+from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer.data import Data, ImportRows, load_data
+from winnow_trainer.job import Parameters, TrainingJob
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "winnow-trainer", "winnow-classifier")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    job: TrainingJob
+    parameters: Parameters  # resolved
+    base: Path
+    base_model: BaseModelEntry
+    data: Data
+    tokenizer: PreTrainedTokenizerFast
+    encoder: Encoder
+    primary: str | None  # None: there are no test rows to measure on
+
+    @property
+    def schema(self) -> LabelSchema:
+        return self.data.train.schema
+
+    @property
+    def reported(self) -> list[str] | None:
+        """The metrics to report, None for all: the primary one is always among them."""
+        functions = self.job.spec.metrics.functions
+        return None if functions is None or self.primary is None else [*functions, self.primary]
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this training this training: the same identity goes on from the same files."""
+        spec = self.job.spec
+        return {
+            "name": self.job.name,
+            "method": spec.method,
+            "parameters": self.parameters.model_dump(by_alias=True, exclude_none=True),
+            "promptTemplate": spec.prompt_template,
+            "metrics": {"primary": self.primary, "functions": spec.metrics.functions},
+            "baseModel": self.base_model.digest,
+            "trainingDataset": self.data.train.digest,
+            "testDataset": self.data.test.digest if self.data.test else None,
+        }
+
+
+def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepared:
+    """Raises ConfigError, BaseModelError, DataError."""
+    spec = job.spec
+    base = base_model.resolve(spec.base_model, storage)
+    pooling = architecture_of(read_config(base)).pooling
+    parameters = spec.parameters.resolved(spec.method, pooling)
+    tokenizer = load_tokenizer(base)
+    encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
+    data = load_data(spec, storage, import_rows)
+    task_detail = data.train.schema.task_detail
+    primary = spec.metrics.primary or metrics.default_primary(task_detail)
+    metrics.check_names([primary, *(spec.metrics.functions or [])], task_detail)
+    return Prepared(
+        job,
+        parameters,
+        base,
+        BaseModelEntry(reference=spec.base_model, digest=base_model.digest(base)),
+        data,
+        tokenizer,
+        encoder,
+        primary if data.test else None,
+    )
+
+
+def dataset_entry(dataset: StoredDataset) -> DatasetEntry:
+    return DatasetEntry(digest=dataset.digest, rows=len(dataset.texts))
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}

@@ -1,0 +1,72 @@
+"""Resume points: all that a training needs to go on as if it had never stopped.
+
+`resume/step-<n>/` holds `state.pt` and `point.json` with its SHA-256. It appears by a rename; the one before it is deleted
+afterwards, so there is always a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from winnow_classifier.base_model import sha256_of_file
+from winnow_classifier.checkpoint import sync
+
+log = logging.getLogger(__name__)
+
+STATE, POINT = "state.pt", "point.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a training stands."""
+
+    epoch: int = 1  # the epoch that runs
+    step: int = 0  # steps done in it
+    loss_sum: float = 0.0  # of the rows of those steps, nats
+    rows: int = 0  # how many rows those were
+    seconds: float = 0.0  # spent on steps since the first epoch
+
+
+def save(folder: Path, total_steps_done: int, position: Position, state: Mapping[str, Any]) -> Path:
+    point = folder / f"step-{total_steps_done}"
+    temporary = folder / f".tmp-{point.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with (temporary / STATE).open("wb") as file:
+        torch.save(dict(state), file)
+    content = {"position": asdict(position), "sha256": sha256_of_file(temporary / STATE)}
+    (temporary / POINT).write_text(json.dumps(content))
+    for path in (temporary / STATE, temporary / POINT, temporary):
+        sync(path)
+    shutil.rmtree(point, ignore_errors=True)
+    temporary.rename(point)
+    sync(folder)
+    for other in folder.iterdir():
+        if other != point:
+            shutil.rmtree(other, ignore_errors=True)
+    return point
+
+
+def load(folder: Path) -> tuple[Position, dict[str, Any]] | None:
+    """The latest whole resume point, or None. A damaged one is passed over, and said so in the log."""
+    points = sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    for point in points:
+        try:
+            content = json.loads((point / POINT).read_bytes())
+            if sha256_of_file(point / STATE) != content["sha256"]:
+                raise ValueError(f"{STATE} has another SHA-256 than {POINT} says")
+            position = Position(**content["position"])
+            state = torch.load(point / STATE, map_location="cpu", weights_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("Resume point ignored", extra={"path": str(point), "error": str(error)})
+            continue
+        return position, state
+    return None

@@ -1,0 +1,83 @@
+"""The folder of one run: whose it is, what it published, and how it ended.
+
+`run.json` says which job the folder belongs to, `result.json` that it is done; both appear by a rename.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from winnow_classifier.checkpoint import MANIFEST, Published, inspect, sync
+from winnow_classifier.errors import CheckpointError, ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.resume = path / "resume"
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Make the folder this job's. Raises ConfigError if it is another's, and says what differs."""
+        path = self.path / "run.json"
+        wanted = json.loads(json.dumps(identity))
+        if not path.is_file():
+            write_json(path, wanted)
+            return
+        found = json.loads(path.read_bytes())
+        if different := differences(found, wanted):
+            raise ConfigError(
+                f"{self.path} holds the files of another job: {'; '.join(different)}. "
+                "Give this job another name, or delete that folder."
+            )
+
+    def result(self) -> dict[str, Any] | None:
+        """How the run ended, if it did."""
+        path = self.path / "result.json"
+        return json.loads(path.read_bytes()) if path.is_file() else None
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        write_json(self.path / "result.json", result)
+        shutil.rmtree(self.resume, ignore_errors=True)
+
+    def checkpoint(self, epoch: int) -> Path:
+        return self.checkpoints / f"epoch-{epoch}"
+
+    def published(self) -> list[Published]:
+        """The whole checkpoints, by epoch. What is damaged is passed over and deleted, so that it is made again."""
+        found = []
+        for manifest in sorted(self.checkpoints.glob(f"epoch-*/{MANIFEST}")):
+            try:
+                found.append(inspect(manifest.parent))
+            except CheckpointError as error:
+                log.warning("Checkpoint ignored", extra={"checkpoint": manifest.parent.name, "error": str(error)})
+                shutil.rmtree(manifest.parent)
+        return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch)
+
+
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """In words, field by field: `parameters.seed was 0, now 1`."""
+    words = []
+    for name in sorted(found.keys() | wanted.keys()):
+        before, now = found.get(name), wanted.get(name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            words += differences(before, now, f"{prefix}{name}.")
+        elif before != now:
+            words.append(f"{prefix}{name} was {json.dumps(before)}, now {json.dumps(now)}")
+    return words
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync(temporary)
+    temporary.rename(path)
+    sync(path.parent)

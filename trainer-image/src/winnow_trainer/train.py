@@ -1,0 +1,286 @@
+"""One training run, from top to bottom: rows, model, epochs of steps, an evaluation and a checkpoint after each.
+
+It can stop after any step and go on later: the order of rows is a function of seed and epoch, and a resume point holds
+everything else. The learning itself is in learner.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+
+from winnow_classifier import checkpoint
+from winnow_classifier.checkpoint import JobEntry, Manifest, Published
+from winnow_classifier.cpu import usable_cpus
+from winnow_classifier.model import quiet_transformers
+from winnow_trainer import outcome, resume
+from winnow_trainer.data import ImportRows
+from winnow_trainer.evaluate import evaluate
+from winnow_trainer.examples import Examples, encode
+from winnow_trainer.failures import in_words
+from winnow_trainer.job import TrainingJob
+from winnow_trainer.learner import Learner
+from winnow_trainer.methods import build
+from winnow_trainer.pace import Pace
+from winnow_trainer.prepare import Prepared, dataset_entry, prepare, versions
+from winnow_trainer.resume import Position
+from winnow_trainer.run_folder import RunFolder
+from winnow_trainer.schedule import learning_rate
+from winnow_trainer.steps import count_steps, steps_of_epoch
+from winnow_trainer.stopping import Stopped, check
+from winnow_trainer.watch import LossWatch
+
+log = logging.getLogger(__name__)
+
+RESUME_POINT_SECONDS = 600.0  # at most this much work is lost when a node dies
+
+
+class Progress(Protocol):
+    def update(self, **fields: Any) -> None: ...
+
+
+def train(
+    job: TrainingJob,
+    storage: Path,
+    *,
+    run: str | None = None,
+    progress: Progress,
+    stop: Event,
+    import_rows: ImportRows,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
+
+    Raises a WinnowError that names what is wrong: exit_code and reason follow from its type.
+    """
+    quiet_transformers()
+    with in_words(storage):
+        prepared = prepare(job, storage, import_rows)
+        folder = RunFolder(storage / "runs" / (run or job.run))
+        folder.claim(prepared.identity())
+        if finished := folder.result():
+            log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
+            progress.update(percent=100.0, **history(folder.published(), prepared), state="Complete")
+            return {**finished, "message": f"This run finished before: {finished['message']}"}
+        training = Training(prepared, folder, progress, stop, clock)
+        try:
+            training.run()
+        except Stopped:
+            where = training.position
+            result = {
+                "state": "Stopped",
+                "reason": "Stopped",
+                "message": f"Stopped at epoch {where.epoch} after {where.step} of its steps; goes on from there",
+            }
+            return {"kind": "train", **result, **history(training.published, prepared)}
+        result = {"kind": "train", "state": "Complete", "reason": "Trained", "message": training.message()}
+        result |= history(training.published, prepared)
+        folder.finish(result)
+    progress.update(state="Complete", percent=100.0, etaSeconds=0)
+    return result
+
+
+def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
+    return {"overlap": prepared.data.overlap, **outcome.history(published, prepared.primary)}
+
+
+class Training:
+    """The loop and where it stands."""
+
+    def __init__(
+        self, prepared: Prepared, folder: RunFolder, progress: Progress, stop: Event, clock: Callable[[], float]
+    ) -> None:
+        self.prepared = prepared
+        self.parameters = prepared.parameters
+        self.folder = folder
+        self.progress = progress
+        self.stop = stop
+        self.clock = clock
+        self.position = Position()
+        self.published = folder.published()
+
+    def run(self) -> None:
+        """Raises Stopped after a resume point."""
+        self.learner, self.test = self.set_up()
+        rows, epochs = len(self.learner.examples), self.parameters.num_train_epochs
+        if found := resume.load(self.folder.resume):
+            self.position, state = found
+            self.learner.load_state(state)
+            log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
+        self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
+        self.total_steps = epochs * self.steps_per_epoch
+        self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
+        self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
+        self.report()
+        for epoch in range(self.position.epoch, epochs + 1):
+            self.run_epoch(epoch)
+            self.evaluate_and_publish(epoch)
+            self.position = Position(epoch=epoch + 1)
+
+    def set_up(self) -> tuple[Learner, Examples | None]:
+        prepared, data = self.prepared, self.prepared.data
+        cuda = torch.cuda.is_available()
+        if not cuda:
+            torch.set_num_threads(usable_cpus())
+            torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
+        accelerator = Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda else "no")
+        check(self.stop)
+        examples = encode(data.train.texts, data.train.targets, prepared.encoder)
+        test = None
+        if data.test is not None and data.test_targets is not None:
+            test = encode(data.test.texts, data.test_targets, prepared.encoder)
+        check(self.stop)
+        method = prepared.job.spec.method
+        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, accelerator.device)
+        learner = Learner(model, examples, prepared.schema, method, self.parameters, accelerator, self.stop)
+        log.info(
+            "Training",
+            extra={
+                "method": method,
+                "rows": len(examples),
+                "tokens": len(examples.tokens),
+                "truncatedTexts": examples.truncated,
+                "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
+                "device": str(accelerator.device),
+                "overlap": data.overlap,
+            },
+        )
+        return learner, test
+
+    @property
+    def steps_done(self) -> int:
+        return (self.position.epoch - 1) * self.steps_per_epoch + self.position.step
+
+    def run_epoch(self, epoch: int) -> None:
+        """The steps of the epoch that are still to do; a resume point at its end."""
+        steps = steps_of_epoch(len(self.learner.examples), self.parameters.batch_size, self.parameters.seed, epoch)
+        if self.position.step == len(steps):
+            return
+        self.learner.learn()
+        saved = self.clock()
+        for rows in steps[self.position.step :]:
+            began = self.clock()
+            rate = self.learning_rate()
+            self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate))
+            self.position = replace(self.position, step=self.position.step + 1)
+            self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
+            last = self.position.step == len(steps)
+            save = last or self.stop.is_set() or self.clock() - saved >= RESUME_POINT_SECONDS
+            if save or self.watch.due():
+                self.look(rate)
+            if save:
+                resume.save(self.folder.resume, self.steps_done, self.position, self.learner.state())
+                saved = self.clock()
+            check(self.stop)
+        self.learner.read()
+
+    def learning_rate(self) -> float:
+        parameters = self.parameters
+        assert parameters.learning_rate is not None
+        return learning_rate(
+            parameters.lr_scheduler_type,
+            parameters.learning_rate,
+            parameters.warmup_ratio,
+            self.steps_done,
+            self.total_steps,
+        )
+
+    def look(self, rate: float) -> None:
+        """Take in the losses since the last look, and tell them. Raises DivergedError."""
+        seen = self.watch.look()
+        self.position = replace(
+            self.position, loss_sum=self.position.loss_sum + seen.loss_sum, rows=self.position.rows + seen.rows
+        )
+        self.progress.update(
+            percent=round(100 * self.steps_done / self.total_steps, 2),
+            epoch=self.position.epoch,
+            step=self.steps_done,
+            etaSeconds=self.pace.eta_seconds,
+            tokensPerSecond=round(self.pace.tokens_per_second or 0),
+            loss=outcome.rounded(seen.mean),
+            learningRate=rate,
+        )
+
+    def evaluate_and_publish(self, epoch: int) -> None:
+        """A checkpoint of the epoch, unless there is one: what was published, and perhaps deployed, stays as it is."""
+        if any(published.manifest.epoch == epoch for published in self.published):
+            return
+        began = self.clock()
+        scores: dict[str, float | None] = {}
+        artifacts: dict[str, bytes] = {}
+        if self.test is not None:
+            evaluation = evaluate(
+                self.learner.predict(self.test), self.test, self.prepared.schema, self.prepared.reported
+            )
+            scores, artifacts = evaluation.metrics, evaluation.artifacts
+        published = checkpoint.publish(
+            self.folder.checkpoint(epoch),
+            self.manifest(epoch, scores),
+            self.learner.model,
+            self.prepared.tokenizer,
+            artifacts,
+        )
+        self.published.append(published)
+        self.pace.evaluation(self.clock() - began)
+        log.info(
+            "Checkpoint published",
+            extra={
+                "checkpoint": published.manifest.name,
+                "trainLoss": published.manifest.train_loss,
+                "metrics": scores,
+                "sizeBytes": published.size_bytes,
+                "digest": published.digest,
+            },
+        )
+        self.report()
+
+    def manifest(self, epoch: int, scores: dict[str, float | None]) -> Manifest:
+        prepared = self.prepared
+        job, schema, model = prepared.job, prepared.schema, self.learner.model
+        return Manifest(
+            name=f"epoch-{epoch}",
+            epoch=epoch,
+            task_detail=schema.task_detail,
+            labels=schema.labels,
+            problem_type=schema.problem_type,
+            method=job.spec.method,
+            architecture=type(model.base).__name__,
+            pooling=model.architecture.pooling,
+            prompt_template=job.spec.prompt_template,
+            max_seq_length=self.parameters.max_seq_length,
+            base_model=prepared.base_model,
+            training_dataset=dataset_entry(prepared.data.train),
+            test_dataset=dataset_entry(prepared.data.test) if prepared.data.test else None,
+            metrics=scores,
+            train_loss=self.position.loss_sum / self.position.rows,
+            primary_metric=prepared.primary,
+            parameters=self.parameters.model_dump(by_alias=True, exclude_none=True),
+            versions=versions(),
+            training_job=JobEntry(
+                name=job.name, uid=job.metadata.uid, output_model_name=job.spec.output_model_name or job.name
+            ),
+            created_at=datetime.now(UTC),
+        )
+
+    def report(self) -> None:
+        self.progress.update(
+            state="Running",
+            epoch=min(self.position.epoch, self.parameters.num_train_epochs),
+            totalEpochs=self.parameters.num_train_epochs,
+            step=self.steps_done,
+            totalSteps=self.total_steps,
+            etaSeconds=self.pace.eta_seconds,
+            **history(self.published, self.prepared),
+        )
+
+    def message(self) -> str:
+        return outcome.message(self.published, self.prepared.primary, self.prepared.data.overlap)

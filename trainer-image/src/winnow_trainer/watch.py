@@ -1,0 +1,64 @@
+"""Losses as they come in: seen at once on a CPU, about once a second on a GPU, where looking means waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from winnow_classifier.errors import DivergedError
+from winnow_trainer.learner import StepResult
+from winnow_trainer.steps import Rows
+
+LOOK_SECONDS = 1.0
+ROWS_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    loss_sum: float  # over all rows of the steps that were looked at, nats
+    rows: int
+
+    @property
+    def mean(self) -> float:
+        return self.loss_sum / self.rows
+
+
+class LossWatch:
+    def __init__(self, on_cpu: bool, clock: Callable[[], float]) -> None:
+        self._on_cpu = on_cpu
+        self._clock = clock
+        self._looked = clock()
+        self._pending: list[tuple[int, int, Rows, StepResult]] = []
+
+    def add(self, epoch: int, step: int, rows: Rows, result: StepResult) -> None:
+        self._pending.append((epoch, step, rows, result))
+
+    def due(self) -> bool:
+        return self._on_cpu or self._clock() - self._looked >= LOOK_SECONDS
+
+    def look(self) -> Seen:
+        """What came since the last look. Raises DivergedError naming the first step whose loss is not finite."""
+        pending, self._pending, self._looked = self._pending, [], self._clock()
+        total, count = 0.0, 0
+        for epoch, step, rows, result in pending:
+            losses = result.losses.cpu().double()
+            finite = torch.isfinite(losses)
+            if not bool(finite.all()):
+                raise diverged("loss", epoch, step, rows[~finite.numpy()])
+            if not bool(torch.isfinite(result.gradient_norm)):
+                raise diverged("gradient", epoch, step, rows)
+            total += float(losses.sum())
+            count += len(rows)
+        return Seen(total, count)
+
+
+def diverged(what: str, epoch: int, step: int, rows: Rows) -> DivergedError:
+    numbers = sorted(int(row) + 1 for row in rows)
+    more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
+    named = ", ".join(map(str, numbers[:ROWS_NAMED])) + more
+    return DivergedError(
+        f"the {what} is not a finite number at epoch {epoch}, step {step}, on the training rows {named}",
+        hint="lower parameters.learningRate, or raise warmupRatio",
+    )
