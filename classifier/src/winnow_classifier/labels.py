@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MULTILABEL_THRESHOLD = 0.5  # a label holds from here on; every other task takes the likeliest label
-MAX_LABEL_CHARACTERS = 256
+MAX_LABELS = 1_000
+MAX_LABEL_CHARACTERS = 128
 
 
 class TaskDetail(StrEnum):
@@ -67,6 +68,8 @@ def check_label_names(names: Sequence[str]) -> None:
     """Raises ConfigError unless the names are distinct, printable and not longer than a label should be."""
     if not names:
         raise ConfigError("labels: at least one label is needed")
+    if len(names) > MAX_LABELS:
+        raise ConfigError(f"labels: {len(names):,} are named; {MAX_LABELS:,} are allowed")
     for name in names:
         if not name or name != name.strip():
             raise ConfigError(f"labels: {name!r} is empty or has spaces around it")
