@@ -67,8 +67,7 @@ def fingerprint(image: Image) -> str:
 
 def in_containerd() -> set[str]:
     """Names of the images that the local cluster has."""
-    script = f'eval "$({CLUSTER} env)" && ctr --namespace k8s.io images list --quiet'
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([CLUSTER, "image-list"], stdout=subprocess.PIPE, text=True, check=True)
     return set(done.stdout.split())
 
 
