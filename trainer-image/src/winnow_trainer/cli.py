@@ -1,0 +1,257 @@
+"""The command line: import rows, train. Errors in words on stderr, exit codes as pods and scripts expect them."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Any, NoReturn
+
+import orjson
+
+from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
+from winnow_classifier.labels import TaskDetail
+from winnow_classifier.row_files import FileFormat
+from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions
+from winnow_trainer import importer, logs, termination
+from winnow_trainer.console import LogLines, TerminalLine
+from winnow_trainer.progress import Progress
+from winnow_trainer.progress_server import served
+from winnow_trainer.summary import problem_lines, summary
+
+log = logging.getLogger(__name__)
+
+EXIT_STOPPED = 143  # 128 + SIGTERM
+EXIT_CODES = """\
+exit codes:
+  0 done   10 bad configuration   11 bad rows   12 out of memory   13 the loss is not finite
+  20 storage or network: try again   143 stopped; `train` goes on from there when it is started again"""
+
+
+class Terminated(BaseException):
+    """SIGTERM during an import: unwind, so that nothing half-written stays."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        options = parser().parse_args(arguments)
+    except ConfigError as err:
+        _say(err)
+        return err.exit_code
+    logs.set_up()
+    failed: Callable[[str, str, BaseException], dict[str, Any]] = importer.failed_message
+    progress: Progress | None = None
+    if options.command == "train":
+        progress = Progress()
+        failed = _failed_training(progress)
+    try:
+        result = train(options, progress) if progress else import_rows(options)
+    except Terminated:
+        termination.write(
+            options.termination_log, failed("Stopped", "Stopped before the end; start it again", Terminated())
+        )
+        return EXIT_STOPPED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except WinnowError as err:
+        return _fail(err, options, failed)
+    except MemoryError as err:
+        out = OutOfMemoryError_("there is not enough memory", hint="give the program more memory")
+        out.__cause__ = err
+        return _fail(out, options, failed)
+    except Exception as err:
+        log.exception("Unexpected error. This is a bug")
+        message = f"{type(err).__name__}: {err}; this is a bug, its traceback stands in the log"
+        termination.write(options.termination_log, failed("InternalError", message, err))
+        return 1
+    termination.write(options.termination_log, result)
+    return EXIT_STOPPED if result["state"] == "Stopped" else 0
+
+
+def import_rows(options: argparse.Namespace) -> dict[str, Any]:
+    def unwind(*_: object) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, unwind)
+    imported = importer.import_file(options.file, options.storage, _row_options(options), options.base_model)
+    message = importer.ready_message(imported)
+    if options.json:
+        print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(summary(imported))
+    return message
+
+
+def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+    # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
+    from winnow_trainer.job import load_job
+    from winnow_trainer.train import train as run_training
+
+    stop = Event()
+    _stop_on_signals(stop)
+    job = load_job(options.job)
+
+    def import_missing(file: Path) -> Path:
+        imported = importer.import_file(file, options.storage, RowOptions())
+        log.info("Rows imported", extra={"file": str(file), "rows": imported.profile.rows})
+        return imported.dataset.path
+
+    console = TerminalLine(sys.stderr) if sys.stderr.isatty() else LogLines()
+    with ExitStack() as stack:
+        stack.callback(console.close)
+        progress.listen(console)
+        if options.progress_port is not None:
+            stack.enter_context(served(progress, options.progress_port))
+        result = run_training(
+            job, options.storage, run=options.run, progress=progress, stop=stop, import_rows=import_missing
+        )
+        progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
+    print(result["message"])
+    for checkpoint in result.get("checkpoints", []):
+        best = "  best" if checkpoint["name"] == result.get("bestCheckpoint") else ""
+        path = options.storage / "runs" / (options.run or job.run) / "checkpoints" / checkpoint["name"]
+        print(f"{checkpoint['name']}  {path}{best}")
+    return result
+
+
+def parser() -> argparse.ArgumentParser:
+    root = _Parser(
+        prog="python -m winnow_trainer",
+        description="Import labelled rows and train a text classifier on them.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="import | train")
+    _add_import(commands)
+    _add_train(commands)
+    return root
+
+
+def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
+    add = commands.add_parser(
+        "import",
+        help="check rows and store them as a dataset",
+        description="Check every row of a file and store them as an immutable dataset, named by a digest of its rows.",
+        epilog="example: python -m winnow_trainer import --file rows.csv --labels ham,spam --storage storage",
+    ).add_argument
+    add("--file", type=Path, required=True, help="the rows: JSONL or CSV, UTF-8")
+    add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
+    add("--dataset", type=Path, metavar="FILE", help="read the options below from a Dataset manifest (YAML)")
+    add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
+    add("--format", type=_choice(FileFormat), help=_choices(FileFormat, "by the content"))
+    add("--task-detail", type=_choice(TaskDetail, "Auto"), help=_choices(["Auto", *TaskDetail], "as the rows show it"))
+    add("--labels", type=_label_names, metavar="A,B", help="fix label names and order; for 0/1 rows: negative first")
+    add("--text-column", metavar="NAME", help="the field with the text (default: prompt, input or text)")
+    add("--target-column", metavar="NAME", help="the field with 0/1 or a label map (default: completion, …)")
+    add("--on-invalid-rows", type=_choice(OnInvalidRows), help=_choices(OnInvalidRows, "Fail"))
+    add("--json", action="store_true", help="print the result as JSON")
+    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
+def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
+    add = commands.add_parser(
+        "train",
+        help="train, evaluate each epoch, write checkpoints",
+        description="Run a TrainingJob manifest. Started again, it goes on where it stopped.",
+        epilog="In the manifest trainingDataset and testDataset are folders of stored datasets or files of rows, and "
+        "baseModel is a folder or hf://repo@revision.",
+    ).add_argument
+    add("--job", type=Path, required=True, metavar="FILE", help="a TrainingJob manifest (YAML)")
+    add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
+    add("--run", metavar="NAME", help="folder below runs/ (default: the job's name)")
+    add("--progress-port", type=int, metavar="PORT", help="serve /progress, /metrics and /healthz there; 0: any port")
+    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, hint=f"{self.prog} --help")
+
+
+def _row_options(options: argparse.Namespace) -> RowOptions:
+    given = {
+        "--format": options.format,
+        "--task-detail": options.task_detail,
+        "--labels": options.labels,
+        "--text-column": options.text_column,
+        "--target-column": options.target_column,
+        "--on-invalid-rows": options.on_invalid_rows,
+    }
+    if options.dataset is not None:
+        if both := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(f"{both[0]} stands in the manifest of --dataset already", hint="give one of both")
+        return importer.options_of_manifest(options.dataset)
+    return RowOptions(
+        file_format=FileFormat(options.format or FileFormat.AUTO),
+        task_detail=importer.task_detail_of(options.task_detail or "Auto"),
+        labels=options.labels or (),
+        text_column=options.text_column,
+        target_column=options.target_column,
+        on_invalid_rows=OnInvalidRows(options.on_invalid_rows or OnInvalidRows.FAIL),
+    )
+
+
+def _choice(values: Any, *more: str) -> Callable[[str], str]:
+    names = {str(value).lower(): str(value) for value in (*values, *more)}
+
+    def parse(given: str) -> str:
+        if given.lower() not in names:
+            raise argparse.ArgumentTypeError(f"{given!r} is none of {', '.join(names.values())}")
+        return names[given.lower()]
+
+    return parse
+
+
+def _choices(values: Any, default: str) -> str:
+    return f"{' | '.join(str(value) for value in values)} (default: {default})"
+
+
+def _label_names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(","))
+
+
+def _stop_on_signals(stop: Event) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+        log.info("Stopping after this step", extra={"signal": signal.Signals(number).name})
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)  # a second Ctrl-C ends at once
+
+
+def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], dict[str, Any]]:
+    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "epochs", "checkpoints")
+
+    def failed(reason: str, message: str, _: BaseException) -> dict[str, Any]:
+        state = progress.snapshot()
+        known = {name: state[name] for name in kept if name in state}
+        return {"kind": "train", "state": "Failed", "reason": reason, "message": message, **known}
+
+    return failed
+
+
+def _fail(
+    err: WinnowError, options: argparse.Namespace, failed: Callable[[str, str, BaseException], dict[str, Any]]
+) -> int:
+    message = f"{str(err).rstrip('.')}; {err.hint}" if err.hint else str(err)
+    result = failed(err.reason, message, err)
+    termination.write(options.termination_log, result)
+    if getattr(options, "json", False):
+        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+    _say(err, getattr(options, "file", None))
+    return err.exit_code
+
+
+def _say(err: WinnowError, file: Path | None = None) -> None:
+    if isinstance(err, InvalidRowsError):
+        print("\n".join(problem_lines(err.problems, err.problem_count, file)), file=sys.stderr)
+    print(f"error: {err}", file=sys.stderr)
+    if err.hint:
+        print(f"hint: {err.hint}", file=sys.stderr)

@@ -1,0 +1,92 @@
+"""A training's progress for the one who started it: one line that moves on a terminal, a log line now and then else."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
+
+REDRAW_SECONDS = 0.2
+LOG_SECONDS = 30.0
+_ERASE = "\r\x1b[K"
+
+
+class TerminalLine:
+    """Redraws one line; each epoch's scores stay above it."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._drawn = float("-inf")
+        self._epochs = 0
+
+    def __call__(self, changed: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        epochs = state.get("epochs", [])
+        for epoch in epochs[self._epochs :]:
+            self._stream.write(f"{_ERASE}{epoch_line(epoch, state.get('primaryMetric'))}\n")
+        self._epochs = len(epochs)
+        if state.get("state") != "Running":
+            self.close()
+        elif self._clock() - self._drawn >= REDRAW_SECONDS:
+            self._drawn = self._clock()
+            self._stream.write(_ERASE + progress_line(state))
+            self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.write(_ERASE)
+        self._stream.flush()
+
+
+class LogLines:
+    """A line at most every 30 s, so that the log of a long run stays readable."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._logged = clock()
+
+    def __call__(self, changed: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        if self._clock() - self._logged >= LOG_SECONDS:
+            self._logged = self._clock()
+            names = ("epoch", "step", "totalSteps", "loss", "tokensPerSecond", "etaSeconds")
+            log.info("Progress", extra={name: state[name] for name in names if name in state})
+
+    def close(self) -> None:
+        """Nothing is left half-written."""
+
+
+Console = TerminalLine | LogLines
+
+
+def progress_line(state: Mapping[str, Any]) -> str:
+    parts = []
+    if "totalEpochs" in state:
+        parts.append(f"epoch {state.get('epoch', 0)}/{state['totalEpochs']}")
+    if "totalSteps" in state:
+        parts.append(f"step {state.get('step', 0):,}/{state['totalSteps']:,}")
+    parts.append(f"{state.get('percent', 0.0):.0f} %")
+    if "loss" in state:
+        parts.append(f"loss {state['loss']:.4f}")
+    if state.get("tokensPerSecond"):
+        parts.append(f"{state['tokensPerSecond']:,.0f} tokens/s")
+    if "etaSeconds" in state:
+        parts.append(f"{duration(state['etaSeconds'])} left")
+    return "  ".join(parts)
+
+
+def epoch_line(epoch: Mapping[str, Any], primary: str | None) -> str:
+    metrics = epoch.get("metrics", {})
+    names = sorted(metrics, key=lambda name: (name != primary, name))  # the one that counts stands first
+    scores = "".join(
+        f"  {name} {'undefined' if metrics[name] is None else format(metrics[name], '.4f')}" for name in names[:6]
+    )
+    loss = epoch.get("trainLoss")
+    trained = f"  train loss {loss:.4f}" if loss is not None else ""
+    return f"{epoch.get('checkpoint', 'epoch')}:{trained}{scores}"
+
+
+def duration(seconds: float) -> str:
+    """3m20s, as the operator writes it too."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
