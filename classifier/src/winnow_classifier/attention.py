@@ -124,6 +124,38 @@ def bucketed(
     return from_places(outputs[0] if len(outputs) == 1 else torch.cat(outputs), buckets)
 
 
+def one_query_attention(
+    q: Tensor, k: Tensor, v: Tensor, packed: PackedBatch, scale: float | None, dropout: float
+) -> Tensor:
+    """One query for each sequence, q (B, H, D), over all of its tokens, k and v (T, H, D): to (B, H, D)."""
+    if can_use_varlen(q, dropout):
+        return one_query_varlen(q, k, v, packed, scale)
+    buckets = packed.buckets
+    sizes = [bucket.rows * bucket.length for bucket in buckets.members]
+    keys, values = (to_places(states, buckets).split(sizes) for states in (k, v))  # type: ignore[no-untyped-call]
+    queries = q[buckets.order].split([bucket.rows for bucket in buckets.members])  # type: ignore[no-untyped-call]
+    outputs = []
+    for bucket, query, *states in zip(buckets.members, queries, keys, values, strict=True):
+        key, value = (x.view(bucket.rows, bucket.length, *x.shape[1:]).transpose(1, 2) for x in states)
+        mask = bucket_mask(bucket, False, None, q.device)
+        out = functional.scaled_dot_product_attention(
+            query[:, :, None], key, value, attn_mask=mask, dropout_p=dropout, scale=scale
+        )
+        outputs.append(out[:, :, 0])
+    return torch.cat(outputs)[buckets.rank]
+
+
+def one_query_varlen(q: Tensor, k: Tensor, v: Tensor, packed: PackedBatch, scale: float | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    each = torch.arange(len(packed.lengths) + 1, dtype=torch.int32, device=q.device)
+    out = varlen_attn(
+        q, k, v, each, packed.cu_seqlens, 1, packed.max_length, scale=scale, window_size=(-1, -1), num_splits=1
+    )
+    assert isinstance(out, Tensor)
+    return out
+
+
 def bucket_mask(bucket: Bucket, causal: bool, window: int | None, device: torch.device) -> Tensor | None:
     """(B or 1, 1, M or 1, M) bool, True where a query may look; None where nothing has to be hidden.
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
 from winnow_classifier.attention import PACKED_ATTENTION, register
+from winnow_classifier.encoder import first_token_states
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.packing import PackedBatch
@@ -96,10 +97,12 @@ class Classifier(nn.Module):
 
     def features(self, batch: PackedBatch) -> Tensor:
         """(B, d): the body's last hidden state at the first (cls) or last token of each text, before any pooler."""
+        if self.architecture.pooling == "cls":
+            return first_token_states(self.body, batch)
         hidden = self.body(
             input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, packed=batch
         ).last_hidden_state[0]
-        return hidden[batch.first if self.architecture.pooling == "cls" else batch.last]  # type: ignore[no-any-return]
+        return hidden[batch.last]  # type: ignore[no-any-return]
 
     def head(self, features: Tensor) -> Tensor:
         """(B, d) to (B, C), in float32 whatever the body computes in: small logit differences decide."""

@@ -69,6 +69,8 @@ class Buckets:
     gather: Tensor | None  # (P,) int64: which token stands there (padding repeats a real one); None: token p at place p
     restore: Tensor  # (T,) int64: the place of each token
     padding: Tensor | None  # (number of padded places,) int64: where they are; None: there are none
+    order: Tensor  # (B,) int64: the sequences as they follow each other in the buckets
+    rank: Tensor  # (B,) int64: where in that order each sequence stands
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ def bucket_tensors(lengths: Sequence[int], device: torch.device) -> Buckets:
     starts = sizes.cumsum(0) - sizes
     members: list[Bucket] = []
     gathers: list[Tensor] = []
+    plan = plan_buckets(lengths)
     reals: list[Tensor] = []
-    for indices in plan_buckets(lengths):
+    for indices in plan:
         chosen = torch.tensor(indices)
         length = lengths[indices[0]]
         column = torch.arange(length)[None]
@@ -142,4 +145,12 @@ def bucket_tensors(lengths: Sequence[int], device: torch.device) -> Buckets:
     restore[gather[places]] = places
     identity = len(gather) == len(restore) and bool((gather == torch.arange(len(gather))).all())
     padding = None if bool(real.all()) else (~real).nonzero()[:, 0].to(device)
-    return Buckets(tuple(members), None if identity else gather.to(device), restore.to(device), padding)
+    order = torch.tensor([index for indices in plan for index in indices])
+    return Buckets(
+        tuple(members),
+        None if identity else gather.to(device),
+        restore.to(device),
+        padding,
+        order.to(device),
+        torch.argsort(order).to(device),
+    )
