@@ -118,7 +118,7 @@ class Cluster:
 
         return await self.until(f"{type_}={status} {reason or ''} {says}", kind, holds, name=name, seconds=seconds)
 
-    async def quiet(self, kind: Kind, seconds: float = 2.0, *, name: str = "") -> None:
+    async def quiet(self, kind: Kind, seconds: float = 1.0, *, name: str = "") -> None:
         """Nothing of the kind changes for so long."""
         before = {
             obj["metadata"]["uid"]: obj for obj in await self.find_all(kind) if name in ("", obj["metadata"]["name"])
@@ -165,7 +165,8 @@ class Cluster:
                 "capacity": {"storage": spec["resources"]["requests"]["storage"]},
                 "accessModes": spec["accessModes"],
                 "storageClassName": spec.get("storageClassName", ""),
-                "claimRef": {"namespace": self.namespace, "name": name},
+                # With the uid the controller binds at once; without it, at its next resync 15 s later.
+                "claimRef": {"namespace": self.namespace, "name": name, "uid": claim["metadata"]["uid"]},
                 "hostPath": {"path": "/nowhere"},
             },
         }
