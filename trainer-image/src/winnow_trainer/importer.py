@@ -5,19 +5,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from tokenizers import Tokenizer
 
 from winnow_classifier import base_model
 from winnow_classifier.dataset import StoredDataset, store_dataset
-from winnow_classifier.errors import BaseModelError, ConfigError, WinnowError
+from winnow_classifier.errors import BaseModelError, WinnowError
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.profile import Profile, Warn, profile
 from winnow_classifier.row_files import FileFormat, Problem
 from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions, read_rows
-from winnow_trainer.job import describe
+from winnow_trainer.manifest import read_manifest
 
 TEXTS_AT_ONCE = 4_096
 
@@ -51,7 +50,7 @@ class _Spec(_Manifest):
     source: dict[str, Any] | None = None
 
 
-class _Dataset(BaseModel):
+class Dataset(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     kind: Literal["Dataset"]
@@ -60,14 +59,7 @@ class _Dataset(BaseModel):
 
 def options_of_manifest(path: Path) -> RowOptions:
     """How to read the rows, from a Dataset manifest. Raises ConfigError naming the field."""
-    try:
-        spec = _Dataset.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).spec
-    except OSError as err:
-        raise ConfigError(f"{path} cannot be read: {err.strerror}") from err
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path} is not YAML: {err}") from err
-    except ValidationError as err:
-        raise ConfigError(f"{path}: {describe(err)}") from err
+    spec = read_manifest(path, Dataset).spec
     return RowOptions(
         file_format=spec.format,
         task_detail=task_detail_of(spec.task_detail),

@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.base_model import HUGGING_FACE
-from winnow_classifier.errors import ConfigError
 from winnow_classifier.model import Pooling
 from winnow_classifier.tokens import PLACEHOLDER
+from winnow_trainer.manifest import read_manifest
 
 Method = Literal["LoRA", "Full", "HeadOnly"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
@@ -140,18 +139,7 @@ class TrainingJob(BaseModel):
 
 def load_job(path: Path) -> TrainingJob:
     """Read a manifest; its relative paths start at its own folder. Raises ConfigError naming field and value."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a TrainingJob manifest: it holds no mapping.")
-    try:
-        job = TrainingJob.model_validate(content)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {describe(error)}") from error
+    job = read_manifest(path, TrainingJob)
     names = ("training_dataset", "test_dataset", "base_model")
     found = {name: from_folder(getattr(job.spec, name), path.parent) for name in names}
     return job.model_copy(update={"spec": job.spec.model_copy(update=found)})
@@ -162,15 +150,3 @@ def from_folder(reference: str | None, folder: Path) -> str | None:
     if reference is None or reference.startswith(HUGGING_FACE) or not (folder / reference).exists():
         return reference
     return str((folder / reference).resolve())
-
-
-def describe(error: ValidationError) -> str:
-    """Pydantic's findings as a user reads them: field, what is wrong, what was found."""
-    lines = []
-    for finding in error.errors(include_url=False):
-        field = ".".join(str(part) for part in finding["loc"]) or "manifest"
-        message = finding["msg"].removeprefix("Value error, ")
-        given = finding.get("input")
-        found = f", found {given!r}" if isinstance(given, str | int | float | bool) else ""
-        lines.append(f"{field}: {message}{found}")
-    return "; ".join(lines)
