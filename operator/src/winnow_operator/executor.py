@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from winnow_operator import api, drift
 from winnow_operator.build.common import digest
@@ -33,6 +34,7 @@ from winnow_operator.store import Store
 
 log = logging.getLogger(__name__)
 EVENT_BACKLOG = 1_000  # events are a courtesy: beyond this they are dropped
+EVENT_DELAY_SECONDS = 5.0  # and no longer, however busy it is
 NOTE_CHARS = 1_024  # the limit of events.k8s.io
 
 
@@ -40,38 +42,53 @@ class BusyError(Exception):
     """Something has to go or settle first; the same plan works a little later."""
 
 
+class RefusedError(Exception):
+    """The child must not be written, now or later."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class News(Protocol):
+    """Who has to hear of what was written, before the watch tells: the next decision must know of it."""
+
+    def kept(self, obj: Object) -> None: ...
+    def gone(self, obj: Object) -> None: ...
+
+
 class Executor:
-    def __init__(self, kube: Kube, store: Store, metrics: Metrics, *, instance: str) -> None:
-        self._kube, self._store, self._metrics = kube, store, metrics
+    def __init__(self, kube: Kube, store: Store, news: News, metrics: Metrics, *, instance: str) -> None:
+        self._kube, self._store, self._news, self._metrics = kube, store, news, metrics
         self._instance = instance
         self._events: asyncio.Queue[Object] = asyncio.Queue(EVENT_BACKLOG)
         self._pruned: dict[str, tuple[Object, Object]] = {}  # uid → (status as sent, as kept)
 
-    async def write(self, owner: api.Resource, children: Sequence[Child]) -> Refusal | None:
-        """All of them, in order, up to the first that may not be written. Raises ApiError or BusyError for what passes by itself."""
+    async def write(self, owner: api.Resource, children: Sequence[Child]) -> tuple[bool, Refusal | None]:
+        """Whether anything was written, and why the first child that was not could not be. Raises ApiError or BusyError for what passes by itself."""
+        wrote = False
         for child in children:
             try:
-                refusal = await self._write(owner, child)
+                wrote |= await self._write(owner, child)
+            except RefusedError as err:
+                return wrote, err.refusal
             except ApiError as err:
                 if err.transient:
                     raise
                 what = f"{child.obj['kind']} {name_of(child.obj)}"
-                refusal = Refusal(Reason.API_REFUSED, f"The API server refused {what}: {err.message}")
-            if refusal is not None:
-                return refusal
-        return None
+                return wrote, Refusal(Reason.API_REFUSED, f"The API server refused {what}: {err.message}")
+        return wrote, None
 
-    async def _write(self, owner: api.Resource, child: Child) -> Refusal | None:
+    async def _write(self, owner: api.Resource, child: Child) -> bool:
         match child:
             case Create(obj):
                 return await self._create(owner, obj)
             case Apply(obj):
                 return await self._apply(owner, obj)
             case Delete(obj):
-                await self._delete(obj)
-                return None
+                return await self._delete(obj)
 
-    async def _create(self, owner: api.Resource, obj: Object) -> Refusal | None:
+    async def _create(self, owner: api.Resource, obj: Object) -> bool:
         resource = resource_of(obj)
         try:
             created = await self._kube.create(resource, obj, _manager(owner))
@@ -81,42 +98,41 @@ class Executor:
             found = await self._kube.get(resource, namespace_of(obj), name_of(obj))
             if found is None:
                 raise BusyError(f"{obj['kind']} {name_of(obj)} came and went") from err
-            if (refusal := _judge(owner, found)) is not None:
-                return refusal
+            _check_ours(owner, found)
             created = found
         else:
             self._wrote(resource, "create")
-        self._store.put(created)
-        return None
+        self._news.kept(created)
+        return True
 
-    async def _apply(self, owner: api.Resource, obj: Object) -> Refusal | None:
+    async def _apply(self, owner: api.Resource, obj: Object) -> bool:
         resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
         # Objects of others carry none of our labels, so the store does not know them: before the first write, ask.
         live = self._store.get(resource, namespace, name) or await self._kube.get(resource, namespace, name)
         if live is not None:
-            if (refusal := _judge(owner, live)) is not None:
-                return refusal
+            _check_ours(owner, live)
             if not drift.differs(obj, live):
-                return None
+                return False
         wanted = drift.stamped(obj)
         if live is not None:
             wanted["metadata"]["uid"] = uid_of(live)  # the API server refuses should it be another one by now
-        self._store.put(await self._kube.apply(resource, wanted, _manager(owner)))
+        self._news.kept(await self._kube.apply(resource, wanted, _manager(owner)))
         self._wrote(resource, "apply")
-        return None
+        return True
 
-    async def _delete(self, obj: Object) -> None:
+    async def _delete(self, obj: Object) -> bool:
         resource = resource_of(obj)
         try:
             left = await self._kube.delete(resource, obj)
         except ApiError as err:
             if err.status != 404:
                 raise
-            self._store.remove(obj)
-            return
+            self._news.gone(obj)
+            return True
         self._wrote(resource, "delete")
         if left.get("kind") == resource.kind:
-            self._store.put(left)  # it waits for its dependents
+            self._news.kept(left)  # it waits for its dependents
+        return True
 
     async def status(self, obj: Object, status: Object, events: Sequence[Event]) -> bool:
         """Written only when it says something new, and only onto the version that was looked at."""
@@ -137,7 +153,7 @@ class Executor:
                 return False  # deleted meanwhile
             raise
         self._wrote(key.resource, "status")
-        self._store.put(written)
+        self._news.kept(written)
         if status_of(written) != status:
             # Unknown fields are dropped by the API server: writing them again and again would help nobody.
             self._pruned[uid_of(obj)] = (status, status_of(written))
@@ -176,10 +192,12 @@ class Executor:
         except asyncio.QueueFull:
             log.warning("Event dropped, too many wait", extra={"object": str(key), "reason": event.reason})
 
-    async def post_events(self) -> None:
-        """For ever: apart from the work, so that no Job waits for an event about another one."""
+    async def post_events(self, idle: Callable[[], Awaitable[object]]) -> None:
+        """For ever, while nothing else is to do, so that no Job waits for an event about another one."""
         while True:
             body = await self._events.get()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(idle(), EVENT_DELAY_SECONDS)
             try:
                 await self._kube.create(EVENT, body)
             except ApiError as err:
@@ -194,12 +212,12 @@ def _manager(owner: api.Resource) -> str:
     return f"winnow-{owner.kind.lower()}"
 
 
-def _judge(owner: api.Resource, live: Object) -> Refusal | None:
-    """May an object that exists be taken for ours? Raises BusyError for what an earlier owner of the same name left behind."""
+def _check_ours(owner: api.Resource, live: Object) -> None:
+    """An object that exists is ours by its owner reference only. Raises RefusedError for somebody else's, BusyError for what is about to go."""
     if owned_by(live, owner.metadata.uid):
         if being_deleted(live):
             raise BusyError(f"{live['kind']} {name_of(live)} is being deleted")
-        return None
+        return
     controller = controller_of(live)
     if controller and (controller.get("kind"), controller.get("name")) == (owner.kind, owner.metadata.name):
         raise BusyError(f"{live['kind']} {name_of(live)} belongs to a deleted {owner.kind} of the same name")
@@ -208,7 +226,7 @@ def _judge(owner: api.Resource, live: Object) -> Refusal | None:
         f"{live['kind']} {name_of(live)} exists and belongs to {whose}; it is left alone. Delete or rename it, or choose"
         f" another name for this {owner.kind}"
     )
-    return Refusal(Reason.NAME_CONFLICT, message)
+    raise RefusedError(Refusal(Reason.NAME_CONFLICT, message))
 
 
 def _merge_patch(old: Any, new: Object) -> Object:

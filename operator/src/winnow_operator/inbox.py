@@ -31,11 +31,19 @@ class Inbox:
         """An event of a watch; `kind` is ADDED, MODIFIED, DELETED, or None in the first list."""
         self._metrics.watch_spoke(obj["kind"])
         if kind == "DELETED":
-            self._gone(obj)
-            return
+            self.gone(obj)
+        else:
+            self.kept(obj)
+
+    def kept(self, obj: Object) -> None:
         old, news = self._store.put(obj)
         if news:
             self._visit(obj, old)
+
+    def gone(self, obj: Object) -> None:
+        old = self._store.remove(obj)
+        if old is not None:
+            self._visit(None, old)
 
     def revisit(self, key: Key) -> None:
         self._queue.add(key)
@@ -64,22 +72,15 @@ class Inbox:
         for resource in WATCHED:
             listed = [obj async for obj in kube.list(resource)]
             for obj in listed:
-                old, news = self._store.put(obj)
-                if news:
-                    self._visit(obj, old)
+                self.kept(obj)
             for obj in self._store.missing_from(resource, listed):
                 # Perhaps made since the list was taken: only the API server knows.
                 namespace = obj["metadata"].get("namespace", "")
                 now = await kube.get(resource, namespace, obj["metadata"]["name"])
                 if now is None or now["metadata"]["uid"] != obj["metadata"]["uid"]:
-                    self._gone(obj)
+                    self.gone(obj)
         for key in self._store.our_keys():
             self._queue.add_after(key, SPREAD_SECONDS * self._jitter())
-
-    def _gone(self, obj: Object) -> None:
-        old = self._store.remove(obj)
-        if old is not None:
-            self._visit(None, old)
 
     def _visit(self, new: Object | None, old: Object | None) -> None:
         for key, seconds in visits(self._store, new, old):

@@ -67,7 +67,7 @@ class Operator:
         store, queue = Store(), WorkQueue()
         inbox = Inbox(store, queue, self._metrics)
         poller = ProgressPoller(inbox.revisit, self._metrics)
-        executor = Executor(self._kube, store, self._metrics, instance=self._chosen.instance)
+        executor = Executor(self._kube, store, inbox, self._metrics, instance=self._chosen.instance)
         reconciler = Reconciler(store, queue, executor, self._kube, poller, self._metrics, self._chosen.config)
         self._metrics.follow_queue(queue.depth, queue.oldest_seconds)
         try:
@@ -75,7 +75,7 @@ class Operator:
                 group.create_task(self.lease.keep(), name="lease")
                 await inbox.prime(self._kube)
                 self._missing = None
-                group.create_task(executor.post_events(), name="events")
+                group.create_task(executor.post_events(queue.idle), name="events")
                 group.create_task(inbox.resync(self._kube), name="resync")
                 for number in range(WORKERS):
                     group.create_task(reconciler.work(), name=f"worker {number}")
@@ -94,16 +94,13 @@ class Operator:
         raise WatchEndedError("The watches ended")
 
     async def _wait_for_crds(self) -> None:
-        wanted = {resource.plural for resource in KINDS}
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                served = await self._kube.request("GET", f"/apis/{API_VERSION}")
-                absent = wanted - {resource["name"] for resource in served["resources"]}
-                why = f"the CRDs of {', '.join(sorted(absent))} in {GROUP} are not installed" if absent else ""
+                why = await self._missing_crds()
             except ApiError as err:
-                why = f"no CRDs of {API_VERSION} are installed" if err.status == 404 else str(err)
-            if not why:
+                why = str(err)
+            if why is None:
                 return
             if time.monotonic() > deadline:
                 raise CannotStartError(
@@ -111,6 +108,17 @@ class Operator:
                 )
             log.info("Waiting for the API server and the CRDs", extra={"why": why})
             await asyncio.sleep(START_RETRY_SECONDS)
+
+    async def _missing_crds(self) -> str | None:
+        # The list of groups follows the CRDs with a delay, and kopf reads it just once: it would never watch a kind that is not there yet.
+        groups = await self._kube.request("GET", "/apis")
+        if not any(
+            version["groupVersion"] == API_VERSION for group in groups["groups"] for version in group["versions"]
+        ):
+            return f"no CRDs of {API_VERSION} are installed"
+        served = await self._kube.request("GET", f"/apis/{API_VERSION}")
+        absent = {resource.plural for resource in KINDS} - {resource["name"] for resource in served["resources"]}
+        return f"the CRDs of {', '.join(sorted(absent))} in {GROUP} are not installed" if absent else None
 
     def _heed_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

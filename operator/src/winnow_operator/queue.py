@@ -23,12 +23,15 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def add(self, key: Key) -> None:
         if key in self._working:
             self._again.add(key)
         elif key not in self._since:
             self._since[key] = asyncio.get_running_loop().time()
+            self._idle.clear()
             self._ready.put_nowait(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -55,6 +58,8 @@ class WorkQueue:
     async def get(self) -> Key:
         key = await self._ready.get()
         del self._since[key]
+        if not self._since:
+            self._idle.set()
         self._working.add(key)
         return key
 
@@ -63,6 +68,10 @@ class WorkQueue:
         if key in self._again:
             self._again.discard(key)
             self.add(key)
+
+    async def idle(self) -> None:
+        """Until no key waits to be worked on."""
+        await self._idle.wait()
 
     def depth(self) -> float:
         return float(len(self._since))

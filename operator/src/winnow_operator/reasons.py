@@ -54,7 +54,6 @@ class Reason(StrEnum):
     NOT_SUSPENDED = "NotSuspended", "spec.suspend is false."
     SUSPENDED = "Suspended", "spec.suspend is true; the run goes on from its resume point when it is false again."
     STOPPING = "Stopping", "The pod writes its resume point before it ends."
-    JOB_CREATED = "JobCreated", "The batch Job was created."
     QUEUED = "Queued", "The batch Job waits in a queue."
     STARTING = "Starting", "The pod is being started."
     UNSCHEDULABLE = "Unschedulable", "No node has room for the pod, or a volume of it is missing."

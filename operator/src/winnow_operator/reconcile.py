@@ -43,16 +43,23 @@ class Reconciler:
 
     async def visit(self, key: Key, now: datetime) -> float | None:
         """Seconds until the next visit, None when something has to change first. Raises ApiError or BusyError."""
-        raw = self._store.get(key.resource, key.namespace, key.name)
         seen = await self._look(key)
-        if raw is None or seen is None or seen.obj.metadata.deletion_timestamp is not None:
+        if seen is None or seen.obj.metadata.deletion_timestamp is not None:
             self._poller.forget(key)
             return None  # the garbage collector follows the owner references
         plan = self._decide(seen, now)
-        refusal = await self._executor.write(seen.obj, plan.children)
+        wrote, refusal = await self._executor.write(seen.obj, plan.children)
         if refusal is not None:
             log.warning("Child refused", extra={"object": str(key), "reason": refusal.reason, "why": refusal.message})
             plan = self._decide(replace(seen, refusal=refusal), now)
+        elif wrote:
+            # The status follows with the next visit, which looks at the world as it is then. It queues behind the children of others: when a hundred jobs
+            # come at once, all of them are started before the first one is told about.
+            self._queue.add(key)
+            return None
+        raw = self._store.get(key.resource, key.namespace, key.name)
+        if raw is None:
+            return None
         if await self._executor.status(raw, plan.status, plan.events):
             log.info("Status written", extra={"object": str(key), "summary": plan.status.get("summary", "")})
         if isinstance(seen, TrainingJobSeen):

@@ -63,7 +63,8 @@ def named_by_content(obj: Object) -> Object:
 
 
 def to_yaml(document: Object) -> str:
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1_000)
+    # libyaml's dumper: the pure one takes longer than all else that a new job costs.
+    return str(yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True, width=1_000))
 
 
 def inside(mount: str, path: str) -> str:

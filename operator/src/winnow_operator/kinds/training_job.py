@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
-from winnow_operator.build.training_job import training_job
+from winnow_operator.build.training_job import FINAL_EXIT_CODES, training_job
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
@@ -74,7 +74,7 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
         image=config.trainer_image,
     )
     children = (Create(settings), Create(job))
-    return _State("Starting", Reason.JOB_CREATED, "The batch Job was created", children=children)
+    return _State("Starting", Reason.STARTING, "The batch Job is being created", children=children)
 
 
 def _suspended(seen: TrainingJobSeen, job: Object | None) -> _State:
@@ -113,7 +113,9 @@ def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
     if trouble:
         return _State("Starting", trouble.reason, trouble.message, final=trouble.reason is not Reason.UNSCHEDULABLE)
     ended = pods.ended(pod)
-    if ended and ended.exit_code != 0:
+    if ended and ended.exit_code in (0, *FINAL_EXIT_CODES):
+        return _State("Running", Reason.TRAINING, f"Pod {pod['metadata']['name']} ended; the batch Job follows")
+    if ended:
         said = report.parse(report.Training, ended.message)
         why = failure.of(ended, said.reason if said else "", said.message if said else "", None)
         return _State("Starting", Reason.RESTARTING, f"Pod {pod['metadata']['name']} ended: {why.message}")
