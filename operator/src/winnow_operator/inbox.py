@@ -16,7 +16,8 @@ from winnow_operator.store import Store
 
 log = logging.getLogger(__name__)
 RESYNC_SECONDS = 600.0
-FIRST_RESYNC_SECONDS = 60.0
+# Soon after the start: what is deleted between the list that fills the store and the watches' own first list is told by neither.
+FIRST_RESYNC_SECONDS = 5.0
 JITTER = 0.2
 SPREAD_SECONDS = 30.0
 
