@@ -34,7 +34,8 @@ class Cluster:
         return done.stdout
 
     def apply(self, *manifests: Manifest) -> None:
-        self.run("apply", "-f", "-", stdin="\n---\n".join(json.dumps(manifest) for manifest in manifests))
+        everything = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+        self.run("apply", "-f", "-", stdin=json.dumps(everything))
 
     def get(self, resource: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run("get", resource, name, "-o", "json"))
