@@ -24,12 +24,16 @@ class Operator:
     def __init__(self, kubeconfig: Path, log: Path, namespace: str, pod_name: str = "") -> None:
         self.pod_name = pod_name or f"winnow-operator-{next(self._numbers)}"
         self.log = log
-        self._namespace = namespace
+        self.namespace = namespace
         self._kubeconfig = kubeconfig
         self._process: asyncio.subprocess.Process | None = None
         self._port = 0
 
-    async def start(self, *, wait: bool = True) -> None:
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    async def start(self) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
@@ -37,7 +41,7 @@ class Operator:
             **os.environ,
             "KUBECONFIG": str(self._kubeconfig),
             "POD_NAME": self.pod_name,
-            "WINNOW_NAMESPACE": self._namespace,
+            "WINNOW_NAMESPACE": self.namespace,
             "WINNOW_TRAINER_IMAGE": "docker.io/winnow/trainer:dev",
             "WINNOW_SERVER_IMAGE": "docker.io/winnow/server:dev",
             "WINNOW_HTTP_PORT": str(self._port),
@@ -47,8 +51,7 @@ class Operator:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "winnow_operator", env=environment, stdout=log, stderr=log
             )
-        if wait:
-            await self.until_ready()
+        await self.until_ready()
 
     async def get(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 while nothing listens."""

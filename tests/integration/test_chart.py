@@ -1,0 +1,162 @@
+"""The chart, rendered by helm: valid objects, a closed schema, restricted pods, and rights for what is used, no more."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from winnow_operator import resources
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = "1.36"
+PRODUCT_KINDS = {resource.plural for resource in resources.KINDS}
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(ROOT / "cluster" / "cluster"), "helm", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def render(*arguments: str) -> list[dict[str, Any]]:
+    chart = ["template", "winnow", str(ROOT / "helm" / "winnow"), "--namespace", "winnow-system"]
+    done = helm(*chart, "--kube-version", KUBERNETES, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [rendered for rendered in yaml.safe_load_all(done.stdout) if rendered]
+
+
+def one(objects: list[dict[str, Any]], kind: str, name: str = "winnow-operator") -> dict[str, Any]:
+    (found,) = (obj for obj in objects if obj["kind"] == kind and obj["metadata"]["name"] == name)
+    return found
+
+
+def kinds(objects: list[dict[str, Any]]) -> list[str]:
+    return [obj["kind"] for obj in objects]
+
+
+def operator_rules() -> list[dict[str, Any]]:
+    objects = render()
+    return [*one(objects, "ClusterRole")["rules"], *one(objects, "Role", "winnow-leader")["rules"]]
+
+
+EVERYTHING = (
+    "--set=operator.replicas=2,operator.priorityClassName=high,operator.nodeSelector.disk=ssd",
+    "--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.team=ml",
+    "--set=imagePullSecrets[0].name=registry,operator.tolerations[0].operator=Exists",
+    "--set=operator.podAnnotations.note=here",
+)
+
+
+def test_helm_finds_nothing_to_complain_about() -> None:
+    done = helm("lint", "--strict", str(ROOT / "helm" / "winnow"), "--kube-version", KUBERNETES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [pytest.param((), id="defaults"), pytest.param(EVERYTHING, id="every value set")])
+def test_every_object_is_valid(arguments: tuple[str, ...]) -> None:
+    for obj in render(*arguments):
+        kubernetes_validate.validate(obj, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param("operator.replica=2", id="a misspelt value"),
+        pytest.param("image.pullPolicy=Sometimes", id="a policy that does not exist"),
+        pytest.param("operator.replicas=many", id="words for a number"),
+    ],
+)
+def test_a_value_the_chart_does_not_know_is_refused(wrong: str) -> None:
+    done = helm("template", "winnow", str(ROOT / "helm" / "winnow"), "--kube-version", KUBERNETES, f"--set={wrong}")
+    assert done.returncode != 0
+    assert wrong.split("=")[0].split(".")[-1] in done.stderr
+
+
+def test_an_old_cluster_is_refused_in_words() -> None:
+    done = helm("template", "winnow", str(ROOT / "helm" / "winnow"), "--kube-version", "1.30.0")
+    assert done.returncode != 0
+    assert "requires kubeVersion" in done.stderr
+
+
+def test_the_crds_are_those_of_the_repository_and_survive_an_uninstall() -> None:
+    rendered = {obj["spec"]["names"]["plural"]: obj for obj in render() if obj["kind"] == "CustomResourceDefinition"}
+    for file in sorted((ROOT / "crds").glob("*.yaml")):
+        crd = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = rendered.pop(crd["spec"]["names"]["plural"])
+        assert found["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+        assert found == crd
+    assert not rendered
+
+
+def test_the_crds_go_or_stay_out_when_asked() -> None:
+    assert "CustomResourceDefinition" not in kinds(render("--set=crds.enabled=false"))
+    gone = [obj for obj in render("--set=crds.keep=false") if obj["kind"] == "CustomResourceDefinition"]
+    assert len(gone) == 4
+    assert not any("annotations" in obj["metadata"] for obj in gone)
+
+
+def test_the_operator_may_do_what_it_does() -> None:
+    """Each resource that the operator watches can be listed and watched, and nothing else is named but what it writes."""
+    granted = {
+        (group, name): set(rule["verbs"])
+        for rule in operator_rules()
+        for group in rule["apiGroups"]
+        for name in rule["resources"]
+    }
+    for resource in resources.WATCHED:
+        assert granted[resource.group, resource.plural] >= {"list", "watch"}, resource
+    for plural in PRODUCT_KINDS:
+        assert granted.pop((resources.GROUP, f"{plural}/status")) == {"patch"}
+        assert granted.pop((resources.GROUP, f"{plural}/finalizers")) == {"update"}
+        assert granted[resources.GROUP, plural] == {"get", "list", "watch"}
+    known = {(resource.group, resource.plural) for resource in resources.ALL}
+    assert set(granted) == known
+
+
+def test_the_operator_reads_no_secrets_and_has_no_wildcards() -> None:
+    for rule in operator_rules():
+        assert "secrets" not in rule["resources"]
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+
+
+def test_the_operators_pod_meets_the_restricted_standard() -> None:
+    pod = one(render(), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {probe: container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")} == {
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
+
+
+def test_the_pods_of_a_registry_of_ones_own_come_from_there() -> None:
+    (container,) = one(render("--set=image.registry=registry.example.com/ml,image.tag=1.2"), "Deployment")["spec"][
+        "template"
+    ]["spec"]["containers"]
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert container["image"] == "registry.example.com/ml/operator:1.2"
+    assert env["WINNOW_TRAINER_IMAGE"] == "registry.example.com/ml/trainer:1.2"
+    assert env["WINNOW_SERVER_IMAGE"] == "registry.example.com/ml/server:1.2"
+
+
+def test_a_disruption_budget_only_where_it_does_not_block_a_drain() -> None:
+    assert "PodDisruptionBudget" not in kinds(render())
+    assert one(render("--set=operator.replicas=2"), "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+def test_a_service_monitor_only_where_its_kind_exists() -> None:
+    asked = "--set=metrics.serviceMonitor.enabled=true"
+    assert "ServiceMonitor" not in kinds(render(asked))
+    monitor = one(render(asked, "--api-versions=monitoring.coreos.com/v1/ServiceMonitor"), "ServiceMonitor")
+    service = one(render(), "Service")
+    assert monitor["spec"]["endpoints"] == [{"port": service["spec"]["ports"][0]["name"], "path": "/metrics"}]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()

@@ -1,0 +1,159 @@
+"""A cluster at rest: no writes, no repeated events, nothing of the user's touched, no secret told; and what others change is put right."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+from integration_client import (
+    APPS_DEPLOYMENT,
+    CLAIM,
+    CONFIG_MAP,
+    DATASET,
+    DEPLOYMENT,
+    EVENT,
+    JOB,
+    MODEL_SERVICE,
+    OURS,
+    SERVICE,
+    TRAINING_JOB,
+    Kind,
+    Object,
+)
+from integration_cluster import Cluster, epoch, imported, trained
+from integration_manifests import dataset, deployment, model_service, training_job
+from integration_operator import CANARY, Operator
+from integration_pods import ProgressServer
+
+CHILDREN = (JOB, CLAIM, CONFIG_MAP, SERVICE, APPS_DEPLOYMENT)
+
+
+async def finished(cluster: Cluster) -> None:
+    """All four kinds at their goal."""
+    await cluster.ready_rows()
+    await cluster.trained()
+    await cluster.apply(deployment())
+    pod = await cluster.pod_of(DEPLOYMENT, "web")
+    await pod.start()
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
+    counted = lambda found: (found["status"].get("leaderboard") or [{}])[0].get("deployed")  # noqa: E731
+    await cluster.until("the board", MODEL_SERVICE, counted, name="spam")
+    await cluster.until(
+        "deployedBy", TRAINING_JOB, lambda found: found["status"]["checkpoints"][1].get("deployedBy"), name="v1"
+    )
+
+
+async def versions(cluster: Cluster, kinds: tuple[Kind, ...]) -> dict[str, str]:
+    return {
+        f"{kind.kind} {obj['metadata']['name']}": obj["metadata"]["resourceVersion"]
+        for kind in kinds
+        for obj in await cluster.find_all(kind)
+    }
+
+
+async def test_at_rest_nothing_is_written_however_often_one_looks(cluster: Cluster, operator: Operator) -> None:
+    await finished(cluster)
+    for kind, name in ((MODEL_SERVICE, "spam"), (DATASET, "rows"), (TRAINING_JOB, "v1"), (DEPLOYMENT, "web")):
+        # A change by the user that means nothing: the operator looks again, at each and at those around it.
+        await cluster.client.patch(kind, cluster.namespace, name, {"metadata": {"annotations": {"look": "again"}}})
+    before = await versions(cluster, (*OURS, *CHILDREN))
+    looks = await operator.metric("winnow_reconcile_total")
+    for kind in OURS:
+        await cluster.quiet(kind)
+    assert await versions(cluster, (*OURS, *CHILDREN)) == before
+    assert await operator.metric("winnow_reconcile_total") >= looks
+
+
+async def test_a_restart_at_rest_writes_nothing(cluster: Cluster, operator: Operator) -> None:
+    await finished(cluster)
+    before = await versions(cluster, (*OURS, *CHILDREN))
+    await operator.kill()
+    await operator.start()
+    for kind in OURS:
+        await cluster.quiet(kind)
+    assert await operator.metric("winnow_reconcile_total") >= len(OURS)
+    assert await versions(cluster, (*OURS, *CHILDREN)) == before
+
+
+@pytest.mark.usefixtures("operator")
+async def test_events_tell_each_turning_point_once(cluster: Cluster) -> None:
+    await finished(cluster)
+    told = [event for event in await cluster.find_all(EVENT) if event["reportingController"] == "winnow.dev/operator"]
+    count = Counter(
+        (event["regarding"]["kind"], event["regarding"]["name"], event["reason"], event["note"]) for event in told
+    )
+    assert {what: number for what, number in count.items() if number > 1} == {}
+    reasons = {(event["regarding"]["kind"], event["reason"]) for event in told}
+    wanted = {
+        ("ModelService", "StorageReady"),
+        ("Dataset", "Verified"),
+        ("TrainingJob", "TrainingComplete"),
+        ("Deployment", "Live"),
+    }
+    assert wanted <= reasons
+    assert {event["type"] for event in told} == {"Normal"}
+
+
+@pytest.mark.usefixtures("operator")
+async def test_of_the_users_objects_only_status_is_written(cluster: Cluster) -> None:
+    await finished(cluster)
+    for kind in OURS:
+        for obj in await cluster.find_all(kind):
+            metadata = obj["metadata"]
+            assert not metadata.keys() & {"finalizers", "labels", "annotations", "ownerReferences"}, metadata["name"]
+            others = [entry for entry in metadata["managedFields"] if entry["manager"] != "user"]
+            assert others
+            assert {entry.get("subresource") for entry in others} == {"status"}
+
+
+@pytest.mark.usefixtures("operator")
+async def test_what_others_change_in_children_is_put_right(cluster: Cluster) -> None:
+    await finished(cluster)
+    patch = cluster.client.patch
+    await patch(APPS_DEPLOYMENT, cluster.namespace, "web", {"spec": {"replicas": 5}})
+    await cluster.until("one replica", APPS_DEPLOYMENT, lambda found: found["spec"]["replicas"] == 1, name="web")
+    await patch(SERVICE, cluster.namespace, "web", {"spec": {"selector": {"winnow.dev/name": "other"}}})
+    await cluster.until(
+        "its selector", SERVICE, lambda found: found["spec"]["selector"]["winnow.dev/name"] == "web", name="web"
+    )
+    uid = (await cluster.get(SERVICE, "web"))["metadata"]["uid"]
+    await cluster.delete(SERVICE, "web")
+    await cluster.until("another Service", SERVICE, lambda found: found["metadata"]["uid"] != uid, name="web")
+
+
+@pytest.mark.usefixtures("operator")
+async def test_what_others_add_to_children_stays(cluster: Cluster) -> None:
+    await finished(cluster)
+    note = {"metadata": {"annotations": {"team": "ours"}}}
+    await cluster.client.patch(SERVICE, cluster.namespace, "web", note)
+    await cluster.quiet(SERVICE)
+    assert (await cluster.get(SERVICE, "web"))["metadata"]["annotations"]["team"] == "ours"
+
+
+async def test_secrets_and_rows_are_told_nowhere(cluster: Cluster, operator: Operator) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "stringData": {"token": CANARY}}
+    hub = {"huggingFace": {"repo": "owner/model", "tokenSecretRef": {"name": "hf"}}}
+    row = json.dumps({"prompt": CANARY, "completion": 1})
+    await cluster.apply(secret, model_service(baseModel=hub), dataset(source={"inline": row}))
+    await cluster.bind_storage()
+    pod = await cluster.pod_of(DATASET, "rows")
+    token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf", "key": "token"}}}
+    assert token in pod.container["env"]  # the kubelet reads it, nobody else
+    await pod.start()
+    await pod.end(0, imported())
+    await cluster.apply(training_job(env=[{"name": "KEY", "value": CANARY}]))
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    async with ProgressServer(state="Running", epoch=1, totalEpochs=2, epochs=[epoch(1, 0.9)], secret=CANARY) as server:
+        await pod.start(server.ip)
+        await cluster.until("progress", TRAINING_JOB, lambda job: job["status"].get("epochs"), name="v1")
+    await pod.end(0, trained(secret=CANARY))
+    await cluster.expect(TRAINING_JOB, "v1", "Complete")
+    statuses: list[Object] = [obj["status"] for kind in OURS for obj in await cluster.find_all(kind)]
+    told = (
+        json.dumps([statuses, await cluster.find_all(EVENT)])
+        + operator.log.read_text()
+        + (await operator.get("/metrics"))[1]
+    )
+    assert len(statuses) == 3
+    assert CANARY not in told
