@@ -2,6 +2,7 @@
 
 WinnowError
 ├── ConfigError          10 InvalidConfiguration   the manifest or the command line
+│   ├── SourceError      10 SourceUnreachable      there is no such row file
 │   ├── BaseModelError   10 BaseModelInvalid       the base model's folder or repository
 │   └── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
 ├── DataError            11 InvalidRows            the rows
@@ -29,6 +30,10 @@ class WinnowError(Exception):
 class ConfigError(WinnowError):
     exit_code = 10
     reason = "InvalidConfiguration"
+
+
+class SourceError(ConfigError):
+    reason = "SourceUnreachable"
 
 
 class BaseModelError(ConfigError):

@@ -119,4 +119,5 @@ def _nearly_multiclass(schema: LabelSchema, targets: Targets) -> list[Warn]:
 def _conflicting(conflicts: int) -> list[Warn]:
     if not conflicts:
         return []
-    return [Warn("ConflictingLabels", f"{conflicts} text{'' if conflicts == 1 else 's'} occur with different labels")]
+    found = "1 text occurs" if conflicts == 1 else f"{conflicts:,} texts occur"
+    return [Warn("ConflictingLabels", f"{found} with different labels")]

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import orjson
 
-from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError, StorageError
+from winnow_classifier.errors import DataError, EmptyDatasetError, SourceError, StorageError
 
 # A row is held in memory as a whole; longer than this is a quote that was never closed, or no row file at all.
 MAX_ROW_CHARACTERS = 64 * 1024 * 1024
@@ -81,14 +81,14 @@ Record = JsonRecord | CsvRecord
 
 def read_records(path: Path, file_format: FileFormat) -> Iterator[Record | Problem]:
     """Records and problems in the file's order. Raises EmptyDatasetError for a file without content, DataError for one
-    of another kind, ConfigError if there is no such file."""
+    of another kind, SourceError if there is no such file."""
     try:
         with path.open("rb") as stream:
             found = _detect(stream, path, file_format)
             yield from (_read_jsonl if found is FileFormat.JSONL else _read_csv)(stream)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as err:
         what = "is a folder, not a file" if isinstance(err, IsADirectoryError) else "does not exist"
-        raise ConfigError(f"{path} {what}", hint="name the file with the rows") from err
+        raise SourceError(f"{path} {what}", hint="name the file with the rows") from err
     except OSError as err:
         raise StorageError(f"{path} cannot be read: {err.strerror or err}") from err
 
@@ -142,11 +142,12 @@ def _json_problem(line: int, raw: bytes, err: orjson.JSONDecodeError) -> Problem
     except UnicodeDecodeError as bad:
         before = raw[: bad.start].decode()
         return Problem(line, len(before) + 1, f"not UTF-8: found the byte 0x{raw[bad.start]:02x}")
+    column = min(err.pos, len(text.rstrip())) + 1  # a line that ends too early: behind its last character
     if text.strip() == "{":
         return Problem(line, 1, "a record must stand on one line; this one spans several")
     if re.match(r"\s*\{\s*'", text):
-        return Problem(line, err.colno, "not valid JSON: names and texts need double quotes, found '")
-    return Problem(line, err.colno, f"not valid JSON: {err.msg}")
+        return Problem(line, column, "not valid JSON: names and texts need double quotes, found '")
+    return Problem(line, column, f"not valid JSON: {err.msg}")
 
 
 def _column_of(text: str, keys: Sequence[str]) -> int | None:

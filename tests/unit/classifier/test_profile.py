@@ -1,0 +1,70 @@
+"""What an import tells about rows: counts, lengths, warnings."""
+
+import numpy as np
+import pytest
+
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.profile import profile, token_lengths
+
+SPAM = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
+
+
+def profile_of(*columns, schema=SPAM, texts=None):
+    targets = np.eye(len(schema.labels), dtype=np.int8)[list(columns)]
+    return profile(schema, texts or [f"text {n}" for n in range(len(columns))], targets)
+
+
+def codes(found):
+    return [warning.code for warning in found.warnings]
+
+
+def test_enough_different_rows_give_no_warning():
+    found = profile_of(*[0] * 20, *[1] * 25)
+    assert (found.rows, found.labels, found.warnings) == (45, [("ham", 20), ("spam", 25)], [])
+
+
+def test_few_examples_of_a_label_are_warned_about():
+    found = profile_of(*[0] * 20, *[1] * 7)
+    assert [w.message for w in found.warnings] == ['label "spam" has 7 positives; 20 or more are advised']
+
+
+def test_many_labels_with_few_examples_share_a_warning():
+    schema = LabelSchema(TaskDetail.MULTICLASS, tuple(f"label {n}" for n in range(40)))
+    found = profile_of(*range(40), schema=schema)
+    assert codes(found) == ["FewExamples"] * 6
+    assert found.warnings[-1].message == "35 more labels have fewer than 20 positives"
+
+
+def test_rows_of_a_single_class_are_warned_about():
+    found = profile_of(*[1] * 30)
+    assert codes(found) == ["SingleClass", "FewExamples"]
+    assert 'every row has the label "spam"' in found.warnings[0].message
+
+
+def test_duplicates_and_conflicts():
+    found = profile_of(0, 0, 1, 0, 1, texts=["a", "a", "a", "b", "c"])
+    assert (found.duplicates, found.conflicts) == (2, 1)
+    assert found.warnings[-1].message == "1 text occurs with different labels"
+
+
+def test_a_multilabel_set_that_is_nearly_multiclass_is_pointed_out():
+    schema = LabelSchema(TaskDetail.MULTILABEL, ("a", "b"))
+    targets = np.eye(2, dtype=np.int8)[[0, 1] * 100]
+    targets[7] = [1, 1]
+    found = profile(schema, [f"text {n}" for n in range(200)], targets)
+    assert codes(found) == ["NearlyMulticlass"]
+    assert "all but 1 of 200 rows" in found.warnings[0].message
+    assert "row 8" in found.warnings[0].message
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        pytest.param(range(1, 101), (50.5, 50, 95, 99, 100), id="one to a hundred"),
+        pytest.param([3], (3, 3, 3, 3, 3), id="one row"),
+        pytest.param([1, 2, 4], (2.3, 2, 4, 4, 4), id="three rows"),
+    ],
+)
+def test_token_lengths(lengths, expected):
+    found = token_lengths(list(lengths))
+    assert (found.mean, found.p50, found.p95, found.p99, found.max) == expected
