@@ -2,6 +2,7 @@
 
 `build.py local` builds with the cluster's BuildKit straight into its containerd. `build.py push --registry R --tag T`
 builds the three images of the product with docker, podman or buildah and pushes them: R/operator:T and so on.
+`build.py mark NAME` prints a word that changes with what the image is made of, for a pod template to carry.
 """
 
 from __future__ import annotations
@@ -111,15 +112,22 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("local")
     to_registry = commands.add_parser("push")
+    mark = commands.add_parser("mark", help="print what changes when an image of the product is built anew")
+    mark.add_argument("name", choices=[image.name for image in PRODUCT])
     to_registry.add_argument("--registry", required=True, help="for example registry.example.com/team/winnow")
     to_registry.add_argument("--tag", default="dev")
     to_registry.add_argument("--builder", default="docker", help="docker, podman or buildah")
     arguments = parser.parse_args()
     if arguments.command == "local":
         build_local()
+    elif arguments.command == "mark":
+        print(next(fingerprint(image)[:16] for image in PRODUCT if image.name == arguments.name))
     else:
         push(arguments.registry, arguments.tag, arguments.builder)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as err:
+        sys.exit(f"images: `{' '.join(map(str, err.cmd))}` ended with {err.returncode}; its output above says why")

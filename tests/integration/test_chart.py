@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
 from winnow_operator import resources
 
 ROOT = Path(__file__).resolve().parents[2]
