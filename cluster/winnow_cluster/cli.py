@@ -73,9 +73,9 @@ def image(arguments: argparse.Namespace) -> None:
         file=(arguments.file or context / "Dockerfile").resolve(),
         contexts={
             name: where if "://" in where else str(Path(where).resolve())
-            for name, where in _pairs(arguments.build_context).items()
+            for name, where in pairs(arguments.build_context).items()
         },
-        arguments=_pairs(arguments.build_arg),
+        arguments=pairs(arguments.build_arg),
         target=arguments.target,
     )
     images.build(cluster.paths, cluster.toolbox.program, request)
@@ -110,7 +110,7 @@ def api_server_down(arguments: argparse.Namespace) -> None:
     api_server.down(arguments.folder)
 
 
-def _pairs(values: Sequence[str]) -> dict[str, str]:
+def pairs(values: Sequence[str]) -> dict[str, str]:
     """NAME=VALUE, as docker's options have it."""
     wrong = [value for value in values if "=" not in value]
     if wrong:

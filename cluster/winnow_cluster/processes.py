@@ -1,10 +1,11 @@
 """Long-running programs: each in a session of its own, with a pid file and a log, ended by exactly that pid."""
 
+import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,6 @@ def start_ticks(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def command_line(pid: int) -> list[str]:
-    return [os.fsdecode(part) for part in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]]
-
-
 @dataclass(frozen=True)
 class Process:
     """One program that outlives us, known by its name."""
@@ -49,16 +46,16 @@ class Process:
     def pid(self) -> int | None:
         """The pid while it runs."""
         try:
-            pid, _, ticks = self.pid_file.read_text().strip().partition(" ")
+            pid, _, ticks = self.pid_file.read_text().split("\n")[0].partition(" ")
         except FileNotFoundError:
             return None
         return int(pid) if pid.isdigit() and start_ticks(int(pid)) == ticks else None
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> bool:
+    def start(self, command: Sequence[str]) -> bool:
         """Start it unless it runs as asked; True where it was started."""
-        pid = self.pid()
-        if pid is not None:
-            if command_line(pid) == list(command):
+        asked = json.dumps(list(command))
+        if self.pid() is not None:
+            if self.pid_file.read_text().partition("\n")[2] == asked:
                 return False
             self.stop()  # built anew, or asked for other settings
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +69,8 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=None if environment is None else {**os.environ, **environment},
             )
-        self.pid_file.write_text(f"{child.pid} {start_ticks(child.pid)}")
+        self.pid_file.write_text(f"{child.pid} {start_ticks(child.pid)}\n{asked}")
         return True
 
     def stop(self, grace_seconds: float = 10) -> None:
@@ -86,8 +82,8 @@ class Process:
             os.kill(pid, sign)
             deadline = time.monotonic() + patience
             while self.pid() is not None and time.monotonic() < deadline:
-                _reap(pid)
                 time.sleep(POLL_SECONDS)
+            _reap(pid)
         self.pid_file.unlink(missing_ok=True)
 
     def expect_alive(self) -> None:
@@ -96,7 +92,7 @@ class Process:
 
 
 def _reap(pid: int) -> None:
-    """Collect our own child, so that it does not stay a zombie while we wait for it; others are not ours to collect."""
+    """Collect our own child, so that it does not stay a zombie; others are not ours to collect."""
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
