@@ -166,6 +166,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
+    # A root shell made by plain `su` has no sbin, where ip, nft and runc are.
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     root = parser()
     if not argv or argv[0] == "help":
         root.print_help()
@@ -178,4 +180,7 @@ def main(argv: Sequence[str]) -> int:
     except ClusterError as problem:
         print(f"cluster: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("cluster: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0

@@ -1,5 +1,6 @@
 """Images, straight into the containerd that runs the pods: two tiny ones of ours, and those BuildKit builds."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -84,7 +85,9 @@ def base_layout(paths: Paths) -> Path:
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         subprocess.run(["tar", "--numeric-owner", "--sort=name", "-C", root, "-cf", folder / "layer", "."], check=True)
         oci.write_layout(folder / "image", folder / "layer", ["bash"])
-        (folder / "image").rename(layout)
+        # Another build may have made it meanwhile; a layout in place is as good as ours.
+        with contextlib.suppress(OSError):
+            (folder / "image").rename(layout)
     print(f"  {BASE_NAME}: made in {time.monotonic() - started:.0f} s", flush=True)
     return layout
 

@@ -103,7 +103,7 @@ class Cluster:
         with step("containerd ready"):
             cni = state / "cni"
             cni.mkdir(exist_ok=True)
-            (cni / "10-winnow.conflist").write_text(network.cni_config(state))
+            (cni / "10-winnow.conflist").write_text(network.cni_config(state, network.mtu()))
             config = state / "containerd.toml"
             runc = shutil.which("runc") or "runc"
             config.write_text(node.containerd_config(self.paths.containerd_root, cni, runc))

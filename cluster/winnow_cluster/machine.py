@@ -10,18 +10,19 @@ from pathlib import Path
 from winnow_cluster.errors import ClusterError
 from winnow_cluster.paths import Paths
 
-# A file that shows that a package is there, and the package. Files are looked at, not dpkg: a runc from elsewhere is fine.
+# A program or file that shows that a package is there, and the package. dpkg is not asked: a runc that came with Docker
+# is as good as Debian's, and the two packages exclude each other.
 PACKAGES = {
-    "/usr/sbin/runc": "runc",
+    "runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
-    "/usr/sbin/nft": "nftables",
-    "/usr/sbin/conntrack": "conntrack",
-    "/usr/sbin/debootstrap": "debootstrap",
+    "nft": "nftables",
+    "conntrack": "conntrack",
+    "debootstrap": "debootstrap",
     "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",  # debootstrap on Ubuntu
     "/usr/bin/busybox": "busybox-static",
-    "/sbin/ip": "iproute2",
-    "/usr/bin/openssl": "openssl",
-    "/sbin/modprobe": "kmod",
+    "ip": "iproute2",
+    "openssl": "openssl",
+    "modprobe": "kmod",
     "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
 }
 # Paths that are built into these programs, whatever they are told: removed at the end where they were not there before.
@@ -62,7 +63,11 @@ def check(paths: Paths) -> None:
 
 
 def missing_packages() -> list[str]:
-    return [package for file, package in PACKAGES.items() if not Path(file).exists()]
+    return [package for sign, package in PACKAGES.items() if not _present(sign)]
+
+
+def _present(sign: str) -> bool:
+    return Path(sign).exists() if sign.startswith("/") else shutil.which(sign) is not None
 
 
 def install_packages() -> list[str]:
@@ -70,7 +75,7 @@ def install_packages() -> list[str]:
     missing = missing_packages()
     if missing:
         _apt("update", "-qq")
-        _apt("install", "-y", "-qq", "--no-install-recommends", *missing)
+        _apt("install", "-y", "-qq", "--no-install-recommends", "--no-remove", *missing)
     still = missing_packages()
     if still:
         raise ClusterError(f"apt-get installed {', '.join(still)}, but their files are not where they are expected")

@@ -30,13 +30,14 @@ table ip {NFT_TABLE} {{
 """
 
 
-def cni_config(state: Path) -> str:
+def cni_config(state: Path, mtu: int) -> str:
     """Every pod gets an address of the bridge's range; hairpin lets a pod reach itself through its own Service."""
     bridge = {
         "type": "bridge",
         "bridge": BRIDGE,
         "isGateway": True,
         "hairpinMode": True,
+        "mtu": mtu,
         "ipam": {
             "type": "host-local",
             "dataDir": str(state / "cni-addresses"),
@@ -57,6 +58,13 @@ def overlapping(routes: Sequence[dict[str, Any]]) -> list[str]:
         if any(ipaddress.ip_network(route["dst"]).overlaps(network) for network in ours):
             found.append(f"{route['dst']} dev {route.get('dev')}")
     return found
+
+
+def mtu() -> int:
+    """The smallest of the ways out, so that no pod sends packets that this machine cannot pass on."""
+    ways_out = json.loads(_run("ip", "-4", "-json", "route", "show", "default") or "[]")
+    sizes = [int(Path("/sys/class/net", route["dev"], "mtu").read_text()) for route in ways_out]
+    return min(sizes, default=1500)
 
 
 def up() -> None:

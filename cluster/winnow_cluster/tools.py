@@ -107,8 +107,12 @@ class Toolbox:
                     link.symlink_to(program)
 
     def _build_one(self, tool: Tool, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            if not Path("/proc", left.suffix[1:]).exists():  # of a build that was killed
+                shutil.rmtree(left, ignore_errors=True)
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-        unfinished.mkdir(parents=True, exist_ok=True)
+        unfinished.mkdir()
         # `tool` stands for every `tool` directive of that go.mod; cgo off: static programs, for any image.
         command = [
             "go",

@@ -60,9 +60,9 @@ def test_dns_forwards_only_where_this_machine_has_a_name_server() -> None:
 
 
 def test_pods_get_addresses_of_the_range_that_the_bridge_routes() -> None:
-    plugin = json.loads(network.cni_config(Path("/state")))["plugins"][0]
+    plugin = json.loads(network.cni_config(Path("/state"), mtu=1400))["plugins"][0]
     addresses = plugin["ipam"]["ranges"][0][0]
-    assert plugin["bridge"] == network.BRIDGE
+    assert (plugin["bridge"], plugin["mtu"]) == (network.BRIDGE, 1400)
     assert addresses == {"subnet": network.POD_RANGE, "gateway": network.NODE_ADDRESS}
 
 
