@@ -24,12 +24,14 @@ from .common import (
 MetricName = Literal[
     "matching_score",
     "accuracy",
+    "precision",
+    "recall",
     "f1",
+    "precision_macro",
+    "recall_macro",
     "f1_macro",
     "f1_micro",
     "f1_weighted",
-    "precision_macro",
-    "recall_macro",
     "roc_auc",
     "log_loss",
 ]

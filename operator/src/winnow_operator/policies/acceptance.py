@@ -9,6 +9,7 @@ from winnow_operator import api
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.reasons import Reason
 
+_OF_THE_POSITIVE_LABEL = ("precision", "recall", "f1")  # metrics of Binary datasets only
 _BARE_BINARY = ("0", "1")  # labels of a Binary dataset that gave no names: they fit any Binary schema by position
 
 
@@ -112,17 +113,21 @@ def _labels(dataset: api.Dataset) -> tuple[str, ...] | None:
     return names if names and len(names) == dataset.status.label_count else None
 
 
-def primary_metric_fits(seen: TrainingJobSeen) -> Verdict | None:
+def metrics_fit(seen: TrainingJobSeen) -> Verdict | None:
+    """Said here rather than by the trainer, which a queue or a large image may keep for hours."""
     metrics = seen.obj.spec.metrics
-    if metrics is None or metrics.primary != "f1" or seen.training is None:
+    task = seen.training.status.task_detail if seen.training else None
+    if metrics is None or task in (None, "Binary"):
         return None
-    task = seen.training.status.task_detail
-    if task in (None, "Binary"):
-        return None
-    message = (
-        f"metrics.primary: f1 is the F1 of the positive label of a Binary dataset, but this one is {task}; use f1_macro"
-    )
-    return _refuse(Reason.METRIC_DOES_NOT_FIT, message)
+    asked = [("primary", metrics.primary), *(("functions", name) for name in metrics.functions or ())]
+    for field, name in asked:
+        if name in _OF_THE_POSITIVE_LABEL:
+            message = (
+                f"metrics.{field}: {name} is the {name} of the positive label of a Binary dataset, but"
+                f" Dataset {seen.obj.spec.training_dataset} is {task}; use {name}_macro"
+            )
+            return _refuse(Reason.METRIC_DOES_NOT_FIT, message)
+    return None
 
 
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
@@ -136,7 +141,7 @@ ACCEPT: tuple[Check, ...] = (
     datasets_imported,  # DatasetNotReady: wait; DatasetFailed: another dataset is needed
     more_than_one_class,  # SingleClass: there is nothing to learn
     labels_agree,  # LabelsDiffer: the test rows do not fit
-    primary_metric_fits,  # MetricDoesNotFit: there would be no best checkpoint
+    metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
 )
 ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")
