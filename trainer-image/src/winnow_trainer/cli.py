@@ -4,8 +4,8 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -77,8 +77,8 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
     def unwind(*_: object) -> NoReturn:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, unwind)
-    imported = importer.import_file(options.file, options.storage, _row_options(options), options.base_model)
+    with _handled(unwind, signal.SIGTERM):
+        imported = importer.import_file(options.file, options.storage, _row_options(options), options.base_model)
     message = importer.ready_message(imported)
     if options.json:
         print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
@@ -88,35 +88,44 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
-    from winnow_trainer.job import load_job
-    from winnow_trainer.train import train as run_training
-
     stop = Event()
-    _stop_on_signals(stop)
-    job = load_job(options.job)
-
-    def import_missing(file: Path) -> Path:
-        imported = importer.import_file(file, options.storage, RowOptions())
-        log.info("Rows imported", extra={"file": str(file), "rows": imported.profile.rows})
-        return imported.dataset.path
-
-    console = TerminalLine(sys.stderr) if sys.stderr.isatty() else LogLines()
     with ExitStack() as stack:
-        stack.callback(console.close)
-        progress.listen(console)
+        # Before anything slow: a container's first process never sees a signal that it does not handle.
+        stack.enter_context(_handled(_setter(stop), signal.SIGTERM, signal.SIGINT))
         if options.progress_port is not None:
             stack.enter_context(served(progress, options.progress_port))
+        console = TerminalLine(sys.stderr) if sys.stderr.isatty() else LogLines()
+        stack.callback(console.close)
+        progress.listen(console)
+        # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
+        from winnow_trainer.job import load_job
+        from winnow_trainer.train import train as run_training
+
+        job = load_job(options.job)
         result = run_training(
-            job, options.storage, run=options.run, progress=progress, stop=stop, import_rows=import_missing
+            job,
+            options.storage,
+            run=options.run,
+            progress=progress,
+            stop=stop,
+            import_rows=lambda file: _import_missing(file, options.storage),
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
+    _print_checkpoints(result, options.storage / "runs" / (options.run or job.run) / "checkpoints")
+    return result
+
+
+def _import_missing(file: Path, storage: Path) -> Path:
+    imported = importer.import_file(file, storage, RowOptions())
+    log.info("Rows imported", extra={"file": str(file), "rows": imported.profile.rows})
+    return imported.dataset.path
+
+
+def _print_checkpoints(result: dict[str, Any], folder: Path) -> None:
     print(result["message"])
     for checkpoint in result.get("checkpoints", []):
         best = "  best" if checkpoint["name"] == result.get("bestCheckpoint") else ""
-        path = options.storage / "runs" / (options.run or job.run) / "checkpoints" / checkpoint["name"]
-        print(f"{checkpoint['name']}  {path}{best}")
-    return result
+        print(f"{checkpoint['name']}  {folder / checkpoint['name']}{best}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -215,15 +224,27 @@ def _label_names(given: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in given.split(","))
 
 
-def _stop_on_signals(stop: Event) -> None:
+Handler = Callable[[int, FrameType | None], None]
+
+
+def _setter(stop: Event) -> Handler:
     def on_signal(number: int, frame: FrameType | None) -> None:
         if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # a second Ctrl-C ends at once
         stop.set()
         log.info("Stopping after this step", extra={"signal": signal.Signals(number).name})
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)  # a second Ctrl-C ends at once
+    return on_signal
+
+
+@contextmanager
+def _handled(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], dict[str, Any]]:

@@ -10,7 +10,8 @@ import orjson
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def set_up(stream: TextIO = sys.stderr) -> None:
+def set_up(stream: TextIO | None = None) -> None:
+    stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PlainFormatter() if stream.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -27,14 +27,17 @@ Message = dict[str, Any]
 
 def fitted(message: Message, limit_bytes: int = MESSAGE_BYTES) -> bytes:
     """The message as JSON of at most `limit_bytes`. The given one is left as it is."""
-    message = orjson.loads(orjson.dumps(message))
     encoded = orjson.dumps(message)
+    message = orjson.loads(encoded)
     for shrink in _SHRINKS:
-        for _ in shrink(message):
-            if len(encoded := orjson.dumps(message)) <= limit_bytes:
-                break
-        if len(encoded) <= limit_bytes:
+        excess = len(encoded) - limit_bytes
+        if excess <= 0:
             break
+        for freed in shrink(message):
+            excess -= freed
+            if excess <= 0:
+                break
+        encoded = orjson.dumps(message)
     return encoded
 
 
@@ -51,68 +54,75 @@ def write(path: Path | None, message: Message) -> None:
         )
 
 
-Shrink = Callable[[Message], Iterator[None]]  # takes a little more away each time it is asked
+Shrink = Callable[[Message], Iterator[int]]  # takes a little more away each time, and says how many bytes
 
 
-def _older_metrics(message: Message) -> Iterator[None]:
+def _older_metrics(message: Message) -> Iterator[int]:
     for epoch in message.get("epochs", [])[:-1]:
         if epoch.get("checkpoint") != message.get("bestCheckpoint"):
-            _only_primary(epoch, message)
-            yield
+            yield _only_primary(epoch, message)
 
 
-def _all_metrics(message: Message) -> Iterator[None]:
+def _all_metrics(message: Message) -> Iterator[int]:
     for epoch in message.get("epochs", []):
-        _only_primary(epoch, message)
-        yield
+        yield _only_primary(epoch, message)
 
 
-def _only_primary(epoch: Message, message: Message) -> None:
-    primary = message.get("primaryMetric")
-    epoch["metrics"] = {name: value for name, value in epoch.get("metrics", {}).items() if name == primary}
+def _only_primary(epoch: Message, message: Message) -> int:
+    before, primary = epoch.get("metrics", {}), message.get("primaryMetric")
+    epoch["metrics"] = {name: value for name, value in before.items() if name == primary}
+    return _size(before) - _size(epoch["metrics"])
 
 
-def _older_epochs(message: Message) -> Iterator[None]:
-    numbers = [entry["epoch"] for key in ("epochs", "checkpoints") for entry in message.get(key, [])]
-    for number in sorted(set(numbers))[:-1]:
+def _older_epochs(message: Message) -> Iterator[int]:
+    best = message.get("bestCheckpoint")
+    numbers = {entry["epoch"] for key in ("epochs", "checkpoints") for entry in message.get(key, [])}
+    for number in sorted(numbers)[:-1]:
+        freed = 0
         for key, name in (("checkpoints", "name"), ("epochs", "checkpoint")):
-            message[key] = [
-                entry
-                for entry in message.get(key, [])
-                if entry["epoch"] != number or entry.get(name) == message.get("bestCheckpoint")
-            ]
-        yield
+            entries = message.get(key, [])
+            gone = [entry for entry in entries if entry["epoch"] == number and entry.get(name) != best]
+            message[key] = [entry for entry in entries if entry not in gone] if gone else entries
+            freed += sum(_size(entry) + 1 for entry in gone)
+        yield freed
 
 
-def _labels(message: Message) -> Iterator[None]:
+def _labels(message: Message) -> Iterator[int]:
     yield from _from_the_end(message, "labels", KEPT_LABELS)
 
 
-def _long_texts(message: Message) -> Iterator[None]:
+def _long_texts(message: Message) -> Iterator[int]:
     for key in ("problems", "warnings"):
         for entry in message.get(key, []):
-            if len(entry["message"]) > SHORT_CHARACTERS:
-                entry["message"] = entry["message"][: SHORT_CHARACTERS - 1] + "…"
-                yield
+            yield _cut(entry, SHORT_CHARACTERS)
 
 
-def _lists(message: Message) -> Iterator[None]:
-    yield from _from_the_end(message, "warnings", KEPT_PROBLEMS)
-    yield from _from_the_end(message, "problems", KEPT_PROBLEMS)
-    for key in ("labels", "warnings", "problems"):
-        yield from _from_the_end(message, key, 1 if key == "problems" else 0)
+def _lists(message: Message) -> Iterator[int]:
+    for key, kept in (("warnings", KEPT_PROBLEMS), ("problems", KEPT_PROBLEMS)):
+        yield from _from_the_end(message, key, kept)
+    for key, kept in (("labels", 0), ("warnings", 0), ("problems", 1)):
+        yield from _from_the_end(message, key, kept)
 
 
-def _from_the_end(message: Message, key: str, kept: int) -> Iterator[None]:
+def _words(message: Message) -> Iterator[int]:
+    while len(message.get("message", "")) > SHORT_CHARACTERS:
+        yield _cut(message, max(SHORT_CHARACTERS, len(message["message"]) * 3 // 4))
+
+
+def _from_the_end(message: Message, key: str, kept: int) -> Iterator[int]:
     while len(message.get(key, [])) > kept:
-        message[key].pop()
-        yield
+        yield _size(message[key].pop()) + 1  # and its comma
 
 
-def _words(message: Message) -> Iterator[None]:
-    while len(words := message.get("message", "")) > SHORT_CHARACTERS:
-        message["message"] = words[: max(SHORT_CHARACTERS, len(words) * 3 // 4) - 1] + "…"
-        yield
+def _cut(entry: Message, characters: int) -> int:
+    words: str = entry["message"]
+    if len(words) > characters:
+        entry["message"] = words[: characters - 1] + "…"
+    return _size(words) - _size(entry["message"])
+
+
+def _size(value: Any) -> int:
+    return len(orjson.dumps(value))
 
 
 _SHRINKS: tuple[Shrink, ...] = (_older_metrics, _all_metrics, _older_epochs, _labels, _long_texts, _lists, _words)

@@ -1,0 +1,229 @@
+"""`python -m winnow_trainer import`, by its front door: files in, exit code, words and a stored dataset out."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from winnow_classifier import row_files
+from winnow_classifier.dataset import load_dataset
+from winnow_trainer.cli import main
+
+ROWS = '{"prompt": "hello you", "completion": 0}\n{"prompt": "win a big prize", "completion": 1}\n' * 20
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """The command sets logging up for its process, which here is that of all tests."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs the import in this process: (exit code, stdout, stderr, termination message)."""
+
+    def import_(rows, *options, name="rows.jsonl"):
+        (tmp_path / name).write_bytes(rows if isinstance(rows, bytes) else rows.encode())
+        log = tmp_path / "termination"
+        command = ["import", "--file", str(tmp_path / name), "--storage", str(tmp_path / "storage")]
+        code = main([*command, "--termination-log", str(log), *map(str, options)])
+        said = capsys.readouterr()
+        return code, said.out, said.err, json.loads(log.read_bytes()) if log.exists() else None
+
+    return import_
+
+
+def test_good_rows_are_stored_and_summed_up(run, tmp_path):
+    code, out, _, message = run(ROWS, "--labels", "ham,spam")
+    assert code == 0
+    assert "40 rows · Binary · 2 labels · 38 duplicates · 0 conflicts" in out
+    assert "ham           20  50.0%" in out
+    stored = load_dataset(tmp_path / "storage" / "datasets" / message["digest"].removeprefix("sha256:"))
+    assert stored.schema.labels == ("ham", "spam")
+    assert str(stored.path) in out
+    assert message == {
+        "kind": "import",
+        "state": "Ready",
+        "reason": "Verified",
+        "message": "40 rows, Binary, 2 labels",
+        "digest": stored.digest,
+        "taskDetail": "Binary",
+        "rows": 40,
+        "labelCount": 2,
+        "labels": [["ham", 20], ["spam", 20]],
+        "tokens": None,
+        "duplicates": 38,
+        "conflicts": 0,
+        "skippedRows": 0,
+        "warnings": [],
+        "problems": [],
+        "problemCount": 0,
+    }
+
+
+def test_wrong_rows_are_named_as_compilers_name_lines(run, tmp_path):
+    code, out, err, message = run(ROWS + '{"prompt": "x", "completion": 2}\n')
+    assert code == 11
+    assert out == ""
+    assert f"{tmp_path / 'rows.jsonl'}:41:31: completion must be 0 or 1, found 2\n" in err
+    assert "error: 1 of 41 rows cannot be read" in err
+    assert "hint: correct the rows, or set onInvalidRows: Skip" in err
+    assert (message["state"], message["reason"], message["problemCount"]) == ("Failed", "InvalidRows", 1)
+    assert message["problems"] == [{"line": 41, "column": 31, "message": "completion must be 0 or 1, found 2"}]
+    assert not (tmp_path / "storage").exists()
+
+
+def test_skipped_rows_are_counted_and_shown(run):
+    code, out, _, message = run(ROWS + "{broken\n" * 25, "--on-invalid-rows", "skip")
+    assert code == 0
+    assert "25 rows were skipped:\n  line 41:2: not valid JSON" in out
+    assert "… and 5 more" in out
+    assert (message["rows"], message["skippedRows"], message["problemCount"]) == (40, 25, 25)
+    assert len(message["problems"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "code", "reason"),
+    [
+        pytest.param("", (), 11, "EmptyDataset", id="an empty file"),
+        pytest.param("{broken\n", ("--on-invalid-rows", "Skip"), 11, "EmptyDataset", id="nothing left"),
+        pytest.param("input,expected_output\na,7\n", (), 11, "InvalidRows", id="a seven"),
+        pytest.param(ROWS, ("--labels", "a,a"), 10, "InvalidConfiguration", id="a label twice"),
+        pytest.param(ROWS, ("--file", "nowhere.csv"), 10, "SourceUnreachable", id="no such file"),
+        pytest.param(ROWS, ("--storage", "/proc/no"), 20, "StorageUnavailable", id="storage that cannot be written"),
+    ],
+)
+def test_what_goes_wrong_has_its_exit_code_and_reason(run, rows, options, code, reason):
+    found, _, err, message = run(rows, *options)
+    assert (found, message["reason"]) == (code, reason)
+    assert "error: " in err
+
+
+def test_wrong_options_say_what_is_allowed(run):
+    code, _, err, _ = run(ROWS, "--format", "XML")
+    assert code == 10
+    assert "'XML' is none of Auto, JSONL, CSV" in err
+    assert "hint: python -m winnow_trainer import --help" in err
+
+
+def test_json_is_for_programs(run, tmp_path):
+    code, out, _, message = run(ROWS, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found.pop("path") == str(tmp_path / "storage" / "datasets" / message["digest"].removeprefix("sha256:"))
+    assert found == message
+    code, out, _, message = run("{broken", "--json")
+    assert json.loads(out) == message
+
+
+def test_a_dataset_manifest_says_how_to_read(run, tmp_path):
+    manifest = tmp_path / "dataset.yaml"
+    manifest.write_text(
+        """
+        apiVersion: winnow.dev/v1alpha1
+        kind: Dataset
+        metadata: {name: mails, namespace: demo}
+        spec:
+          modelService: spam
+          format: CSV
+          taskDetail: Auto
+          labels: [ham, spam]
+          columns: {text: mail, target: junk}
+          onInvalidRows: Skip
+        """
+    )
+    code, _, _, message = run("mail,junk\nhello,0\nwin,1\nodd,9\n", "--dataset", manifest)
+    assert code == 0
+    assert (message["labels"], message["skippedRows"]) == ([["ham", 1], ["spam", 1]], 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("kind: Dataset\nspec: {formt: CSV}", "spec.formt: Extra inputs are not permitted", id="a typo"),
+        pytest.param(
+            "kind: Dataset\nspec: {format: XML}", "spec.format: Input should be 'Auto', 'JSONL'", id="a value"
+        ),
+        pytest.param("kind: Pod\nspec: {}", "kind: Input should be 'Dataset', found 'Pod'", id="another kind"),
+        pytest.param("kind: [", "is not YAML", id="no YAML"),
+        pytest.param("words", "holds no mapping", id="no mapping"),
+    ],
+)
+def test_a_manifest_that_is_wrong_names_the_field(run, tmp_path, content, message):
+    (tmp_path / "dataset.yaml").write_text(content)
+    code, _, err, told = run(ROWS, "--dataset", tmp_path / "dataset.yaml")
+    assert code == 10
+    assert message in err
+    assert told["reason"] == "InvalidConfiguration"
+
+
+def test_options_beside_a_manifest_are_refused(run, tmp_path):
+    code, _, err, _ = run(ROWS, "--dataset", tmp_path / "dataset.yaml", "--labels", "a,b")
+    assert code == 10
+    assert "--labels stands in the manifest of --dataset already" in err
+
+
+@pytest.fixture
+def base_model(tmp_path):
+    """The files that a base model must have; only the tokenizer is read."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.enable_truncation(2)  # as sentence encoders bring it; lengths are those before any truncation
+    tokenizer.save(str(folder / "tokenizer.json"))
+    for name in ("config.json", "model.safetensors", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_lengths_are_those_of_the_base_models_tokens(run, base_model):
+    code, out, _, message = run(ROWS, "--base-model", base_model)
+    assert code == 0
+    assert message["tokens"] == {"mean": 3.0, "p50": 2, "p95": 4, "p99": 4, "max": 4}
+    assert "tokens a row: mean 3, p50 2, p95 4, p99 4, max 4" in out
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_rows_are_stored_though_the_base_model_is_not_there(run, base_model, damage):
+    if damage == "missing":
+        (base_model / "tokenizer.json").unlink()
+    else:
+        (base_model / "tokenizer.json").write_text("{}")
+    code, out, _, message = run(ROWS, "--base-model", base_model)
+    assert code == 0
+    assert message["tokens"] is None
+    assert [warning["code"] for warning in message["warnings"]] == ["NoTokenLengths"]
+    assert "tokenizer.json" in out
+
+
+def test_a_bug_is_told_as_one(run, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(row_files, "_detect", broken)
+    code, _, err, message = run(ROWS)
+    assert code == 1
+    assert (message["state"], message["reason"]) == ("Failed", "InternalError")
+    assert "ZeroDivisionError: division by zero; this is a bug" in message["message"]
+    assert "Traceback" in err
+
+
+def test_sigterm_unwinds_and_leaves_nothing(tmp_path):
+    fifo, log = tmp_path / "rows", tmp_path / "termination"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "winnow_trainer", "import", "--file", fifo, "--storage", tmp_path / "storage"]
+    process = subprocess.Popen([*command, "--termination-log", log])
+    with fifo.open("wb"):  # opens once the program reads: it is in the middle of its rows
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    assert json.loads(log.read_bytes())["reason"] == "Stopped"
+    assert not (tmp_path / "storage").exists()
