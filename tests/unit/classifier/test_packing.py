@@ -1,0 +1,61 @@
+"""Packing: which texts run together, and how they are laid out."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from winnow_classifier.packing import BUCKET_FREE_TOKENS, BUCKET_SLACK, pack, plan_batches, plan_buckets
+
+LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=60)
+
+
+@given(LENGTHS, st.integers(1, 400))
+def test_batches_keep_every_text_once_in_order_and_within_the_budget(lengths, max_tokens):
+    batches = plan_batches(lengths, max_tokens)
+    assert [index for batch in batches for index in batch] == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or sum(lengths[index] for index in batch) <= max_tokens
+
+
+def test_a_text_longer_than_the_budget_runs_alone():
+    assert plan_batches([3, 50, 3, 4], max_tokens=10) == [[0], [1], [2, 3]]
+
+
+@given(LENGTHS)
+def test_buckets_hold_every_text_once_and_pad_little(lengths):
+    buckets = plan_buckets(lengths)
+    assert sorted(index for bucket in buckets for index in bucket) == list(range(len(lengths)))
+    for bucket in buckets:
+        longest = max(lengths[index] for index in bucket)
+        real = sum(lengths[index] for index in bucket)
+        assert longest == lengths[bucket[0]]
+        assert longest * len(bucket) <= BUCKET_SLACK * real + BUCKET_FREE_TOKENS
+
+
+@given(LENGTHS)
+def test_every_token_has_a_place_in_the_buckets_and_finds_back(lengths):
+    batch = pack([[7] * length for length in lengths])
+    buckets = batch.buckets
+    tokens = torch.arange(sum(lengths))
+    places = tokens if buckets.gather is None else tokens[buckets.gather]
+    assert torch.equal(places[buckets.restore], tokens)
+    assert len(places) == sum(bucket.rows * bucket.length for bucket in buckets.members)
+    padded = set() if buckets.padding is None else set(buckets.padding.tolist())
+    assert padded == set(range(len(places))) - set(buckets.restore.tolist())
+    assert torch.equal(buckets.order[buckets.rank], torch.arange(len(lengths)))
+
+
+def test_a_pack_counts_positions_from_the_start_of_each_text():
+    batch = pack([[5, 6, 7], [8], [9, 10]], position_start=2)
+    assert batch.input_ids.tolist() == [5, 6, 7, 8, 9, 10]
+    assert batch.position_ids.tolist() == [2, 3, 4, 2, 2, 3]
+    assert batch.cu_seqlens.tolist() == [0, 3, 4, 6]
+    assert batch.cu_seqlens.dtype == torch.int32
+    assert (batch.max_length, batch.first.tolist(), batch.last.tolist()) == (3, [0, 3, 4], [2, 3, 5])
+
+
+@pytest.mark.parametrize("sequences", [pytest.param([], id="nothing"), pytest.param([[1], []], id="an empty text")])
+def test_a_pack_without_tokens_is_a_bug(sequences):
+    with pytest.raises(ValueError, match="bug"):
+        pack(sequences)
