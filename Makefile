@@ -36,7 +36,7 @@ test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real et
 	$(PYTEST) tests/integration
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
-	$(PYTEST) tests/e2e --timeout=900
+	eval "$$($(CLUSTER) env)" && $(PYTEST) tests/e2e --timeout=900
 
 cluster-up: $(LOCAL)/deps  ## Start the local Kubernetes; prints export KUBECONFIG=…
 	$(CLUSTER) build
@@ -83,11 +83,12 @@ lock: $(UV)  ## Pin every dependency again, with hashes
 	cd requirements && for part in classifier trainer server operator bench; do $(UV) pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
 
-bench: $(LOCAL)/venv  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
+bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
 	$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/bench.txt
+	$(CLUSTER) build
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/operator.py
+	$(BIN)/python benchmarks/operator_speed.py
 
 clean:  ## Remove what was built here (the cache with programs and images stays: see README)
 	rm -rf .venv $(LOCAL)/venv $(LOCAL)/images .mypy_cache .ruff_cache .hypothesis
@@ -95,12 +96,12 @@ clean:  ## Remove what was built here (the cache with programs and images stays:
 $(UV):
 	@echo "== uv, into $(CACHE)/uv"
 	python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
-	python3 -m venv $(CACHE)/uv || { apt-get install -qq -y python3-venv >/dev/null && python3 -m venv $(CACHE)/uv; }
+	python3 -m venv $(CACHE)/uv || { apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null && python3 -m venv $(CACHE)/uv; }
 	$(CACHE)/uv/bin/python -m pip install -q uv==0.13.9
 
 $(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,classifier trainer-image server-image operator)
 	@echo "== Python environment .venv"
-	test -x $(BIN)/python || $(UV) venv -q .venv
+	test -x $(BIN)/python || $(UV) venv -q --no-python-downloads --python "$$(command -v python3)" .venv
 	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,classifier trainer-image server-image operator,-e $(part))
 	mkdir -p $(LOCAL) && touch $@
