@@ -1,0 +1,144 @@
+"""`python -m winnow_trainer train`, by its front door, on a model small enough for a second of training."""
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from winnow_trainer.cli import main
+
+WORDS = ["hello", "you", "win", "a", "big", "prize", "see", "at", "lunch"]
+HAM, SPAM = {"prompt": "see you at lunch", "completion": 0}, {"prompt": "win a big prize", "completion": 1}
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A manifest, rows and a base model side by side, as on a laptop."""
+    vocabulary = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(tmp_path / "base")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **sizes)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [HAM, SPAM] * 8))
+    (tmp_path / "test.csv").write_text("input,expected_output\nwin a prize,1\nsee you,0\n")
+    write_job(tmp_path)
+    return tmp_path
+
+
+def write_job(folder, **spec):
+    job = {
+        "apiVersion": "winnow.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "metadata": {"name": "spam-v1"},
+        "spec": {
+            "trainingDataset": "rows.jsonl",
+            "testDataset": "test.csv",
+            "baseModel": "base",
+            "method": "Full",
+            "parameters": {"numTrainEpochs": 2, "maxSeqLength": 16, "learningRate": 0.01},
+            **spec,
+        },
+    }
+    (folder / "job.yaml").write_text(json.dumps(job))  # JSON is YAML
+
+
+@pytest.fixture
+def train(folder, capsys):
+    """Runs in this process: (exit code, stdout, stderr, termination message)."""
+
+    def run(*options):
+        command = ["train", "--job", folder / "job.yaml", "--storage", folder / "storage", *options]
+        code = main([*map(str, command), "--termination-log", str(folder / "told")])
+        said = capsys.readouterr()
+        return code, said.out, said.err, json.loads((folder / "told").read_bytes())
+
+    return run
+
+
+def test_a_manifest_with_row_files_is_trained_to_its_checkpoints(train, folder):
+    code, out, _, message = train("--progress-port", 0)
+    assert code == 0
+    assert (message["kind"], message["state"], message["primaryMetric"]) == ("train", "Complete", "f1")
+    assert [epoch["epoch"] for epoch in message["epochs"]] == [1, 2]
+    best = message["bestCheckpoint"]
+    assert f"{best}  {folder / 'storage' / 'runs' / 'spam-v1' / 'checkpoints' / best}  best" in out
+    assert (folder / "storage" / "runs" / "spam-v1" / "checkpoints" / best / "checkpoint.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "reason", "message"),
+    [
+        pytest.param({"method": "Half"}, 10, "InvalidConfiguration", "spec.method", id="no such method"),
+        pytest.param({"trainingDataset": "gone"}, 10, "InvalidConfiguration", "trainingDataset: gone", id="no rows"),
+        pytest.param({"baseModel": "gone"}, 10, "BaseModelInvalid", "gone", id="no base model"),
+        pytest.param({"metrics": {"primary": "f2"}}, 10, "InvalidConfiguration", '"f2"', id="no such metric"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(train, folder, spec, code, reason, message):
+    write_job(folder, **spec)
+    found, _, err, told = train()
+    assert (found, told["kind"], told["state"], told["reason"]) == (code, "train", "Failed", reason)
+    assert message in told["message"]
+    assert "error: " in err
+
+
+def test_wrong_rows_name_their_line(train, folder):
+    (folder / "rows.jsonl").write_text(json.dumps(HAM) + "\n{broken\n")
+    code, _, err, told = train()
+    assert (code, told["reason"]) == (11, "InvalidRows")
+    assert "line 2, column 2" in told["message"]
+    assert "2:2: not valid JSON" in err
+
+
+class SigtermAfterTheFirstCheckpoint(logging.Filter):
+    def filter(self, record):
+        if record.getMessage() == "Checkpoint published" and record.checkpoint == "epoch-1":
+            signal.raise_signal(signal.SIGTERM)
+        return True
+
+
+def test_sigterm_stops_at_a_resume_point_and_the_next_start_finishes(train):
+    evicting, log = SigtermAfterTheFirstCheckpoint(), logging.getLogger("winnow_trainer.train")
+    log.addFilter(evicting)
+    code, _, _, told = train()
+    log.removeFilter(evicting)
+    assert (code, told["state"], told["reason"]) == (143, "Stopped", "Stopped")
+    assert [checkpoint["name"] for checkpoint in told["checkpoints"]] == ["epoch-1"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    code, _, _, told = train()
+    assert (code, told["state"]) == (0, "Complete")
+    assert [checkpoint["name"] for checkpoint in told["checkpoints"]] == ["epoch-1", "epoch-2"]
+
+
+def test_help_names_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    assert "11 bad rows" in capsys.readouterr().out
+
+
+def test_the_package_runs_as_a_module():
+    found = subprocess.run(
+        [sys.executable, "-m", "winnow_trainer", "import"], capture_output=True, text=True, cwd=Path("/"), check=False
+    )
+    assert found.returncode == 10
+    assert "error: the following arguments are required: --file, --storage" in found.stderr
