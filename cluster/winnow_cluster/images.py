@@ -152,6 +152,7 @@ def build(paths: Paths, program: Program, request: Build) -> None:
     if done.returncode:
         text = log.read_text(errors="replace").splitlines()
         raise ClusterError("\n".join([f"building {request.name} failed; log: {log}", *text[-40:]]))
+    remove_replaced(program)
     print(f"  {request.name}: built in {time.monotonic() - started:.1f} s", flush=True)
 
 
@@ -161,14 +162,18 @@ def unnamed(images: Mapping[str, str]) -> list[str]:
     return sorted(name for name, digest in images.items() if name.startswith("sha256:") and digest not in named)
 
 
-def prune(program: Program) -> None:
-    """Remove replaced images and BuildKit's cache; what a tag names stays."""
+def remove_replaced(program: Program) -> int:
+    """Forget images that were built anew; without this every rebuild of a torch layer costs 10 GB of disk."""
     old = unnamed(present(program))
     if old:
-        subprocess.run(ctr(program, "images", "remove", "--sync", *old), stdout=subprocess.DEVNULL, check=True)
-    subprocess.run(
-        [str(program("buildctl")), f"--addr=unix://{BUILDKIT_SOCKET}", "prune", "--all"],
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
-    print(f"  removed {len(old)} replaced images and the build cache")
+        # One that another build removes at the same moment is no failure.
+        subprocess.run(ctr(program, "images", "remove", *old), capture_output=True)
+    return len(old)
+
+
+def prune(program: Program) -> None:
+    """Remove replaced images and BuildKit's cache; what a tag names stays."""
+    removed = remove_replaced(program)
+    command = [str(program("buildctl")), f"--addr=unix://{BUILDKIT_SOCKET}", "prune", "--all"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    print(f"  removed {removed} replaced images and the build cache")
