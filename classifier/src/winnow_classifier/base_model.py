@@ -18,6 +18,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 COMPLETE = ".complete"
 REVISION = re.compile(r"[0-9a-f]{40}")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 # (repository, revision, token, folder): fetches config, tokenizer and safetensors; returns the commit it got
 Download = Callable[[str, str, str | None, Path], str]
@@ -94,7 +95,7 @@ def from_hugging_face(reference: str, storage: Path | None, download: Download) 
     repository, _, revision = reference.removeprefix(HUGGING_FACE).partition("@")
     if storage is None:
         raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+|[\w.-]+", repository):
+    if not REPOSITORY.fullmatch(repository):
         raise BaseModelError(f"{reference} is not hf://owner/name@revision.")
     revision = revision or "main"
     models = storage / "models" / repository.replace("/", "--")

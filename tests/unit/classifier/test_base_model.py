@@ -1,0 +1,90 @@
+"""Base models: found, complete, identified."""
+
+import json
+import shutil
+
+import pytest
+import tiny_models
+
+from winnow_classifier import base_model
+from winnow_classifier.base_model import digest, resolve
+from winnow_classifier.errors import BaseModelError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def model(tmp_path):
+    return tiny_models.base_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_named(model, name):
+    (model / name).unlink()
+    with pytest.raises(BaseModelError, match=f"has no {name}"):
+        resolve(str(model), None)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(BaseModelError, match=r"no folder .*nothing"):
+        resolve(str(tmp_path / "nothing"), None)
+
+
+def test_a_missing_shard_is_named(model):
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(BaseModelError, match="has no model-00002-of-00002"):
+        resolve(str(model), None)
+
+
+def test_pickled_weights_are_not_read(model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    with pytest.raises(BaseModelError, match="pickled weights are not read"):
+        resolve(str(model), None)
+
+
+def test_the_digest_follows_the_weights_and_not_the_place(model, tmp_path):
+    copy = shutil.copytree(model, tmp_path / "copy")
+    assert digest(copy) == digest(model)
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(content)
+    assert digest(copy) != digest(model)
+
+
+def test_a_repository_is_downloaded_once_for_a_commit(model, tmp_path):
+    asked = []
+
+    def hub(repository, revision, token, folder):
+        asked.append((repository, revision))
+        shutil.copytree(model, folder, dirs_exist_ok=True)
+        return COMMIT
+
+    storage = tmp_path / "storage"
+    first = resolve("hf://owner/name@main", storage, hub)
+    again = resolve(f"hf://owner/name@{COMMIT}", storage, hub)
+    assert first == again == storage / "models" / "owner--name" / COMMIT
+    assert asked == [("owner/name", "main")]
+
+
+def test_a_download_that_breaks_leaves_nothing_behind(tmp_path):
+    def broken(repository, revision, token, folder):
+        (folder / "config.json").write_text("{}")
+        return COMMIT
+
+    with pytest.raises(BaseModelError, match=r"has no model\.safetensors"):
+        resolve("hf://owner/name@main", tmp_path, broken)
+    assert list((tmp_path / "models" / "owner--name").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "storage", "said"),
+    [
+        pytest.param("hf://owner/name", None, "storage folder", id="nowhere to put it"),
+        pytest.param("hf://../x@main", "s", "is not hf://owner/name", id="a path out of the storage"),
+    ],
+)
+def test_a_reference_that_cannot_be_followed_is_refused(reference, storage, said, tmp_path):
+    with pytest.raises(BaseModelError, match=said):
+        resolve(reference, tmp_path / storage if storage else None, base_model.snapshot)

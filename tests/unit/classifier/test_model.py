@@ -1,0 +1,98 @@
+"""Heads, LoRA and what is refused."""
+
+import json
+
+import pytest
+import tiny_models
+import torch
+
+from winnow_classifier.errors import BaseModelError, ConfigError
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.model import (
+    Classifier,
+    Lora,
+    add_lora,
+    classifier_config,
+    freeze_body,
+    load_network,
+    longest_text,
+    read_config,
+)
+from winnow_classifier.packing import pack
+
+SCHEMA = LabelSchema(TaskDetail.MULTILABEL, ("red", "green", "blue"))
+PAD = 0
+
+
+def classifier(folder, model_type="bert"):
+    tiny_models.base_model(folder, model_type)
+    return Classifier(load_network(folder, classifier_config(folder, SCHEMA, PAD)))
+
+
+def test_labels_stand_in_the_config_where_the_ecosystem_reads_them(tmp_path):
+    config = classifier(tmp_path, "llama").base.config
+    assert (config.num_labels, config.problem_type, config.pad_token_id) == (3, "multi_label_classification", PAD)
+    assert config.id2label == {0: "red", 1: "green", 2: "blue"}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        pytest.param("bert", {"bert.pooler.dense", "classifier"}, id="pooler and classifier"),
+        pytest.param("roberta", {"classifier.dense", "classifier.out_proj"}, id="both layers of RoBERTa's"),
+        pytest.param("llama", {"score"}, id="one layer"),
+    ],
+)
+def test_only_the_head_trains_with_a_frozen_body(tmp_path, model_type, expected):
+    model = classifier(tmp_path, model_type)
+    freeze_body(model)
+    trained = {name.rpartition(".")[0] for name, value in model.base.named_parameters() if value.requires_grad}
+    assert trained == expected
+
+
+def test_logits_are_float32_from_a_half_precision_body(tmp_path):
+    model = classifier(tmp_path, "llama")
+    model.body.to(torch.bfloat16)
+    assert model(pack([[5, 6, 7]])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_lora_stands_beside_every_linear_layer_of_the_body_and_none_of_the_head(tmp_path, model_type):
+    model = add_lora(classifier(tmp_path, model_type), Lora(4, 8, 0.0, ["all-linear"]))
+    adapted = {name.partition(".lora_A")[0] for name, _ in model.base.named_parameters() if "lora_A" in name}
+    per_layer = {"bert": 6, "llama": 7}[model_type]
+    assert len(adapted) == per_layer * tiny_models.SIZES["num_hidden_layers"]
+    assert not any("pooler" in name or "score" in name or "classifier" in name for name in adapted)
+    trained = {name for name, parameter in model.base.named_parameters() if parameter.requires_grad}
+    assert {name.partition(".")[0] for name in trained - {n for n in trained if "lora_" in n}} == {
+        name.partition(".")[0] for name in model.architecture.head
+    }
+
+
+def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
+    with pytest.raises(ConfigError, match=r"loraTargetModules: q_proj not found.*key, output\.dense, query, value"):
+        add_lora(classifier(tmp_path), Lora(4, 8, 0.0, ["query", "q_proj"]))
+
+
+def test_a_model_type_without_a_test_is_refused_with_those_there_are(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(BaseModelError, match=r"'t5' are not supported; these are: bert, llama, mistral"):
+        classifier_config(tmp_path, SCHEMA, PAD)
+
+
+def test_a_model_type_that_transformers_does_not_know_is_refused_likewise(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "made-up"}))
+    with pytest.raises(BaseModelError, match="'made-up' are not supported"):
+        read_config(tmp_path)
+
+
+def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
+    classifier(tmp_path / "base").base.save_pretrained(tmp_path / "other")
+    two = LabelSchema(TaskDetail.BINARY, ("no", "yes"))
+    model = Classifier(load_network(tmp_path / "other", classifier_config(tmp_path / "other", two, PAD)))
+    assert model(pack([[5, 6]])).shape == (1, 2)
+
+
+def test_roberta_has_positions_for_fewer_tokens_than_its_table(tmp_path):
+    assert longest_text(tiny_models.config("roberta")) == 63
+    assert longest_text(tiny_models.config("bert")) == 64

@@ -1,0 +1,89 @@
+"""Text to token ids: the template, the cut, the padding token."""
+
+import pytest
+import tiny_models
+
+from winnow_classifier.errors import BaseModelError, ConfigError
+from winnow_classifier.tokens import Encoder, ensure_padding_token, load_tokenizer
+
+
+def encoder(template="{text}", limit=8, model_type="bert"):
+    return Encoder(tiny_models.tokenizer(model_type), template, limit)
+
+
+def words(encoder, ids):
+    return encoder.tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_a_short_text_is_rendered_and_kept_whole():
+    classify = encoder("a {text} now")
+    (encoded,) = classify.encode(["free money"])
+    assert words(classify, encoded.input_ids) == ["[CLS]", "a", "free", "money", "now", "[SEP]"]
+    assert (encoded.original_tokens, encoded.truncated) == (6, False)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        pytest.param("{text}", ["[CLS]", "win", "win", "win", "[SEP]"], id="as transformers cuts"),
+        pytest.param("a {text}", ["[CLS]", "a", "win", "win", "[SEP]"], id="what stands before is kept"),
+        pytest.param("{text} now", ["[CLS]", "win", "win", "now", "[SEP]"], id="what stands behind is kept"),
+    ],
+)
+def test_a_long_text_loses_its_end_and_never_a_part_of_the_template(template, expected):
+    classify = encoder(template, limit=5)
+    (encoded,) = classify.encode(["win " * 20])
+    assert words(classify, encoded.input_ids) == expected
+    assert encoded.truncated
+    assert encoded.original_tokens > 20
+
+
+def test_an_empty_text_still_has_the_special_tokens():
+    classify = encoder()
+    assert words(classify, classify.encode([""])[0].input_ids) == ["[CLS]", "[SEP]"]
+
+
+def test_braces_in_a_text_are_text():
+    classify = encoder("a {text} now", limit=32)
+    assert classify.render("{text} {0}") == "a {text} {0} now"
+
+
+def test_a_template_without_a_place_for_the_text_is_refused():
+    with pytest.raises(ConfigError, match=r"must contain \{text\}"):
+        encoder("classify this")
+
+
+def test_a_template_that_leaves_no_room_is_refused():
+    with pytest.raises(ConfigError, match="takes 5 of maxSeqLength 5"):
+        encoder("see you at {text}", limit=5)
+
+
+def test_cutting_and_padding_baked_into_a_tokenizer_file_are_switched_off(tmp_path):
+    baked = tiny_models.tokenizer("bert")
+    baked.backend_tokenizer.enable_truncation(4)
+    baked.backend_tokenizer.enable_padding(length=4)
+    baked.save_pretrained(tmp_path)
+    classify = Encoder(load_tokenizer(tmp_path), "{text}", 32)
+    lengths = [len(encoded.input_ids) for encoded in classify.encode(["win", "win " * 10])]
+    assert lengths == [3, 12]
+
+
+def test_a_decoder_without_a_padding_token_gets_a_spare_one_of_its_vocabulary():
+    tokenizer = tiny_models.tokenizer("llama")
+    tokenizer.pad_token = None
+    ensure_padding_token(tokenizer)
+    assert tokenizer.pad_token == "[PAD]"
+    assert len(tokenizer) == len(tiny_models.WORDS) + 4
+
+
+def test_a_padding_token_that_ends_each_text_is_replaced():
+    # transformers pools at the last token that is not padding: here it would pool one token too early.
+    tokenizer = tiny_models.tokenizer("bert")
+    tokenizer.pad_token = "[SEP]"
+    ensure_padding_token(tokenizer)
+    assert tokenizer.pad_token == "[PAD]"
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path):
+    with pytest.raises(BaseModelError, match=str(tmp_path)):
+        load_tokenizer(tmp_path)
