@@ -115,6 +115,17 @@ class Client:
     async def raw(self, path: str) -> Any:
         return await self._request("GET", path)
 
+    async def table(self, kind: Kind, namespace: str) -> list[Object]:
+        """What `kubectl get` prints, a dict for each row; without the columns of `-o wide`."""
+        headers = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+        found = await self._request("GET", kind.path(namespace), headers=headers)
+        columns = [
+            (number, column["name"])
+            for number, column in enumerate(found["columnDefinitions"])
+            if not column["priority"]
+        ]
+        return [{name: row["cells"][number] for number, name in columns} for row in found["rows"]]
+
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         try:
             found: Object = await self._request("GET", kind.path(namespace, name))

@@ -44,6 +44,10 @@ class Cluster:
     async def change(self, kind: Kind, name: str, **spec: Any) -> None:
         await self.client.patch(kind, self.namespace, name, {"spec": spec})
 
+    async def look_again(self, kind: Kind, name: str) -> None:
+        """A change by the user that means nothing: the operator looks again, at the object and at those around it."""
+        await self.client.patch(kind, self.namespace, name, {"metadata": {"annotations": {"look": "again"}}})
+
     async def get(self, kind: Kind, name: str) -> Object:
         found = await self.client.get(kind, self.namespace, name)
         assert found is not None, f"{kind.kind} {name} does not exist"

@@ -45,6 +45,7 @@ class Operator:
             "WINNOW_TRAINER_IMAGE": "docker.io/winnow/trainer:dev",
             "WINNOW_SERVER_IMAGE": "docker.io/winnow/server:dev",
             "WINNOW_HTTP_PORT": str(self._port),
+            "WINNOW_PROGRESS_SECONDS": "2",
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("ab") as log:

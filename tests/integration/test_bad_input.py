@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 import pytest
@@ -315,24 +316,24 @@ async def test_a_storage_fault_is_tried_again_and_its_epochs_are_not_forgotten(c
     assert [entry["name"] for entry in job["status"]["checkpoints"]] == ["epoch-1"]
 
 
-@pytest.mark.parametrize(
-    "disrupted", [pytest.param(False, id="143 after SIGTERM"), pytest.param(True, id="its node shut down")]
-)
-async def test_a_pod_that_was_stopped_goes_on_elsewhere_and_does_not_count_as_a_restart(
-    cluster: Cluster, disrupted: bool
-) -> None:
+async def test_a_pod_that_was_stopped_goes_on_elsewhere_and_does_not_count_as_a_restart(cluster: Cluster) -> None:
+    async def stopped_once(name: str, exit_code: int, *, disrupted: bool) -> None:
+        await cluster.apply(training_job(name, maxRestarts=0))
+        first = await cluster.pod_of(TRAINING_JOB, name)
+        await first.start()
+        await cluster.expect(TRAINING_JOB, name, "Running", reason="Training")
+        said = message(kind="train", state="Stopped", reason="", message="SIGTERM")
+        await first.end(exit_code, said, disrupted=disrupted)
+        second = await cluster.pod_of(TRAINING_JOB, name, but_not=[first.name], seconds=RETRY_SECONDS)
+        await second.start()
+        await second.end(0, trained())
+        await cluster.expect(TRAINING_JOB, name, "Complete")
+        assert len(await cluster.jobs_of(TRAINING_JOB, name)) == 1
+
     await cluster.ready_rows()
-    await cluster.apply(training_job(maxRestarts=0))
-    first = await cluster.pod_of(TRAINING_JOB, "v1")
-    await first.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running", reason="Training")
-    code = 137 if disrupted else 143
-    await first.end(code, message(kind="train", state="Stopped", reason="", message="SIGTERM"), disrupted=disrupted)
-    second = await cluster.pod_of(TRAINING_JOB, "v1", but_not=[first.name], seconds=RETRY_SECONDS)
-    await second.start()
-    await second.end(0, trained())
-    await cluster.expect(TRAINING_JOB, "v1", "Complete")
-    assert len(await cluster.jobs_of(TRAINING_JOB, "v1")) == 1
+    await asyncio.gather(
+        stopped_once("by-sigterm", 143, disrupted=False), stopped_once("by-its-node", 137, disrupted=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -441,7 +442,7 @@ async def test_a_service_of_somebody_else_is_left_alone_until_it_is_gone(cluster
     assert await cluster.get(SERVICE, "web") == before
     await cluster.delete(SERVICE, "web")
     await cluster.until_gone(SERVICE, "web")
-    await cluster.client.patch(DEPLOYMENT, cluster.namespace, "web", {"metadata": {"annotations": {"look": "again"}}})
+    await cluster.look_again(DEPLOYMENT, "web")
     pod = await cluster.pod_of(DEPLOYMENT, "web")
     await pod.start()
     await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")

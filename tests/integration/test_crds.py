@@ -467,6 +467,40 @@ async def test_no_status_field_is_pruned(cluster: Cluster, kind: Kind) -> None:
     assert schema["openAPIV3Schema"]["properties"]["status"]["properties"].keys() == status.keys()
 
 
+DASHBOARD = {
+    MODEL_SERVICE: {"Ready": "True", "Reason": "Live", "Datasets": 1, "Jobs": 1, "Best": "v1", "Score": 0.97},
+    DATASET: {"Ready": "True", "Reason": "Live", "Task": "Binary", "Rows": 2, "Labels": 2},
+    TRAINING_JOB: {
+        "Status": "Failed: OutOfMemory",
+        "Progress %": 41.5,
+        "ETA": "1m35s",
+        "Epoch": 2,
+        "Best": "f1 0.9500",
+        "Checkpoint": "epoch-1",
+    },
+    DEPLOYMENT: {
+        "Ready": "True",
+        "Reason": "Live",
+        "Live": "v1",
+        "Checkpoint": "epoch-1",
+        "Replicas": 1,
+        "URL": "http://web.ml.svc",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.kind)
+async def test_kubectl_get_reads_like_a_dashboard(cluster: Cluster, kind: Kind) -> None:
+    manifest = next(m for m in (model_service(), dataset(), training_job(), deployment()) if kind_of(m) == kind)
+    await cluster.apply(manifest)
+    (row,) = await cluster.client.table(kind, cluster.namespace)  # nothing observed yet: no column breaks
+    assert row["Name"] == manifest["metadata"]["name"]
+    status = {**STATUS[kind], "conditions": [CONDITION]}
+    await cluster.client.patch(kind, cluster.namespace, manifest["metadata"]["name"], {"status": status}, "status")
+    (row,) = await cluster.client.table(kind, cluster.namespace)
+    assert {name: cell for name, cell in row.items() if name not in ("Name", "Age")} == DASHBOARD[kind]
+
+
 async def test_a_deployment_can_be_scaled_like_any_other(cluster: Cluster) -> None:
     await cluster.apply(deployment())
     scale = await cluster.client.patch(DEPLOYMENT, cluster.namespace, "web", {"spec": {"replicas": 3}}, "scale")

@@ -68,7 +68,8 @@ async def test_a_model_service_uses_a_claim_that_the_user_brings_and_leaves_it_a
         {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "mine"}, "spec": spec}
     )
     await cluster.bind_storage("mine")
-    await cluster.expect(MODEL_SERVICE, "spam", "Ready", reason="StorageReady", seconds=30)  # looked at every 15 s
+    await cluster.look_again(MODEL_SERVICE, "spam")  # by itself it would, after 15 s
+    await cluster.expect(MODEL_SERVICE, "spam", "Ready", reason="StorageReady")
     await cluster.delete(MODEL_SERVICE, "spam")
     await cluster.until_gone(MODEL_SERVICE, "spam")
     assert "ownerReferences" not in (await cluster.get(CLAIM, "mine"))["metadata"]
@@ -109,7 +110,7 @@ async def test_a_dataset_is_imported_once_and_says_what_it_found(cluster: Cluste
     (job,) = await cluster.jobs_of(DATASET, "rows")
     await cluster.delete(JOB, job["metadata"]["name"])
     await cluster.until_gone(JOB, job["metadata"]["name"])
-    await cluster.client.patch(DATASET, cluster.namespace, "rows", {"metadata": {"annotations": {"seen": "again"}}})
+    await cluster.look_again(DATASET, "rows")
     await cluster.quiet(JOB)
     assert await cluster.jobs_of(DATASET, "rows") == []
 
@@ -309,7 +310,7 @@ async def test_a_model_service_counts_what_belongs_to_it_and_ranks_checkpoints(c
 ORDERS = [list(order) for order in permutations(["service", "rows", "job", "web"])]
 
 
-@pytest.mark.parametrize("order", [ORDERS[0], ORDERS[-1], ORDERS[9], ORDERS[14]], ids="-".join)
+@pytest.mark.parametrize("order", [ORDERS[0], ORDERS[-1], ORDERS[14]], ids="-".join)
 async def test_four_manifests_converge_in_any_order(cluster: Cluster, order: list[str]) -> None:
     manifests = {"service": model_service(), "rows": dataset(), "job": training_job(), "web": deployment()}
     await cluster.apply(*(manifests[name] for name in order))

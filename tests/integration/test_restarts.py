@@ -73,7 +73,7 @@ async def test_an_operator_that_dies_right_after_creating_a_job_does_not_create_
     cluster: Cluster, mortal: Operator
 ) -> None:
     await cluster.ready_rows()
-    for number in range(3):
+    for number in range(2):
         name = f"v{number}"
         await cluster.apply(training_job(name))
 

@@ -66,7 +66,7 @@ class Operator:
     async def _lead(self) -> None:
         store, queue = Store(), WorkQueue()
         inbox = Inbox(store, queue, self._metrics)
-        poller = ProgressPoller(inbox.revisit, self._metrics)
+        poller = ProgressPoller(inbox.revisit, self._metrics, self._chosen.progress_seconds)
         executor = Executor(self._kube, store, inbox, self._metrics, instance=self._chosen.instance)
         reconciler = Reconciler(store, queue, executor, self._kube, poller, self._metrics, self._chosen.config)
         self._metrics.follow_queue(queue.depth, queue.oldest_seconds)

@@ -13,7 +13,6 @@ from winnow_operator.metrics import Metrics
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.resources import Key
 
-PERIOD_SECONDS = 15.0
 FIRST_SECONDS = 2.0
 JITTER = 0.2
 TIMEOUT = aiohttp.ClientTimeout(total=2)
@@ -23,9 +22,13 @@ CONNECTIONS = 32
 
 class ProgressPoller:
     def __init__(
-        self, changed: Callable[[Key], None], metrics: Metrics, jitter: Callable[[], float] = random.random
+        self,
+        changed: Callable[[Key], None],
+        metrics: Metrics,
+        period_seconds: float,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._changed, self._metrics, self._jitter = changed, metrics, jitter
+        self._changed, self._metrics, self._period, self._jitter = changed, metrics, period_seconds, jitter
         self._tasks: dict[Key, tuple[str, asyncio.Task[None]]] = {}
         self._latest: dict[Key, report.Training] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -72,7 +75,7 @@ class ProgressPoller:
             if told is not None and told != self._latest.get(key):
                 self._latest[key] = told
                 self._changed(key)
-            await asyncio.sleep(PERIOD_SECONDS * (1 - JITTER + 2 * JITTER * self._jitter()))
+            await asyncio.sleep(self._period * (1 - JITTER + 2 * JITTER * self._jitter()))
 
     async def pull(self, url: str) -> report.Training | None:
         """None for whatever is not a timely, small, valid answer: the next pull, or the termination message, will tell."""

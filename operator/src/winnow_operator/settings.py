@@ -21,6 +21,7 @@ class Settings:
     instance: str  # who holds it, and who reports events
     http_port: int
     log_level: int
+    progress_seconds: float = 15.0  # between two pulls of /progress from a training pod
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -33,6 +34,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         instance=environ.get("POD_NAME") or socket.gethostname(),
         http_port=_port(environ.get("WINNOW_HTTP_PORT", "8080")),
         log_level=_level(environ.get("WINNOW_LOG_LEVEL", "INFO")),
+        progress_seconds=_seconds(environ.get("WINNOW_PROGRESS_SECONDS", "15")),
     )
 
 
@@ -47,6 +49,12 @@ def _port(text: str) -> int:
     if text.isdecimal() and 0 < int(text) < 65_536:
         return int(text)
     raise SettingsError(f"WINNOW_HTTP_PORT is {text!r}: a port from 1 to 65535 is needed")
+
+
+def _seconds(text: str) -> float:
+    if text.isdecimal() and 0 < int(text) <= 3_600:
+        return float(text)
+    raise SettingsError(f"WINNOW_PROGRESS_SECONDS is {text!r}: whole seconds from 1 to 3600 are needed")
 
 
 def _level(text: str) -> int:
