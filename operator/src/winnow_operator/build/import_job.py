@@ -39,7 +39,6 @@ def import_job(dataset: api.Dataset, service: api.ModelService, *, image: str) -
             {"name": "source", "mountPath": common.SOURCE, "readOnly": True},
             *base.mounts,
         ],
-        ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
         resources={"requests": {"cpu": "100m", "memory": "512Mi"}},
     )
     volumes = [

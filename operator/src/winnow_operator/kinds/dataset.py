@@ -12,11 +12,19 @@ from winnow_operator.observed import DatasetSeen
 from winnow_operator.plan import Child, Config, Create, Delete, Plan, Reference
 from winnow_operator.policies import failure
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, newest
+from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, name_of, newest
 
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
 MESSAGE_GRACE = timedelta(seconds=30)
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
+# Failures that the same rows need not meet again: a person mends what is wrong, and asks for another try by deleting the Job.
+_MAY_PASS = {
+    Reason.SOURCE_UNREACHABLE,
+    Reason.STORAGE_FULL,
+    Reason.STORAGE_UNAVAILABLE,
+    Reason.OUT_OF_MEMORY,
+    Reason.IMPORT_FAILED,
+}
 LIST_ITEMS = 20  # of warnings and problems, as the CRD has it
 
 
@@ -69,7 +77,12 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         return _start(seen, seen.service, config)
     if being_deleted(job):
         return _State(False, Reason.IMPORTING, "The last import is being cleared away")
-    return _run(seen, job, now)
+    state = _run(seen, job, now)
+    _, wanted = import_job(seen.obj, seen.service, image=config.trainer_image)
+    if state.final and name_of(wanted) != name_of(job):
+        # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
+        return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
+    return state
 
 
 def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _State:
@@ -97,10 +110,13 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
     if outcome.complete:
         if said and said.state == "Ready" and said.digest:
             return _State(True, Reason.VERIFIED, f"{said.rows} rows are valid and stored", result=said)
-        message = "The import ended well, but its message was lost; delete its Job to import again"
+        message = f"The import ended well, but its message was lost; delete Job {name_of(job)} to import again"
         return _State(False, Reason.IMPORT_FAILED, message, final=True)
     failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)
-    return _State(False, _reason(failed), _in_words(seen.obj, failed.message), final=True, result=said)
+    reason, message = _reason(failed), _in_words(seen.obj, failed.message)
+    if reason in _MAY_PASS:
+        message = f"{message}; delete Job {name_of(job)} to import again"
+    return _State(False, reason, message, final=True, result=said)
 
 
 def _reason(failed: failure.Failure) -> Reason:

@@ -12,6 +12,7 @@ from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan
 from winnow_operator.policies import acceptance, failure
+from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, being_deleted, newest, status_of
 
@@ -63,14 +64,14 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
 
 
 def _start(seen: TrainingJobSeen, config: Config) -> _State:
-    service, training = seen.service, seen.training
-    if service is None or training is None or training.status.digest is None:
+    used = _datasets(seen, None)
+    if seen.service is None or "training" not in used:
         raise ValueError("A job was accepted without its ModelService or dataset. This is a bug.")
     settings, job = training_job(
         seen.obj,
-        service,
-        training_digest=training.status.digest,
-        test_digest=seen.test.status.digest if seen.test else None,
+        seen.service,
+        training_digest=used["training"]["digest"],
+        test_digest=used["test"]["digest"] if "test" in used else None,
         image=config.trainer_image,
     )
     children = (Create(settings), Create(job))
@@ -117,7 +118,7 @@ def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
         return _State("Running", Reason.TRAINING, f"Pod {pod['metadata']['name']} ended; the batch Job follows")
     if ended:
         said = report.parse(report.Training, ended.message)
-        why = failure.of(ended, said.reason if said else "", said.message if said else "", None)
+        why = failure.of(ended, said.reason if said else "", said.message if said else "", None, TRAINING_ADVICE)
         return _State("Starting", Reason.RESTARTING, f"Pod {pod['metadata']['name']} ended: {why.message}")
     return _State("Starting", Reason.STARTING, f"Pod {pod['metadata']['name']} is being started")
 
@@ -145,7 +146,7 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
         best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
         message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
         return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
-    failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)
+    failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome, TRAINING_ADVICE)
     return _State("Failed", failed.reason, failed.message, news=news, failed=failed)
 
 
@@ -201,11 +202,12 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
 
 
 def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
-    """What is used, by digest: recorded with the start, so that a dataset deleted later does not blur it."""
+    """What is used, by digest: fixed with the first start, since a run that is resumed must meet the rows that it began with."""
     old = seen.obj.status.datasets
+    begun = bool(seen.jobs) or seen.obj.status.start_time is not None
     used: Object = {}
     for field, dataset in (("training", seen.training), ("test", seen.test)):
-        recorded = getattr(old, field) if old else None
+        recorded = getattr(old, field) if old and begun else None
         if recorded is not None and recorded.digest:
             used[field] = {"name": recorded.name, "digest": recorded.digest}
         elif dataset is not None and dataset.status.digest:

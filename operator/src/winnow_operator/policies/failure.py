@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from winnow_operator.conditions import shorten
@@ -16,7 +17,7 @@ _BY_EXIT_CODE = {
     20: Reason.STORAGE_UNAVAILABLE,
     137: Reason.OUT_OF_MEMORY,
 }
-_ADVICE = {
+TRAINING_ADVICE: Mapping[Reason, str] = {
     Reason.OUT_OF_MEMORY: "a smaller parameters.perDeviceTrainBatchSize or maxSeqLength, or a higher resources.limits.memory, helps",
     Reason.DIVERGED: "a lower parameters.learningRate helps",
 }
@@ -29,14 +30,19 @@ class Failure:
     exit_code: int | None
 
 
-def of(ended: Ended | None, said_reason: str, said: str, job: Outcome | None) -> Failure:
+def of(
+    ended: Ended | None, said_reason: str, said: str, job: Outcome | None, advice: Mapping[Reason, str] | None = None
+) -> Failure:
     """What to call it. `said_reason` and `said` come from the termination message, if it could be read; `ended` from the kubelet; `job` from the Job controller."""
     if job is not None and job.reason == "DeadlineExceeded":
         return Failure(Reason.DEADLINE_EXCEEDED, job.message, ended.exit_code if ended else None)
     if ended is None:
         return Failure(Reason.JOB_FAILED, (job.message if job else "") or "The pod is gone and left no message", None)
     reason = _reason(ended, said_reason)
-    return Failure(reason, shorten(_message(ended, reason, said)), ended.exit_code)
+    message, what_helps = _message(ended, said), (advice or {}).get(reason, "")
+    if what_helps and what_helps not in message:
+        message = f"{message}; {what_helps}"
+    return Failure(reason, shorten(message), ended.exit_code)
 
 
 def _reason(ended: Ended, said: str) -> Reason:
@@ -45,9 +51,7 @@ def _reason(ended: Ended, said: str) -> Reason:
     return known(said) or _BY_EXIT_CODE.get(ended.exit_code, Reason.TOO_MANY_RESTARTS)
 
 
-def _message(ended: Ended, reason: Reason, said: str) -> str:
+def _message(ended: Ended, said: str) -> str:
     if ended.out_of_memory:
-        return f"The container used more memory than it may and was killed (exit code {ended.exit_code}); {_ADVICE[reason]}"
-    text = said or ended.message.strip() or f"The container ended with exit code {ended.exit_code} ({ended.reason})"
-    advice = _ADVICE.get(reason)
-    return f"{text}; {advice}" if advice and advice not in text else text
+        return f"The container used more memory than it may and was killed (exit code {ended.exit_code})"
+    return said or ended.message.strip() or f"The container ended with exit code {ended.exit_code} ({ended.reason})"

@@ -1,0 +1,219 @@
+"""Builders: complete objects, checked against the golden files that a review reads, Kubernetes' own schemas, and the programs that are started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from operator_scene import DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
+
+from winnow_operator import api
+from winnow_operator.build.common import inside
+from winnow_operator.build.config_map import config_map
+from winnow_operator.build.import_job import import_job
+from winnow_operator.build.pvc import claim
+from winnow_operator.build.server_deployment import Served, server_deployment
+from winnow_operator.build.service import service
+from winnow_operator.build.training_job import training_job as training_job_of
+from winnow_operator.resources import Object
+
+GOLDEN = Path(__file__).parent / "golden"
+KUBERNETES = "1.36"
+TRAINER, SERVER = "docker.io/winnow/trainer:dev", "docker.io/winnow/server:dev"
+HUB = {
+    "huggingFace": {
+        "repo": "meta-llama/Llama-3.1-8B-Instruct",
+        "revision": "main",
+        "tokenSecretRef": {"name": "hf", "key": "token"},
+    }
+}
+GPU = {
+    "resources": {"limits": {"nvidia.com/gpu": 1}},
+    "nodeSelector": {"accelerator": "h100"},
+    "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    "priorityClassName": "batch",
+    "runtimeClassName": "nvidia",
+    "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
+}
+SERVED = Served(
+    "v1",
+    "epoch-2",
+    DIGEST,
+    "v1-0a1b2c3d",
+    {"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}},
+)
+
+
+def both(pair: tuple[Object, Object]) -> list[Object]:
+    return list(pair)
+
+
+def trained(job: api.TrainingJob, base: api.ModelService, test: str | None = None) -> list[Object]:
+    return both(training_job_of(job, base, training_digest=DIGEST, test_digest=test, image=TRAINER))
+
+
+def rows(source: Object, **spec: Any) -> list[Object]:
+    return both(import_job(dataset(source=source, **spec), model_service(), image=TRAINER))
+
+
+CASES: dict[str, Callable[[], list[Object]]] = {
+    "claim": lambda: [made for made in [claim(model_service())] if made],
+    "claim-of-a-class": lambda: [
+        made
+        for made in [
+            claim(
+                model_service(
+                    storage={
+                        "persistentVolumeClaim": {
+                            "size": "1Ti",
+                            "storageClassName": "fast",
+                            "accessModes": ["ReadWriteMany"],
+                        }
+                    }
+                )
+            )
+        ]
+        if made
+    ],
+    "import-inline": lambda: rows({"inline": '{"prompt": "Win", "completion": 1}\n'}),
+    "import-config-map": lambda: rows({"configMap": {"name": "mail", "key": "rows.csv"}}, labels=["ham", "spam"]),
+    "import-claim": lambda: rows({"persistentVolumeClaim": {"claimName": "data", "path": "/mail/rows.jsonl"}}),
+    "import-image": lambda: rows(
+        {"image": {"reference": "docker.io/winnow/email-spam-rows:dev", "path": "/rows/train.jsonl"}}
+    ),
+    "training": lambda: trained(training_job(testDataset="test", maxRestarts=5), model_service(), OTHER_DIGEST),
+    "training-hub-gpu-queue": lambda: trained(
+        training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),
+        model_service(baseModel=HUB),
+    ),
+    "training-own-base-model": lambda: trained(
+        training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/llama"}}), model_service()
+    ),
+    "serving": lambda: [
+        service(deployment()),
+        server_deployment(deployment(replicas=2), model_service(), SERVED, image=SERVER),
+    ],
+    "serving-whole-model-gpu": lambda: [
+        server_deployment(
+            deployment(**GPU), model_service(), Served("v1", "epoch-1", DIGEST, "v1-0a1b2c3d", None), image=SERVER
+        )
+    ],
+}
+
+
+class _Readable(yaml.SafeDumper):
+    """Settings files as blocks, so that a review can read them."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _text)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_builder_writes_what_was_reviewed(name: str) -> None:
+    """WINNOW_WRITE_GOLDEN=1 writes the files anew; the difference is for the reviewer."""
+    text = yaml.dump_all(CASES[name](), Dumper=_Readable, sort_keys=False, width=120)
+    golden = GOLDEN / f"{name}.yaml"
+    if os.environ.get("WINNOW_WRITE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_builder_writes_is_valid_kubernetes(name: str) -> None:
+    for made in CASES[name]():
+        kubernetes_validate.validate(made, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("claim")])
+def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
+    for made in CASES[name]():
+        if made["kind"] not in ("Job", "Deployment"):
+            continue
+        pod = made["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim"}
+        assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
+
+
+def test_a_claim_that_the_user_brings_is_not_made() -> None:
+    assert claim(model_service(storage={"persistentVolumeClaim": {"claimName": "mine"}})) is None
+
+
+def test_other_content_has_another_name_and_the_same_content_the_same() -> None:
+    def names(job: api.TrainingJob) -> list[str]:
+        return [made["metadata"]["name"] for made in trained(job, model_service())]
+
+    assert names(training_job()) == names(training_job())
+    other = names(training_job(parameters={"seed": 1}))
+    assert other[0] != names(training_job())[0]
+    assert other[1] != names(training_job())[1]
+
+
+def test_the_names_of_the_longest_name_fit_in_a_label() -> None:
+    name = "n" * 52
+    made = [
+        *trained(training_job(name), model_service()),
+        *both(import_job(dataset(name), model_service(), image=TRAINER)),
+    ]
+    volume = claim(model_service(name))
+    assert volume is not None
+    assert max(len(obj["metadata"]["name"]) for obj in [*made, volume]) <= 63
+
+
+def test_labels_and_annotations_of_the_owner_are_not_copied() -> None:
+    """Argo CD prunes what carries its tracking label."""
+    job = training_job()
+    tracked = job.model_copy(
+        update={"metadata": job.metadata.model_copy(update={"labels": {"app.kubernetes.io/instance": "argo"}})}
+    )
+    assert trained(tracked, model_service()) == trained(job, model_service())
+
+
+def test_suspending_or_new_limits_of_time_do_not_make_another_run() -> None:
+    plain = trained(training_job(), model_service())
+    assert (
+        trained(training_job(suspend=True, activeDeadlineSeconds=60, ttlSecondsAfterFinished=5), model_service())
+        == plain
+    )
+
+
+def test_a_deleted_config_map_of_rows_cannot_be_mistaken_for_another() -> None:
+    """Rows and settings stand in one immutable ConfigMap: other rows, another ConfigMap, another Job."""
+    first, second = rows({"inline": "a"}), rows({"inline": "b"})
+    assert first[0]["metadata"]["name"] != second[0]["metadata"]["name"]
+    assert first[1]["metadata"]["name"] != second[1]["metadata"]["name"]
+    assert config_map(dataset(), {"a": "b"})["immutable"] is True
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [
+        pytest.param("/", "/base", id="the root itself"),
+        pytest.param("model", "/base/model", id="relative to the root"),
+        pytest.param("/model/", "/base/model", id="a slash too many"),
+    ],
+)
+def test_a_path_is_one_below_the_mount(path: str, place: str) -> None:
+    assert inside("/base", path) == place
+
+
+def test_what_a_deployment_serves_can_be_read_back_from_its_child() -> None:
+    child = CASES["serving"]()[1]
+    assert Served.of(child) == SERVED

@@ -1,0 +1,222 @@
+"""Dataset: what plan() makes of what it sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from operator_scene import (
+    CONFIG,
+    DIGEST,
+    NOW,
+    condition,
+    conditions_of,
+    dataset,
+    imported,
+    job_of,
+    kstatus,
+    later,
+    message_of,
+    model_service,
+    pod_of,
+)
+
+from winnow_operator.build.import_job import import_job
+from winnow_operator.kinds.dataset import plan, references
+from winnow_operator.observed import DatasetSeen
+from winnow_operator.plan import Create, Delete, Reference, Refusal
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import CLAIM, CONFIG_MAP, Object
+
+SERVICE = model_service()
+FROM_CONFIG_MAP = dataset(source={"configMap": {"name": "mail", "key": "rows.csv"}})
+READY: Object = {
+    "kind": "import",
+    "state": "Ready",
+    "digest": DIGEST,
+    "taskDetail": "Binary",
+    "rows": 4,
+    "labels": [["ham", 3], ["spam", 1]],
+    "labelCount": 2,
+    "tokens": {"mean": 12.5, "p50": 11, "p95": 20, "p99": 24, "max": 25},
+    "duplicates": 1,
+    "conflicts": 0,
+    "skippedRows": 0,
+    "warnings": [{"code": "FewExamples", "message": "label spam has 1 positive"}],
+    "problems": [],
+    "problemCount": 0,
+}
+
+
+def wanted_job(obj: Any, **more: Any) -> Object:
+    """The Job that plan() would create, as its controller keeps it."""
+    job = job_of(obj, **more)
+    job["metadata"]["name"] = import_job(obj, SERVICE, image=CONFIG.trainer_image)[1]["metadata"]["name"]
+    return job
+
+
+def ended(obj: Any, exit_code: int, said: Any, **more: Any) -> DatasetSeen:
+    job = wanted_job(obj, outcome="Complete" if exit_code == 0 else "Failed")
+    return DatasetSeen(obj, SERVICE, (job,), (pod_of(job, exit_code=exit_code, said=said, **more),))
+
+
+def test_without_its_model_service_it_waits() -> None:
+    decided = plan(DatasetSeen(dataset(), None), NOW, CONFIG)
+    assert decided.children == ()
+    assert conditions_of(decided.status)["Ready"] == ("False", "ModelServiceNotFound")
+    assert kstatus(dataset(), decided.status) == "InProgress"
+
+
+def test_rows_whose_model_service_is_gone_are_not_ready_and_are_imported_anew_when_it_returns() -> None:
+    """They lay in its volume; the Job that stored them there must not speak for a new volume."""
+    obj = imported()
+    job = wanted_job(obj, outcome="Complete")
+    decided = plan(DatasetSeen(obj, None, (job,)), NOW, CONFIG)
+    assert decided.children == (Delete(job),)
+    assert "digest" not in decided.status
+
+
+def test_an_import_is_created_with_its_settings_first() -> None:
+    decided = plan(DatasetSeen(dataset(), SERVICE), NOW, CONFIG)
+    assert [(type(child), child.obj["kind"]) for child in decided.children] == [(Create, "ConfigMap"), (Create, "Job")]
+
+
+@pytest.mark.parametrize(
+    ("source", "reference"),
+    [
+        pytest.param({"configMap": {"name": "mail", "key": "a"}}, Reference(CONFIG_MAP, "mail"), id="config map"),
+        pytest.param({"persistentVolumeClaim": {"claimName": "d", "path": "a"}}, Reference(CLAIM, "d"), id="claim"),
+    ],
+)
+def test_a_source_that_is_missing_is_waited_for(source: Object, reference: Reference) -> None:
+    obj = dataset(source=source)
+    assert references(obj) == (reference,)
+    decided = plan(DatasetSeen(obj, SERVICE, lookups={reference: None}), NOW, CONFIG)
+    assert decided.children == ()
+    assert decided.requeue_after is not None
+    assert conditions_of(decided.status)["Ready"] == ("False", "SourceUnreachable")
+    assert kstatus(obj, decided.status) == "InProgress"
+    assert plan(DatasetSeen(obj, SERVICE, lookups={reference: {}}), NOW, CONFIG).children != ()
+
+
+def test_what_the_import_found_stands_in_the_status() -> None:
+    status = plan(ended(dataset(), 0, READY), NOW, CONFIG).status
+    assert conditions_of(status) == {"Ready": ("True", "Verified")}
+    assert status["labels"] == [
+        {"name": "ham", "positives": 3, "share": 0.75},
+        {"name": "spam", "positives": 1, "share": 0.25},
+    ]
+    assert (status["digest"], status["rows"], status["summary"]) == (DIGEST, 4, "Ready: 4 rows")
+    assert status["warnings"] == READY["warnings"]
+
+
+def test_once_imported_it_stays_so_whatever_becomes_of_its_job() -> None:
+    obj = imported(spec={"source": {"configMap": {"name": "gone", "key": "a"}}})
+    decided = plan(DatasetSeen(obj, SERVICE, lookups={Reference(CONFIG_MAP, "gone"): None}), NOW, CONFIG)
+    assert decided.children == ()
+    assert conditions_of(decided.status) == {"Ready": ("True", "Verified")}
+    assert decided.status["digest"] == DIGEST
+
+
+FAILURES = [
+    pytest.param(11, {"reason": "InvalidRows", "message": "2 rows are wrong"}, "InvalidRows", "2 rows", id="rows"),
+    pytest.param(11, {"reason": "EmptyDataset", "message": "no rows"}, "EmptyDataset", "no rows", id="empty"),
+    pytest.param(20, {"reason": "StorageFull", "message": "no space"}, "StorageFull", "import again", id="full"),
+    pytest.param(
+        10,
+        {"reason": "SourceUnreachable", "message": "/source/rows.csv is not there"},
+        "SourceUnreachable",
+        "ConfigMap mail, key rows.csv is not there",
+        id="source in the user's words",
+    ),
+    pytest.param(
+        1, {"reason": "InternalError", "message": "oh"}, "ImportFailed", "oh", id="a reason that is none of ours"
+    ),
+]
+
+
+@pytest.mark.parametrize(("exit_code", "said", "reason", "says"), FAILURES)
+def test_an_import_that_failed_says_why(exit_code: int, said: Object, reason: str, says: str) -> None:
+    seen = ended(FROM_CONFIG_MAP, exit_code, {"state": "Failed", **said})
+    decided = plan(seen, NOW, CONFIG)
+    assert decided.children == ()
+    assert conditions_of(decided.status) == {"Ready": ("False", reason), "Stalled": ("True", reason)}
+    assert says in message_of(decided.status, "Ready")
+    assert kstatus(FROM_CONFIG_MAP, decided.status) == "Failed"
+
+
+def test_advice_for_trainings_is_not_given_to_imports() -> None:
+    decided = plan(ended(dataset(), 137, "", reason="OOMKilled"), NOW, CONFIG)
+    assert conditions_of(decided.status)["Ready"] == ("False", "OutOfMemory")
+    assert "perDeviceTrainBatchSize" not in message_of(decided.status, "Ready")
+
+
+def test_problems_and_warnings_are_cut_to_what_the_crd_keeps() -> None:
+    problems = [{"line": number, "message": "x" * 5_000} for number in range(50)]
+    said = {"state": "Failed", "reason": "InvalidRows", "message": "m", "problems": problems, "problemCount": 900}
+    status = plan(ended(dataset(), 11, said), NOW, CONFIG).status
+    assert (len(status["problems"]), status["problemCount"]) == (20, 900)
+    assert max(len(problem["message"]) for problem in status["problems"]) == 1_024
+
+
+def test_a_failed_import_is_tried_again_when_what_it_uses_has_changed() -> None:
+    """The wrong base model of a ModelService is mended: the Job that is wanted now is another one."""
+    seen = ended(dataset(), 10, {"state": "Failed", "reason": "BaseModelInvalid", "message": "no tokenizer.json"})
+    mended = model_service(baseModel={"image": {"reference": "docker.io/winnow/base-minilm:better", "path": "/model"}})
+    decided = plan(DatasetSeen(seen.obj, mended, seen.jobs, seen.pods), NOW, CONFIG)
+    assert decided.children == (Delete(seen.jobs[0]),)
+    assert conditions_of(decided.status)["Ready"] == ("False", "Importing")
+
+
+def test_a_job_that_is_seen_to_end_before_its_pod_is_not_judged_yet() -> None:
+    """Jobs and pods come from two watches."""
+    job = wanted_job(dataset(), outcome="Complete")
+    running = DatasetSeen(dataset(), SERVICE, (job,), (pod_of(job, phase="Running"),))
+    early = plan(running, later(5), CONFIG)
+    assert (conditions_of(early.status)["Ready"][1], early.requeue_after) == ("Importing", 1)
+    late = plan(running, later(60), CONFIG)
+    assert conditions_of(late.status)["Ready"] == ("False", "ImportFailed")
+    assert "delete Job" in message_of(late.status, "Ready")
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "stuck"),
+    [
+        pytest.param({"waiting": ("ErrImagePull", "not found")}, "ImagePullFailed", True, id="image"),
+        pytest.param(
+            {"waiting": ("CreateContainerConfigError", "secret hf not found")}, "ContainerNotCreated", True, id="secret"
+        ),
+        pytest.param({"unschedulable": "0/1 nodes"}, "Unschedulable", False, id="no node: it may pass"),
+    ],
+)
+def test_an_import_that_does_not_start_says_why(pod: Any, reason: str, stuck: bool) -> None:
+    job = wanted_job(dataset())
+    status = plan(DatasetSeen(dataset(), SERVICE, (job,), (pod_of(job, **pod),)), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", reason)
+    assert kstatus(dataset(), status) == ("Failed" if stuck else "InProgress")
+
+
+def test_the_words_for_an_image_do_not_change_between_failure_and_back_off() -> None:
+    """They alternate every few seconds: status must not."""
+    job = wanted_job(dataset())
+    words = set()
+    for waiting in (
+        ("ErrImagePull", "not found"),
+        ("ImagePullBackOff", 'Back-off pulling image "x": ErrImagePull: not found'),
+    ):
+        seen = DatasetSeen(dataset(), SERVICE, (job,), (pod_of(job, waiting=waiting),))
+        words.add(message_of(plan(seen, NOW, CONFIG).status, "Ready"))
+    assert len(words) == 1
+
+
+def test_a_refused_job_is_told() -> None:
+    refusal = Refusal(Reason.API_REFUSED, "exceeded quota")
+    decided = plan(DatasetSeen(dataset(), SERVICE, refusal=refusal), NOW, CONFIG)
+    assert conditions_of(decided.status)["Stalled"] == ("True", "ApiRefused")
+
+
+def test_news_are_told_once() -> None:
+    first = plan(DatasetSeen(dataset(), None), NOW, CONFIG)
+    assert [(event.type, event.reason) for event in first.events] == [("Normal", "ModelServiceNotFound")]
+    told = dataset(status={"conditions": [condition("Ready", "False", "ModelServiceNotFound")]})
+    assert plan(DatasetSeen(told, None), NOW, CONFIG).events == ()

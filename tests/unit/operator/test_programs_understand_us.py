@@ -1,0 +1,61 @@
+"""The contract between the operator and the programs of its pods, held from both sides: command lines and manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from operator_scene import DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
+
+from winnow_operator.build.import_job import import_job
+from winnow_operator.build.server_deployment import Served, server_deployment
+from winnow_operator.build.training_job import run_name
+from winnow_operator.build.training_job import training_job as training_job_of
+from winnow_operator.resources import Object
+from winnow_server.settings import parse
+from winnow_trainer.cli import parser
+from winnow_trainer.importer import options_of_manifest
+from winnow_trainer.job import load_job
+
+
+def command(made: Object, module: str) -> list[str]:
+    """The arguments after `python -m module`."""
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert container["command"][:3] == ["python", "-m", module]
+    return [str(argument) for argument in container["command"][3:]]
+
+
+def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
+    job = training_job(testDataset="test", outputModelName="detector", metrics={"primary": "f1"})
+    settings, made = training_job_of(
+        job, model_service(), training_digest=DIGEST, test_digest=OTHER_DIGEST, image="trainer"
+    )
+    options = parser().parse_args(command(made, "winnow_trainer"))
+    assert (str(options.job), options.run) == ("/etc/winnow/job.yaml", run_name(job))
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    understood = load_job(tmp_path / "job.yaml")
+    assert understood.metadata.uid == job.metadata.uid
+    assert understood.spec.base_model == "/base/model"
+    assert understood.spec.training_dataset == f"/storage/datasets/{'a' * 64}"
+    assert understood.spec.test_dataset == f"/storage/datasets/{'b' * 64}"
+    assert understood.spec.metrics.primary == "f1"
+
+
+def test_the_trainer_understands_an_import(tmp_path: Path) -> None:
+    rows = dataset(
+        source={"configMap": {"name": "mail", "key": "rows.csv"}}, labels=["ham", "spam"], onInvalidRows="Skip"
+    )
+    settings, made = import_job(rows, model_service(), image="trainer")
+    options = parser().parse_args(command(made, "winnow_trainer"))
+    assert (str(options.file), options.base_model) == ("/source/rows.csv", "/base/model")
+    (tmp_path / "dataset.yaml").write_text(settings["data"]["dataset.yaml"])
+    understood = options_of_manifest(tmp_path / "dataset.yaml")
+    assert (understood.labels, understood.on_invalid_rows) == (("ham", "spam"), "Skip")
+
+
+def test_the_server_understands_a_deployment() -> None:
+    base = {"huggingFace": {"repo": "meta-llama/Llama-3.1-8B-Instruct", "revision": "main"}}
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", base)
+    options = parse(command(server_deployment(deployment(), model_service(), served, image="server"), "winnow_server"))
+    assert str(options.checkpoint) == "/storage/runs/v1-0a1b2c3d/checkpoints/epoch-2"
+    assert options.base_model == "hf://meta-llama/Llama-3.1-8B-Instruct@main"
+    assert (options.digest, options.name, options.port, str(options.storage)) == (DIGEST, "web", 8080, "/storage")

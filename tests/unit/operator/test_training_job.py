@@ -1,0 +1,331 @@
+"""TrainingJob: what plan() makes of what it sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import yaml
+from operator_scene import (
+    CONFIG,
+    DIGEST,
+    NOW,
+    OTHER_DIGEST,
+    completed,
+    condition,
+    conditions_of,
+    deployment,
+    imported,
+    job_of,
+    kstatus,
+    later,
+    message_of,
+    model_service,
+    pod_of,
+    training_job,
+)
+
+from winnow_operator import report
+from winnow_operator.kinds.training_job import plan
+from winnow_operator.observed import TrainingJobSeen
+from winnow_operator.plan import Create, Delete
+from winnow_operator.resources import Object
+
+
+def ready(obj: Any = None, **more: Any) -> TrainingJobSeen:
+    """Everything that a job needs is there."""
+    return TrainingJobSeen(obj or training_job(), model_service(), imported(), **more)
+
+
+def running(obj: Any = None, **pod: Any) -> TrainingJobSeen:
+    obj = obj or training_job()
+    job = job_of(obj)
+    return ready(obj, jobs=(job,), pods=(pod_of(job, **{"phase": "Running", **pod}),))
+
+
+def ended(exit_code: int, said: Any = "", reason: str = "", obj: Any = None, job_reason: str = "") -> TrainingJobSeen:
+    obj = obj or training_job()
+    job = job_of(obj, outcome="Complete" if exit_code == 0 else "Failed", reason=job_reason)
+    return ready(obj, jobs=(job,), pods=(pod_of(job, exit_code=exit_code, said=said, reason=reason),))
+
+
+def told(**fields: Any) -> Object:
+    return {"kind": "train", "state": "Complete", "primaryMetric": "f1", "higherIsBetter": True, **fields}
+
+
+def epoch(number: int, f1: float) -> Object:
+    return {"epoch": number, "checkpoint": f"epoch-{number}", "trainLoss": 0.5, "metrics": {"f1": f1, "roc_auc": None}}
+
+
+def checkpoint(number: int) -> Object:
+    return {"name": f"epoch-{number}", "epoch": number, "digest": f"sha256:{number:064x}", "sizeBytes": 1_000}
+
+
+def test_an_accepted_job_starts_with_the_rows_of_its_datasets() -> None:
+    seen = replace(ready(training_job(testDataset="test")), test=imported("test", digest=OTHER_DIGEST))
+    decided = plan(seen, NOW, CONFIG)
+    settings, job = (child.obj for child in decided.children)
+    assert all(isinstance(child, Create) for child in decided.children)
+    manifest = yaml.safe_load(settings["data"]["job.yaml"])["spec"]
+    assert manifest["trainingDataset"].endswith(DIGEST.removeprefix("sha256:"))
+    assert manifest["testDataset"].endswith(OTHER_DIGEST.removeprefix("sha256:"))
+    assert job["spec"]["backoffLimit"] == 3
+
+
+def test_a_run_that_goes_on_keeps_the_rows_that_it_began_with() -> None:
+    """The dataset was deleted and made anew with other rows while the job was suspended."""
+    begun = {
+        "startTime": "2026-11-23T11:00:00Z",
+        "datasets": {"training": {"name": "rows", "digest": OTHER_DIGEST}},
+    }
+    decided = plan(ready(training_job(status=begun)), NOW, CONFIG)
+    manifest = yaml.safe_load(decided.children[0].obj["data"]["job.yaml"])["spec"]
+    assert manifest["trainingDataset"].endswith(OTHER_DIGEST.removeprefix("sha256:"))
+    assert decided.status["datasets"]["training"]["digest"] == OTHER_DIGEST
+
+
+def test_a_job_that_has_not_begun_uses_the_rows_as_they_are_now() -> None:
+    waited = {"datasets": {"training": {"name": "rows", "digest": OTHER_DIGEST}}}
+    decided = plan(ready(training_job(status=waited)), NOW, CONFIG)
+    assert decided.status["datasets"]["training"]["digest"] == DIGEST
+
+
+def test_a_job_that_exists_is_never_created_again() -> None:
+    job = job_of(training_job())
+    assert plan(ready(jobs=(job,)), NOW, CONFIG).children == ()
+    assert plan(running(), NOW, CONFIG).children == ()
+
+
+def test_while_it_trains_it_is_neither_reconciling_nor_stalled() -> None:
+    """kstatus would hold up a GitOps pipeline for hours otherwise; for a batch/v1 Job it says Current as soon as that started."""
+    status = plan(running(), NOW, CONFIG).status
+    assert conditions_of(status)["Running"] == ("True", "Training")
+    assert kstatus(training_job(), status) == "Current"
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "state"),
+    [
+        pytest.param({"waiting": ("ImagePullBackOff", "no such image")}, "ImagePullFailed", "Failed", id="image"),
+        pytest.param({"unschedulable": "0/3 nodes have nvidia.com/gpu"}, "Unschedulable", "InProgress", id="no GPU"),
+        pytest.param({}, "Starting", "InProgress", id="it takes its time"),
+        pytest.param(
+            {"exit_code": 20, "said": {"state": "Failed", "message": "no route to host"}},
+            "Restarting",
+            "InProgress",
+            id="it will be tried again",
+        ),
+        pytest.param(
+            {"exit_code": 12}, "Training", "Current", id="it has ended for good, the Job just does not say so yet"
+        ),
+        pytest.param({"exit_code": 0}, "Training", "Current", id="it is done, the Job just does not say so yet"),
+    ],
+)
+def test_a_pod_that_does_not_run_says_why(pod: Any, reason: str, state: str) -> None:
+    job = job_of(training_job())
+    status = plan(ready(jobs=(job,), pods=(pod_of(job, **pod),)), NOW, CONFIG).status
+    assert conditions_of(status)["Running"][1] == reason
+    assert kstatus(training_job(), status) == state
+
+
+def test_a_queue_that_holds_the_job_back_is_told() -> None:
+    job = job_of(training_job(), suspend=True)
+    assert conditions_of(plan(ready(jobs=(job,)), NOW, CONFIG).status)["Running"] == ("False", "Queued")
+
+
+def test_the_final_message_gives_the_result() -> None:
+    said = told(
+        bestCheckpoint="epoch-2",
+        overlap=3,
+        epochs=[epoch(1, 0.9), epoch(2, 0.95)],
+        checkpoints=[checkpoint(1), checkpoint(2)],
+    )
+    status = plan(ended(0, said), NOW, CONFIG).status
+    assert conditions_of(status)["Complete"] == ("True", "TrainingComplete")
+    assert status["completionTime"] == "2026-11-23T12:00:00Z"
+    assert status["bestMetric"] == "f1 0.9500"
+    assert status["epochs"][0]["metrics"] == {"f1": 0.9}  # an undefined metric is left out
+    assert [(found["name"], found["best"]) for found in status["checkpoints"]] == [
+        ("epoch-1", False),
+        ("epoch-2", True),
+    ]
+    assert status["datasets"]["overlap"] == 3
+    assert status["progress"]["percent"] == 100.0
+    assert kstatus(training_job(), status) == "Current"
+
+
+def test_what_was_told_before_is_not_forgotten() -> None:
+    """The final message drops the metrics of older epochs when it does not fit."""
+    known = training_job(
+        status={"epochs": [{"epoch": 1, "checkpoint": "epoch-1", "metrics": {"f1": 0.9, "accuracy": 0.8}}]}
+    )
+    said = told(epochs=[{"epoch": 1, "checkpoint": "epoch-1", "metrics": {"f1": 0.91}}], checkpoints=[checkpoint(1)])
+    assert plan(ended(0, said, obj=known), NOW, CONFIG).status["epochs"][0]["metrics"] == {"f1": 0.91, "accuracy": 0.8}
+
+
+FAILURES = [
+    pytest.param(
+        12,
+        {"reason": "OutOfMemory", "message": "CUDA out of memory"},
+        "",
+        "OutOfMemory",
+        "perDeviceTrainBatchSize",
+        id="the trainer ran out of memory",
+    ),
+    pytest.param(137, "", "OOMKilled", "OutOfMemory", "limits.memory", id="the kernel ended it"),
+    pytest.param(
+        13, {"reason": "Diverged", "message": "loss is NaN at step 7"}, "", "Diverged", "learningRate", id="diverged"
+    ),
+    pytest.param(
+        10,
+        {"reason": "BaseModelInvalid", "message": "no config.json"},
+        "",
+        "BaseModelInvalid",
+        "config.json",
+        id="base model",
+    ),
+    pytest.param(10, "", "", "InvalidConfiguration", "exit code 10", id="no message, but a code of the contract"),
+    pytest.param(
+        20, {"reason": "StorageFull", "message": "no space"}, "", "StorageFull", "no space", id="storage, tried in vain"
+    ),
+    pytest.param(1, "Traceback: boom", "", "TooManyRestarts", "boom", id="a crash, with its last lines"),
+]
+
+
+@pytest.mark.parametrize(("exit_code", "said", "kubelet", "reason", "says"), FAILURES)
+def test_a_failed_training_says_why(exit_code: int, said: Any, kubelet: str, reason: str, says: str) -> None:
+    message = {"state": "Failed", **said} if isinstance(said, dict) else said
+    status = plan(ended(exit_code, message, kubelet), NOW, CONFIG).status
+    assert conditions_of(status)["Failed"] == ("True", reason)
+    assert says in status["failure"]["message"]
+    assert (status["failure"]["reason"], status["failure"]["exitCode"]) == (reason, exit_code)
+    assert status["summary"] == f"Failed: {reason}"
+    assert kstatus(training_job(), status) == "Failed"
+
+
+def test_a_job_whose_pods_are_gone_still_fails_in_words() -> None:
+    job = job_of(training_job(), outcome="Failed", reason="BackoffLimitExceeded", ended=NOW)
+    assert plan(ready(jobs=(job,)), later(5), CONFIG).requeue_after == 1  # the pod may come yet
+    status = plan(ready(jobs=(job,)), later(60), CONFIG).status
+    assert conditions_of(status)["Failed"] == ("True", "JobFailed")
+
+
+def test_a_run_over_its_deadline_is_recorded_before_it_is_ended() -> None:
+    """A crash between the two must not start it anew."""
+    obj = training_job(activeDeadlineSeconds=600)
+    over = plan(running(obj), NOW, CONFIG)  # started twenty minutes ago
+    assert over.children == ()
+    assert conditions_of(over.status)["Failed"] == ("True", "DeadlineExceeded")
+    recorded = training_job(activeDeadlineSeconds=600, status=over.status)
+    seen = running(recorded)
+    assert plan(seen, NOW, CONFIG).children == (Delete(seen.jobs[0]),)
+
+
+def test_a_deadline_ahead_is_looked_at_again_in_time() -> None:
+    assert plan(running(training_job(activeDeadlineSeconds=1_500)), NOW, CONFIG).requeue_after == 300
+
+
+def test_suspending_deletes_the_job_once_and_resuming_waits_until_it_is_gone() -> None:
+    seen = running(training_job(suspend=True))
+    stopping = plan(seen, NOW, CONFIG)
+    assert stopping.children == (Delete(seen.jobs[0]),)
+    assert conditions_of(stopping.status)["Suspended"] == ("True", "Stopping")
+    going = {**seen.jobs[0], "metadata": {**seen.jobs[0]["metadata"], "deletionTimestamp": "2026-11-23T12:00:00Z"}}
+    assert plan(replace(seen, jobs=(going,)), NOW, CONFIG).children == ()
+    resumed = plan(replace(seen, obj=training_job(), jobs=(going,)), NOW, CONFIG)
+    assert resumed.children == ()
+    assert conditions_of(resumed.status)["Running"] == ("False", "Stopping")
+
+
+def test_a_suspended_job_is_at_rest() -> None:
+    status = plan(ready(training_job(suspend=True)), NOW, CONFIG).status
+    assert conditions_of(status)["Suspended"] == ("True", "Suspended")
+    assert kstatus(training_job(), status) == "Current"
+
+
+def test_a_job_that_ended_while_it_was_being_suspended_has_ended() -> None:
+    seen = ended(0, told(checkpoints=[checkpoint(1)]), obj=training_job(suspend=True))
+    assert conditions_of(plan(seen, NOW, CONFIG).status)["Complete"] == ("True", "TrainingComplete")
+
+
+def test_a_recorded_end_outlives_job_and_dataset() -> None:
+    obj = completed()
+    decided = plan(TrainingJobSeen(obj, None), NOW, CONFIG)
+    assert decided.children == ()
+    assert decided.status["bestCheckpoint"] == "epoch-2"
+    assert conditions_of(decided.status)["Complete"] == ("True", "TrainingComplete")
+
+
+def test_after_its_time_to_live_the_job_is_cleared_away_and_the_result_stays() -> None:
+    obj = completed(spec={"ttlSecondsAfterFinished": 900})  # ended ten minutes ago
+    job = job_of(obj, outcome="Complete")
+    early = plan(TrainingJobSeen(obj, model_service(), jobs=(job,)), NOW, CONFIG)
+    assert (early.children, early.requeue_after) == ((), 300)
+    late = plan(TrainingJobSeen(obj, model_service(), jobs=(job,)), later(301), CONFIG)
+    assert late.children == (Delete(job),)
+    assert late.status["checkpoints"] == early.status["checkpoints"]
+
+
+def test_who_serves_a_checkpoint_is_told() -> None:
+    live = deployment(status={"live": {"trainingJob": "v1", "checkpoint": "epoch-2"}})
+    decided = plan(TrainingJobSeen(completed(), model_service(), deployments=(live,)), NOW, CONFIG)
+    assert [found.get("deployedBy") for found in decided.status["checkpoints"]] == [None, ["web"]]
+
+
+PULLED = report.Training(state="Running", percent=40.0, epoch=2, total_epochs=5, eta_seconds=200, loss=0.3)
+
+
+def test_progress_is_told_with_an_estimate_for_people() -> None:
+    progress = plan(replace(running(), pulled=PULLED), NOW, CONFIG).status["progress"]
+    assert progress == {
+        "percent": 40.0,
+        "epoch": 2,
+        "totalEpochs": 5,
+        "etaSeconds": 200,
+        "eta": "3m20s",
+        "loss": 0.3,
+        "updatedAt": "2026-11-23T12:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "seconds", "written"),
+    [
+        pytest.param({"percent": 40.4}, 15, False, id="half a percent can wait"),
+        pytest.param({"percent": 41.0}, 15, True, id="a percent is news"),
+        pytest.param({"percent": 40.4}, 30, True, id="after half a minute anything is"),
+        pytest.param({"epoch": 3}, 1, True, id="a new epoch always"),
+        pytest.param({}, 3_600, False, id="the same is never"),
+    ],
+)
+def test_progress_is_written_when_it_moved(change: Any, seconds: float, written: bool) -> None:
+    first = plan(replace(running(), pulled=PULLED), NOW, CONFIG).status
+    again = replace(running(training_job(status=first)), pulled=PULLED.model_copy(update=change))
+    second = plan(again, later(seconds), CONFIG).status
+    assert (second["progress"] != first["progress"]) is written
+
+
+def test_without_news_recorded_progress_stays() -> None:
+    """The operator was restarted: what it pulled before is in status only."""
+    recorded = {"percent": 40.0, "epoch": 2, "totalEpochs": 5, "updatedAt": "2026-11-23T11:59:00Z"}
+    status = plan(running(training_job(status={"progress": recorded})), NOW, CONFIG).status
+    assert status["progress"] == recorded
+    assert status["summary"] == "Running: epoch 2/5"
+
+
+def test_each_turning_point_is_told_once() -> None:
+    first = plan(ready(), NOW, CONFIG)
+    assert [event.reason for event in first.events] == ["Starting"]
+    again = running(training_job(status=plan(running(), NOW, CONFIG).status))
+    assert plan(again, NOW, CONFIG).events == ()
+    failed = plan(ended(13), NOW, CONFIG)
+    assert [(event.type, event.reason) for event in failed.events] == [("Warning", "Diverged")]
+
+
+def test_a_change_after_the_end_is_observed() -> None:
+    obj = completed(conditions=[condition("Complete", "True", "TrainingComplete")], observedGeneration=1)
+    changed = obj.model_copy(update={"metadata": obj.metadata.model_copy(update={"generation": 2})})
+    status = plan(TrainingJobSeen(changed, model_service()), NOW, CONFIG).status
+    assert status["observedGeneration"] == 2
+    assert message_of(status, "Complete") == ""
