@@ -167,7 +167,8 @@ class _Judge:
         found = ", ".join(shown(name) for name in list(record.fields)[:8]) or "nothing"
         if isinstance(record, CsvRecord):  # every row has the header's fields, so none can be read
             problem = Problem(1, 1, f'the header has no field "{wanted}"; found {found}')
-            raise InvalidRowsError(f"line 1: {problem.message}", [problem], 1, SUPPORTED)
+            hint = f"give the file a header, or name its fields in columns; {SUPPORTED}"
+            raise InvalidRowsError(f"line 1: {problem.message}", [problem], 1, hint)
         return record.problem(f'the field "{wanted}" is missing; found {found}')
 
     def _target(self, record: Record) -> tuple[int, ...] | Problem:
@@ -188,6 +189,8 @@ class _Judge:
         return (bit,)
 
     def _label_map(self, record: Record, name: str, value: dict[str, object]) -> tuple[int, ...] | Problem:
+        if not value:
+            return record.problem(f"{name} has no labels; expected {self._expected()}", name)
         labels = self._shape.labels if self._shape else self._order(value)
         if set(labels) != value.keys() and (self._shape or self._options.labels):
             return record.problem(self._differs(name, labels, value), name)
@@ -239,13 +242,15 @@ class _Judge:
         return None
 
     def _expected(self) -> str:
-        if self._shape is None or not self._shape.labels:
-            return "0 or 1"
+        if self._shape is None:
+            return "0 or 1, or a map of labels to 0 or 1"
+        if not self._shape.labels:
+            return f"0 or 1 as in line {self._shape.line}"
         return f"a map of labels to 0 or 1 as in line {self._shape.line}"
 
     def _differs(self, name: str, labels: tuple[str, ...], value: dict[str, object]) -> str:
         if self._shape and not self._shape.labels:
-            return f"{name} must be 0 or 1 as in line {self._shape.line}, found an object"
+            return f"{name} must be {self._expected()}, found an object"
         missing = [label for label in labels if label not in value]
         unknown = [label for label in value if label not in labels]
         source = f"line {self._shape.line} has" if self._shape else "spec.labels has"

@@ -158,6 +158,7 @@ def test_the_names_of_binary_labels(rows_of, completion, given, labels):
         pytest.param('{"prompt": "x", "completion": 1', 32, "not valid JSON", id="a broken line"),
         pytest.param("{'prompt': 'x', 'completion': 1}", 2, "double quotes", id="single quotes"),
         pytest.param("[1, 2]", 1, "expected an object", id="a list"),
+        pytest.param('{"prompt": "x", "completion": {}}', 31, "has no labels; expected 0 or 1 as in", id="no labels"),
         pytest.param('{"prompt": "x", "completion": {"a": 1}}', 31, "0 or 1 as in line 1", id="a map among numbers"),
         pytest.param(b'{"prompt": "\xc3\xa4\xff", "completion": 1}', 14, "not UTF-8: found the byte 0xff", id="a byte"),
         pytest.param('{"prompt": "\\ud800", "completion": 1}', 13, "not valid JSON", id="half a surrogate pair"),
@@ -342,6 +343,28 @@ def test_any_text_that_looks_like_rows_is_rows_or_problems(tmp_path, content):
             assert str(err)
         else:
             assert rows.texts
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | st.floats() | st.sampled_from(["", "1", "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["", "a", "b"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@FAST
+@given(st.lists(st.tuples(texts, anything), max_size=5), st.sampled_from([None, *TaskDetail]))
+def test_any_targets_are_rows_or_problems(tmp_path, rows, detail):
+    (tmp_path / "any").write_text(jsonl(*({"prompt": text, "completion": value} for text, value in rows)))
+    options = RowOptions(task_detail=detail, on_invalid_rows=OnInvalidRows.SKIP)
+    try:
+        found = read_rows(tmp_path / "any", options)
+    except DataError as err:
+        assert str(err)
+    else:
+        assert len(found.texts) + found.problem_count == len(rows)
+        assert found.targets.shape == (len(found.texts), len(found.schema.labels))
+        assert found.schema.task_detail is TaskDetail.MULTILABEL or (found.targets.sum(axis=1) == 1).all()
 
 
 @FAST
