@@ -1,0 +1,126 @@
+"""May a TrainingJob start? Each rule with what it refuses, and the order of the rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from operator_scene import condition, dataset, imported, model_service, training_job
+
+from winnow_operator.observed import TrainingJobSeen
+from winnow_operator.plan import Refusal
+from winnow_operator.policies.acceptance import accept
+from winnow_operator.reasons import Reason
+
+FAILED = dataset(
+    status={
+        "conditions": [
+            condition("Ready", "False", "InvalidRows", "line 17"),
+            condition("Stalled", "True", "InvalidRows"),
+        ]
+    }
+)
+IMPORTING = dataset(status={"conditions": [condition("Ready", "False", "Importing")]})
+ONE_CLASS = imported(warnings=[{"code": "SingleClass", "message": "all rows are ham"}])
+TEST = training_job(testDataset="test")
+
+
+def seen(
+    job: Any = None, training: Any = None, test: Any = None, service: Any = "there", **more: Any
+) -> TrainingJobSeen:
+    there = model_service() if service == "there" else service
+    return TrainingJobSeen(job or training_job(), there, training, test, **more)
+
+
+RULES = [
+    pytest.param(seen(training=imported()), True, "Accepted", False, "", id="all is there"),
+    pytest.param(seen(service=None), False, "ModelServiceNotFound", False, "spam", id="no ModelService"),
+    pytest.param(seen(), False, "DatasetNotFound", False, "trainingDataset: Dataset rows", id="no training dataset"),
+    pytest.param(
+        seen(TEST, imported()), False, "DatasetNotFound", False, "testDataset: Dataset test", id="no test dataset"
+    ),
+    pytest.param(seen(training=dataset()), False, "DatasetNotReady", False, "rows", id="not looked at yet"),
+    pytest.param(seen(training=IMPORTING), False, "DatasetNotReady", False, "Importing", id="importing"),
+    pytest.param(seen(training=FAILED), False, "DatasetFailed", True, "line 17", id="failed"),
+    pytest.param(
+        seen(training=imported(spec={"modelService": "other"})),
+        False,
+        "DatasetOfAnotherModelService",
+        True,
+        "other",
+        id="another ModelService's",
+    ),
+    pytest.param(seen(training=ONE_CLASS), False, "SingleClass", True, "all rows are ham", id="one class"),
+    pytest.param(
+        seen(TEST, imported(), imported("test", labels=["ham", "junk"])),
+        False,
+        "LabelsDiffer",
+        True,
+        "junk; the training rows have: ham, spam",
+        id="a label too many",
+    ),
+    pytest.param(
+        seen(TEST, imported(), imported("test", labels=["ham"], task="Multiclass")),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="a label too few is no harm",
+    ),
+    pytest.param(
+        seen(TEST, imported(), imported("test", labels=["0", "1"])),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="bare 0 and 1 fit any binary schema",
+    ),
+    pytest.param(
+        seen(TEST, imported(task="Multiclass"), imported("test", labels=["0", "1"])),
+        False,
+        "LabelsDiffer",
+        True,
+        "0, 1",
+        id="but not a multiclass one",
+    ),
+    pytest.param(
+        seen(TEST, imported(), imported("test", labels=["junk"], labelCount=2_000)),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="a list that was cut proves nothing",
+    ),
+    pytest.param(
+        seen(training_job(metrics={"primary": "f1"}), imported(task="Multilabel")),
+        False,
+        "MetricDoesNotFit",
+        True,
+        "f1_macro",
+        id="f1 is for binary",
+    ),
+    pytest.param(
+        seen(training_job(metrics={"primary": "f1"}), imported()), True, "Accepted", False, "", id="f1 on binary"
+    ),
+    pytest.param(
+        seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),
+        False,
+        "ApiRefused",
+        True,
+        "quota",
+        id="refused by the API server",
+    ),
+]
+
+
+@pytest.mark.parametrize(("scene", "accepted", "reason", "final", "says"), RULES)
+def test_a_rule(scene: TrainingJobSeen, accepted: bool, reason: str, final: bool, says: str) -> None:
+    verdict = accept(scene)
+    assert (verdict.accepted, verdict.reason, verdict.final) == (accepted, reason, final)
+    assert says in verdict.message
+
+
+def test_what_cannot_be_waited_for_is_said_before_what_can() -> None:
+    """Waiting for a test dataset would be in vain when the training dataset is another ModelService's."""
+    scene = seen(TEST, imported(spec={"modelService": "other"}), dataset("test"))
+    assert accept(scene).reason == "DatasetOfAnotherModelService"

@@ -1,0 +1,301 @@
+"""Deployment: which checkpoint, and what plan() makes of its rollout."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from operator_scene import (
+    CONFIG,
+    DIGEST,
+    NOW,
+    OTHER_DIGEST,
+    completed,
+    conditions_of,
+    deployment,
+    kstatus,
+    labels_of,
+    later,
+    message_of,
+    model_service,
+    pod_of,
+    seen_again,
+    training_job,
+)
+
+from winnow_operator import api
+from winnow_operator.kinds.deployment import plan
+from winnow_operator.observed import DeploymentSeen
+from winnow_operator.plan import Apply, Refusal
+from winnow_operator.policies.checkpoint import Missing, resolve
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object
+
+RUNNING = {"summary": "Running: epoch 2/3", "checkpoints": [{"name": "epoch-1", "epoch": 1, "digest": DIGEST}]}
+FAILED = {
+    "completionTime": "2026-11-23T11:00:00Z",
+    "failure": {"reason": "OutOfMemory"},
+    "checkpoints": [{"name": "epoch-1", "epoch": 1, "digest": DIGEST}],
+}
+
+
+def seeing(obj: api.Deployment | None = None, job: api.TrainingJob | None = None, **more: Any) -> DeploymentSeen:
+    return DeploymentSeen(obj or deployment(), model_service(), job or completed(), **more)
+
+
+def named(name: str) -> api.Deployment:
+    return deployment(checkpoint={"trainingJob": "v1", "name": name})
+
+
+def child_of(seen: DeploymentSeen, *, updated: int = 1, ready: int = 1, total: int = 1, conditions: Any = ()) -> Object:
+    """The apps/v1 Deployment that plan() wants, as its controller keeps it."""
+    workload: Object = plan(seen, NOW, CONFIG).children[1].obj
+    metadata = {**workload["metadata"], "generation": 1, "resourceVersion": "20", "uid": "c"}
+    status = {
+        "observedGeneration": 1,
+        "replicas": total,
+        "updatedReplicas": updated,
+        "readyReplicas": ready,
+        "availableReplicas": ready,
+        "conditions": list(conditions),
+    }
+    return {**workload, "metadata": metadata, "status": status}
+
+
+def server_pod(owner: api.Deployment, digest: str, **fields: Any) -> Object:
+    pod = pod_of({"metadata": {"name": "web-rs", "uid": "rs", "labels": labels_of(owner)}}, **fields)
+    pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": digest}
+    return pod
+
+
+def rolled_out(obj: api.Deployment | None = None, job: api.TrainingJob | None = None) -> DeploymentSeen:
+    seen = seeing(obj, job)
+    return replace(seen, child=child_of(seen))
+
+
+def live(obj: api.Deployment | None = None) -> tuple[DeploymentSeen, Object]:
+    """A deployment that serves, with its status written."""
+    seen = rolled_out(obj)
+    status = plan(seen, NOW, CONFIG).status
+    return replace(seen, obj=seen_again(seen.obj, status)), status
+
+
+MISSING = [
+    pytest.param(deployment(), None, "TrainingJobNotFound", False, "v1 does not exist", id="no job: it may come"),
+    pytest.param(
+        deployment(),
+        training_job(status=RUNNING),
+        "CheckpointNotReady",
+        False,
+        "epoch 2/3",
+        id="the best is not known before the end",
+    ),
+    pytest.param(
+        deployment(),
+        training_job(status=FAILED),
+        "CheckpointNotFound",
+        True,
+        "it has: epoch-1",
+        id="a failed job has no best",
+    ),
+    pytest.param(
+        deployment(),
+        completed(best="epoch-9"),
+        "CheckpointNotFound",
+        True,
+        "epoch-1, epoch-2",
+        id="the best is not there",
+    ),
+    pytest.param(
+        named("epoch-2"),
+        training_job(status=RUNNING),
+        "CheckpointNotReady",
+        False,
+        "it has: epoch-1",
+        id="a named one may come",
+    ),
+    pytest.param(
+        named("epoch-7"), completed(), "CheckpointNotFound", True, "epoch-1, epoch-2", id="a named one will not come"
+    ),
+    pytest.param(
+        deployment(),
+        completed(spec={"modelService": "other"}),
+        "TrainingJobOfAnotherModelService",
+        True,
+        "other",
+        id="another ModelService's",
+    ),
+]
+
+
+@pytest.mark.parametrize(("obj", "job", "reason", "final", "says"), MISSING)
+def test_without_a_checkpoint_nothing_is_touched(
+    obj: api.Deployment, job: api.TrainingJob | None, reason: str, final: bool, says: str
+) -> None:
+    decided = plan(DeploymentSeen(obj, model_service(), job), NOW, CONFIG)
+    assert decided.children == ()
+    assert conditions_of(decided.status)["Ready"] == ("False", reason)
+    assert says in message_of(decided.status, "Ready")
+    assert kstatus(obj, decided.status) == ("Failed" if final else "InProgress")
+
+
+def test_a_named_checkpoint_is_served_while_later_epochs_run_and_even_if_they_fail() -> None:
+    for status in (RUNNING, FAILED):
+        served = resolve(seeing(named("epoch-1"), training_job(status=status)))
+        assert not isinstance(served, Missing)
+        assert (served.checkpoint, served.digest) == ("epoch-1", DIGEST)
+
+
+def test_a_checkpoint_without_a_digest_is_not_served() -> None:
+    unverified = completed(checkpoints=[{"name": "epoch-2", "epoch": 2}])
+    assert isinstance(resolve(seeing(job=unverified)), Missing)
+
+
+def test_only_an_adapter_gets_its_base_model_mounted() -> None:
+    def volumes(method: str) -> set[str]:
+        workload = plan(seeing(job=completed(spec={"method": method})), NOW, CONFIG).children[1].obj
+        return {volume["name"] for volume in workload["spec"]["template"]["spec"]["volumes"]}
+
+    assert "base" in volumes("LoRA")
+    assert "base" not in volumes("Full")
+
+
+def test_the_service_is_applied_before_the_pods() -> None:
+    """A name that is taken shows before a GPU is."""
+    decided = plan(seeing(), NOW, CONFIG)
+    assert [(type(child), child.obj["kind"]) for child in decided.children] == [
+        (Apply, "Service"),
+        (Apply, "Deployment"),
+    ]
+
+
+def test_a_rollout_that_is_done_makes_the_checkpoint_live() -> None:
+    status = plan(rolled_out(), NOW, CONFIG).status
+    assert conditions_of(status) == {
+        "Available": ("True", "Serving"),
+        "Progressing": ("True", "Live"),
+        "Ready": ("True", "Live"),
+    }
+    assert status["live"] == {
+        "trainingJob": "v1",
+        "checkpoint": "epoch-2",
+        "digest": OTHER_DIGEST,
+        "since": "2026-11-23T12:00:00Z",
+    }
+    assert (status["url"], status["replicas"], status["readyReplicas"]) == ("http://web.ml.svc", 1, 1)
+    assert status["labelSelector"] == "winnow.dev/kind=Deployment,winnow.dev/name=web"
+    assert "history" not in status
+    assert kstatus(deployment(), status) == "Current"
+
+
+def test_while_another_checkpoint_rolls_out_the_old_one_is_live() -> None:
+    seen, first = live()
+    changed = replace(seen, obj=seen_again(named("epoch-1"), first))
+    rolling = plan(changed, later(5), CONFIG).status
+    assert conditions_of(rolling)["Ready"] == ("False", "RollingOut")
+    assert conditions_of(rolling)["Available"] == ("True", "Serving")
+    assert rolling["live"]["checkpoint"] == "epoch-2"
+
+    done = plan(replace(changed, child=child_of(changed)), later(60), CONFIG).status
+    assert done["live"]["checkpoint"] == "epoch-1"
+    assert done["history"] == [{**first["live"], "until": "2026-11-23T12:01:00Z"}]
+    again = plan(replace(changed, obj=seen_again(named("epoch-1"), done), child=child_of(changed)), later(99), CONFIG)
+    assert again.status == done
+
+
+def test_the_history_keeps_the_last_twenty() -> None:
+    history = [{"trainingJob": "v0", "checkpoint": f"epoch-{number}"} for number in range(20)]
+    old = {"live": {"trainingJob": "v0", "checkpoint": "epoch-99"}, "history": history}
+    status = plan(rolled_out(deployment(status=old)), NOW, CONFIG).status
+    assert len(status["history"]) == 20
+    assert status["history"][0]["checkpoint"] == "epoch-99"
+
+
+def test_a_rollout_is_not_done_while_an_old_pod_is_left_or_a_new_one_is_not_ready() -> None:
+    seen = seeing(deployment(replicas=2))
+    for counts in (
+        {"updated": 1, "ready": 2, "total": 2},
+        {"updated": 2, "ready": 2, "total": 3},
+        {"updated": 2, "ready": 1, "total": 2},
+    ):
+        status = plan(replace(seen, child=child_of(seen, **counts)), NOW, CONFIG).status
+        assert conditions_of(status)["Ready"] == ("False", "RollingOut"), counts
+        assert "live" not in status
+
+
+CRASHES = [
+    pytest.param(
+        {"exit_code": 10, "said": {"state": "Failed", "message": "model.safetensors was changed"}},
+        "model.safetensors was changed",
+        id="what the server said",
+    ),
+    pytest.param({"exit_code": 137, "reason": "OOMKilled"}, "limits.memory", id="memory"),
+    pytest.param({"exit_code": 1, "said": "Traceback: boom"}, "boom", id="its last lines"),
+    pytest.param({"waiting": ("ImagePullBackOff", "no such image")}, "no such image", id="image"),
+]
+
+
+@pytest.mark.parametrize(("pod", "says"), CRASHES)
+def test_a_checkpoint_that_does_not_come_up_leaves_the_live_one_serving(pod: Any, says: str) -> None:
+    seen, first = live()
+    changed = replace(seen, obj=seen_again(named("epoch-1"), first))
+    wanted = child_of(changed, updated=1, ready=1, total=2)
+    stuck = replace(changed, child=wanted, pods=(server_pod(changed.obj, DIGEST, **pod),))
+    decided = plan(stuck, NOW, CONFIG)
+    assert conditions_of(decided.status) == {
+        "Available": ("True", "Serving"),
+        "Progressing": ("False", "CheckpointFailed"),
+        "Ready": ("False", "CheckpointFailed"),
+        "Stalled": ("True", "CheckpointFailed"),
+    }
+    assert says in message_of(decided.status, "Stalled")
+    assert decided.status["live"]["checkpoint"] == "epoch-2"
+
+
+def test_an_old_pod_that_crashes_is_not_blamed_on_the_new_checkpoint() -> None:
+    seen, first = live()
+    changed = replace(seen, obj=seen_again(named("epoch-1"), first))
+    old = server_pod(changed.obj, OTHER_DIGEST, exit_code=1)
+    status = plan(replace(changed, child=child_of(changed, total=2), pods=(old,)), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+
+
+def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
+    seen = seeing()
+    late = {"type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing."}
+    status = plan(replace(seen, child=child_of(seen, ready=0, conditions=[late])), NOW, CONFIG).status
+    assert "timed out" in message_of(status, "Stalled")
+
+
+def test_a_deleted_training_job_takes_nothing_down() -> None:
+    seen, first = live()
+    orphan = replace(seen, training_job=None)
+    decided = plan(orphan, later(60), CONFIG)
+    assert decided.status == first
+    scaled = seen_again(deployment(replicas=3), first)
+    assert plan(replace(orphan, obj=scaled), NOW, CONFIG).children[1].obj["spec"]["replicas"] == 3
+
+
+def test_without_its_training_job_it_cannot_change_to_another_checkpoint() -> None:
+    seen, first = live()
+    decided = plan(replace(seen, training_job=None, obj=seen_again(named("epoch-1"), first)), NOW, CONFIG)
+    assert decided.children == ()
+    assert conditions_of(decided.status)["Ready"] == ("False", "TrainingJobNotFound")
+    assert decided.status["live"]["checkpoint"] == "epoch-2"
+
+
+def test_scaled_to_zero_it_is_at_rest_and_remembers_what_was_live() -> None:
+    seen, first = live()
+    stopped = replace(seen, obj=seen_again(deployment(replicas=0), first))
+    status = plan(replace(stopped, child=child_of(stopped, updated=0, ready=0, total=0)), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("True", "ScaledToZero")
+    assert conditions_of(status)["Available"] == ("False", "NotServing")
+    assert status["live"]["checkpoint"] == "epoch-2"
+    assert kstatus(stopped.obj, status) == "Current"
+
+
+def test_a_name_that_is_taken_is_told() -> None:
+    refusal = Refusal(Reason.NAME_CONFLICT, "Service web exists and belongs to somebody else")
+    status = plan(seeing(refusal=refusal), NOW, CONFIG).status
+    assert conditions_of(status)["Stalled"] == ("True", "NameConflict")

@@ -1,0 +1,90 @@
+"""What counts as a difference between what is wanted and what stands at the API server."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from winnow_operator.drift import differs, quantity, stamped
+from winnow_operator.resources import Object
+
+WANTED: Object = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "web", "labels": {"app.kubernetes.io/managed-by": "winnow"}},
+    "spec": {
+        "replicas": 2,
+        "template": {
+            "spec": {"containers": [{"name": "server", "resources": {"limits": {"cpu": "1000m", "memory": "1.5Gi"}}}]}
+        },
+    },
+}
+
+
+def as_kept() -> Object:
+    """With the API server's defaults, other writers' fields and canonical quantities."""
+    live = stamped(WANTED)
+    live["metadata"].update(uid="u", resourceVersion="5", generation=3)
+    live["metadata"]["annotations"]["deployment.kubernetes.io/revision"] = "2"
+    live["spec"]["progressDeadlineSeconds"] = 600
+    container = live["spec"]["template"]["spec"]["containers"][0]
+    container["terminationMessagePolicy"] = "File"
+    container["resources"]["limits"] = {"cpu": "1", "memory": "1536Mi"}
+    return live
+
+
+def test_what_was_applied_is_what_is_wanted() -> None:
+    assert not differs(WANTED, as_kept())
+
+
+def edit(path: list[Any], value: Any) -> Callable[[Object], None]:
+    def change(obj: Object) -> None:
+        for part in path[:-1]:
+            obj = obj[part]
+        if value is None:
+            del obj[path[-1]]
+        else:
+            obj[path[-1]] = value
+
+    return change
+
+
+CONTAINERS = ["spec", "template", "spec", "containers"]
+EDITS = [
+    pytest.param(edit(["spec", "replicas"], 5), id="a value"),
+    pytest.param(edit(["spec", "replicas"], None), id="a field removed"),
+    pytest.param(edit(["metadata", "labels"], {}), id="a label removed"),
+    pytest.param(edit([*CONTAINERS, 0, "resources", "limits", "cpu"], "2"), id="a quantity"),
+    pytest.param(edit(CONTAINERS, [{}, {}]), id="a list grown"),
+    pytest.param(edit(["metadata", "annotations"], None), id="our digest removed"),
+]
+
+
+@pytest.mark.parametrize("change", EDITS)
+def test_what_others_changed_of_it_is_noticed(change: Callable[[Object], None]) -> None:
+    live = as_kept()
+    change(live)
+    assert differs(WANTED, live)
+
+
+def test_a_field_that_is_no_longer_wanted_is_noticed() -> None:
+    less = copy.deepcopy(WANTED)
+    del less["spec"]["replicas"]
+    assert differs(less, as_kept())
+
+
+def test_stamping_leaves_its_argument_alone() -> None:
+    before = copy.deepcopy(WANTED)
+    stamped(WANTED)
+    assert before == WANTED
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("1", "1000m"), ("1.5Gi", "1536Mi"), ("2k", "2000"), ("0.5", "500m"), ("1Ki", "1024"), ("1E", "1000P")],
+)
+def test_quantities_are_compared_by_value(left: str, right: str) -> None:
+    assert quantity(left) == quantity(right)

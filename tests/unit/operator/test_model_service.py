@@ -1,0 +1,146 @@
+"""ModelService: its volume in words, its counts and its board."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from operator_scene import (
+    CONFIG,
+    NOW,
+    completed,
+    conditions_of,
+    dataset,
+    deployment,
+    kstatus,
+    message_of,
+    model_service,
+    training_job,
+)
+
+from winnow_operator.kinds.model_service import plan, references
+from winnow_operator.observed import ModelServiceSeen
+from winnow_operator.plan import Apply, Reference
+from winnow_operator.resources import CLAIM, Object
+
+MINE = {"persistentVolumeClaim": {"claimName": "mine"}}
+
+
+def storage_class(name: str, *, mode: str = "Immediate", default: bool = False) -> Object:
+    annotations = {"storageclass.kubernetes.io/is-default-class": "true"} if default else {}
+    metadata = {"name": name, "annotations": annotations}
+    return {"metadata": metadata, "provisioner": f"{name}.example.com", "volumeBindingMode": mode}
+
+
+def claim(phase: str, class_name: str | None = None) -> Object:
+    spec = {"storageClassName": class_name} if class_name is not None else {}
+    return {"metadata": {"name": "spam-storage"}, "spec": spec, "status": {"phase": phase}}
+
+
+STATES = [
+    pytest.param(claim("Bound"), (), "True", "StorageReady", "Current", "spam-storage", id="bound"),
+    pytest.param(None, (), "False", "StoragePending", "InProgress", "created", id="not there yet"),
+    pytest.param(claim("Lost"), (), "False", "StorageLost", "Failed", "lost", id="lost"),
+    pytest.param(
+        claim("Pending", "fast"),
+        (storage_class("slow"),),
+        "False",
+        "StorageClassNotFound",
+        "Failed",
+        "fast does not exist; the cluster has: slow",
+        id="no such class",
+    ),
+    pytest.param(
+        claim("Pending"),
+        (storage_class("slow"),),
+        "False",
+        "NoDefaultStorageClass",
+        "Failed",
+        "no default",
+        id="no default class",
+    ),
+    pytest.param(
+        claim("Pending"),
+        (storage_class("local", mode="WaitForFirstConsumer", default=True),),
+        "True",
+        "WaitingForFirstConsumer",
+        "Current",
+        "local",
+        id="made for the first pod",
+    ),
+    pytest.param(
+        claim("Pending", "fast"),
+        (storage_class("fast"),),
+        "False",
+        "StoragePending",
+        "InProgress",
+        "fast.example.com",
+        id="a provisioner that takes its time",
+    ),
+    pytest.param(
+        claim("Pending", ""),
+        (),
+        "False",
+        "StoragePending",
+        "InProgress",
+        "PersistentVolume that fits",
+        id="bound by hand",
+    ),
+]
+
+
+@pytest.mark.parametrize(("found", "classes", "ready", "reason", "state", "says"), STATES)
+def test_the_volume_is_told_in_words(
+    found: Object | None, classes: Any, ready: str, reason: str, state: str, says: str
+) -> None:
+    decided = plan(ModelServiceSeen(model_service(), found, classes), NOW, CONFIG)
+    assert conditions_of(decided.status)["Ready"] == (ready, reason)
+    assert says in message_of(decided.status, "Ready")
+    assert kstatus(model_service(), decided.status) == state
+    assert [type(child) for child in decided.children] == [Apply]
+
+
+def test_a_claim_of_the_users_is_used_and_not_written() -> None:
+    obj = model_service(storage=MINE)
+    assert references(obj) == (Reference(CLAIM, "mine"),)
+    waiting = plan(ModelServiceSeen(obj, None), NOW, CONFIG)
+    assert (waiting.children, conditions_of(waiting.status)["Ready"][1]) == ((), "ClaimNotFound")
+    assert waiting.requeue_after is not None
+    bound = plan(ModelServiceSeen(obj, claim("Bound")), NOW, CONFIG)
+    assert (bound.status["storageClaim"], bound.requeue_after) == ("mine", None)
+
+
+def test_it_counts_what_belongs_to_it() -> None:
+    seen = ModelServiceSeen(
+        model_service(), claim("Bound"), (), (dataset("a"), dataset("b")), (training_job(),), (deployment(),)
+    )
+    status = plan(seen, NOW, CONFIG).status
+    assert (status["datasets"], status["trainingJobs"], status["deployments"]) == (2, 1, 1)
+
+
+def test_the_board_ranks_each_metric_in_its_own_direction() -> None:
+    def job(name: str, metric: str, value: float, better: bool = True) -> Any:
+        epochs = [{"epoch": 2, "checkpoint": "epoch-2", "metrics": {metric: value}}]
+        return completed(name, primaryMetric=metric, higherIsBetter=better, epochs=epochs)
+
+    jobs = (
+        job("a", "f1", 0.91),
+        job("b", "f1", 0.97),
+        job("c", "log_loss", 0.4, better=False),
+        job("d", "log_loss", 0.2, better=False),
+        training_job("e"),
+    )
+    live = deployment(status={"live": {"trainingJob": "b", "checkpoint": "epoch-2"}})
+    status = plan(ModelServiceSeen(model_service(), claim("Bound"), (), (), jobs, (live,)), NOW, CONFIG).status
+    assert [(row["trainingJob"], row["value"], row["deployed"]) for row in status["leaderboard"]] == [
+        ("b", 0.97, True),
+        ("a", 0.91, False),
+        ("d", 0.2, False),
+        ("c", 0.4, False),
+    ]
+
+
+def test_the_board_has_ten_rows() -> None:
+    jobs = tuple(completed(f"job-{number:02d}") for number in range(12))
+    status = plan(ModelServiceSeen(model_service(), claim("Bound"), training_jobs=jobs), NOW, CONFIG).status
+    assert len(status["leaderboard"]) == 10

@@ -1,0 +1,164 @@
+"""What is kept of the cluster, and who is looked at again when it changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from operator_scene import job_of, labels_of, raw, training_job
+
+from winnow_operator import api
+from winnow_operator.resources import (
+    DATASET,
+    DEPLOYMENT,
+    JOB,
+    MODEL_SERVICE,
+    STORAGE_CLASS,
+    TRAINING_JOB,
+    Key,
+    Object,
+)
+from winnow_operator.routes import GATHER_SECONDS, visits
+from winnow_operator.store import Store
+
+SERVICE = raw(
+    "ModelService",
+    "spam",
+    {"baseModel": {"huggingFace": {"repo": "a/b"}}, "storage": {"persistentVolumeClaim": {"claimName": "mine"}}},
+)
+ROWS = raw("Dataset", "rows", {"modelService": "spam", "source": {"inline": "a"}})
+JOB_V1 = raw("TrainingJob", "v1", {"modelService": "spam", "trainingDataset": "rows"})
+WEB = raw("Deployment", "web", {"modelService": "spam", "checkpoint": {"trainingJob": "v1"}})
+
+
+def newer(obj: Object, version: str = "99", **fields: Any) -> Object:
+    return {**obj, **fields, "metadata": {**obj["metadata"], "resourceVersion": version}}
+
+
+def filled(*objects: Object) -> Store:
+    store = Store()
+    for obj in objects or (SERVICE, ROWS, JOB_V1, WEB):
+        store.put(obj)
+    return store
+
+
+def key(resource: Any, name: str) -> Key:
+    return Key(resource, "ml", name)
+
+
+def test_an_older_version_is_no_news() -> None:
+    """A watch may tell late what a write has told already."""
+    store = filled(newer(JOB_V1, "20"))
+    _, news = store.put(newer(JOB_V1, "15"))
+    assert not news
+    kept = store.get(TRAINING_JOB, "ml", "v1")
+    assert kept is not None
+    assert kept["metadata"]["resourceVersion"] == "20"
+
+
+def test_versions_are_numbers() -> None:
+    assert filled(newer(JOB_V1, "9")).put(newer(JOB_V1, "10"))[1]
+
+
+def test_another_object_of_the_same_name_is_news_whatever_its_version() -> None:
+    again = {**JOB_V1, "metadata": {**JOB_V1["metadata"], "uid": "another", "resourceVersion": "1"}}
+    store = filled(JOB_V1)
+    assert store.put(again)[1]
+    assert store.remove(JOB_V1) is None  # the deletion of the first comes late: the second stays
+    assert store.get(TRAINING_JOB, "ml", "v1") is not None
+
+
+def test_bookkeeping_is_not_kept() -> None:
+    annotations = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "mine": "stays"}
+    store = filled({**ROWS, "metadata": {**ROWS["metadata"], "managedFields": [{}], "annotations": annotations}})
+    kept = store.get(DATASET, "ml", "rows")
+    assert kept is not None
+    assert "managedFields" not in kept["metadata"]
+    assert kept["metadata"]["annotations"] == {"mine": "stays"}
+
+
+def test_children_are_found_by_their_labels_until_they_are_gone() -> None:
+    job = job_of(training_job())
+    store = filled(JOB_V1, job)
+    assert [found["metadata"]["name"] for found in store.children(JOB, key(TRAINING_JOB, "v1"))] == [
+        job["metadata"]["name"]
+    ]
+    store.remove(job)
+    assert store.children(JOB, key(TRAINING_JOB, "v1")) == ()
+
+
+def test_what_a_fresh_list_lacks_is_named() -> None:
+    store = filled()
+    assert [obj["metadata"]["name"] for obj in store.missing_from(TRAINING_JOB, [])] == ["v1"]
+    assert store.missing_from(TRAINING_JOB, [JOB_V1]) == []
+
+
+def test_an_object_that_does_not_fit_the_types_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    store = filled(raw("Dataset", "odd", {"modelService": "spam", "source": {}, "fromTheFuture": 1}))
+    assert store.model(api.Dataset, key(DATASET, "odd")) is None
+    assert "does not fit" in caplog.text
+
+
+def visited(store: Store, new: Object | None, old: Object | None) -> dict[str, float]:
+    return {f"{found.resource.kind}/{found.name}": seconds for found, seconds in visits(store, new, old)}
+
+
+def test_a_child_leads_to_its_owner() -> None:
+    job = job_of(training_job())
+    assert visited(filled(), job, None) == {"TrainingJob/v1": 0}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "ml", "labels": labels_of(training_job())},
+    }
+    assert visited(filled(), None, pod) == {"TrainingJob/v1": 0}
+
+
+def test_a_model_service_leads_to_all_that_name_it() -> None:
+    assert visited(filled(), SERVICE, None) == {
+        "ModelService/spam": 0,
+        "Dataset/rows": 0,
+        "TrainingJob/v1": 0,
+        "Deployment/web": 0,
+    }
+
+
+def test_the_counts_of_a_model_service_concern_nobody_else() -> None:
+    counted = newer(SERVICE, status={"datasets": 3})
+    assert visited(filled(), counted, SERVICE) == {"ModelService/spam": 0}
+
+
+def test_a_dataset_leads_to_the_jobs_that_use_it() -> None:
+    assert visited(filled(), ROWS, None) == {
+        "Dataset/rows": 0,
+        "TrainingJob/v1": 0,
+        "ModelService/spam": GATHER_SECONDS,
+    }
+
+
+def test_a_training_job_leads_to_deployments_when_its_checkpoints_change() -> None:
+    moved = newer(JOB_V1, status={"progress": {"percent": 5}})
+    assert "Deployment/web" not in visited(filled(), moved, JOB_V1)
+    done = newer(JOB_V1, status={"bestCheckpoint": "epoch-1"})
+    assert visited(filled(), done, JOB_V1)["Deployment/web"] == 0
+
+
+def test_a_deployment_leads_to_the_jobs_whose_checkpoints_it_serves_and_served() -> None:
+    before = newer(WEB, status={"live": {"trainingJob": "v0"}})
+    after = newer(WEB, status={"live": {"trainingJob": "v1"}})
+    found = visited(filled(), after, before)
+    assert {"TrainingJob/v0", "TrainingJob/v1"} <= found.keys()
+
+
+def test_a_storage_class_leads_to_every_model_service() -> None:
+    obj = {"apiVersion": STORAGE_CLASS.api_version, "kind": "StorageClass", "metadata": {"name": "fast"}}
+    assert visited(filled(), obj, None) == {"ModelService/spam": 0}
+
+
+def test_all_of_ours_can_be_named() -> None:
+    assert set(filled().our_keys()) == {
+        key(MODEL_SERVICE, "spam"),
+        key(DATASET, "rows"),
+        key(TRAINING_JOB, "v1"),
+        key(DEPLOYMENT, "web"),
+    }
