@@ -101,9 +101,12 @@ def build_local() -> None:
 
 
 def push(registry: str, tag: str, builder: str) -> None:
+    # The certificates of a proxy that inspects TLS, where the machine says that it has some: see the Dockerfiles.
+    certificates = os.environ.get("SSL_CERT_FILE")
+    secret = ["--secret", f"id=ca,src={certificates}"] if certificates else []
     for image in PRODUCT:
         name = f"{registry}/{image.name}:{tag}"
-        subprocess.run([builder, "build", "-f", str(image.dockerfile), "-t", name, str(ROOT)], check=True)
+        subprocess.run([builder, "build", *secret, "-f", str(image.dockerfile), "-t", name, str(ROOT)], check=True)
         subprocess.run([builder, "push", name], check=True)
 
 

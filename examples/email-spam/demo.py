@@ -35,8 +35,9 @@ def step(title: str, action: Callable[[], Result]) -> Result:
     return result
 
 
-def make(target: str) -> None:
-    done = subprocess.run(["make", "--no-print-directory", target], cwd=ROOT, check=False)
+def make(target: str, *done_already: str) -> None:
+    skip = [f"--old-file={target}" for target in done_already]
+    done = subprocess.run(["make", "--no-print-directory", *skip, target], cwd=ROOT, check=False)
     if done.returncode:
         raise DemoError(f"`make {target}` failed; its output above says why")
 
@@ -108,8 +109,11 @@ def classify(address: str) -> None:
         request = urllib.request.Request(
             f"{address}/v1/classify", json.dumps({"input": text}).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
-            answer = json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                answer = json.load(response)
+        except OSError as err:
+            raise DemoError(f"{address}/v1/classify: {err}; kubectl -n {NAMESPACE} logs deployment/email") from err
         row = answer["data"][0]
         probabilities = ", ".join(f"{label} {p:.4f}" for label, p in zip(answer["labels"], row["probs"], strict=True))
         subject = text.splitlines()[0][:70]
@@ -119,7 +123,7 @@ def classify(address: str) -> None:
 def demo() -> None:
     started = time.monotonic()
     step("Local Kubernetes", lambda: make("cluster-up"))
-    step("Images and chart", lambda: make("install"))
+    step("Images and chart", lambda: make("install", "cluster-up"))
     step(f"Four manifests into namespace {NAMESPACE}: {MANIFEST.relative_to(ROOT)}", apply)
     step(
         "Datasets: every row judged",
