@@ -12,10 +12,10 @@ import prometheus_client
 import torch
 import uvicorn
 
+from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.errors import ConfigError
 from winnow_server import model
 from winnow_server.app import create_app
-from winnow_server.cpu import usable_cpus
 from winnow_server.service import Service
 from winnow_server.settings import Settings
 

@@ -1,0 +1,165 @@
+"""The test page in a real browser: a text typed, bars seen, an error in words, no request to another host.
+
+Against a server of its own on this machine, or against the one at WINNOW_URL (a Service's address, http://…). Screenshots are kept in .local/screenshots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from selenium.webdriver import ChromeOptions, ChromeService
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+ROOT = Path(__file__).resolve().parents[2]
+SCREENSHOTS = ROOT / ".local" / "screenshots"
+CHROMIUM = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP, PHONE = (1200, 1000), (390, 844)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the server is, without a path."""
+    if url := os.environ.get("WINNOW_URL"):
+        yield url.rstrip("/")
+        return
+    from tiny_server import publish  # needs torch, which a WINNOW_URL spares
+
+    folder = publish(tmp_path_factory.mktemp("page"))
+    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(folder), "--host", "127.0.0.1"]
+    process = subprocess.Popen([*command, "--port", "0", "--drain-seconds", "0"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    port = 0
+    for line in process.stderr:
+        facts = json.loads(line)
+        port = facts.get("port", port)
+        if facts["message"] == "Ready":
+            break
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(params=[pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])
+def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WebDriver]:
+    width, height = request.param
+    options = ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in [*CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},{height}"]:
+        options.add_argument(flag)
+    if request.param == PHONE:
+        metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = WebDriver(options=options, service=ChromeService("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()
+
+
+def one(browser: WebDriver, selector: str) -> WebElement:
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def wait(browser: WebDriver, selector: str) -> WebElement:
+    """The element once it is shown and says something."""
+
+    def shown(driver: WebDriver) -> WebElement | None:
+        found = [element for element in driver.find_elements(By.CSS_SELECTOR, selector) if element.is_displayed()]
+        return found[0] if found and found[0].text else None
+
+    element = WebDriverWait(browser, 20).until(shown)
+    assert element is not None
+    return element
+
+
+def requested_hosts(browser: WebDriver) -> set[str]:
+    """Every host and port that the page asked for anything."""
+    entries = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    urls = (e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent")
+    return {urlsplit(url).netloc for url in urls if url.startswith(("http:", "https:"))}
+
+
+def keep(browser: WebDriver, name: str, request: pytest.FixtureRequest) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(SCREENSHOTS / f"{name}-{request.node.callspec.id}.png"))
+
+
+def test_a_text_is_typed_and_its_bars_are_seen(
+    browser: WebDriver, address: str, request: pytest.FixtureRequest
+) -> None:
+    browser.get(f"{address}/")
+    assert browser.current_url == f"{address}/ui/"
+    assert "epoch" in wait(browser, "#about").text
+    assert one(browser, "#model-name").text != "Classifier"
+    one(browser, "#text").send_keys("win free money now")
+    one(browser, "#classify").click()
+    wait(browser, "#facts")
+    bars = browser.find_elements(By.CSS_SELECTOR, "#bars .bar")
+    shares = [float(re.sub(r"[^\d.]", "", bar.find_element(By.CSS_SELECTOR, ".percent").text)) for bar in bars]
+    widths = [bar.find_element(By.CSS_SELECTOR, ".value").rect["width"] for bar in bars]
+    assert len(bars) >= 2
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.3)
+    assert widths[0] > widths[-1] > 0
+    assert one(browser, ".chip").text == bars[0].find_element(By.CSS_SELECTOR, ".name").text
+    assert "tokens" in one(browser, "#facts").text
+    width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    assert width <= 0, "the page scrolls sideways"
+    keep(browser, "result", request)
+    assert requested_hosts(browser) == {urlsplit(address).netloc}
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_keyboard_is_enough_and_earlier_texts_come_back(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    text = one(browser, "#text")
+    for words in ("meeting on monday", "claim a prize"):
+        text.clear()
+        text.send_keys(words, Keys.CONTROL, Keys.ENTER)
+        WebDriverWait(browser, 20).until(lambda _, words=words: words in one(browser, "#earlier").text)
+    rows = browser.find_elements(By.CSS_SELECTOR, "#earlier .row")
+    assert len(rows) == 2
+    rows[1].send_keys(Keys.ENTER)
+    assert text.get_attribute("value") == "meeting on monday"
+
+
+def test_a_long_text_is_said_to_be_cut(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    browser.execute_script("document.getElementById('text').value = 'meeting on monday '.repeat(400)")
+    one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
+    assert re.search(r"first \d+ of [\d,]+ tokens", wait(browser, "#truncation").text)
+
+
+def test_errors_are_said_in_words(browser: WebDriver, address: str, request: pytest.FixtureRequest) -> None:
+    browser.get(f"{address}/ui/")
+    one(browser, "#classify").click()
+    error = wait(browser, "#error")
+    assert error.get_attribute("role") == "alert"
+    assert error.text == "Write or paste a text first."
+    browser.execute_script("document.getElementById('text').value = 'x'.repeat(3 * 1024 * 1024)")
+    one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
+    WebDriverWait(browser, 20).until(lambda _: "larger than" in one(browser, "#error").text)
+    assert not one(browser, "#result").is_displayed()
+    keep(browser, "error", request)

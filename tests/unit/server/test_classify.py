@@ -1,0 +1,136 @@
+"""What a client gets for its texts."""
+
+import pytest
+import tiny_server
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from winnow_classifier.labels import TaskDetail
+
+TEXTS = [
+    "win free money now",
+    "meeting",
+    "see you at the team lunch on monday",
+    "prize",
+    "claim cash offer to win a prize",
+]
+LONG = "meeting report team monday lunch project notes review agenda budget thanks"  # eleven words: 13 tokens
+
+
+@pytest.fixture(scope="module", params=["bert", "llama"])
+def model_type(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def multilabel(tmp_path_factory):
+    labels = ("joy", "anger", "surprise")
+    folder = tiny_server.publish(tmp_path_factory.mktemp("multilabel"), "bert", TaskDetail.MULTILABEL, labels)
+    with tiny_server.running(folder) as server:
+        yield server
+
+
+def test_probabilities_are_those_of_plain_transformers(tmp_path, model_type):
+    folder = tiny_server.publish(tmp_path, model_type)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        inputs = (tokenizer(text, return_tensors="pt", truncation=True, max_length=12) for text in [*TEXTS, LONG])
+        logits = torch.cat([plain(input_ids=one["input_ids"]).logits for one in inputs])
+    with tiny_server.running(folder) as server:
+        served = torch.tensor(server.probabilities([*TEXTS, LONG]))
+    assert served.std(dim=0).min() > 0.01, "the texts must differ for the comparison to say anything"
+    torch.testing.assert_close(served, logits.softmax(dim=-1), rtol=0, atol=1e-5)  # fp32, CPU
+
+
+def test_a_text_gets_the_same_probabilities_alone_in_a_batch_and_in_any_order(server):
+    together = server.probabilities(TEXTS)
+    backwards = server.probabilities(TEXTS[::-1])[::-1]
+    alone = [server.probabilities(text)[0] for text in TEXTS]
+    torch.testing.assert_close(torch.tensor([alone, backwards]), torch.tensor([together] * 2), rtol=0, atol=1e-5)
+
+
+def test_a_request_longer_than_a_batch_comes_back_whole_and_in_order(server):
+    texts = TEXTS * 40
+    data = server.classify(texts)["data"]
+    assert [item["index"] for item in data] == list(range(200))
+    expected = torch.tensor(server.probabilities(TEXTS)).repeat(40, 1)
+    torch.testing.assert_close(torch.tensor([item["probs"] for item in data]), expected, rtol=0, atol=1e-5)
+
+
+def test_the_answer_names_labels_model_and_checkpoint(server):
+    answer = server.classify("win free money now")
+    assert answer["labels"] == ["ham", "spam"]
+    assert answer["model"] == "spam-detector"
+    assert answer["model_version"].startswith("email-v1/epoch-2@sha256:")
+    assert answer["problem_type"] == "single_label_classification"
+    assert answer["usage"]["prompt_tokens"] == 6
+    (item,) = answer["data"]
+    assert item["num_classes"] == 2
+    assert sum(item["probs"]) == pytest.approx(1, abs=1e-6)
+    assert item["label"] == answer["labels"][item["probs"].index(max(item["probs"]))]
+    assert item["predicted_labels"] == [item["label"]]
+    assert (item["tokens"], item["truncated"], item["original_tokens"]) == (6, False, 6)
+
+
+def test_a_text_that_is_too_long_is_cut_and_says_so(server):
+    answer = server.classify(["meeting", LONG])
+    short, long = answer["data"]
+    assert (short["truncated"], long["truncated"]) == (False, True)
+    assert (long["tokens"], long["original_tokens"]) == (12, 13)
+    assert answer["warnings"] == ["1 of 2 inputs truncated"]
+
+
+def test_a_text_that_is_too_long_is_refused_by_name_where_no_cut_is_wanted(server):
+    error = server.refusal(422, json={"input": ["meeting", LONG], "truncation": "error"})
+    assert error["param"] == "input[1]"
+    assert error["code"] == "text_too_long"
+    assert "13 tokens" in error["message"]
+    assert server.classify("meeting", truncation="error")["data"][0]["truncated"] is False
+
+
+def test_ids_logits_and_the_most_probable_labels_on_request(server):
+    answer = server.classify([{"id": "r1", "text": TEXTS[0]}, {"text": TEXTS[1]}], return_logits=True, top_k=1)
+    first, second = answer["data"]
+    assert first["id"] == "r1"
+    assert "id" not in second
+    probabilities = torch.tensor(first["logits"]).softmax(dim=0)
+    torch.testing.assert_close(probabilities, torch.tensor(first["probs"]))
+    assert first["top"] == [{"label": first["label"], "prob": max(first["probs"])}]
+
+
+def test_vllm_clients_are_understood(server):
+    fields = {"user": "me", "truncate_prompt_tokens": -1, "priority": 0, "request_id": "classify-mine"}
+    response = server.client.post("/classify", json={"model": "spam-detector", "input": ["prize"], **fields})
+    answer = response.json()
+    assert (answer["id"], answer["object"]) == ("classify-mine", "list")
+    raw = server.classify(["prize"], use_activation=False, return_logits=True)["data"][0]
+    assert raw["probs"] == raw["logits"]
+
+
+def test_several_labels_may_hold_or_none(multilabel):
+    answer = multilabel.classify(TEXTS, return_logits=True)
+    assert answer["problem_type"] == "multi_label_classification"
+    for item in answer["data"]:
+        above = [label for label, p in zip(answer["labels"], item["probs"], strict=True) if p >= 0.5]
+        assert item["predicted_labels"] == above
+    probabilities = torch.tensor([item["probs"] for item in answer["data"]])
+    logits = torch.tensor([item["logits"] for item in answer["data"]])
+    torch.testing.assert_close(probabilities, logits.sigmoid())
+
+
+def test_emissary_clients_get_logits_unless_they_ask_for_probabilities(server):
+    logits = server.client.post("/v1/classification", json={"model": "spam-detector", "input": "prize"}).json()
+    probs = server.client.post("/v1/classification", json={"input": "prize", "data_format": "probs"}).json()
+    expected = server.classify("prize", return_logits=True)["data"][0]
+    assert logits["data"] == [{"index": 0, "logits": dict(zip(("ham", "spam"), expected["logits"], strict=True))}]
+    assert probs["data"][0]["probs"] == pytest.approx(dict(zip(("ham", "spam"), expected["probs"], strict=True)))
+    assert set(probs) == {"id", "model", "data", "created", "usage"}
+
+
+def test_the_checkpoints_prompt_template_is_applied(tmp_path):
+    plain = tiny_server.publish(tmp_path / "plain")
+    templated = tiny_server.publish(tmp_path / "templated", prompt_template="review : {text}")
+    with tiny_server.running(plain) as one, tiny_server.running(templated) as other:
+        assert other.probabilities("prize")[0] == pytest.approx(one.probabilities("review : prize")[0], abs=1e-5)
+        assert other.classify("prize")["usage"]["prompt_tokens"] == 5

@@ -1,0 +1,105 @@
+"""Probes, metrics, what is served, and the files of the test page."""
+
+import logging
+import re
+import threading
+from pathlib import Path
+
+import pytest
+import tiny_server
+
+import winnow_server
+
+STATIC = Path(winnow_server.__file__).parent / "static"
+
+
+def test_while_the_model_loads_the_server_is_alive_but_not_ready(checkpoint_folder):
+    loading = threading.Event()
+    with tiny_server.running(checkpoint_folder, before_load=loading.wait, wait=False) as server:
+        assert server.client.get("/v2/health/live").status_code == 200
+        ready = server.client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "phase": "loading"})
+        refused = server.client.post("/v1/classify", json={"input": "prize"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
+        assert int(refused.headers["retry-after"]) > 0
+        assert server.metric("clf_ready") == 0
+        loading.set()
+        server.until(lambda: server.client.get("/v2/health/ready").status_code == 200)
+        assert server.metric("clf_ready") == 1
+        assert server.probabilities("prize")
+
+
+def test_while_it_drains_the_server_answers_and_sends_clients_elsewhere(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder) as server:
+        server.service.drain()
+        assert server.client.get("/v2/health/ready").status_code == 503
+        assert server.client.get("/v2/health/live").status_code == 200
+        response = server.client.post("/v1/classify", json={"input": "prize"})
+        assert (response.status_code, response.headers["connection"]) == (200, "close")
+
+
+def test_the_model_card_says_what_is_served(server):
+    card = server.client.get("/v1/model").json()
+    assert card["id"] == "spam-detector"
+    assert card["checkpoint"] == "epoch-2"
+    assert card["labels"] == ["ham", "spam"]
+    assert card["max_tokens"] == tiny_server.MAX_TOKENS
+    assert card["metrics"] == {"f1": 0.97, "roc_auc": None}
+    assert card["training_job"]["name"] == "email-v1"
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", card["digest"])
+    assert [entry["id"] for entry in server.client.get("/v1/models").json()["data"]] == ["spam-detector"]
+
+
+def test_metrics_count_what_happened(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder) as server:
+        server.classify(["prize", "win free money now prize claim cash offer click winner meeting report"])
+        assert server.metric("clf_requests_total") == 1
+        assert server.metric("clf_predictions_total") == 2
+        assert server.metric("clf_truncated_total") == 1
+        assert server.metric("clf_input_tokens_sum") == 3 + 12
+        assert server.metric("clf_batch_tokens_sum") == 3 + 12
+        assert server.metric("clf_requests_running") == 0
+        names = server.client.get("/metrics").text
+        assert 'model_name="spam-detector",model_version="email-v1/epoch-2@sha256:' in names
+
+
+def test_every_metric_stands_in_the_documentation(server):
+    server.classify("prize")
+    documented = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    exposed = set(re.findall(r"^# HELP (clf_\w+(?<!_created)) ", server.client.get("/metrics").text, re.M))
+    assert exposed
+    assert sorted(name for name in exposed if f"`{name}`" not in documented) == []
+
+
+def test_the_stages_of_a_request_are_timed_in_a_header(server):
+    header = server.client.post("/v1/classify", json={"input": "prize"}).headers["server-timing"]
+    assert re.fullmatch(r"tok;dur=[\d.]+, queue;dur=[\d.]+, infer;dur=[\d.]+", header)
+
+
+def test_no_text_gets_into_the_log(server, caplog):
+    caplog.set_level(logging.DEBUG)
+    server.classify("free money")
+    server.refusal(422, json={"input": ["free money", ""]})
+    assert {record.getMessage() for record in caplog.records if record.name == "winnow_server.edge"} == {"Request"}
+    assert all("money" not in str(vars(record)) for record in caplog.records)
+
+
+@pytest.mark.parametrize("path", ["/", "/ui"])
+def test_the_page_is_found_by_a_relative_address(server, path):
+    response = server.client.get(path)
+    assert (response.status_code, response.headers["location"]) == (307, "ui/")
+
+
+def test_the_page_may_speak_to_its_own_host_only(server):
+    page = server.client.get("/ui/")
+    assert page.status_code == 200
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
+    for file in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert server.client.get(f"/ui/{file}").status_code == 200
+
+
+@pytest.mark.parametrize("file", sorted(STATIC.iterdir()), ids=lambda file: file.name)
+def test_no_file_of_the_page_names_another_host_or_an_absolute_path(file):
+    text = file.read_text().replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://|//[a-z0-9-]+\.[a-z]|[\"'(]/[a-z]", text)
+    assert not re.search(r"innerHTML|eval\(|<script>| style=", text)

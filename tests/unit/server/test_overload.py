@@ -1,0 +1,150 @@
+"""More than the model can do, clients that leave, and a model that fails."""
+
+import socket
+import threading
+
+import pytest
+import tiny_server
+import torch
+
+
+@pytest.fixture
+def gate():
+    return tiny_server.Gate()
+
+
+@pytest.fixture
+def narrow(checkpoint_folder, gate):
+    """A server whose queue holds 40 tokens and whose batches hold 16; "prize" has three."""
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_queue_tokens=40, max_batch_tokens=16) as server:
+        yield server
+        gate.open()
+
+
+class Background:
+    """Requests that are on their way while the test goes on."""
+
+    def __init__(self, server):
+        self.server = server
+        self.threads = []
+        self.answers = []
+
+    def send(self, texts):
+        def post():
+            self.answers.append(self.server.client.post("/v1/classify", json={"input": texts}))
+
+        self.threads.append(threading.Thread(target=post))
+        self.threads[-1].start()
+
+    def statuses(self):
+        for thread in self.threads:
+            thread.join()
+        return [answer.status_code for answer in self.answers]
+
+
+def hold(server, gate, waiting_texts):
+    """One batch in the model, and these texts waiting behind it."""
+    gate.close()
+    background = Background(server)
+    background.send("meeting")
+    assert gate.reached.wait(10)
+    background.send(waiting_texts)
+    server.until(lambda: server.metric("clf_queue_tokens") == 3 * len(waiting_texts))
+    return background
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(narrow, gate):
+    background = hold(narrow, gate, ["prize"] * 13)
+    response = narrow.client.post("/v1/classify", json={"input": "prize"})
+    assert response.status_code == 429
+    assert response.json()["error"]["code"] == "queue_full"
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert narrow.metric("clf_rejected_total") == 1
+    gate.open()
+    assert background.statuses() == [200, 200]
+    assert narrow.classify("prize")["data"]
+
+
+def test_a_request_of_many_texts_gets_room_for_all_or_none(narrow, gate):
+    background = hold(narrow, gate, ["prize"] * 10)
+    assert narrow.client.post("/v1/classify", json={"input": ["prize"] * 4}).status_code == 429
+    assert narrow.metric("clf_queue_tokens") == 30
+    background.send(["prize"] * 3)
+    narrow.until(lambda: narrow.metric("clf_queue_tokens") == 39)
+    gate.open()
+    assert background.statuses() == [200, 200, 200]
+
+
+def test_what_waits_runs_in_batches_within_the_token_budget(narrow, gate):
+    background = hold(narrow, gate, ["prize"] * 12)
+    gate.open()
+    assert background.statuses() == [200, 200]
+    assert gate.batches == [[3], [3] * 5, [3] * 5, [3] * 2]
+
+
+def test_the_work_of_a_client_that_left_is_dropped(narrow, gate):
+    gate.close()
+    background = Background(narrow)
+    background.send("meeting")
+    assert gate.reached.wait(10)
+    host, port = narrow.url.removeprefix("http://").split(":")
+    body = b'{"input": ["prize", "cash", "win"]}'
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        narrow.until(lambda: narrow.metric("clf_queue_tokens") == 9)
+    narrow.until(lambda: narrow.metric("clf_queue_tokens") == 0)
+    gate.open()
+    assert background.statuses() == [200]
+    assert gate.batches == [[3]]
+
+
+def test_a_result_that_is_not_a_number_is_an_error_never_a_probability(checkpoint_folder):
+    def poison(network):
+        def hook(_module, arguments, logits):
+            long = torch.tensor(arguments[0].lengths) > 3
+            return logits.masked_fill(long[:, None], float("nan"))
+
+        network.register_forward_hook(hook)
+
+    with tiny_server.running(checkpoint_folder, prepare=poison) as server:
+        error = server.refusal(500, json={"input": ["prize", "free money"]})
+        assert error["code"] == "not_finite"
+        assert "input[1]" in error["message"]
+        assert server.probabilities(["prize"])
+
+
+def test_out_of_memory_makes_batches_smaller_instead_of_failing_requests(checkpoint_folder):
+    def limit(network):
+        def hook(_module, arguments):
+            if sum(arguments[0].lengths) > 24:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        network.register_forward_pre_hook(hook)
+
+    # The warm-up's full batch is the server's own affair: here the memory goes later.
+    warm = []
+    with tiny_server.running(checkpoint_folder, prepare=warm.append) as server:
+        limit(warm[0])
+        data = server.classify(["prize"] * 20)["data"]
+        assert len({tuple(item["probs"]) for item in data}) >= 1
+        assert len(data) == 20
+        assert server.classify(["prize"] * 20)["usage"]["total_tokens"] == 60
+
+
+def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
+    def break_it(network):
+        def hook(_module, _arguments):
+            raise RuntimeError("device-side assert")
+
+        network.register_forward_pre_hook(hook)
+
+    loaded = []
+    with tiny_server.running(checkpoint_folder, prepare=loaded.append) as server:
+        assert server.client.get("/v2/health/live").status_code == 200
+        break_it(loaded[0])
+        for _ in range(3):
+            error = server.refusal(500, json={"input": "prize"})
+            assert error["code"] == "model_failed"
+            assert "assert" not in error["message"]
+        assert server.client.get("/v2/health/live").status_code == 503
+        assert server.client.get("/health").status_code == 503

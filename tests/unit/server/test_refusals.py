@@ -1,0 +1,106 @@
+"""What a client is told when its request cannot be served: the status, the words, the part that is meant."""
+
+import json
+import socket
+
+import pytest
+
+MEBIBYTE = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param", "words"),
+    [
+        pytest.param(b"{", 400, "json_invalid", None, "not JSON", id="broken JSON"),
+        pytest.param(b"", 400, "json_invalid", None, "not JSON", id="no body"),
+        pytest.param(b"input=hello", 400, "json_invalid", None, "not JSON", id="a form"),
+        pytest.param(b'{"input": "\xff"}', 400, "json_invalid", None, "not JSON", id="not UTF-8"),
+        pytest.param(rb'{"input": "\ud800"}', 400, "json_invalid", None, "not JSON", id="half a surrogate pair"),
+        pytest.param({}, 422, "missing", "input", "input is missing", id="no input"),
+        pytest.param([], 422, "model_type", None, "must be an object", id="a list"),
+        pytest.param({"input": ""}, 422, "text_empty", "input[0]", "is empty", id="an empty text"),
+        pytest.param({"input": ["a", " \n"]}, 422, "text_empty", "input[1]", "is empty", id="only white space"),
+        pytest.param({"input": []}, 422, "too_short", "input", "is empty", id="no texts"),
+        pytest.param({"input": None}, 422, "input_type", "input", "must be a text", id="null"),
+        pytest.param({"input": [1, 2]}, 422, "input_type", "input", "input[0] is neither", id="token ids"),
+        pytest.param({"input": ["a"] * 1025}, 422, "too_long", "input", "1025 items", id="too many texts"),
+        pytest.param(
+            {"input": [{"id": "x"}]}, 422, "missing", "input[0].text", "is missing", id="an item without text"
+        ),
+        pytest.param({"input": [{"text": 3}]}, 422, "string_type", "input[0].text", "a string", id="a text of numbers"),
+        pytest.param(
+            {"input": "a", "treshold": 1}, 422, "extra_forbidden", "treshold", "not a field", id="unknown field"
+        ),
+        pytest.param({"input": "a", "truncation": "left"}, 422, "literal_error", "truncation", "right", id="cut left"),
+        pytest.param({"input": "a", "top_k": 0}, 422, "greater_than_equal", "top_k", "at least 1", id="top none"),
+        pytest.param(
+            {"input": "a", "model": "gpt"}, 404, "model_not_found", "model", "spam-detector", id="other model"
+        ),
+    ],
+)
+def test_a_refused_request(server, body, status, code, param, words):
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    error = server.refusal(status, content=content)
+    assert (error["code"], error["param"]) == (code, param)
+    assert words in error["message"]
+
+
+def test_the_words_of_a_refusal_hold_nothing_of_the_text(server):
+    error = server.refusal(422, json={"input": [{"text": "secret words", "text_pair": "more secrets"}]})
+    assert "secret" not in json.dumps(error)
+
+
+def test_ten_megabytes_are_refused_before_they_are_read(server):
+    error = server.refusal(413, content=json.dumps({"input": "x" * (10 * MEBIBYTE)}))
+    assert error["code"] == "body_too_large"
+    assert str(2 * MEBIBYTE) in error["message"]
+
+
+def test_a_body_that_hides_its_size_is_refused_as_soon_as_it_is_too_large(server):
+    chunks = (b"x" * MEBIBYTE for _ in range(4))  # sent with Transfer-Encoding: chunked
+    assert server.refusal(413, content=chunks)["code"] == "body_too_large"
+
+
+def test_a_request_of_more_tokens_than_can_ever_wait_is_refused_for_good(server):
+    error = server.refusal(413, json={"input": ["win free money now prize claim cash offer"] * 500})
+    assert error["code"] == "request_too_large"
+    assert "5000 tokens" in error["message"]
+    assert server.metric("clf_queue_tokens") == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        pytest.param("GET", "/v1/classify", 405, "method_not_allowed", id="reading where one writes"),
+        pytest.param("POST", "/v1/model", 405, "method_not_allowed", id="writing where one reads"),
+        pytest.param("GET", "/v1/nothing", 404, "not_found", id="no such path"),
+        pytest.param("GET", "/v1/classify/", 404, "not_found", id="a slash too many"),
+        pytest.param("GET", "/ui/../../etc/passwd", 404, "not_found", id="outside"),
+        pytest.param("GET", "/ui/nothing.js", 404, "not_found", id="no such file of the page"),
+    ],
+)
+def test_a_wrong_address_has_the_same_shape(server, method, path, status, code):
+    assert server.refusal(status, method=method, path=path)["code"] == code
+
+
+def test_what_may_be_done_is_said_where_something_may_not(server):
+    assert server.client.get("/v1/classify").headers["allow"] == "POST"
+
+
+def test_the_clients_request_id_comes_back(server):
+    answered = server.client.post("/v1/classify", json={"input": "prize"}, headers={"X-Request-Id": "mine-1"})
+    assert answered.headers["x-request-id"] == "mine-1"
+    refused = server.client.post("/v1/classify", json={}, headers={"X-Request-Id": "mine-2"})
+    assert refused.json()["error"]["request_id"] == "mine-2"
+
+
+def test_a_request_id_that_does_not_belong_in_a_log_is_replaced(server):
+    answered = server.client.get("/v1/model", headers={"X-Request-Id": "x" * 500})
+    assert len(answered.headers["x-request-id"]) == 32
+
+
+def test_a_client_that_leaves_before_its_body_is_there_does_no_harm(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    assert server.probabilities("prize")

@@ -1,0 +1,174 @@
+"""A real server around a tiny checkpoint, in a thread of the test: HTTP in, HTTP out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tiny_models
+import torch
+import uvicorn
+from torch import nn
+
+from winnow_classifier import base_model, checkpoint
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.model import Classifier, classifier_config, load_network
+from winnow_classifier.tokens import load_tokenizer
+from winnow_server import model
+from winnow_server.app import create_app
+from winnow_server.serve import listen
+from winnow_server.service import Service
+
+MAX_TOKENS = 12  # of a text: ten words and two special tokens
+
+
+def publish(
+    folder: Path,
+    model_type: str = "bert",
+    task_detail: TaskDetail = TaskDetail.BINARY,
+    labels: Sequence[str] = ("ham", "spam"),
+    prompt_template: str = "{text}",
+) -> Path:
+    """A checkpoint with random weights, whose probabilities differ well from text to text."""
+    base = tiny_models.base_model(folder / "base", model_type)
+    schema = LabelSchema(task_detail, tuple(labels))
+    tokenizer = load_tokenizer(base)
+    torch.manual_seed(3)
+    network = load_network(base, classifier_config(base, schema, tokenizer.pad_token_id))
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.4)
+    manifest = checkpoint.Manifest(
+        name="epoch-2",
+        epoch=2,
+        task_detail=task_detail,
+        labels=schema.labels,
+        problem_type=schema.problem_type,
+        method="Full",
+        architecture=type(network).__name__,
+        pooling="cls" if model_type in tiny_models.ENCODERS else "last",
+        prompt_template=prompt_template,
+        max_seq_length=MAX_TOKENS,
+        base_model=checkpoint.BaseModelEntry(reference="tiny", digest=base_model.digest(base)),
+        training_dataset=checkpoint.DatasetEntry(digest="sha256:" + "0" * 64, rows=40),
+        metrics={"f1": 0.97, "roc_auc": None},
+        primary_metric="f1",
+        training_job=checkpoint.JobEntry(name="email-v1", output_model_name="spam-detector"),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    checkpoint.publish(folder / "checkpoint", manifest, Classifier(network), tokenizer, {})
+    return folder / "checkpoint"
+
+
+class RunningServer:
+    def __init__(self, url: str, service: Service) -> None:
+        self.url = url
+        self.service = service
+        self.client = httpx.Client(base_url=url, timeout=30)
+
+    def classify(self, texts: Any, **fields: Any) -> dict[str, Any]:
+        response = self.client.post("/v1/classify", json={"input": texts, **fields})
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def probabilities(self, texts: Any) -> list[list[float]]:
+        return [item["probs"] for item in self.classify(texts)["data"]]
+
+    def refusal(self, status: int, **request: Any) -> dict[str, Any]:
+        """The error of a POST that is refused with this status, in the one shape that errors have."""
+        path = request.pop("path", "/v1/classify")
+        response = self.client.request(request.pop("method", "POST"), path, **request)
+        assert response.status_code == status, response.text
+        error: dict[str, Any] = response.json()["error"]
+        assert set(error) == {"message", "type", "param", "code", "request_id"}
+        assert error["request_id"] == response.headers["x-request-id"]
+        return error
+
+    def metric(self, name: str) -> float:
+        """The sum of all series of this name."""
+        lines = self.client.get("/metrics").text.splitlines()
+        found = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} "))]
+        assert found, f"{name} is not among the metrics"
+        return sum(found)
+
+    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.005)
+
+
+@contextmanager
+def running(
+    folder: Path,
+    *,
+    prepare: Callable[[nn.Module], object] = lambda network: None,
+    before_load: Callable[[], object] = lambda: None,
+    wait: bool = True,
+    max_batch_tokens: int = 64,
+    max_queue_tokens: int = 4_096,
+    max_body_bytes: int = 2 * 1024 * 1024,
+) -> Iterator[RunningServer]:
+    """`prepare` gets the loaded model, to hang hooks on it: the server around it stays the real one."""
+    announced = model.announce(folder, None, None)
+
+    def load() -> model.Served:
+        before_load()
+        served = model.load(folder, announced, None, None)
+        prepare(served.model)
+        return served
+
+    service = Service(announced, load, max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens)
+    listener = listen("127.0.0.1", 0)
+    app = create_app(service, max_body_bytes=max_body_bytes)
+    config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", proxy_headers=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    started = RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", service)
+    try:
+        started.until(lambda: server.started)
+        if wait:
+            started.until(lambda: started.client.get("/v2/health/ready").status_code == 200)
+        yield started
+    finally:
+        started.client.close()
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+class Gate:
+    """Holds the model before a batch until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.reached = threading.Event()
+        self._open = threading.Event()
+        self.batches: list[list[int]] = []  # lengths in tokens
+
+    def guard(self, network: nn.Module) -> None:
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            self.batches.append(list(arguments[0].lengths))
+            if self.closed:
+                self.reached.set()
+                assert self._open.wait(30)
+
+        network.register_forward_pre_hook(hook)
+
+    def close(self) -> None:
+        self.closed = True
+        self.reached.clear()
+        self._open.clear()
+        self.batches.clear()
+
+    def open(self) -> None:
+        self.closed = False
+        self._open.set()
