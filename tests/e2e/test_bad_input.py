@@ -68,16 +68,6 @@ def test_a_container_killed_for_memory_says_so(cluster: Cluster) -> None:
     assert "120Mi" in said["message"] or "memory" in said["message"]
 
 
-def test_a_loss_that_is_not_finite_ends_the_job_in_words(cluster: Cluster) -> None:
-    wild = {"learningRate": 1.0, "maxSeqLength": 32, "numTrainEpochs": 50, "warmupRatio": 0, "maxGradNorm": 10}
-    cluster.apply(
-        model_service("mail"),
-        dataset("train", "mail", short_rows(64)),
-        training_job("wild", "mail", method="Full", testDataset=None, parameters={**wild, "weightDecay": 1.0}),
-    )
-    assert failed(cluster, "wild", seconds=300)["reason"] == "Diverged"
-
-
 def test_a_volume_that_cannot_bind_is_explained(cluster: Cluster) -> None:
     service = model_service("mail")
     service["spec"]["storage"]["persistentVolumeClaim"]["storageClassName"] = "no-such-class"
