@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
+from winnow_trainer.logs import ERASE_LINE
+
 log = logging.getLogger(__name__)
 
 REDRAW_SECONDS = 0.2
 LOG_SECONDS = 30.0
-_ERASE = "\r\x1b[K"
 
 
 class TerminalLine:
@@ -24,17 +25,17 @@ class TerminalLine:
     def __call__(self, changed: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         epochs = state.get("epochs", [])
         for epoch in epochs[self._epochs :]:
-            self._stream.write(f"{_ERASE}{epoch_line(epoch, state.get('primaryMetric'))}\n")
+            self._stream.write(f"{ERASE_LINE}{epoch_line(epoch, state.get('primaryMetric'))}\n")
         self._epochs = len(epochs)
         if state.get("state") != "Running":
             self.close()
         elif self._clock() - self._drawn >= REDRAW_SECONDS:
             self._drawn = self._clock()
-            self._stream.write(_ERASE + progress_line(state))
+            self._stream.write(ERASE_LINE + progress_line(state))
             self._stream.flush()
 
     def close(self) -> None:
-        self._stream.write(_ERASE)
+        self._stream.write(ERASE_LINE)
         self._stream.flush()
 
 

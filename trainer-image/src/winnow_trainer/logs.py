@@ -7,6 +7,7 @@ from typing import TextIO
 
 import orjson
 
+ERASE_LINE = "\r\x1b[K"  # a progress line may stand there
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -37,7 +38,7 @@ class PlainFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         facts = "".join(f"  {name}={_plain(value)}" for name, value in _facts(record).items())
         traceback = f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""
-        return f"{moment} {record.getMessage()}{facts}{traceback}"
+        return f"{ERASE_LINE}{moment} {record.getMessage()}{facts}{traceback}"
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:
