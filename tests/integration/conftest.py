@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import yaml
-from integration_client import CRD, NAMESPACE, Client, Object, client_of
+from integration_client import CRD, NAMESPACE, RIGHTS, Client, Object, client_of
 from integration_cluster import Cluster
 from integration_operator import Operator
 from integration_pods import beat, register_node
@@ -85,11 +85,42 @@ async def cluster(client: Client) -> AsyncIterator[Cluster]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def operator(
-    client: Client, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Operator]:
-    """The operator, for all tests that do not end it themselves."""
-    operator = Operator(kubeconfig, tmp_path_factory.mktemp("operator") / "log", SYSTEM)
+async def operators_kubeconfig(client: Client, kubeconfig: Path) -> Path:
+    """With the ServiceAccount and the rights that the chart gives, and no others: what the operator may not do fails here."""
+    for obj in _chart():
+        if (obj["apiVersion"], obj["kind"]) in {(kind.api_version, kind.kind) for kind in RIGHTS}:
+            await client.apply(obj)
+    return _with_token(kubeconfig, await client.token(SYSTEM, "winnow-operator"))
+
+
+def _chart() -> list[Object]:
+    command = [
+        str(ROOT / "cluster" / "cluster"),
+        "helm",
+        "template",
+        "winnow",
+        str(ROOT / "helm" / "winnow"),
+        "--namespace",
+        SYSTEM,
+        "--kube-version",
+        "1.36",
+    ]
+    rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [obj for obj in yaml.safe_load_all(rendered) if obj]
+
+
+def _with_token(kubeconfig: Path, token: str) -> Path:
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    path = kubeconfig.with_name("operator.kubeconfig")
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def operator(operators_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Operator]:
+    """The operator, for all tests; those that end it start it again."""
+    operator = Operator(operators_kubeconfig, tmp_path_factory.mktemp("operator") / "log", SYSTEM)
     await operator.start()
     yield operator
     await operator.stop()

@@ -57,6 +57,14 @@ NODE = Kind("v1", "Node", "nodes", namespaced=False)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 STORAGE_CLASS = Kind("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
+SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
+ROLE = Kind("rbac.authorization.k8s.io/v1", "Role", "roles")
+ROLE_BINDING = Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
+CLUSTER_ROLE = Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False)
+CLUSTER_ROLE_BINDING = Kind(
+    "rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
+)
+RIGHTS = (SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)
 CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 OURS = (MODEL_SERVICE, DATASET, TRAINING_JOB, DEPLOYMENT)
 ALL = (
@@ -77,6 +85,7 @@ ALL = (
         EVENT,
     ),
     *(STORAGE_CLASS, CRD),
+    *RIGHTS,
 )
 _BY_TYPE = {(kind.api_version, kind.kind): kind for kind in ALL}
 
@@ -166,8 +175,19 @@ class Client:
         patched: Object = await self._request("PATCH", path, data=json.dumps(change), headers=headers)
         return patched
 
-    async def post(self, kind: Kind, namespace: str, name: str, subresource: str, body: Mapping[str, Any]) -> None:
-        await self._request("POST", kind.path(namespace, name, subresource), json=body)
+    async def post(self, kind: Kind, namespace: str, name: str, subresource: str, body: Mapping[str, Any]) -> Object:
+        posted: Object = await self._request("POST", kind.path(namespace, name, subresource), json=body)
+        return posted
+
+    async def token(self, namespace: str, service_account: str) -> str:
+        """What the kubelet mounts into the pods of a ServiceAccount."""
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": 3600},
+        }
+        answer = await self.post(SERVICE_ACCOUNT, namespace, service_account, "token", request)
+        return str(answer["status"]["token"])
 
     async def delete(
         self, kind: Kind, namespace: str, name: str, *, grace_seconds: int | None = None, policy: str = "Background"

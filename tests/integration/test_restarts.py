@@ -152,9 +152,9 @@ async def test_a_suspension_that_was_asked_for_in_an_absence_is_carried_out(clus
 
 
 async def test_of_two_replicas_one_works_and_the_other_takes_over(
-    cluster: Cluster, mortal: Operator, kubeconfig: Path, tmp_path: Path
+    cluster: Cluster, mortal: Operator, operators_kubeconfig: Path, tmp_path: Path
 ) -> None:
-    second = Operator(kubeconfig, tmp_path / "log", mortal.namespace)
+    second = Operator(operators_kubeconfig, tmp_path / "log", mortal.namespace)
     await second.start()
     try:
         assert await second.metric("winnow_leader") == 0
