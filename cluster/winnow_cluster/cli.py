@@ -37,6 +37,7 @@ def up(_: argparse.Namespace) -> None:
 
 def down(arguments: argparse.Namespace) -> None:
     owner, here = lifecycle.current_owner(), Paths.of_this_clone()
+    machine.check(here)
     if arguments.of is not None and (owner is None or owner.clone != arguments.of):
         raise ClusterError(f"this machine does not run the cluster of {arguments.of}")
     if arguments.of is None and owner is not None and owner.clone != here.clone:
