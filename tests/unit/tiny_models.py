@@ -20,10 +20,38 @@ from transformers import (
     XLMRobertaConfig,
 )
 
-WORDS = (
-    "win free money now prize claim cash offer click winner meeting report team monday lunch project notes review "
-    "agenda budget thanks see you at the a to is for we"
-).split()
+WORDS = [
+    "win",
+    "free",
+    "money",
+    "now",
+    "prize",
+    "claim",
+    "cash",
+    "offer",
+    "click",
+    "winner",
+    "meeting",
+    "report",
+    "team",
+    "monday",
+    "lunch",
+    "project",
+    "notes",
+    "review",
+    "agenda",
+    "budget",
+    "thanks",
+    "see",
+    "you",
+    "at",
+    "the",
+    "a",
+    "to",
+    "is",
+    "for",
+    "we",
+]
 SPAM, HAM = WORDS[:10], WORDS[10:20]
 SIZES: dict[str, Any] = {
     "hidden_size": 32,

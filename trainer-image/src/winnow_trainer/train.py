@@ -173,14 +173,16 @@ class Training:
             self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate))
             self.position = replace(self.position, step=self.position.step + 1)
             self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
-            last = self.position.step == len(steps)
-            save = last or self.stop.is_set() or self.clock() - saved >= RESUME_POINT_SECONDS
-            if save or self.watch.due():
+            if self.watch.due():
                 self.look(rate)
-            if save:
+            # Asked once: a stop that comes while the point is written waits for the next step.
+            stopping, last = self.stop.is_set(), self.position.step == len(steps)
+            if stopping or last or self.clock() - saved >= RESUME_POINT_SECONDS:
+                self.look(rate)
                 resume.save(self.folder.resume, self.steps_done, self.position, self.learner.state())
                 saved = self.clock()
-            check(self.stop)
+            if stopping:
+                raise Stopped
         self.learner.read()
 
     def learning_rate(self) -> float:
@@ -197,6 +199,8 @@ class Training:
     def look(self, rate: float) -> None:
         """Take in the losses since the last look, and tell them. Raises DivergedError."""
         seen = self.watch.look()
+        if not seen.rows:
+            return
         self.position = replace(
             self.position, loss_sum=self.position.loss_sum + seen.loss_sum, rows=self.position.rows + seen.rows
         )

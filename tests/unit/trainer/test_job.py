@@ -1,0 +1,73 @@
+"""The TrainingJob manifest: defaults, paths, and what is refused in words."""
+
+import json
+
+import pytest
+
+from winnow_classifier.errors import ConfigError
+from winnow_trainer.job import load_job
+
+SPEC = {"trainingDataset": "rows.jsonl", "baseModel": "hf://owner/name@main"}
+
+
+def manifest(folder, spec, **metadata):
+    path = folder / "job.yaml"
+    content = {"kind": "TrainingJob", "metadata": {"name": "spam-v1", **metadata}, "spec": {**SPEC, **spec}}
+    path.write_text(json.dumps(content))  # JSON is YAML
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "pooling", "rate"),
+    [("LoRA", "last", 2e-4), ("Full", "cls", 5e-5), ("Full", "last", 1e-5), ("HeadOnly", "cls", 1e-3)],
+)
+def test_the_learning_rate_follows_from_method_and_model(tmp_path, method, pooling, rate):
+    spec = load_job(manifest(tmp_path, {"method": method})).spec
+    assert spec.parameters.resolved(method, pooling).learning_rate == rate
+
+
+def test_lora_has_its_defaults_and_other_methods_none_of_them(tmp_path):
+    spec = load_job(manifest(tmp_path, {})).spec
+    lora = spec.parameters.resolved("LoRA", "last")
+    assert (spec.method, lora.lora_rank, lora.lora_alpha, lora.lora_dropout) == ("LoRA", 16, 32, 0.05)
+    assert lora.lora_target_modules == ["all-linear"]
+    assert spec.parameters.resolved("Full", "last").lora_rank is None
+
+
+def test_a_rate_as_people_write_it_is_a_number(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "kind: TrainingJob\nmetadata: {name: a}\n"
+        "spec: {trainingDataset: rows, baseModel: base, parameters: {learningRate: 2e-4}}\n"
+    )
+    assert load_job(path).spec.parameters.learning_rate == 2e-4
+
+
+def test_paths_start_at_the_manifest_and_repositories_stay_as_they_are(tmp_path):
+    (tmp_path / "rows.jsonl").touch()
+    spec = load_job(manifest(tmp_path, {})).spec
+    assert spec.training_dataset == str(tmp_path / "rows.jsonl")
+    assert spec.base_model == "hf://owner/name@main"
+
+
+def test_a_recreated_job_gets_another_run_folder(tmp_path):
+    assert load_job(manifest(tmp_path, {})).run == "spam-v1"
+    assert load_job(manifest(tmp_path, {}, uid="0f1e2d3c-4b5a")).run == "spam-v1-0f1e2d3c"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({"method": "QLoRA"}, "spec.method: .*'LoRA', 'Full' or 'HeadOnly', found 'QLoRA'", id="method"),
+        pytest.param({"parameters": {"learningRate": 0}}, "learningRate: .*greater than 0, found 0", id="rate"),
+        pytest.param({"parameters": {"learningrate": 1}}, "learningrate: Extra inputs", id="a misspelt field"),
+        pytest.param({"promptTemplate": "x"}, "must contain {text}", id="no place for the text"),
+        pytest.param(
+            {"method": "Full", "parameters": {"loraRank": 8}}, "parameters.loraRank need method LoRA", id="LoRA only"
+        ),
+        pytest.param({"baseModel": None}, "spec.baseModel: ", id="no base model"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_was_found(tmp_path, spec, said):
+    with pytest.raises(ConfigError, match=said):
+        load_job(manifest(tmp_path, spec))

@@ -1,0 +1,145 @@
+"""One optimizer step: the same gradient however it is cut, exact shortcuts, rows that can be learned."""
+
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from accelerate import Accelerator
+from torch.testing import assert_close
+
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer.embedding import TrimmedTable
+from winnow_trainer.examples import encode, losses
+from winnow_trainer.job import Parameters
+from winnow_trainer.learner import Learner
+from winnow_trainer.methods import build
+
+SCHEMA = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
+ALL = np.arange(12)
+
+
+def learner(folder: Path, method="Full", model_type="bert", dropout=False, **parameters) -> Learner:
+    changes = (
+        {} if dropout or model_type != "bert" else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    )
+    base = tiny_models.base_model(folder / f"{model_type}-{dropout}", model_type, **changes)
+    tokenizer = load_tokenizer(base)
+    resolved = Parameters(max_seq_length=16, max_grad_norm=1e6, **parameters).resolved(method, "cls")
+    texts, _ = tiny_models.texts(len(ALL), seed=3)
+    targets = np.eye(3, dtype=np.int8)[ALL % 3]
+    examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
+    accelerator = Accelerator(cpu=True)
+    model = build(base, tokenizer, SCHEMA, method, resolved, accelerator.device)
+    return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event())
+
+
+def gradients(learner: Learner, monkeypatch) -> dict[str, torch.Tensor]:
+    kept: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(
+        learner.optimizer, "step", lambda: kept.update({n: p.grad.clone() for n, p in learner.trainable.items()})
+    )
+    learner.learn()
+    learner.step(ALL, 0.1)
+    return kept
+
+
+@pytest.mark.parametrize("method", ["Full", "LoRA", "HeadOnly"])
+def test_the_gradient_is_the_mean_over_the_rows_of_the_step_however_it_is_cut(tmp_path, monkeypatch, method):
+    options = {"lora_dropout": 0.0} if method == "LoRA" else {}
+    whole = learner(tmp_path, method, per_device_train_batch_size=12, **options)
+    parts = learner(tmp_path, method, per_device_train_batch_size=1, **options)
+    assert len(whole.micro_batches(ALL)) == 1
+    assert method == "HeadOnly" or len(parts.micro_batches(ALL)) > 3
+    expected, found = gradients(whole, monkeypatch), gradients(parts, monkeypatch)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert_close(found[name], expected[name], rtol=1e-4, atol=1e-7)
+    # The independent source: autograd of the mean loss, rows one by one.
+    model = whole.model
+    model.zero_grad()
+    logits = torch.cat([model(whole.examples.pack([row], 0)) for row in ALL])
+    losses(logits, whole.targets, SCHEMA).mean().backward()
+    for name, parameter in whole.trainable.items():
+        assert_close(expected[name], parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_rows_that_do_not_occur_may_be_left_out_of_adamw(tmp_path, monkeypatch):
+    """Without weight decay the trimmed table ends where AdamW on the whole table ends."""
+    trimmed = learner(tmp_path)
+    monkeypatch.setattr("winnow_trainer.learner.TrimmedTable", Untrimmed)
+    whole = learner(tmp_path)
+    for each in (trimmed, whole):
+        each.learn()
+        for step in range(5):
+            each.step(ALL[step : step + 6], 0.01)
+        each.read()
+    ours, theirs = trimmed.model.body.get_input_embeddings(), whole.model.body.get_input_embeddings()
+    assert len(trimmed.table.occurring) < ours.num_embeddings
+    assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-7)
+    for name, parameter in whole.model.named_parameters():
+        assert_close(trimmed.model.get_parameter(name), parameter, rtol=1e-5, atol=1e-6)
+
+
+class Untrimmed(TrimmedTable):
+    def __init__(self, body, occurring):
+        table = body.get_input_embeddings()
+        super().__init__(body, torch.arange(table.num_embeddings))
+
+
+def test_weight_decay_reaches_rows_that_do_not_occur_so_nothing_is_left_out(tmp_path):
+    assert learner(tmp_path, weight_decay=0.01).table is None
+
+
+def test_weight_decay_spares_biases_and_norms(tmp_path):
+    decayed, spared = learner(tmp_path, weight_decay=0.1).optimizer.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert {parameter.ndim for parameter in decayed["params"]} == {2}
+    assert {parameter.ndim for parameter in spared["params"]} == {1}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_a_head_learns_the_same_from_kept_features_as_from_the_body_each_time(tmp_path, model_type):
+    kept = learner(tmp_path, "HeadOnly", model_type, dropout=True)
+    fresh = learner(tmp_path, "HeadOnly", model_type, dropout=True)
+    fresh.features = None
+    for each in (kept, fresh):
+        torch.manual_seed(11)  # dropout in the head
+        each.learn()
+        for _ in range(4):
+            each.step(ALL, 0.01)
+        each.read()
+    for name in kept.trainable:
+        assert_close(kept.trainable[name], fresh.trainable[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize(("method", "rate"), [("Full", 0.02), ("LoRA", 0.01)])
+def test_a_few_rows_can_be_learned_by_heart(tmp_path, method, rate, model_type):
+    each = learner(tmp_path, method, model_type, **({"lora_dropout": 0.0} if method == "LoRA" else {}))
+    each.targets = torch.eye(3)[torch.from_numpy(ALL % 2)]  # as the words say: spam or not
+    each.learn()
+    for _ in range(60):
+        result = each.step(ALL, rate)
+    assert float(result.losses.mean()) < 0.01
+
+
+def test_the_loss_of_many_labels_is_the_mean_of_their_own():
+    schema = LabelSchema(TaskDetail.MULTILABEL, ("a", "b"))
+    logits, targets = torch.tensor([[0.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+    # -log σ(0) and -log(1 - σ(2)), by the definition of binary cross entropy
+    expected = (np.log(2) + np.log1p(np.exp(2))) / 2
+    assert losses(logits, targets, schema).item() == pytest.approx(expected)
+
+
+def test_dropout_is_on_in_what_learns_and_off_in_a_body_that_is_only_read(tmp_path):
+    head_only = learner(tmp_path, "HeadOnly", dropout=True)
+    head_only.learn()
+    modes = {name: module.training for name, module in head_only.model.base.named_modules()}
+    assert modes["bert.pooler"] and modes["classifier"] and modes["dropout"]
+    assert not modes["bert.encoder.layer.0.output.dropout"]
+    head_only.read()
+    assert not any(module.training for module in head_only.model.modules())

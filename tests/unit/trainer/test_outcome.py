@@ -1,0 +1,78 @@
+"""Which checkpoint is the best, and when a training will be done."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, JobEntry, Manifest, Published
+from winnow_classifier.labels import TaskDetail
+from winnow_trainer.outcome import best, history, message
+from winnow_trainer.pace import Pace
+
+
+def published(*values, metric="f1"):
+    return [
+        Published(
+            Manifest(
+                name=f"epoch-{epoch}",
+                epoch=epoch,
+                task_detail=TaskDetail.BINARY,
+                labels=("ham", "spam"),
+                problem_type="single_label_classification",
+                method="Full",
+                architecture="BertForSequenceClassification",
+                pooling="cls",
+                prompt_template="{text}",
+                max_seq_length=8,
+                base_model=BaseModelEntry(reference="base", digest="sha256:0"),
+                training_dataset=DatasetEntry(digest="sha256:0", rows=1),
+                metrics={metric: value},
+                train_loss=0.123456789,
+                training_job=JobEntry(name="spam-v1"),
+                created_at=datetime(2026, 1, 2, tzinfo=UTC),
+            ),
+            digest=f"sha256:{epoch}",
+            size_bytes=epoch,
+        )
+        for epoch, value in enumerate(values, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "metric", "expected"),
+    [
+        pytest.param([0.8, 0.9, 0.7], "f1", "epoch-2", id="the highest"),
+        pytest.param([0.3, 0.1, 0.2], "log_loss", "epoch-2", id="the lowest where less is better"),
+        pytest.param([0.9, 0.9, 0.8], "f1", "epoch-1", id="ties go to the earlier"),
+        pytest.param([0.1, 0.1], "log_loss", "epoch-1", id="ties of losses too"),
+        pytest.param([None, 0.2, None], "f1", "epoch-2", id="a value beats none"),
+        pytest.param([None, None], "f1", "epoch-2", id="no value at all: the last"),
+    ],
+)
+def test_the_best_checkpoint_is_chosen_by_the_primary_metric(values, metric, expected):
+    assert best(published(*values, metric=metric), metric).manifest.name == expected
+
+
+def test_metrics_are_rounded_in_status_only():
+    told = history(published(0.123456789), "f1")
+    assert told["epochs"] == [{"epoch": 1, "checkpoint": "epoch-1", "trainLoss": 0.123457, "metrics": {"f1": 0.123457}}]
+    assert told["checkpoints"] == [{"name": "epoch-1", "epoch": 1, "digest": "sha256:1", "sizeBytes": 1}]
+
+
+def test_the_final_word_says_what_was_chosen_and_why():
+    assert message(published(0.5, 0.75), "f1", 0) == "epoch-2 is the best of 2: f1 0.7500"
+    assert "f1 is undefined on these test rows" in message(published(None), "f1", 0)
+
+
+def test_nothing_published_has_no_best():
+    assert history([], "f1")["bestCheckpoint"] is None
+
+
+def test_the_eta_counts_steps_and_evaluations_to_come():
+    pace = Pace(steps_left=10, evaluations_left=2)
+    assert pace.eta_seconds is None
+    for _ in range(4):
+        pace.step(seconds=2.0, tokens=100)
+    assert (pace.eta_seconds, pace.tokens_per_second) == (12, 50)
+    pace.evaluation(seconds=5.0)
+    assert pace.eta_seconds == 17

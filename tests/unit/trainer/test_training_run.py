@@ -1,0 +1,294 @@
+"""A whole run: what it publishes, that it goes on exactly where it stopped, and how it fails."""
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event
+
+import pytest
+import tiny_models
+import torch
+from safetensors.torch import load_file
+from tiny_training import BINARY, Trainer, dataset, stop_after
+from torch.testing import assert_close
+
+from winnow_classifier import checkpoint
+from winnow_classifier.errors import (
+    BaseModelError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    OutOfMemoryError_,
+    StorageFull,
+)
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.metrics import evaluate
+from winnow_classifier.packing import pack
+from winnow_trainer import failures, resume
+from winnow_trainer.train import train
+
+
+def weights(folder: Path):
+    (file,) = folder.glob("*model.safetensors")
+    return load_file(file)
+
+
+def expect_same_weights(found: Path, expected: Path):
+    ours, theirs = weights(found), weights(expected)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_each_epoch_is_evaluated_and_published(trainer):
+    told = trainer.run(trainer.job())
+    assert (told["kind"], told["state"], told["primaryMetric"], told["higherIsBetter"]) == (
+        "train",
+        "Complete",
+        "f1",
+        True,
+    )
+    assert [(epoch["epoch"], epoch["checkpoint"]) for epoch in told["epochs"]] == [(1, "epoch-1"), (2, "epoch-2")]
+    for entry in told["checkpoints"]:
+        found = checkpoint.inspect(trainer.checkpoint(entry["epoch"]), entry["digest"])
+        assert found.size_bytes == entry["sizeBytes"]
+    assert told["epochs"][1]["trainLoss"] < told["epochs"][0]["trainLoss"]
+    shown = trainer.progress.snapshot()
+    assert (shown["state"], shown["percent"], shown["totalSteps"], shown["totalEpochs"]) == ("Complete", 100.0, 12, 2)
+    assert shown["epochs"] == told["epochs"]
+
+
+def test_predictions_and_metrics_are_those_of_the_published_model(trainer):
+    trainer.run(trainer.job())
+    loaded = checkpoint.load(trainer.checkpoint(2))
+    lines = [json.loads(line) for line in (trainer.checkpoint(2) / "predictions.jsonl").read_text().splitlines()]
+    texts, spam = tiny_models.texts(8, seed=2)
+    assert [line["input"] for line in lines] == texts
+    assert [line["expected"] for line in lines] == [{"ham": 1 - is_spam, "spam": is_spam} for is_spam in spam]
+    with torch.no_grad():
+        logits = loaded.model(pack([encoded.input_ids for encoded in loaded.encoder.encode(texts)]))
+    probabilities = loaded.schema.probabilities(logits)
+    found = torch.tensor([[line["probabilities"][label] for label in BINARY.labels] for line in lines])
+    assert_close(found, probabilities, rtol=0, atol=1e-5)
+    assert [line["predicted"] for line in lines] == loaded.schema.predicted(probabilities)
+    expected = [line["probabilities"]["spam" if is_spam else "ham"] for line, is_spam in zip(lines, spam, strict=True)]
+    assert [line["scores"]["matching_score"] for line in lines] == pytest.approx(expected, abs=1e-6)
+    report = json.loads((trainer.checkpoint(2) / "metrics.json").read_bytes())
+    targets = [[1 - is_spam, is_spam] for is_spam in spam]
+    assert report["metrics"] == pytest.approx(evaluate(found.double(), targets, BINARY), abs=1e-5)
+    assert loaded.manifest.metrics == report["metrics"]
+
+
+@pytest.mark.parametrize("method", ["LoRA", "HeadOnly"])
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_a_small_method_leaves_the_base_as_it_was(tmp_path, method, model_type):
+    trainer = Trainer(tmp_path, model_type)
+    told = trainer.run(trainer.job(method, numTrainEpochs=1))
+    assert told["bestCheckpoint"] == "epoch-1"
+    loaded = checkpoint.load(trainer.checkpoint(1))
+    assert loaded.manifest.pooling == ("cls" if model_type == "bert" else "last")
+    if method == "HeadOnly":
+        body = load_file(trainer.base / "model.safetensors")
+        prefix = loaded.model.base.base_model_prefix
+        kept = {name: value for name, value in weights(trainer.checkpoint(1)).items() if "pooler" not in name}
+        for name, value in body.items():
+            if "pooler" not in name:
+                assert torch.equal(kept[f"{prefix}.{name}"], value), name
+    else:
+        assert not (trainer.checkpoint(1) / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("method", "step"), [("Full", 4), ("Full", 6), ("LoRA", 8), ("HeadOnly", 7)])
+def test_a_run_stopped_after_a_step_ends_with_the_same_bits_as_an_undisturbed_one(tmp_path, method, step):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job(method))
+    stopped = broken.run(broken.job(method), stop_after(broken.progress, step))
+    assert (stopped["state"], stopped["reason"]) == ("Stopped", "Stopped")
+    assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == [f"step-{step}"]
+    told = broken.run(broken.job(method))
+    assert told["state"] == "Complete"
+    for epoch in (1, 2):
+        expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
+    assert told["epochs"] == straight.run(straight.job(method))["epochs"]
+    assert not (tmp_path / "broken" / "runs" / "spam-v1" / "resume").exists()
+
+
+PROGRAM = """
+import sys, tiny_training
+from pathlib import Path
+from winnow_trainer import cli
+import winnow_trainer.train
+import json, signal
+winnow_trainer.train.usable_cpus = lambda: 1
+class Told(tiny_training.Progress):
+    def update(self, **fields):
+        super().update(**fields)
+        if fields.get("step") == 7:
+            signal.raise_signal(signal.SIGTERM)
+cli.Progress = Told
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_process_ended_by_sigterm_goes_on_in_another_one(tmp_path):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job())
+    job = broken.job().model_dump(mode="json", by_alias=True, exclude_none=True)
+    (tmp_path / "job.yaml").write_text(json.dumps(job))
+    command = ["train", "--job", str(tmp_path / "job.yaml"), "--storage", str(tmp_path / "broken")]
+    python = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{PROGRAM}"]
+    ended = subprocess.run([*python, *command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
+    assert broken.run(broken.job())["state"] == "Complete"
+    expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
+
+
+def test_half_written_files_of_a_killed_run_are_passed_over(tmp_path):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job())
+    broken.run(broken.job(), stop_after(broken.progress, 8))
+    run = tmp_path / "broken" / "runs" / "spam-v1"
+    whole = run / "resume" / "step-8"
+    for half in ("step-9", ".tmp-step-10"):
+        shutil.copytree(whole, run / "resume" / half)
+        (run / "resume" / half / "state.pt").write_bytes(b"half")
+    (run / "checkpoints" / ".tmp-epoch-2").mkdir()
+    (run / "checkpoints" / ".tmp-epoch-2" / "model.safetensors").write_bytes(b"half")
+    (run / "checkpoints" / "epoch-1" / "config.json").write_text("{}")
+    told = broken.run(broken.job())
+    assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-2"]  # the damaged one is not offered
+    expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-2"]
+
+
+def test_a_resume_point_is_written_every_few_minutes(trainer, monkeypatch):
+    saved = []
+    save = resume.save
+    monkeypatch.setattr(resume, "save", lambda folder, done, *rest: saved.append(done) or save(folder, done, *rest))
+    minutes = iter(range(100_000))
+    trainer.run(trainer.job(numTrainEpochs=1, perDeviceTrainBatchSize=1), clock=lambda: next(minutes) * 60.0)
+    assert len(saved) > 2
+    assert saved[-1] == 11
+
+
+def test_a_finished_run_started_again_says_so_and_does_nothing(trainer):
+    told = trainer.run(trainer.job())
+    before = {path: path.stat().st_mtime_ns for path in trainer.storage.rglob("*")}
+    again = trainer.run(trainer.job())
+    assert again["message"] == f"This run finished before: {told['message']}"
+    assert again["checkpoints"] == told["checkpoints"]
+    assert {path: path.stat().st_mtime_ns for path in trainer.storage.rglob("*")} == before
+
+
+def test_the_folder_of_another_job_is_left_alone(trainer):
+    trainer.run(trainer.job())
+    with pytest.raises(ConfigError, match=r"another job: parameters\.seed was 0, now 1"):
+        trainer.run(trainer.job(seed=1))
+
+
+def test_without_test_rows_the_last_checkpoint_counts_as_the_best(trainer):
+    job = trainer.job()
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": None})})
+    told = trainer.run(job)
+    assert (told["primaryMetric"], told["bestCheckpoint"], told["epochs"][0]["metrics"]) == (None, "epoch-2", {})
+    assert "there is no test dataset" in told["message"]
+    assert not (trainer.checkpoint(2) / "predictions.jsonl").exists()
+
+
+def test_test_rows_that_are_also_training_rows_are_counted(trainer):
+    job = trainer.job()
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": job.spec.training_dataset})})
+    told = trainer.run(job)
+    assert told["overlap"] == 22
+    assert "22 test rows also stand in the training rows" in told["message"]
+
+
+def test_rows_of_one_label_only_teach_nothing(trainer):
+    job = trainer.job(rows=1)
+    with pytest.raises(DataError, match=r"same labels \(ham\), so there is nothing to learn"):
+        trainer.run(job)
+
+
+def test_test_rows_with_an_unknown_label_are_refused(trainer):
+    other = dataset(trainer.storage, 8, 2, LabelSchema(TaskDetail.BINARY, ("ham", "phishing")))
+    job = trainer.job()
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": str(other.path)})})
+    with pytest.raises(DataError, match="phishing"):
+        trainer.run(job)
+
+
+def test_a_base_model_without_weights_is_refused_by_the_name_of_the_file(trainer):
+    (trainer.base / "model.safetensors").unlink()
+    with pytest.raises(BaseModelError, match=r"has no model\.safetensors"):
+        trainer.run(trainer.job())
+
+
+def test_more_tokens_than_the_model_has_positions_for_are_refused(trainer):
+    with pytest.raises(ConfigError, match="maxSeqLength is 512, and the base model has positions for 64"):
+        trainer.run(trainer.job(maxSeqLength=512))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rows(trainer):
+    state = load_file(trainer.base / "model.safetensors")
+    state["embeddings.word_embeddings.weight"][10] = float("nan")  # one word of the vocabulary
+    from safetensors.torch import save_file
+
+    save_file(state, trainer.base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        DivergedError, match=r"the loss is not a finite number at epoch 1, step \d+, on the training rows"
+    ) as raised:
+        trainer.run(trainer.job())
+    assert raised.value.exit_code == 13
+    assert "learningRate" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory"), OutOfMemoryError_, 12, id="the GPU's memory"),
+        pytest.param(
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"), OutOfMemoryError_, 12, id="the host's"
+        ),
+        pytest.param(OSError(errno.ENOSPC, "No space left on device"), StorageFull, 20, id="the disk"),
+        pytest.param(RuntimeError("PytorchStreamWriter failed writing file"), StorageFull, 20, id="the disk, by torch"),
+    ],
+)
+def test_what_runs_out_is_said_in_words_with_its_exit_code(tmp_path, error, kind, code):
+    with pytest.raises(kind) as raised, failures.in_words(tmp_path):
+        raise error
+    assert raised.value.exit_code == code
+    assert raised.value.hint
+
+
+def test_a_full_disk_ends_a_run_as_storage_full(trainer, monkeypatch):
+    monkeypatch.setattr(resume, "STATE", "/dev/full")  # every write there fails as on a full disk
+    with pytest.raises(StorageFull):
+        trainer.run(trainer.job())
+
+
+def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from(trainer):
+    stop = Event()
+    stop.set()
+    assert trainer.run(trainer.job(), stop)["state"] == "Stopped"
+    assert trainer.run(trainer.job())["state"] == "Complete"
+
+
+def test_a_file_of_rows_is_imported_first(trainer):
+    job = trainer.job(numTrainEpochs=1)
+    stored = Path(job.spec.training_dataset)
+    rows = trainer.storage / "rows.jsonl"
+    rows.touch()
+    job = job.model_copy(update={"spec": job.spec.model_copy(update={"training_dataset": str(rows)})})
+    imported = []
+    told = train(
+        job,
+        trainer.storage,
+        progress=trainer.progress,
+        stop=Event(),
+        import_rows=lambda path: imported.append(path) or stored,
+    )
+    assert (told["state"], imported) == ("Complete", [rows])
