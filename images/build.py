@@ -33,7 +33,8 @@ class Image:
 
 def product(name: str, folder: str, requirements: tuple[str, ...], sources: tuple[str, ...]) -> Image:
     inputs = [ROOT / folder / "Dockerfile", *(ROOT / "requirements" / f"{part}.txt" for part in requirements)]
-    return Image(name, ROOT / folder / "Dockerfile", (*inputs, *(ROOT / source for source in sources)))
+    packages = [ROOT / source / part for source in sources for part in ("pyproject.toml", "src")]
+    return Image(name, ROOT / folder / "Dockerfile", (*inputs, *packages))
 
 
 def content(name: str) -> Image:
@@ -42,9 +43,9 @@ def content(name: str) -> Image:
 
 
 PRODUCT = (
-    product("operator", "operator", ("operator",), ("operator/src",)),
-    product("trainer", "trainer-image", ("classifier", "trainer"), ("classifier/src", "trainer-image/src")),
-    product("server", "server-image", ("classifier", "server"), ("classifier/src", "server-image/src")),
+    product("operator", "operator", ("operator",), ("operator",)),
+    product("trainer", "trainer-image", ("classifier", "trainer"), ("classifier", "trainer-image")),
+    product("server", "server-image", ("classifier", "server"), ("classifier", "server-image")),
 )
 CONTENT = (content("base-minilm"), content("base-tiny-llama"), content("email-spam-rows"))
 
