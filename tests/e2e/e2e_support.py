@@ -12,6 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 Manifest = Mapping[str, Any]
+# The local cluster's own: a machine may have none, or one of another year.
+KUBECTL = next((str(own) for own in [ROOT / ".local" / "bin" / "kubectl"] if own.exists()), "kubectl")
 
 BASE_MINILM = {"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}}
 BASE_TINY_LLAMA = {"image": {"reference": "docker.io/winnow/base-tiny-llama:dev", "path": "/model"}}
@@ -25,7 +27,7 @@ class Cluster:
         self.env = {**os.environ, "KUBECONFIG": os.environ.get("KUBECONFIG", str(ROOT / ".local" / "kubeconfig"))}
 
     def run(self, *args: str, stdin: str | None = None, check: bool = True, timeout: float = 60) -> str:
-        command = ["kubectl", "-n", self.namespace, *args]
+        command = [KUBECTL, "-n", self.namespace, *args]
         done = subprocess.run(
             command, input=stdin, capture_output=True, text=True, env=self.env, timeout=timeout, check=False
         )
