@@ -119,7 +119,8 @@ def _moved(last: api.Progress | None, recorded: Object, fresh: Object, now: date
 
 
 def _tidy(value: float | int) -> float | int:
-    return round(value, 6) if isinstance(value, float) and abs(value) >= 1e-3 else value
+    """Six significant digits: people read these, learning rates among them."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def finished(recorded: Object | None, now: datetime) -> Object:
