@@ -94,6 +94,10 @@ def wait(browser: WebDriver, selector: str) -> WebElement:
     return element
 
 
+def wait_for_text(browser: WebDriver, selector: str, words: str) -> None:
+    WebDriverWait(browser, 20).until(lambda driver: words in one(driver, selector).text)
+
+
 def requested_hosts(browser: WebDriver) -> set[str]:
     """Every host and port that the page asked for anything."""
     entries = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
@@ -129,7 +133,8 @@ def test_a_text_is_typed_and_its_bars_are_seen(
     assert width <= 0, "the page scrolls sideways"
     keep(browser, "result", request)
     assert requested_hosts(browser) == {urlsplit(address).netloc}
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    log = browser.get_log("browser")
+    assert [entry for entry in log if entry["level"] == "SEVERE"] == []
 
 
 def test_the_keyboard_is_enough_and_earlier_texts_come_back(browser: WebDriver, address: str) -> None:
@@ -138,7 +143,7 @@ def test_the_keyboard_is_enough_and_earlier_texts_come_back(browser: WebDriver, 
     for words in ("meeting on monday", "claim a prize"):
         text.clear()
         text.send_keys(words, Keys.CONTROL, Keys.ENTER)
-        WebDriverWait(browser, 20).until(lambda _, words=words: words in one(browser, "#earlier").text)
+        wait_for_text(browser, "#earlier", words)
     rows = browser.find_elements(By.CSS_SELECTOR, "#earlier .row")
     assert len(rows) == 2
     rows[1].send_keys(Keys.ENTER)
@@ -160,6 +165,6 @@ def test_errors_are_said_in_words(browser: WebDriver, address: str, request: pyt
     assert error.text == "Write or paste a text first."
     browser.execute_script("document.getElementById('text').value = 'x'.repeat(3 * 1024 * 1024)")
     one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
-    WebDriverWait(browser, 20).until(lambda _: "larger than" in one(browser, "#error").text)
+    wait_for_text(browser, "#error", "larger than")
     assert not one(browser, "#result").is_displayed()
     keep(browser, "error", request)

@@ -122,7 +122,7 @@ def test_out_of_memory_makes_batches_smaller_instead_of_failing_requests(checkpo
         network.register_forward_pre_hook(hook)
 
     # The warm-up's full batch is the server's own affair: here the memory goes later.
-    warm = []
+    warm: list[torch.nn.Module] = []
     with tiny_server.running(checkpoint_folder, prepare=warm.append) as server:
         limit(warm[0])
         data = server.classify(["prize"] * 20)["data"]
@@ -138,7 +138,7 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
 
         network.register_forward_pre_hook(hook)
 
-    loaded = []
+    loaded: list[torch.nn.Module] = []
     with tiny_server.running(checkpoint_folder, prepare=loaded.append) as server:
         assert server.client.get("/v2/health/live").status_code == 200
         break_it(loaded[0])
