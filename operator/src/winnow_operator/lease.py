@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol
 
-from winnow_operator.kube import ApiError, Kube
-from winnow_operator.resources import LEASE, Object
+from winnow_operator.kube import ApiError
+from winnow_operator.resources import LEASE, Object, Resource
 
 log = logging.getLogger(__name__)
 # As in client-go's leader election: a dead leader is replaced after 15 s, a live one that cannot renew for 10 s stops itself before that.
@@ -22,9 +23,17 @@ class LeaseLostError(Exception):
     """Another replica may be working: this one has to stop at once."""
 
 
+class Leases(Protocol):
+    """The little that is asked of the API server here."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object | None: ...
+    async def create(self, resource: Resource, obj: Object) -> Object: ...
+    async def replace(self, resource: Resource, obj: Object) -> Object: ...
+
+
 class Lease:
     def __init__(
-        self, kube: Kube, *, namespace: str, name: str, holder: str, clock: Callable[[], float] = time.monotonic
+        self, kube: Leases, *, namespace: str, name: str, holder: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._kube, self._namespace, self._name, self._holder = kube, namespace, name, holder
         self._clock = clock
@@ -42,14 +51,20 @@ class Lease:
         """Renews for ever. Raises LeaseLostError."""
         while True:
             await asyncio.sleep(RETRY_SECONDS)
-            left = RENEW_SECONDS - (self._clock() - (self.renewed or 0.0))
-            try:
-                async with asyncio.timeout(max(left, 0.0)):
-                    held = await self._try()
-            except TimeoutError:
-                raise LeaseLostError(f"The Lease could not be renewed for {RENEW_SECONDS:.0f} s") from None
+            held = await self._renew(RENEW_SECONDS - (self._clock() - (self.renewed or 0.0)))
             if not held and self._is_others():
                 raise LeaseLostError(f"Replica {self._lease['spec'].get('holderIdentity')} took the Lease")
+
+    async def _renew(self, left: float) -> bool:
+        """One attempt in the seconds that are left. Raises LeaseLostError when there are none."""
+        too_late = LeaseLostError(f"The Lease could not be renewed for {RENEW_SECONDS:.0f} s")
+        if left <= 0:
+            raise too_late
+        try:
+            async with asyncio.timeout(left):
+                return await self._try()
+        except TimeoutError:
+            raise too_late from None
 
     async def release(self) -> None:
         """So that the next replica need not wait."""

@@ -32,7 +32,7 @@ HUB = {
         "tokenSecretRef": {"name": "hf", "key": "token"},
     }
 }
-GPU = {
+GPU: dict[str, Any] = {
     "resources": {"limits": {"nvidia.com/gpu": 1}},
     "nodeSelector": {"accelerator": "h100"},
     "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],

@@ -1,0 +1,240 @@
+"""Properties that hold for whatever a plan sees: deciding is a function, what was done is not done again, and the CRD keeps every status."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operator_scene import (
+    CONFIG,
+    DIGEST,
+    NOW,
+    completed,
+    condition,
+    dataset,
+    deployment,
+    imported,
+    job_of,
+    labels_of,
+    model_service,
+    pod_of,
+    seen_again,
+    training_job,
+)
+
+from winnow_operator import api, drift, report
+from winnow_operator.kinds import dataset as datasets
+from winnow_operator.kinds import deployment as deployments
+from winnow_operator.kinds import model_service as services
+from winnow_operator.kinds import training_job as trainings
+from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, Seen, TrainingJobSeen
+from winnow_operator.plan import Apply, Delete, Plan, Refusal
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object
+
+S = TypeVar("S", ModelServiceSeen, DatasetSeen, TrainingJobSeen, DeploymentSeen)
+
+MESSAGES = st.sampled_from(
+    [
+        "",
+        "Traceback: boom",
+        '{"state": "Failed", "reason": "Diverged", "message": "loss is NaN"}',
+        '{"state": "Complete", "primaryMetric": "f1", "bestCheckpoint": "epoch-1", "overlap": 2, '
+        '"epochs": [{"epoch": 1, "checkpoint": "epoch-1", "metrics": {"f1": 0.5}}], "checkpoints": [{"name": "epoch-1"}]}',
+        f'{{"state": "Ready", "digest": "{DIGEST}", "rows": 2, "labels": [["a", 1]], "taskDetail": "Binary"}}',
+        '{"state": "Failed", "message": "' + "x" * 3_000 + '"}',
+    ]
+)
+REFUSALS = st.none() | st.builds(
+    Refusal, st.sampled_from([Reason.NAME_CONFLICT, Reason.API_REFUSED]), st.text(max_size=40)
+)
+SERVICES = st.none() | st.builds(model_service)
+PODS: st.SearchStrategy[dict[str, Any]] = st.one_of(
+    st.fixed_dictionaries({"exit_code": st.sampled_from([0, 1, 10, 11, 12, 13, 20, 137, 143]), "said": MESSAGES}),
+    st.fixed_dictionaries({"phase": st.sampled_from(["Pending", "Running", "Unknown"])}),
+    st.fixed_dictionaries(
+        {
+            "waiting": st.tuples(
+                st.sampled_from(
+                    ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError", "ContainerCreating"]
+                ),
+                st.text(max_size=40),
+            )
+        }
+    ),
+    st.just({"unschedulable": "0/1 nodes"}),
+)
+OUTCOMES = st.sampled_from(["", "Complete", "Failed"])
+DATASETS = st.sampled_from(
+    [
+        None,
+        dataset(),
+        imported(),
+        imported(warnings=[{"code": "SingleClass", "message": "m"}]),
+        imported(spec={"modelService": "other"}),
+        dataset(
+            status={
+                "conditions": [
+                    condition("Ready", "False", "InvalidRows", "m"),
+                    condition("Stalled", "True", "InvalidRows"),
+                ]
+            }
+        ),
+    ]
+)
+PULLED = st.none() | st.builds(
+    report.Training,
+    state=st.just("Running"),
+    percent=st.none() | st.floats(-10, 200),
+    epoch=st.none() | st.integers(0, 5),
+    total_epochs=st.none() | st.integers(0, 5),
+    eta_seconds=st.none() | st.floats(-1, 1e6),
+    learning_rate=st.none() | st.floats(-1, 1),
+    loss=st.none() | st.floats(0, 1e9),
+)
+
+
+@st.composite
+def owned(draw: st.DrawFn, owner: api.Resource) -> dict[str, Any]:
+    """A batch Job of the owner, or none, with up to two pods."""
+    if draw(st.booleans()):
+        return {}
+    ended = NOW - timedelta(seconds=draw(st.sampled_from([0, 5, 3_600])))
+    job = job_of(owner, outcome=draw(OUTCOMES), ended=ended)
+    if draw(st.booleans()):
+        job["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
+    made = [
+        pod_of(job, number=number, **fields) for number, fields in enumerate(draw(st.lists(PODS, max_size=2)), start=1)
+    ]
+    return {"jobs": (job,), "pods": tuple(made)}
+
+
+@st.composite
+def dataset_seen(draw: st.DrawFn) -> DatasetSeen:
+    obj = draw(st.sampled_from([dataset(), imported(), dataset(source={"image": {"reference": "r", "path": "/p"}})]))
+    return DatasetSeen(obj, draw(SERVICES), refusal=draw(REFUSALS), **draw(owned(obj)))
+
+
+@st.composite
+def training_seen(draw: st.DrawFn) -> TrainingJobSeen:
+    spec: dict[str, Any] = {"suspend": draw(st.booleans())}
+    if draw(st.booleans()):
+        spec["testDataset"] = "test"
+    if draw(st.booleans()):
+        spec["activeDeadlineSeconds"] = draw(st.sampled_from([60, 86_400]))
+    obj = draw(st.sampled_from([training_job(**spec), completed(spec=spec)]))
+    return TrainingJobSeen(
+        obj,
+        draw(SERVICES),
+        draw(DATASETS),
+        draw(DATASETS),
+        pulled=draw(PULLED),
+        refusal=draw(REFUSALS),
+        **draw(owned(obj)),
+    )
+
+
+@st.composite
+def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
+    obj = deployment(replicas=draw(st.integers(0, 2)))
+    job = draw(st.sampled_from([None, training_job(), completed(), completed(best="epoch-9")]))
+    seen = DeploymentSeen(obj, draw(SERVICES), job, refusal=draw(REFUSALS))
+    children = deployments.plan(seen, NOW, CONFIG).children
+    if not children or draw(st.booleans()):
+        return seen
+    counts = st.integers(0, 2)
+    status = {name: draw(counts) for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")}
+    child = {**drift.stamped(children[1].obj), "status": {**status, "observedGeneration": 1}}
+    child["metadata"]["generation"] = 1
+    rs = {"metadata": {"name": "rs", "uid": "rs", "labels": labels_of(obj)}}
+    return replace(seen, child=child, pods=tuple(pod_of(rs, **fields) for fields in draw(st.lists(PODS, max_size=1))))
+
+
+@st.composite
+def service_seen(draw: st.DrawFn) -> ModelServiceSeen:
+    phase = draw(st.sampled_from(["Bound", "Pending", "Lost", None]))
+    claim = {"metadata": {"name": "spam-storage"}, "spec": {"storageClassName": "fast"}, "status": {"phase": phase}}
+    jobs = draw(st.lists(st.sampled_from([training_job(), completed()]), max_size=12))
+    return ModelServiceSeen(
+        model_service(), claim if phase else None, training_jobs=tuple(jobs), refusal=draw(REFUSALS)
+    )
+
+
+ANYTHING: st.SearchStrategy[Seen] = st.one_of(dataset_seen(), training_seen(), deployment_seen(), service_seen())
+
+
+def decide(seen: Seen, seconds: float = 0) -> Plan:
+    now = NOW + timedelta(seconds=seconds)
+    match seen:
+        case ModelServiceSeen():
+            return services.plan(seen, now, CONFIG)
+        case DatasetSeen():
+            return datasets.plan(seen, now, CONFIG)
+        case TrainingJobSeen():
+            return trainings.plan(seen, now, CONFIG)
+        case DeploymentSeen():
+            return deployments.plan(seen, now, CONFIG)
+
+
+def done(seen: Seen, plan: Plan) -> Any:
+    """The world after the plan was carried out, before any controller or kubelet moved."""
+    after: Any = replace(seen, obj=seen_again(seen.obj, plan.status))
+    for child in plan.children:
+        match child:
+            case Delete(obj):
+                gone = {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": "2026-11-23T12:00:00Z"}}
+                after = replace(after, jobs=tuple(gone if job is obj else job for job in after.jobs))
+            case Apply(obj) if obj["kind"] == "Deployment":
+                if seen.refusal is None:
+                    status = after.child["status"] if after.child else {}
+                    after = replace(after, child={**drift.stamped(obj), "status": status})
+            case Apply():
+                pass
+            case _ if child.obj["kind"] == "Job":
+                after = replace(after, jobs=(*after.jobs, child.obj))
+    return after
+
+
+@given(ANYTHING)
+def test_deciding_is_a_function_and_leaves_what_it_sees_alone(seen: Seen) -> None:
+    before = copy.deepcopy(seen)
+    assert decide(seen) == decide(seen)
+    assert seen == before
+
+
+@given(ANYTHING)
+def test_a_status_is_kept_by_the_crd_as_it_was_written(seen: Seen) -> None:
+    """tests/unit/operator/test_api_matches_crds.py holds the types and the CRDs together; here every status passes through the types."""
+    status = decide(seen).status
+    kept: Object = api.to_raw(seen_again(seen.obj, status).status)
+    assert kept == status
+    assert status["observedGeneration"] == seen.obj.metadata.generation
+
+
+@given(ANYTHING)
+@settings(max_examples=200)
+def test_what_was_done_is_not_done_again(seen: Seen) -> None:
+    """After at most three rounds with nobody else moving, nothing is left to write: the world is at rest, and looking again changes nothing."""
+    for _ in range(3):
+        plan = decide(seen)
+        seen = done(seen, plan)
+    final = decide(seen, seconds=0.5)
+    assert final.status == plan.status
+    assert final.events == ()
+    for child in final.children:
+        if isinstance(child, Apply):
+            workload = seen.child if isinstance(seen, DeploymentSeen) and child.obj["kind"] == "Deployment" else None
+            assert workload is None or not drift.differs(child.obj, workload)
+        else:
+            assert seen.refusal is not None  # what is refused is asked for again, and refused again
+
+
+@given(ANYTHING)
+def test_a_condition_is_stalled_or_reconciling_but_not_both(seen: Seen) -> None:
+    types = {found["type"]: found["status"] for found in decide(seen).status["conditions"]}
+    assert not {"Stalled", "Reconciling"} <= types.keys()
+    assert all(types[name] == "True" for name in ("Stalled", "Reconciling") if name in types)
