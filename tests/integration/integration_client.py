@@ -166,6 +166,14 @@ class Client:
         applied: Object = await self._request("PATCH", path, data=json.dumps(obj), params=parameters, headers=headers)
         return applied
 
+    async def check(self, manifest: str, namespace: str) -> None:
+        """As `kubectl apply --server-side --dry-run=server` does, the YAML as it stands. Raises RefusedError, also for an unknown field."""
+        obj = yaml.safe_load(manifest)
+        path = kind_of(obj).path(namespace, obj["metadata"]["name"])
+        parameters = {"fieldManager": "user", "dryRun": "All", "fieldValidation": "Strict"}
+        headers = {"Content-Type": "application/apply-patch+yaml"}
+        await self._request("PATCH", path, data=manifest.encode(), params=parameters, headers=headers)
+
     async def patch(
         self, kind: Kind, namespace: str, name: str, change: Mapping[str, Any], subresource: str = ""
     ) -> Object:

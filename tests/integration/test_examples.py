@@ -1,0 +1,50 @@
+"""Manifests in examples/, the README and docs/ apply as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from integration_client import RefusedError
+from integration_cluster import Cluster
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
+BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SEPARATOR = re.compile(r"^---\n", re.MULTILINE)
+
+
+def manifests() -> list[tuple[str, str]]:
+    """(where it stands, its YAML) of every manifest for a cluster; a laptop's job.yaml has no apiVersion."""
+    texts = [(path, path.read_text()) for path in EXAMPLES]
+    texts += [(path, block) for path in PAGES for block in BLOCK.findall(path.read_text())]
+    found = []
+    for path, text in texts:
+        for document in SEPARATOR.split(text):
+            obj = yaml.safe_load(document) or {}
+            if obj.get("apiVersion", "").startswith("winnow.dev/"):
+                found.append((f"{path.relative_to(ROOT)}: {obj['kind']} {obj['metadata']['name']}", document))
+    return found
+
+
+MANIFESTS = manifests()
+
+
+@pytest.mark.parametrize("manifest", [pytest.param(text, id=where) for where, text in MANIFESTS])
+async def test_a_manifest_is_accepted_as_it_stands(cluster: Cluster, manifest: str) -> None:
+    await cluster.client.check(manifest, cluster.namespace)
+
+
+@pytest.mark.parametrize("place", ["README.md", "examples/smallest", "examples/email-spam", "examples/llama-3.1-8b"])
+def test_all_four_kinds_are_shown(place: str) -> None:
+    shown = {where.split(": ")[1].split()[0] for where, _ in MANIFESTS if where.startswith(place)}
+    assert shown == {"ModelService", "Dataset", "TrainingJob", "Deployment"}
+
+
+async def test_a_misspelt_field_would_be_noticed(cluster: Cluster) -> None:
+    manifest = next(text for where, text in MANIFESTS if "Deployment" in where) + "\n  replica: 2\n"
+    with pytest.raises(RefusedError, match="replica"):
+        await cluster.client.check(manifest, cluster.namespace)
