@@ -50,7 +50,8 @@ images: cluster-up $(LOCAL)/venv  ## Build the images into the local cluster, or
 	$(BIN)/python images/build.py local
 install: images  ## Install the chart: namespace winnow-system, release winnow
 	$(CLUSTER) helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 3m \
-	  --set-string "operator.podAnnotations.winnow\.dev/image=$$($(BIN)/python images/build.py mark operator)"
+	  --set-string "operator.podAnnotations.winnow\.dev/image=$$($(BIN)/python images/build.py mark operator)" >/dev/null
+	@echo "Winnow is installed. Next: $(CLUSTER) kubectl apply -f examples/smallest/winnow.yaml"
 uninstall:  ## Remove the chart; CRDs and the users' objects stay
 	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait
 else
