@@ -23,6 +23,11 @@ def main() -> int:
     wanted = settings.parse()
     logs.set_up(wanted.log_level)
     os.environ.update({name: value for name, value in THREADING.items() if name not in os.environ})
+    return run(wanted)
+
+
+def run(wanted: settings.Settings) -> int:
+    """Serves until it is stopped; the exit code."""
     from winnow_server.serve import serve  # brings torch along, which --help does not need
 
     try:

@@ -13,7 +13,7 @@ import tiny_server
 
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_server import settings
-from winnow_server.__main__ import write_termination_message
+from winnow_server.__main__ import run, write_termination_message
 from winnow_server.serve import serve
 
 
@@ -65,14 +65,13 @@ def test_sigterm_under_load_fails_no_request(checkpoint_folder):
     process.stderr.close()
 
 
-def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path):
+def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
     folder = tiny_server.publish(tmp_path)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
-    process = start("--checkpoint", folder, "--termination-log", tmp_path / "termination-log")
-    words = process.communicate(timeout=200)[1].splitlines()[-1]
-    assert process.returncode == 10
-    assert "model.safetensors" in words
+    wanted = ["--checkpoint", folder, "--port", 0, "--termination-log", tmp_path / "termination-log"]
+    assert run(settings.parse([str(argument) for argument in wanted])) == 10
+    assert "model.safetensors" in capsys.readouterr().err
     message = json.loads((tmp_path / "termination-log").read_text())
     assert (message["kind"], message["state"], message["reason"]) == ("serve", "Failed", "CheckpointInvalid")
     assert "model.safetensors" in message["message"]
