@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from winnow_operator.resources import Key
 
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 300.0
+BEHIND = 200
 
 
 class WorkQueue:
@@ -17,7 +19,9 @@ class WorkQueue:
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._ready: asyncio.PriorityQueue[tuple[int, Key]] = asyncio.PriorityQueue()  # by place
+        self._places = itertools.count()
+        self._behind: set[Key] = set()
         self._since: dict[Key, float] = {}  # keys in _ready, and since when
         self._working: set[Key] = set()
         self._again: set[Key] = set()
@@ -32,7 +36,13 @@ class WorkQueue:
         elif key not in self._since:
             self._since[key] = asyncio.get_running_loop().time()
             self._idle.clear()
-            self._ready.put_nowait(key)
+            place = next(self._places) + (BEHIND if key in self._behind else 0)
+            self._behind.discard(key)
+            self._ready.put_nowait((place, key))
+
+    def let_others_first(self, key: Key) -> None:
+        """Its next turn comes behind the next `BEHIND` keys, so it cannot wait for ever."""
+        self._behind.add(key)
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Not later than that; an earlier appointment stands."""
@@ -56,7 +66,7 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     async def get(self) -> Key:
-        key = await self._ready.get()
+        _, key = await self._ready.get()
         del self._since[key]
         if not self._since:
             self._idle.set()

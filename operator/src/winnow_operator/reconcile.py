@@ -53,8 +53,9 @@ class Reconciler:
             log.warning("Child refused", extra={"object": str(key), "reason": refusal.reason, "why": refusal.message})
             plan = self._decide(replace(seen, refusal=refusal), now)
         elif wrote:
-            # The status follows with the next visit, which looks at the world as it is then. It queues behind the children of others: when a hundred jobs
-            # come at once, all of them are started before the first one is told about.
+            # The status follows with the next visit, which looks at the world as it is then, and comes behind the children of others: when a hundred jobs come
+            # at once, all of them are started before the first one is told about.
+            self._queue.let_others_first(key)
             self._queue.add(key)
             return None
         raw = self._store.get(key.resource, key.namespace, key.name)

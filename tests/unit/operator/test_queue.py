@@ -6,7 +6,7 @@ import asyncio
 
 from operator_scene import run
 
-from winnow_operator.queue import WorkQueue
+from winnow_operator.queue import BEHIND, WorkQueue
 from winnow_operator.resources import TRAINING_JOB, Key
 
 A, B = Key(TRAINING_JOB, "ml", "a"), Key(TRAINING_JOB, "ml", "b")
@@ -83,6 +83,18 @@ def test_the_earlier_of_two_appointments_counts() -> None:
         return [first, loop.time()]
 
     assert run(story()) == [5, 6]
+
+
+def test_a_key_that_lets_others_first_comes_behind_them_but_comes() -> None:
+    async def story() -> list[Key]:
+        work = queue()
+        work.let_others_first(A)
+        work.add(A)
+        for number in range(BEHIND + 50):
+            work.add(Key(TRAINING_JOB, "ml", f"{number:03d}"))
+        return [await work.get() for _ in range(BEHIND + 51)]
+
+    assert run(story()).index(A) in range(BEHIND - 1, BEHIND + 2)
 
 
 def test_who_waits_for_idleness_waits_until_all_keys_are_taken() -> None:
