@@ -187,8 +187,8 @@ def load_network(directory: Path, config: PreTrainedConfig, dtype: torch.dtype =
 
 def quiet_transformers() -> None:
     """Progress bars and reports of newly made heads say nothing that a log should keep."""
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def freeze_body(classifier: Classifier) -> None:

@@ -60,6 +60,6 @@ def set_training(model: Classifier, method: Method) -> None:
     """Dropout where something learns: a body that is only read from gives the same features each time."""
     model.train()
     if method == "HeadOnly":
-        model.body.eval()  # type: ignore[no-untyped-call]
+        model.body.eval()
         for name in model.architecture.head:
             model.base.get_submodule(name).train()
