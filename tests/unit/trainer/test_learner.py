@@ -40,7 +40,9 @@ def learner(folder: Path, method="Full", model_type="bert", dropout=False, **par
 def gradients(learner: Learner, monkeypatch) -> dict[str, torch.Tensor]:
     kept: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(
-        learner.optimizer, "step", lambda: kept.update({n: p.grad.clone() for n, p in learner.trainable.items()})
+        learner.optimizer,
+        "step",
+        lambda: kept.update({n: p.grad.clone() for n, p in learner.trainable.items() if p.grad is not None}),
     )
     learner.learn()
     learner.step(ALL, 0.1)
