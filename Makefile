@@ -81,11 +81,10 @@ generate: $(LOCAL)/venv  ## Write what is generated: docs/api.md, the chart's co
 
 lock: $(UV)  ## Pin every dependency again, with hashes
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade dev.in -o dev.txt
-	cd requirements && for part in classifier trainer server operator bench; do $(UV) pip compile -q --universal --python-version 3.11 \
+	cd requirements && for part in classifier trainer server operator; do $(UV) pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
 
 bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
-	$(UV) pip install -q --python $(BIN)/python --require-hashes -r requirements/bench.txt
 	$(CLUSTER) build
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
