@@ -37,7 +37,7 @@ def test_an_image_installs_only_what_is_pinned_by_hash(folder: str) -> None:
     assert all("--require-hashes" in line for line in installs)
 
 
-@pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator", "dev", "bench"])
+@pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator", "dev"])
 def test_a_lock_has_hashes_and_names_no_registry(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
     assert "--hash=sha256:" in text

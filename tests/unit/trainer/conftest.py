@@ -13,6 +13,13 @@ def one_thread(monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def denormals():
+    """A run flushes denormals to zero in its whole process, which Hypothesis notices in the tests that come after."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def trainer(tmp_path):
     return tiny_training.Trainer(tmp_path)
