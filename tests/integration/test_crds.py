@@ -496,9 +496,14 @@ async def test_kubectl_get_reads_like_a_dashboard(cluster: Cluster, kind: Kind) 
     (row,) = await cluster.client.table(kind, cluster.namespace)  # nothing observed yet: no column breaks
     assert row["Name"] == manifest["metadata"]["name"]
     status = {**STATUS[kind], "conditions": [CONDITION]}
-    await cluster.client.patch(kind, cluster.namespace, manifest["metadata"]["name"], {"status": status}, "status")
-    (row,) = await cluster.client.table(kind, cluster.namespace)
-    assert {name: cell for name, cell in row.items() if name not in ("Name", "Age")} == DASHBOARD[kind]
+    # An operator that an earlier test started writes its own status over this one: whoever is read first counts.
+    for _ in range(20):
+        await cluster.client.patch(kind, cluster.namespace, manifest["metadata"]["name"], {"status": status}, "status")
+        (row,) = await cluster.client.table(kind, cluster.namespace)
+        shown = {name: cell for name, cell in row.items() if name not in ("Name", "Age")}
+        if shown == DASHBOARD[kind]:
+            break
+    assert shown == DASHBOARD[kind]
 
 
 async def test_a_deployment_can_be_scaled_like_any_other(cluster: Cluster) -> None:
