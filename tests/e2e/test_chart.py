@@ -27,10 +27,12 @@ def test_uninstall_leaves_the_users_objects_and_an_install_takes_them_up_again(c
     try:
         helm(cluster, "upgrade", *CHART, "--reuse-values", "--wait")
         helm(cluster, "uninstall", "winnow", "--namespace", "winnow-system", "--wait")
-        left = system.run(
-            "get", "deployments.apps,services,serviceaccounts,roles,rolebindings,pods", "-o", "name"
-        ).split()
-        assert not [name for name in left if "winnow" in name], left
+        ours = "deployments.apps,services,serviceaccounts,roles,rolebindings,pods"
+
+        def left() -> list[str]:
+            return [name for name in system.run("get", ours, "-o", "name").split() if "winnow" in name]
+
+        system.until("the operator's pod to give its Lease back and end", lambda: not left(), seconds=60)
         cluster_wide = system.run("get", "clusterroles,clusterrolebindings", "-o", "name").split()
         assert not [name for name in cluster_wide if "winnow" in name], cluster_wide
         crds = [crd["metadata"]["name"] for crd in system.list("customresourcedefinitions")]
