@@ -86,8 +86,10 @@ def store_dataset(storage: Path, schema: LabelSchema, texts: Sequence[str], targ
         temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
         try:
             _write(temporary / "new", stored)
-            if folder.exists():  # damaged: what was intact was returned above
-                folder.rename(temporary / "damaged")
+            # Another import may have published meanwhile: only what is damaged still is moved out of the way.
+            if folder.exists() and not _is_intact(folder):
+                with contextlib.suppress(FileNotFoundError):  # another import was faster
+                    folder.rename(temporary / "damaged")
             _publish(temporary / "new", folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -75,10 +75,14 @@ def test_storing_the_same_rows_again_touches_nothing(stored, tmp_path):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_many_imports_of_the_same_rows_at_once_end_with_one_folder(tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("attempt", range(5))
+def test_many_imports_of_the_same_rows_at_once_end_with_one_folder(tmp_path, damaged, attempt):
     texts = [f"text {n}" for n in range(500)]
     targets = one_hot(*(n % 2 for n in range(500)), width=2)
     start, failures = threading.Barrier(8), []
+    if damaged:
+        (store_dataset(tmp_path, SPAM, texts, targets).path / "rows.parquet").unlink()
 
     def store():
         start.wait()
@@ -92,7 +96,7 @@ def test_many_imports_of_the_same_rows_at_once_end_with_one_folder(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert failures == []
+    assert not failures
     [folder] = (tmp_path / "datasets").iterdir()
     assert load_dataset(folder).texts == texts
 
