@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from winnow_classifier.errors import BaseModelError, StorageError
 
@@ -17,20 +22,28 @@ HUGGING_FACE = "hf://"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "tokenizer.model")
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 COMPLETE = ".complete"
-REVISION = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+STALE_SECONDS = 24 * 3_600
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
-# (repository, revision, token, folder): fetches config, tokenizer and safetensors; returns the commit it got
-Download = Callable[[str, str, str | None, Path], str]
+
+class Hub(Protocol):
+    """Where `hf://` leads. Both raise BaseModelError if it refuses, StorageError if it cannot be reached."""
+
+    def commit(self, repository: str, revision: str) -> str:
+        """The commit that a branch or tag names now."""
+
+    def download(self, repository: str, commit: str, directory: Path) -> None:
+        """Config, tokenizer and safetensors."""
 
 
-def resolve(reference: str, storage: Path | None, download: Download | None = None) -> Path:
+def resolve(reference: str, storage: Path | None, hub: Hub | None = None) -> Path:
     """The local folder of `reference`: a path, or `hf://repo@revision`, downloaded into `storage/models` once.
 
     Raises BaseModelError if a file is missing there, and names it.
     """
     if reference.startswith(HUGGING_FACE):
-        directory = from_hugging_face(reference, storage, download or snapshot)
+        directory = from_hugging_face(reference, storage, hub or HuggingFaceHub(os.environ.get("HF_TOKEN")))
     else:
         directory = Path(reference)
     model_files(directory)
@@ -91,35 +104,86 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def from_hugging_face(reference: str, storage: Path | None, download: Download) -> Path:
+def pinned(reference: str, directory: Path) -> str:
+    """`reference` as it was resolved: the name of a branch is replaced by the commit that it named."""
+    if not reference.startswith(HUGGING_FACE):
+        return reference
+    return f"{HUGGING_FACE}{repository_and_revision(reference)[0]}@{directory.name}"
+
+
+def repository_and_revision(reference: str) -> tuple[str, str]:
     repository, _, revision = reference.removeprefix(HUGGING_FACE).partition("@")
-    if storage is None:
-        raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.")
     if not REPOSITORY.fullmatch(repository):
         raise BaseModelError(f"{reference} is not hf://owner/name@revision.")
-    revision = revision or "main"
+    return repository, revision or "main"
+
+
+def from_hugging_face(reference: str, storage: Path | None, hub: Hub) -> Path:
+    if storage is None:
+        raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.")
+    repository, revision = repository_and_revision(reference)
+    commit = revision if COMMIT.fullmatch(revision) else hub.commit(repository, revision)
     models = storage / "models" / repository.replace("/", "--")
-    if REVISION.fullmatch(revision) and (models / revision / COMPLETE).is_file():
-        return models / revision
-    temporary = models / f".tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        commit = download(repository, revision, os.environ.get("HF_TOKEN"), temporary)
-        model_files(temporary)
-        (temporary / COMPLETE).write_text(commit + "\n")
+    if (models / commit / COMPLETE).is_file():
+        return models / commit
+    models.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(models):
         if not (models / commit / COMPLETE).is_file():
-            shutil.rmtree(models / commit, ignore_errors=True)
-            temporary.rename(models / commit)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=models))
+            try:
+                temporary.chmod(0o755)
+                hub.download(repository, commit, temporary)
+                model_files(temporary)
+                (temporary / COMPLETE).write_text(commit + "\n")
+                shutil.rmtree(models / commit, ignore_errors=True)
+                temporary.rename(models / commit)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     return models / commit
 
 
-def snapshot(repository: str, revision: str, token: str | None, directory: Path) -> str:
-    """Fetch from the Hugging Face Hub. Raises BaseModelError if it refuses, StorageError if it cannot be reached."""
+@contextlib.contextmanager
+def one_at_a_time(directory: Path) -> Iterator[None]:
+    """The imports of two datasets begin together; gigabytes are fetched by one of them, for both.
+
+    Where a file system knows no locks, both fetch, and the last one stands.
+    """
+    with (directory / ".lock").open("w") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in directory.glob(".tmp-*"):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+
+
+class HuggingFaceHub:
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def commit(self, repository: str, revision: str) -> str:
+        from huggingface_hub import HfApi
+
+        with _hub_errors(f"{HUGGING_FACE}{repository}@{revision}"):
+            found = HfApi(token=self._token).model_info(repository, revision=revision, timeout=30).sha
+        if found is None:
+            raise StorageError(f"{HUGGING_FACE}{repository}@{revision}: the Hub named no commit.")
+        return str(found)
+
+    def download(self, repository: str, commit: str, directory: Path) -> None:
+        from huggingface_hub import HfApi
+
+        patterns = ["config.json", "*.safetensors", WEIGHTS_INDEX, *TOKENIZER_FILES]
+        with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
+            HfApi(token=self._token).snapshot_download(
+                repository, revision=commit, local_dir=directory, allow_patterns=patterns
+            )
+        shutil.rmtree(directory / ".cache", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
     import httpx
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -127,12 +191,8 @@ def snapshot(repository: str, revision: str, token: str | None, directory: Path)
         RevisionNotFoundError,
     )
 
-    name = f"{HUGGING_FACE}{repository}@{revision}"
-    api = HfApi(token=token)
     try:
-        commit = api.model_info(repository, revision=revision, timeout=30).sha
-        patterns = ["config.json", "*.safetensors", WEIGHTS_INDEX, *TOKENIZER_FILES]
-        api.snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=patterns)
+        yield
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise BaseModelError(
             f"{name} does not exist, or this token may not read it. Check repo, revision and tokenSecretRef."
@@ -146,7 +206,3 @@ def snapshot(repository: str, revision: str, token: str | None, directory: Path)
         raise StorageError(f"{name} could not be downloaded: {error}") from error
     except (LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
         raise StorageError(f"{name} could not be downloaded: {error}") from error
-    shutil.rmtree(directory / ".cache", ignore_errors=True)
-    if commit is None:
-        raise StorageError(f"{name}: the Hub named no commit.")
-    return str(commit)

@@ -228,9 +228,18 @@ def plain(directory: Path) -> Any:
     return load_network(directory, read_config(directory))
 
 
+def where_the_base_is(given: str | None, trained_on: str) -> str:
+    """`given`, unless it names the Hub repository of the training by a branch: that may have moved on since."""
+    hub = base_models.HUGGING_FACE
+    if given is None:
+        return trained_on
+    same = given.startswith(hub) and trained_on.startswith(hub) and given.split("@")[0] == trained_on.split("@")[0]
+    return trained_on if same else given
+
+
 def adapted_network(directory: Path, manifest: Manifest, base_model: str | None, storage: Path | None) -> Any:
     """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base."""
-    reference = base_model or manifest.base_model.reference
+    reference = where_the_base_is(base_model, manifest.base_model.reference)
     base = base_models.resolve(reference, storage)
     digest = base_models.digest(base)
     if digest != manifest.base_model.digest:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import tiny_models
 
 from winnow_classifier import base_model
-from winnow_classifier.base_model import digest, resolve
+from winnow_classifier.base_model import digest, pinned, resolve
 from winnow_classifier.errors import BaseModelError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -53,29 +56,59 @@ def test_the_digest_follows_the_weights_and_not_the_place(model, tmp_path):
     assert digest(copy) != digest(model)
 
 
-def test_a_repository_is_downloaded_once_for_a_commit(model, tmp_path):
-    asked = []
+class StandIn:
+    """A Hub with one repository, whose branch names COMMIT."""
 
-    def hub(repository, revision, token, folder):
-        asked.append((repository, revision))
-        shutil.copytree(model, folder, dirs_exist_ok=True)
+    def __init__(self, files):
+        self.files = files
+        self.downloads = []
+
+    def commit(self, repository, revision):
+        assert (repository, revision) == ("owner/name", "main")
         return COMMIT
 
-    storage = tmp_path / "storage"
+    def download(self, repository, commit, directory):
+        self.downloads.append((repository, commit))
+        time.sleep(0.05)
+        shutil.copytree(self.files, directory, dirs_exist_ok=True)
+
+
+def test_a_repository_is_downloaded_once_for_a_commit(model, tmp_path):
+    hub, storage = StandIn(model), tmp_path / "storage"
     first = resolve("hf://owner/name@main", storage, hub)
     again = resolve(f"hf://owner/name@{COMMIT}", storage, hub)
-    assert first == again == storage / "models" / "owner--name" / COMMIT
-    assert asked == [("owner/name", "main")]
+    assert first == again == resolve("hf://owner/name", storage, hub) == storage / "models" / "owner--name" / COMMIT
+    assert hub.downloads == [("owner/name", COMMIT)]
+    assert pinned("hf://owner/name@main", first) == pinned("hf://owner/name", first) == f"hf://owner/name@{COMMIT}"
+    assert pinned("/models/minilm", model) == "/models/minilm"
+
+
+def test_imports_that_begin_together_download_once(model, tmp_path):
+    hub = StandIn(model)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: resolve("hf://owner/name", tmp_path / "storage", hub), range(4)))
+    assert set(found) == {tmp_path / "storage" / "models" / "owner--name" / COMMIT}
+    assert len(hub.downloads) == 1
+
+
+def test_what_was_downloaded_is_found_in_a_storage_that_can_only_be_read(model, tmp_path, monkeypatch):
+    hub, storage = StandIn(model), tmp_path / "storage"
+    resolve("hf://owner/name", storage, hub)
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert resolve(f"hf://owner/name@{COMMIT}", storage, hub).name == COMMIT
 
 
 def test_a_download_that_breaks_leaves_nothing_behind(tmp_path):
-    def broken(repository, revision, token, folder):
-        (folder / "config.json").write_text("{}")
-        return COMMIT
-
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "config.json").write_text("{}")
     with pytest.raises(BaseModelError, match=r"has no model\.safetensors"):
-        resolve("hf://owner/name@main", tmp_path, broken)
-    assert list((tmp_path / "models" / "owner--name").iterdir()) == []
+        resolve("hf://owner/name@main", tmp_path, StandIn(files))
+    assert [path.name for path in (tmp_path / "models" / "owner--name").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize(
@@ -87,4 +120,4 @@ def test_a_download_that_breaks_leaves_nothing_behind(tmp_path):
 )
 def test_a_reference_that_cannot_be_followed_is_refused(reference, storage, said, tmp_path):
     with pytest.raises(BaseModelError, match=said):
-        resolve(reference, tmp_path / storage if storage else None, base_model.snapshot)
+        resolve(reference, tmp_path / storage if storage else None, base_model.HuggingFaceHub(None))

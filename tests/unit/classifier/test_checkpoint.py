@@ -208,6 +208,20 @@ def test_an_adapter_follows_its_base_to_another_place(tmp_path, base, folder):
     assert checkpoint.load(folder, base_model=str(moved)).manifest.method == "LoRA"
 
 
+@pytest.mark.parametrize("given", [None, "hf://owner/name@main", "hf://owner/name"])
+def test_an_adapter_is_served_on_the_commit_of_its_training_wherever_the_branch_is_now(tmp_path, given):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    base = tiny_models.base_model(tmp_path / "storage" / "models" / "owner--name" / commit)
+    (base / ".complete").write_text(commit)
+    publish(tmp_path / "epoch-2", base, method="LoRA")
+    path = tmp_path / "epoch-2" / checkpoint.MANIFEST
+    manifest = json.loads(path.read_bytes())
+    manifest["baseModel"]["reference"] = f"hf://owner/name@{commit}"
+    path.write_text(json.dumps(manifest))
+    loaded = checkpoint.load(tmp_path / "epoch-2", base_model=given, storage=tmp_path / "storage")
+    assert loaded.manifest.method == "LoRA"
+
+
 def test_a_half_written_checkpoint_is_never_met(base, folder, monkeypatch):
     def disk_full(*_):
         raise OSError(28, "No space left on device")

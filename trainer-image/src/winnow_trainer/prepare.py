@@ -73,7 +73,7 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
         job,
         parameters,
         base,
-        BaseModelEntry(reference=spec.base_model, digest=base_model.digest(base)),
+        BaseModelEntry(reference=base_model.pinned(spec.base_model, base), digest=base_model.digest(base)),
         data,
         tokenizer,
         encoder,
