@@ -7,6 +7,7 @@ boundaries of the sequences arrive as the keyword `packed` that the model's forw
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from winnow_classifier.dropout import dropout as drop
 from winnow_classifier.packing import Bucket, Buckets, PackedBatch
 
 PACKED_ATTENTION = "winnow_packed"
@@ -110,16 +112,7 @@ def bucketed(
     for bucket, *states in zip(buckets.members, *split, strict=True):
         mask = bucket_mask(bucket, causal, window, q.device)
         query, key, value = (x.view(bucket.rows, bucket.length, *x.shape[1:]).transpose(1, 2) for x in states)
-        out = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=causal and mask is None,
-            scale=scale,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        out = dot_product_attention(query, key, value, mask, scale, dropout, causal and mask is None)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (rows * M, H, D)
     return from_places(outputs[0] if len(outputs) == 1 else torch.cat(outputs), buckets)
 
@@ -138,9 +131,7 @@ def one_query_attention(
     for bucket, query, *states in zip(buckets.members, queries, keys, values, strict=True):
         key, value = (x.view(bucket.rows, bucket.length, *x.shape[1:]).transpose(1, 2) for x in states)
         mask = bucket_mask(bucket, False, None, q.device)
-        out = functional.scaled_dot_product_attention(
-            query[:, :, None], key, value, attn_mask=mask, dropout_p=dropout, scale=scale
-        )
+        out = dot_product_attention(query[:, :, None], key, value, mask, scale, dropout, False)
         outputs.append(out[:, :, 0])
     return torch.cat(outputs)[buckets.rank]
 
@@ -154,6 +145,29 @@ def one_query_varlen(q: Tensor, k: Tensor, v: Tensor, packed: PackedBatch, scale
     )
     assert isinstance(out, Tensor)
     return out
+
+
+def dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None, dropout: float, causal: bool
+) -> Tensor:
+    """query (B, H, Q, D), key and value (B, K, M, D), mask as of bucket_mask, to (B, H, Q, D).
+
+    torch's own, but for dropout on a CPU: torch has no fused kernel for that, and draws its mask one by one.
+    """
+    grouped = query.shape[1] != key.shape[1]
+    if dropout == 0.0 or query.is_cuda:
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+    if grouped:
+        repeats = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    if causal:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    if mask is not None:
+        scores = scores + torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
+    return drop(scores.softmax(dim=-1), dropout) @ value
 
 
 def bucket_mask(bucket: Bucket, causal: bool, window: int | None, device: torch.device) -> Tensor | None:

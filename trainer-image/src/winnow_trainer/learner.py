@@ -6,6 +6,7 @@ Letters: S rows of a step, C labels, d width of the body.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
@@ -119,7 +120,8 @@ class Learner:
             function,
             examples,
             self.parameters.max_eval_tokens,
-            self.accelerator.autocast,
+            # Scores are told in the precision of the server, which computes in float32 on a CPU.
+            self.accelerator.autocast if self.model.device.type == "cuda" else nullcontext,
             self.stop,
         )
 

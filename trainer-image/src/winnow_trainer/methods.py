@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from winnow_classifier.dropout import replace_dropout
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import (
@@ -46,6 +47,7 @@ def build(
         freeze_body(model)
     for parameter in model.head_parameters():
         parameter.data = parameter.data.float()
+    replace_dropout(model)
     return model.to(device)
 
 

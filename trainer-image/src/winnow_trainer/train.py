@@ -20,7 +20,7 @@ from accelerate import Accelerator
 
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
-from winnow_classifier.cpu import usable_cpus
+from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer import outcome, resume
 from winnow_trainer.data import ImportRows
@@ -93,6 +93,12 @@ def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
     return {"overlap": prepared.data.overlap, **outcome.history(published, prepared.primary)}
 
 
+def make_accelerator() -> Accelerator:
+    """bfloat16 where it is fast. Weights, gradients and the optimizer stay in float32: only matrix products are shorter."""
+    cuda = torch.cuda.is_available()
+    return Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda or multiplies_bfloat16() else "no")
+
+
 class Training:
     """The loop and where it stands."""
 
@@ -128,11 +134,10 @@ class Training:
 
     def set_up(self) -> tuple[Learner, Examples | None]:
         prepared, data = self.prepared, self.prepared.data
-        cuda = torch.cuda.is_available()
-        if not cuda:
+        accelerator = make_accelerator()
+        if accelerator.device.type == "cpu":
             torch.set_num_threads(usable_cpus())
             torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
-        accelerator = Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda else "no")
         check(self.stop)
         examples = encode(data.train.texts, data.train.targets, prepared.encoder)
         test = None
