@@ -102,7 +102,7 @@ $(UV):
 $(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,classifier trainer-image server-image operator)
 	@echo "== Python environment .venv"
 	test -x $(BIN)/python || $(UV) venv -q --no-python-downloads --python "$$(command -v python3)" .venv
-	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,classifier trainer-image server-image operator,-e $(part))
 	mkdir -p $(LOCAL) && touch $@
 

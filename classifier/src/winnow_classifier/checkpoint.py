@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from winnow_classifier import base_model as base_models
 from winnow_classifier.errors import BaseModelError, CheckpointError
@@ -136,14 +135,14 @@ def publish(
 
 def save_weights(model: Classifier, directory: Path) -> None:
     """The network as plain transformers (or peft, for an adapter with its head) loads it."""
-    if isinstance(model.network, PeftModel):
+    if isinstance(model.network, PreTrainedModel):
+        model.network.save_pretrained(directory)
+    else:
         # The base's config with our labels, beside the adapter: peft alone does not keep them.
         model.base.config.architectures = [type(model.base).__name__]
         model.base.config.save_pretrained(directory)
         model.network.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
-    else:
-        model.network.save_pretrained(directory)
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
@@ -247,5 +246,7 @@ def adapted_network(directory: Path, manifest: Manifest, base_model: str | None,
             f"The base model {reference} is not the one this adapter was trained on: its digest is {digest}, "
             f"expected {manifest.base_model.digest}."
         )
+    from peft import PeftModel
+
     network = load_network(base, read_config(directory))
     return merge_lora(PeftModel.from_pretrained(network, directory))

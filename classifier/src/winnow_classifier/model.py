@@ -10,11 +10,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
@@ -23,6 +22,9 @@ from winnow_classifier.encoder import first_token_states
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.packing import PackedBatch
+
+if TYPE_CHECKING:  # peft takes seconds to import, and only LoRA needs it
+    from peft import PeftModel
 
 Pooling = Literal["cls", "last"]
 
@@ -72,7 +74,9 @@ class Classifier(nn.Module):
     @property
     def base(self) -> PreTrainedModel:
         """transformers' classifier, without the wrapper of peft."""
-        network: Any = self.network.get_base_model() if isinstance(self.network, PeftModel) else self.network
+        if isinstance(self.network, PreTrainedModel):
+            return self.network
+        network: Any = self.network.get_base_model()
         return network  # type: ignore[no-any-return]
 
     @property
@@ -200,6 +204,8 @@ def freeze_body(classifier: Classifier) -> None:
 
 def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
     """LoRA on the body; the head is trained whole and saved beside the adapter. Base weights are frozen."""
+    from peft import LoraConfig, get_peft_model
+
     config = LoraConfig(
         task_type="SEQ_CLS",
         r=lora.rank,

@@ -1,6 +1,7 @@
 import pytest
 import tiny_training
 import torch
+from accelerate.state import AcceleratorState
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,13 @@ def denormals():
     """A run flushes denormals to zero in its whole process, which Hypothesis notices in the tests that come after."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    """accelerate keeps the precision of a process's first accelerator, and refuses another one."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 import tiny_models
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.testing import assert_close
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
@@ -33,7 +32,6 @@ def learner(folder: Path, method="Full", model_type="bert", dropout=False, **par
     texts, _ = tiny_models.texts(len(ALL), seed=3)
     targets = np.eye(3, dtype=np.int8)[ALL % 3]
     examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
-    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the precision of a training before
     accelerator = Accelerator(cpu=True)  # in float32: these are tests of exactness
     model = build(base, tokenizer, SCHEMA, method, resolved, accelerator.device)
     return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event())
