@@ -1,35 +1,42 @@
 """Records judged as labelled rows: text, 0 or 1 for each label, the label schema that they agree on, and every problem
 with its place. Nothing is skipped silently."""
 
+import ast
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, StrEnum
 from pathlib import Path
 
 import numpy as np
+import orjson
 
+from winnow_classifier.csv_rows import CsvRecord
 from winnow_classifier.dataset import Targets
+from winnow_classifier.dialects import foreign
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
-from winnow_classifier.labels import LabelSchema, TaskDetail, binary_labels, check_label_names
-from winnow_classifier.row_files import (
-    LABEL_MAP_IN_CSV,
-    SUPPORTED,
-    CsvRecord,
-    FileFormat,
-    Problem,
-    Record,
-    read_records,
-    shown,
-)
+from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
+from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
-FIELD_NAMES = (("prompt", "completion"), ("input", "expected_output"), ("text", "label"))
+FIELD_NAMES = (
+    ("prompt", "completion"),
+    ("input", "expected_output"),
+    ("text", "label"),
+    ("text", "labels"),
+    ("input_text", "output_text"),  # PaLM and Vertex AI tuning
+)
+BATCH_ROWS = 8_192
+BATCH_CHARACTERS = 16 * 1024 * 1024
 
 # Booleans and whole floats are equal to these keys in Python, so True and 1.0 are found here too.
 _BITS: Mapping[object, int] = {0: 0, 1: 1}
 _BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
 _WHOLE_FLOAT = re.compile(r"([01])\.0+")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
+_MAX_LITERAL_CHARACTERS = 1024 * 1024
+
+Labels = tuple[str, ...]  # the names that hold for a row, sorted
 
 
 class OnInvalidRows(StrEnum):
@@ -54,6 +61,13 @@ class Rows:
     targets: Targets  # (N, C) zeros and ones
     problems: list[Problem] = field(default_factory=list)  # the first of the rows that were skipped
     problem_count: int = 0  # rows that were skipped
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    texts: list[str]
+    labels: list[Labels]
 
 
 class InvalidRowsError(DataError):
@@ -69,168 +83,328 @@ class NoValidRowsError(InvalidRowsError, EmptyDatasetError):
     """Wrong rows were skipped, and none is left."""
 
 
+class _Kind(Enum):
+    """What the target of every row looks like."""
+
+    BIT = "0 or 1"
+    MAP = "a map of labels to 0 or 1"
+    NAMES = "the name of a label"
+
+
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What the target of every row looks like, as the first valid row (at `line`) has it."""
+    """As the first valid row (at `line`) has it."""
 
-    labels: tuple[str, ...]  # of a label map, in the schema's order; empty: a bare 0 or 1
+    kind: _Kind
+    labels: Labels  # of a label map, in the schema's order; of a bit, the two names; of names: those of spec.labels
     line: int
 
 
-def read_rows(path: Path, options: RowOptions) -> Rows:
-    """Every row of the file. Raises InvalidRowsError for a wrong row (unless they are skipped), EmptyDatasetError where
-    no row is left, DataError or ConfigError where the file cannot be read as rows at all."""
-    if options.labels:
-        check_label_names(options.labels)
-    judge = _Judge(options)
-    for record in read_records(path, options.file_format):
-        if isinstance(record, Problem):
-            judge.refuse(record)
-        else:
-            judge.take(record)
-    return judge.rows(path)
+def read_rows(files: Path | Sequence[Path], options: RowOptions) -> Rows:
+    """Every row of the files, in memory. Raises as Judge.read does."""
+    judge = Judge(options)
+    texts: list[str] = []
+    labels: list[Labels] = []
+    for batch in judge.read([files] if isinstance(files, Path) else files):
+        texts += batch.texts
+        labels += batch.labels
+    schema = judge.schema
+    return Rows(schema, texts, targets_of(schema, labels), judge.problems, judge.problem_count, judge.origin)
 
 
-class _Judge:
-    def __init__(self, options: RowOptions) -> None:
-        self._options = options
+def targets_of(schema: LabelSchema, labels: Sequence[Labels]) -> Targets:
+    """(N, C) zeros and ones."""
+    column = {label: index for index, label in enumerate(schema.labels)}
+    targets = np.zeros((len(labels), len(schema.labels)), dtype=np.int8)
+    rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
+    targets[rows, [column[label] for row in labels for label in row]] = 1
+    return targets
+
+
+class Judge:
+    """Reads files as rows of one label schema. While reading, only a batch of rows is in memory."""
+
+    def __init__(self, options: RowOptions, on_problem: Callable[[Problem], object] | None = None) -> None:
+        """`on_problem` is called with each problem, beyond the first ones too."""
+        if options.labels:
+            check_label_names(options.labels)
+        self.options = options
+        self.problems: list[Problem] = []
+        self.problem_count = 0
+        self.row_count = 0
+        self.origin: str | None = None  # the service that the file was written for
+        self._on_problem = on_problem
         names = options.text_column, options.target_column
-        self._text_names = (names[0],) if names[0] else tuple(text for text, _ in FIELD_NAMES)
+        self._text_names = (names[0],) if names[0] else tuple(dict.fromkeys(text for text, _ in FIELD_NAMES))
         self._target_names = (names[1],) if names[1] else tuple(target for _, target in FIELD_NAMES)
+        self._own_names = not any(names)  # other services' records are looked for
+        detail, labels = options.task_detail, options.labels
+        # A number is the name of a class only where that was asked for: 2 among 0 and 1 is a mistake otherwise.
+        self._numbered = detail is TaskDetail.MULTICLASS or (len(labels) > 2 and any(map(_NUMBER.fullmatch, labels)))
+        self._exclusive = detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
         self._shape: _Shape | None = None
         self._one_each = True  # so far exactly one label was 1 in every row
-        self._texts: list[str] = []
-        self._bits = bytearray()  # row after row, a byte a label
-        self._problems: list[Problem] = []
-        self._problem_count = 0
+        self._found: dict[str, Labels] = {}  # label names in the order that they were met
+        self._holding: dict[tuple[int, ...], Labels] = {}  # of the bits of a label map
+        self._file: str | None = None
 
-    def refuse(self, problem: Problem) -> None:
-        self._problem_count += 1
-        if len(self._problems) < MAX_PROBLEMS:
-            self._problems.append(problem)
+    def read(self, files: Sequence[Path]) -> Iterator[Batch]:
+        """Raises InvalidRowsError for a wrong row (unless they are skipped; told at the end, when all were judged),
+        EmptyDatasetError where no row is left, DataError or ConfigError where a file cannot be read as rows at all."""
+        texts: list[str] = []
+        labels: list[Labels] = []
+        size = 0
+        wanted = True  # rows that come after a wrong one are judged, and of no other use
+        for path in files:
+            self._file = path.name if len(files) > 1 else None
+            for record in read_records(path, self.options.file_format):
+                row = record if isinstance(record, Problem) else self._row(record)
+                if isinstance(row, Problem):
+                    self._refuse(row)
+                    wanted = self.options.on_invalid_rows is OnInvalidRows.SKIP
+                    continue
+                self.row_count += 1
+                if not wanted:
+                    continue
+                texts.append(row[0])
+                labels.append(row[1])
+                size += len(row[0])
+                if len(texts) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
+                    yield Batch(texts, labels)
+                    texts, labels, size = [], [], 0
+        self._check(files)
+        if texts:
+            yield Batch(texts, labels)
 
-    def take(self, record: Record) -> None:
-        text = self._text(record)
-        bits = self._target(record) if isinstance(text, str) else text
-        if isinstance(bits, Problem):
-            self.refuse(bits)
-        elif isinstance(text, str):
-            self._texts.append(text.replace("\r\n", "\n"))
-            self._bits.extend(bits)
-            self._one_each = self._one_each and sum(bits) == 1
+    @property
+    def schema(self) -> LabelSchema:
+        """Of all rows read. Raises DataError where they cannot be those of a classifier."""
+        shape, detail = self._shape, self.options.task_detail
+        assert shape is not None, "no row was read"
+        if shape.kind is _Kind.BIT:
+            return LabelSchema(TaskDetail.BINARY, shape.labels)
+        found = TaskDetail.MULTICLASS if self._one_each else TaskDetail.MULTILABEL
+        if shape.kind is _Kind.MAP:
+            return LabelSchema(detail or found, shape.labels)
+        labels = shape.labels or tuple(sorted(self._found))
+        detail = detail or found
+        if not labels:
+            raise DataError("no row has any label", hint="name the labels in spec.labels")
+        if len(labels) < 2 and detail is not TaskDetail.MULTILABEL:
+            message = f'every row has the label "{labels[0]}", and a classifier needs at least two'
+            raise DataError(message, hint="add rows with other labels, or name all of them in spec.labels")
+        if len(labels) > 2 and detail is TaskDetail.BINARY:
+            raise DataError(f"Binary rows have two labels, found {len(labels)}: {_names(list(labels))}")
+        return LabelSchema(detail, labels)
 
-    def rows(self, path: Path) -> Rows:
-        count, skip = self._problem_count, self._options.on_invalid_rows is OnInvalidRows.SKIP
-        if count and (not skip or not self._texts):
-            total = count + len(self._texts)
-            first = self._problems[0]
+    def _refuse(self, problem: Problem) -> None:
+        self.problem_count += 1
+        if self._file:
+            problem = replace(problem, file=self._file)
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+        if self._on_problem:
+            self._on_problem(problem)
+
+    def _check(self, files: Sequence[Path]) -> None:
+        count, skip = self.problem_count, self.options.on_invalid_rows is OnInvalidRows.SKIP
+        if count and (not skip or not self.row_count):
+            first = self.problems[0]
             where = f"line {first.line}" + (f", column {first.column}" if first.column else "")
+            where = f"{first.file}, {where}" if first.file else where
+            total = count + self.row_count
             message = f"{count:,} of {total:,} rows cannot be read; the first, {where}: {first.message}"
             if skip:
-                raise NoValidRowsError(message, self._problems, count)
-            hint = "correct the rows" + (", or set onInvalidRows: Skip to leave them out" if self._texts else "")
-            raise InvalidRowsError(message, self._problems, count, hint)
-        if not self._texts or self._shape is None:
-            raise EmptyDatasetError(f"{path.name} has no rows", hint=SUPPORTED)
-        schema, targets = self._schema(self._shape)
-        return Rows(schema, self._texts, targets, self._problems, count)
+                raise NoValidRowsError(message, self.problems, count)
+            hint = "correct the rows" + (", or set onInvalidRows: Skip to leave them out" if self.row_count else "")
+            raise InvalidRowsError(message, self.problems, count, hint)
+        if not self.row_count:
+            name = files[0].name if len(files) == 1 else "the files have" if files else "there are no files and"
+            raise EmptyDatasetError(f"{name} {'has ' if len(files) == 1 else ''}no rows", hint=SUPPORTED)
 
-    def _schema(self, shape: _Shape) -> tuple[LabelSchema, Targets]:
-        columns = max(1, len(shape.labels))
-        targets = np.frombuffer(bytes(self._bits), dtype=np.int8).reshape(-1, columns)
-        detail = self._options.task_detail
-        if columns == 1 and detail is not TaskDetail.MULTILABEL:
-            names = binary_labels(self._options.labels or shape.labels)
-            return LabelSchema(TaskDetail.BINARY, names), np.hstack([1 - targets, targets]).astype(np.int8)
-        found = TaskDetail.MULTICLASS if self._one_each else TaskDetail.MULTILABEL
-        return LabelSchema(detail or found, shape.labels), targets
-
-    def _text(self, record: Record) -> str | Problem:
-        name = next((n for n in self._text_names if n in record.fields), None)
-        if name is None:
+    def _row(self, record: Record) -> tuple[str, Labels] | Problem:
+        fields = record.fields
+        text_name = next((name for name in self._text_names if name in fields), None)
+        target_name = next((name for name in self._target_names if name in fields), None)
+        if self._own_names and (text_name is None or target_name is None):
+            other = foreign(fields)
+            if isinstance(other, str):
+                return record.problem(other)
+            if other is not None:
+                self.origin = self.origin or other.origin
+                return self._judged(record, other.text_key, other.text, other.target_key, other.target)
+        if text_name is None:
             return self._missing(record, self._text_names, self._target_names)
-        text = record.fields[name]
-        if not isinstance(text, str):
-            return record.problem(f"{name} must be a text, found {shown(text)}", name)
-        if not text or text.isspace():
-            return record.problem(f"{name} is empty", name)
-        if "\0" in text:
-            return record.problem(f"{name} holds the character U+0000, which no text has", name)
-        if isinstance(record, CsvRecord) and not text.isascii():
-            return _undecodable(record, name, text) or text
-        return text
+        if target_name is None:
+            return self._missing(record, self._target_names, self._text_names)
+        return self._judged(record, text_name, fields[text_name], target_name, fields[target_name])
+
+    def _judged(
+        self, record: Record, text_name: str, text: object, target_name: str, target: object
+    ) -> tuple[str, Labels] | Problem:
+        if (wrong := _wrong_text(record, text_name, text)) is not None:
+            return wrong
+        labels = self._target(record, target_name, target)
+        if isinstance(labels, Problem):
+            return labels
+        self._one_each = self._one_each and len(labels) == 1
+        assert isinstance(text, str)
+        return (text.replace("\r\n", "\n") if "\r" in text else text), labels
 
     def _missing(self, record: Record, names: tuple[str, ...], partners: tuple[str, ...]) -> Problem:
         # Of the names that would do, the one that goes with what the row has.
-        pairs = zip(names, partners, strict=False) if len(names) == len(partners) else ()
-        wanted = next((name for name, partner in pairs if partner in record.fields), names[0])
+        wanted = names[0]
+        if self._own_names:
+            pairs = FIELD_NAMES if names is self._text_names else [(target, text) for text, target in FIELD_NAMES]
+            wanted = next((name for name, partner in pairs if partner in record.fields), names[0])
         found = ", ".join(shown(name) for name in list(record.fields)[:8]) or "nothing"
         if isinstance(record, CsvRecord):  # every row has the header's fields, so none can be read
-            problem = Problem(1, 1, f'the header has no field "{wanted}"; found {found}')
+            problem = Problem(1, 1, f'the header has no field "{wanted}"; found {found}', self._file)
             hint = f"give the file a header, or name its fields in columns; {SUPPORTED}"
-            raise InvalidRowsError(f"line 1: {problem.message}", [problem], 1, hint)
+            where = f"{self._file}, line 1" if self._file else "line 1"
+            raise InvalidRowsError(f"{where}: {problem.message}", [problem], 1, hint)
         return record.problem(f'the field "{wanted}" is missing; found {found}')
 
-    def _target(self, record: Record) -> tuple[int, ...] | Problem:
-        name = next((n for n in self._target_names if n in record.fields), None)
-        if name is None:
-            return self._missing(record, self._target_names, self._text_names)
-        value = record.fields[name]
+    def _target(self, record: Record, name: str, value: object) -> Labels | Problem:
+        if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+            written = value
+            if (value := _literal(value)) is None:
+                expected = self._expected()
+                return record.problem(f"{name} must be {expected}, found {shown(written)}", name)
         if isinstance(value, dict):
             return self._label_map(record, name, value)
-        if isinstance(record, CsvRecord) and isinstance(value, str) and value.strip().lstrip('"').startswith("{"):
-            return record.problem(LABEL_MAP_IN_CSV, name)
-        if (bit := bit_of(value)) is None:
-            return record.problem(f"{name} must be 0 or 1, found {shown(value)}", name)
-        if self._shape is None:
-            return self._first(record, name, (), (bit,))
-        if self._shape.labels:
-            return record.problem(f"{name} must be {self._expected()}, found {shown(value)}", name)
-        return (bit,)
+        if isinstance(value, list):
+            return self._named(record, name, value)
+        kind = self._shape.kind if self._shape else None
+        bit = bit_of(value)
+        if kind is not _Kind.NAMES and bit is not None and not (kind is None and self._numbered):
+            return self._bit(record, name, value, bit)
+        if isinstance(value, int) and self._numbered:
+            return self._named(record, name, [str(int(value))])
+        if isinstance(value, str) and kind in (None, _Kind.NAMES):
+            label = value.strip()
+            if label and (self._numbered or label in self.options.labels or not _NUMBER.fullmatch(label)):
+                return self._named(record, name, [label])
+        expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
+        return record.problem(f"{name} must be {expected}, found {shown(value)}", name)
 
-    def _label_map(self, record: Record, name: str, value: dict[str, object]) -> tuple[int, ...] | Problem:
+    def _bit(self, record: Record, name: str, value: object, bit: int) -> Labels | Problem:
+        shape = self._shape
+        if shape is None:
+            if problem := self._not_allowed(()):
+                return record.problem(f"{name}: {problem}", name)
+            shape = self._shape = _Shape(_Kind.BIT, binary_labels(self.options.labels), record.line)
+        if shape.kind is not _Kind.BIT:
+            return record.problem(f"{name} must be {self._expected()}, found {shown(value)}", name)
+        return (shape.labels[bit],)
+
+    def _named(self, record: Record, name: str, values: Sequence[object]) -> Labels | Problem:
+        if self._shape is not None and self._shape.kind is not _Kind.NAMES:
+            return record.problem(f"{name} must be {self._expected()}, found {shown(list(values))}", name)
+        if len(values) == 1 and isinstance(values[0], str) and (known := self._found.get(values[0])):
+            return known
+        names = []
+        for value in values:
+            label = value.strip() if isinstance(value, str) else str(int(value)) if isinstance(value, int) else ""
+            if not label:
+                found = shown(value)
+                return record.problem(f"{name} must be a list of label names, found {found} in it", name)
+            if (wrong := self._new_name(label)) is not None:
+                return record.problem(f"{name}: {wrong}", name)
+            names.append(label)
+        if len(set(names)) < len(names):
+            return record.problem(f"{name} names a label twice", name)
+        if self._exclusive and len(names) != 1:
+            detail = self.options.task_detail
+            return record.problem(f"{name} must have exactly one label ({detail}), found {len(names)}", name)
+        if self._shape is None:
+            labels = self.options.labels
+            self._shape = _Shape(_Kind.NAMES, self._two_names() if len(labels) == 1 else labels, record.line)
+        for label in names:
+            self._found.setdefault(label, (label,))
+        return tuple(sorted(names)) if len(names) != 1 else self._found[names[0]]
+
+    def _new_name(self, label: str) -> str | None:
+        """Why this cannot be a label."""
+        if label in self._found:
+            return None
+        if allowed := self._two_names() if len(self.options.labels) == 1 else self.options.labels:
+            return None if label in allowed else f"{shown(label)} is not in spec.labels ({_names(list(allowed))})"
+        if len(self._found) >= MAX_LABELS:
+            return f"{shown(label)} would be label {MAX_LABELS + 1:,}; {MAX_LABELS:,} are allowed. Are these labels?"
+        try:
+            check_label_names([label])
+        except ConfigError as err:
+            return str(err).removeprefix("labels: ")
+        return None
+
+    def _two_names(self) -> Labels:
+        multilabel = self.options.task_detail is TaskDetail.MULTILABEL
+        return self.options.labels if multilabel else binary_labels(self.options.labels)
+
+    def _label_map(self, record: Record, name: str, value: Mapping[object, object]) -> Labels | Problem:
+        shape = self._shape
         if not value:
             return record.problem(f"{name} has no labels; expected {self._expected()}", name)
-        labels = self._shape.labels if self._shape else self._order(value)
-        if set(labels) != value.keys() and (self._shape or self._options.labels):
-            return record.problem(self._differs(name, labels, value), name)
-        bits = tuple(bit_of(value[label]) for label in labels)
+        if shape is not None and shape.kind is not _Kind.MAP:
+            return record.problem(f"{name} must be {self._expected()}, found an object", name)
+        if not all(isinstance(label, str) for label in value):
+            return record.problem(f"{name}: the labels of a map must be texts", name)
+        given = {str(label): bit for label, bit in value.items()}
+        labels = self._keys(given)
+        if set(labels) != given.keys() and (shape or self.options.labels):
+            return record.problem(self._differs(name, labels, given), name)
+        bits = tuple(bit_of(given[label]) for label in labels)
         for label, bit in zip(labels, bits, strict=True):
             if bit is None:
                 where = f"{name}: label {shown(label)}"
-                return record.problem(f"{where} must be 0 or 1, found {shown(value[label])}", name, label)
+                return record.problem(f"{where} must be 0 or 1, found {shown(given[label])}", name, label)
         ones = tuple(bit for bit in bits if bit is not None)
-        if self._shape is None and isinstance(first := self._first(record, name, labels, ones), Problem):
-            return first
-        exclusive = self._options.task_detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS) and len(labels) > 1
-        if exclusive and sum(ones) != 1:
-            detail = self._options.task_detail
+        if shape is None and (wrong := self._not_allowed(labels)):
+            return record.problem(f"{name}: {wrong}", name)
+        if self._exclusive and len(labels) > 1 and sum(ones) != 1:
+            detail = self.options.task_detail
             return record.problem(f"{name} must have exactly one 1 ({detail}), found {sum(ones)}", name)
-        return ones
+        if shape is None and (wrong := self._first_map(labels, record.line)):
+            return record.problem(f"{name}: {wrong}", name)
+        return self._hold(ones)
 
-    def _order(self, value: dict[str, object]) -> tuple[str, ...]:
-        """The labels of the first map, in the order of spec.labels or by name."""
-        labels = self._options.labels
-        if len(labels) == 2 and len(value) == 1 and self._options.task_detail is not TaskDetail.MULTILABEL:
+    def _keys(self, value: Mapping[str, object]) -> Labels:
+        """What a map must name, in the schema's order: as spec.labels or the first map has it."""
+        if self._shape:
+            single = self._shape.kind is _Kind.MAP and self._single
+            return self._shape.labels[1:] if single else self._shape.labels
+        labels = self.options.labels
+        if len(labels) == 2 and len(value) == 1 and self.options.task_detail is not TaskDetail.MULTILABEL:
             return labels[1:]  # {"spam": 1} where spec.labels is [ham, spam]
         return labels or tuple(sorted(value))
 
-    def _first(
-        self, record: Record, name: str, labels: tuple[str, ...], bits: tuple[int, ...]
-    ) -> tuple[int, ...] | Problem:
-        """The first valid target says what all others must look like, if taskDetail and labels allow it."""
-        if problem := self._not_allowed(labels):
-            return record.problem(f"{name}: {problem}", name)
-        if labels and not self._options.labels:
-            try:
-                check_label_names(labels)
-            except ConfigError as err:
-                return record.problem(f"{name}: {str(err).removeprefix('labels: ')}", name)
-        self._shape = _Shape(labels, record.line)
-        return bits
+    _single = False  # a map of one label, which makes a Binary dataset
 
-    def _not_allowed(self, labels: tuple[str, ...]) -> str | None:
-        detail, named = self._options.task_detail, self._options.labels
+    def _first_map(self, keys: Labels, line: int) -> str | None:
+        if not self.options.labels:
+            try:
+                check_label_names(keys)
+            except ConfigError as err:
+                return str(err).removeprefix("labels: ")
+        self._single = len(keys) == 1 and self.options.task_detail is not TaskDetail.MULTILABEL
+        labels = binary_labels(self.options.labels or keys) if self._single else keys
+        self._shape = _Shape(_Kind.MAP, labels, line)
+        return None
+
+    def _hold(self, ones: tuple[int, ...]) -> Labels:
+        held = self._holding.get(ones)
+        if held is None:
+            assert self._shape is not None
+            bits = (1 - ones[0], ones[0]) if self._single else ones
+            held = tuple(sorted(label for label, bit in zip(self._shape.labels, bits, strict=True) if bit))
+            if len(self._holding) < 100_000:
+                self._holding[ones] = held
+        return held
+
+    def _not_allowed(self, labels: Labels) -> str | None:
+        """Why the first valid target cannot be what all others look like, by taskDetail and labels."""
+        detail, named = self.options.task_detail, self.options.labels
         if not labels and detail in (TaskDetail.MULTICLASS, TaskDetail.MULTILABEL):
             return f"{detail} rows have a map of labels to 0 or 1, found a bare 0 or 1"
         if not labels and len(named) > 2:
@@ -244,19 +418,44 @@ class _Judge:
     def _expected(self) -> str:
         if self._shape is None:
             return "0 or 1, or a map of labels to 0 or 1"
-        if not self._shape.labels:
-            return f"0 or 1 as in line {self._shape.line}"
-        return f"a map of labels to 0 or 1 as in line {self._shape.line}"
+        return f"{self._shape.kind.value} as in line {self._shape.line}"
 
-    def _differs(self, name: str, labels: tuple[str, ...], value: dict[str, object]) -> str:
-        if self._shape and not self._shape.labels:
-            return f"{name} must be {self._expected()}, found an object"
+    def _differs(self, name: str, labels: Labels, value: Mapping[str, object]) -> str:
         missing = [label for label in labels if label not in value]
         unknown = [label for label in value if label not in labels]
         source = f"line {self._shape.line} has" if self._shape else "spec.labels has"
         parts = [f"without the label {_names(missing)}, which {source}"] if missing else []
         parts += [f"with the label {_names(unknown)}, which {source.replace('has', 'has not')}"] if unknown else []
         return f"{name} is {' and '.join(parts)}; every row names the same labels"
+
+
+def _wrong_text(record: Record, name: str, text: object) -> Problem | None:
+    if not isinstance(text, str):
+        return record.problem(f"{name} must be a text, found {shown(text)}", name)
+    if not text or text.isspace():
+        return record.problem(f"{name} is empty", name)
+    if "\0" in text:
+        return record.problem(f"{name} holds the character U+0000, which no text has", name)
+    if isinstance(record, CsvRecord) and not text.isascii():
+        return _undecodable(record, name, text)
+    return None
+
+
+def _literal(text: str) -> object | None:
+    """A label map or a list in a text: as JSON, as JSON with the doubled quotes of CSV, or as Python writes it."""
+    for written in (text, text.replace('""', '"')):
+        try:
+            value: object = orjson.loads(written)
+        except orjson.JSONDecodeError:
+            continue
+        return value
+    if len(text) > _MAX_LITERAL_CHARACTERS:
+        return None
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, dict | list) else None
 
 
 def bit_of(value: object) -> int | None:

@@ -1,6 +1,7 @@
 """Rows that users bring: what is read from them, and where each wrong one is."""
 
 import csv
+import gzip
 import io
 import json
 
@@ -185,12 +186,12 @@ def test_a_wrong_jsonl_row_names_its_place(problems_of, line, column, message):
         pytest.param("input,expected_output\na,b,1\n", 2, 1, "a text with commas needs quotes", id="many"),
         pytest.param('input,expected_output\n"a" b,1\n', 2, None, "a comma must follow a closing quote", id="quote"),
         pytest.param('input,expected_output\nx,1\n"a,1\nb,0\n', 3, 1, "never closed", id="a quote that stays open"),
-        pytest.param("text;label\na;1\n", 1, 1, 'no field "prompt"', id="semicolons"),
         pytest.param("input,result\na,1\n", 1, 1, 'the header has no field "expected_output"', id="another header"),
         pytest.param("input,input\na,1\n", 1, 1, 'names "input" twice', id="a name twice"),
         pytest.param(b"input,expected_output\n\xc3\xa4\xff,1\n", 2, 1, "found the byte 0xff", id="not UTF-8"),
-        pytest.param('input,expected_output\n"a","{""x"": 1}"\n', 2, 5, "not supported yet", id="a label map"),
-        pytest.param('input,expected_output\n"a", "{"x": 1, "y": 0}"\n', 2, 1, "not supported yet", id="a map by hand"),
+        pytest.param('input,expected_output\n"a","{""x"": 2}"\n', 2, 5, 'label "x" must be 0 or 1', id="a label map"),
+        pytest.param('input,expected_output\n"a", "{"x": 1, "y": 2}"\n', 2, 5, 'label "y" must be', id="a map by hand"),
+        pytest.param('input,expected_output\n"a", "{"x": 1, y}"\n', 2, 5, "must be 0 or 1, or a map", id="no map"),
     ],
 )
 def test_a_wrong_csv_row_names_its_place(problems_of, content, line, column, message):
@@ -255,28 +256,35 @@ def test_skipping_every_row_leaves_an_empty_dataset(rows_of):
     assert raised.value.problem_count == 2
 
 
-def test_a_record_over_several_lines_is_told_from_a_broken_one(problems_of):
-    problems = problems_of('{\n  "prompt": "x",\n  "completion": 1\n}\n')
-    assert problems[0] == (1, 1, "a record must stand on one line; this one spans several")
-
-
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
         pytest.param(b"", EmptyDatasetError, "is empty", id="nothing"),
         pytest.param(b"\xef\xbb\xbf \n\n", EmptyDatasetError, "is empty", id="white space"),
         pytest.param(b"input,expected_output\n", EmptyDatasetError, "has no rows", id="a header only"),
-        pytest.param(b'[{"prompt": "x", "completion": 1}]', DataError, "JSON array", id="a JSON array"),
         pytest.param("a,1".encode("utf-16"), DataError, "save it as UTF-8", id="UTF-16"),
-        pytest.param(b"\x1f\x8b\x08rest", DataError, "compressed with gzip", id="gzip"),
+        pytest.param(b"BZh91AY&SY", DataError, "compressed with bzip2", id="bzip2"),
         pytest.param(b"PK\x03\x04rest", DataError, "spreadsheet", id="a spreadsheet"),
-        pytest.param(b"PAR1rest", DataError, "Parquet", id="Parquet"),
     ],
 )
 def test_files_that_are_no_rows(rows_of, content, error, message):
     with pytest.raises(error, match=message) as raised:
         rows_of(content)
     assert "JSONL" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(gzip.compress(GOOD.encode() * 1000)[:-20], "damaged: its gzip data", id="gzip that breaks off"),
+        pytest.param(b"\x1f\x8b\x08rest", "damaged: its gzip data", id="no gzip"),
+        pytest.param(b"\x28\xb5\x2f\xfdrest", "damaged: its zstd data", id="no zstd"),
+        pytest.param(b"PAR1rest", "damaged behind row 0", id="no Parquet"),
+    ],
+)
+def test_damaged_files(rows_of, content, message):
+    with pytest.raises(DataError, match=message):
+        rows_of(content)
 
 
 def test_a_file_that_is_not_there(tmp_path):

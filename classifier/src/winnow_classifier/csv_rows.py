@@ -1,0 +1,178 @@
+"""CSV records: as RFC 4180 and Python write them, and label maps as people write them by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
+
+_DELIMITERS = ",\t;"  # the first of them that the header has
+_LINE_END = re.compile(r"\r\n|\r|\n")
+# A field as people write it: spaces around it, a label map in quotes whose own quotes are not doubled.
+_BY_HAND = (
+    r'[ ]*(?:(?P<map>"?\{{[^{{}}]*\}}"?)|"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^"{0}\r\n]*?))[ ]*(?:(?P<end>{0})|\Z)'
+)
+_MAP_AT_THE_END = r'\s*{0}\s*("?\{{[^{{}}]*\}}"?)\s*\Z'
+
+
+@dataclass(frozen=True, slots=True)
+class CsvRecord:
+    line: int  # where it starts
+    fields: Mapping[str, object]
+    raw: str
+    delimiter: str
+
+    def problem(self, message: str, *keys: str) -> Problem:
+        """At the field's own line and column, which may be lines below the record's start."""
+        field = re.compile(rf'[ ]*"\{{[^{{}}\r\n]*\}}"|"(?:[^"]|"")*"[^{self.delimiter}\r\n]*|[^{self.delimiter}\r\n]*')
+        index = list(self.fields).index(keys[0]) if keys and keys[0] in self.fields else 0
+        offset = 0
+        for _ in range(index):
+            found = field.match(self.raw, offset)
+            offset = found.end() + 1 if found else offset
+        ends = list(_LINE_END.finditer(self.raw, 0, offset))
+        return Problem(self.line + len(ends), offset - (ends[-1].end() if ends else 0) + 1, message)
+
+
+class _Lines:
+    """A text file's lines, their ends kept, and those that the current record was read from."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        # surrogateescape: a byte that is not UTF-8 arrives as a lone surrogate, so that its row can be named.
+        self._text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
+        self._back: str | None = None
+        self.read = 0
+        self.record: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._back if self._back is not None else self._text.readline(MAX_ROW_CHARACTERS + 1)
+        self._back = None
+        if not line:
+            raise StopIteration
+        self.read += 1
+        self.record.append(line)
+        return line
+
+    def delimiter(self) -> str:
+        """Of the first line that is not blank, which is given back to be read."""
+        for line in self:
+            if line.strip():
+                self._back = line
+                self.read -= 1
+                return next((mark for mark in _DELIMITERS if mark in line), ",")
+        return ","
+
+
+def read_csv(stream: BinaryIO) -> Iterator[CsvRecord | Problem]:
+    csv.field_size_limit(MAX_ROW_CHARACTERS)  # of the whole process; the default of 128 KiB refuses long texts
+    lines = _Lines(stream)
+    delimiter = lines.delimiter()
+    reader = csv.reader(lines, strict=True, delimiter=delimiter)
+    by_hand = _ByHand(delimiter)
+    header: list[str] | None = None
+    while True:
+        lines.record.clear()
+        start = lines.read + 1
+        cells: list[str] | None = None
+        error: csv.Error | None = None
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as err:
+            error = err
+        if header is None:
+            if cells is not None and not any(cell.strip() for cell in cells):
+                continue  # a blank line
+            raw = "".join(lines.record)
+            header = by_hand.cells(raw, None) if error or any('"' in cell for cell in cells or ()) else cells
+            if header is None:
+                yield _problem(start, lines, error) if error else Problem(start, 1, "the header cannot be read")
+                return  # without a header no row can be understood
+            header = [cell.strip() for cell in header]
+            if repeated := next((name for name in header if header.count(name) > 1), None):
+                yield Problem(start, 1, f"the header names {shown(repeated)} twice")
+                return
+            continue
+        if cells is not None and len(cells) < 2 and not any(cell.strip() for cell in cells):
+            continue
+        raw = "".join(lines.record)
+        if cells is None or len(cells) != len(header) or any(cell[:1] == " " and '"' in cell for cell in cells):
+            cells = by_hand.cells(raw, len(header)) or cells
+        if cells is None:
+            assert error is not None
+            yield _problem(start, lines, error)
+        elif len(cells) != len(header):
+            yield Problem(start, 1, _wrong_count(len(cells), header))
+        else:
+            yield CsvRecord(start, dict(zip(header, cells, strict=True)), raw, delimiter)
+
+
+class _ByHand:
+    """A record that is no strict CSV, read as its writer meant it, where that is beyond doubt."""
+
+    def __init__(self, delimiter: str) -> None:
+        mark = re.escape(delimiter)
+        self._field = re.compile(_BY_HAND.format(mark))
+        self._map_at_the_end = re.compile(_MAP_AT_THE_END.format(mark))
+
+    def cells(self, raw: str, count: int | None) -> list[str] | None:
+        """The record's cells, `count` of them if that is known; None where it can be read in no way, or in several."""
+        record = raw.rstrip("\r\n")
+        found = self._fields(record)
+        if found is not None and (count is None or len(found) == count):
+            return found
+        # A text whose own quotes are not doubled either: of two fields, a label map at the end tells where it stops.
+        if count == 2 and (end := self._map_at_the_end.search(record)):
+            text = record[: end.start()].strip(" ")
+            if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):
+                return [text[1:-1].replace('""', '"'), _unquoted(end[1])]
+            if len(text) > 1 and text[0] == text[-1] == '"':
+                return [text[1:-1], _unquoted(end[1])]
+        return None
+
+    def _fields(self, record: str) -> list[str] | None:
+        cells, position = [], 0
+        while True:
+            found = self._field.match(record, position)
+            if found is None:
+                return None
+            if found["map"] is not None:
+                cells.append(_unquoted(found["map"]))
+            elif found["quoted"] is not None:
+                cells.append(found["quoted"].replace('""', '"'))
+            else:
+                cells.append(found["plain"])
+            position = found.end()
+            if found["end"] is None:
+                return cells
+
+
+def _unquoted(label_map: str) -> str:
+    return label_map[1:-1] if label_map.startswith('"') and label_map.endswith('"') else label_map
+
+
+def _problem(start: int, lines: _Lines, err: csv.Error) -> Problem:
+    message = str(err)
+    if "unexpected end of data" in message:
+        return Problem(start, 1, "a quote in this row is never closed; the file ends in it")
+    if "field larger" in message:
+        return Problem(start, 1, f"a field is longer than {MAX_ROW_CHARACTERS:,} characters; is its quote closed?")
+    if "expected after" in message:
+        return Problem(lines.read, None, 'a comma must follow a closing quote; write a quote within a text twice: ""')
+    return Problem(lines.read, None, f"not valid CSV: {message}")
+
+
+def _wrong_count(found: int, header: Sequence[str]) -> str:
+    names = ", ".join(header)
+    if found < len(header):
+        return f"expected {len(header)} fields ({names}), found {found}"
+    return f"expected {len(header)} fields ({names}), found {found}; a text with commas needs quotes around it"

@@ -1,0 +1,406 @@
+"""Rows in every form that people have them in: what is read, whatever the format, and that broken parts are named."""
+
+import csv
+import gzip
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from winnow_classifier.dataset import canonical_digest
+from winnow_classifier.errors import DataError, EmptyDatasetError, WinnowError
+from winnow_classifier.labels import TaskDetail
+from winnow_classifier.row_files import FileFormat
+from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions, read_rows
+
+SKIP = OnInvalidRows.SKIP
+FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+A, B = {"Label_1": 1, "Label_2": 0}, {"Label_1": 0, "Label_2": 1}
+
+
+@pytest.fixture
+def rows_of(tmp_path):
+    def read(content, name="rows", **options):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_rows(tmp_path / name, RowOptions(**options))
+
+    return read
+
+
+@pytest.fixture
+def problems_of(rows_of):
+    def read(content, **options):
+        with pytest.raises(InvalidRowsError) as raised:
+            rows_of(content, **options)
+        return [(p.line, p.column, p.message) for p in raised.value.problems]
+
+    return read
+
+
+def holding(rows):
+    """Each text with the names of its labels."""
+    return [
+        (text, [label for label, bit in zip(rows.schema.labels, target, strict=True) if bit])
+        for text, target in zip(rows.texts, rows.targets.tolist(), strict=True)
+    ]
+
+
+RECORDS = [{"prompt": "a, b", "completion": A}, {"prompt": 'say "x"\n{y}', "completion": B}]
+EXPECTED = [("a, b", ["Label_1"]), ('say "x"\n{y}', ["Label_2"])]
+
+
+def parquet(table, **options):
+    written = io.BytesIO()
+    pq.write_table(table, written, **options)
+    return written.getvalue()
+
+
+def jsonl(*records):
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+FORMS = {
+    "one a line": jsonl(*RECORDS),
+    "over several lines": "\n".join(json.dumps(record, indent=2) for record in RECORDS),
+    "over several lines without indentation": "\n".join(json.dumps(record, indent=0) for record in RECORDS),
+    "several on a line": " ".join(map(json.dumps, RECORDS)),
+    "several on a line without a space": "".join(map(json.dumps, RECORDS)) + "\n",
+    "commas behind the records": ",\n".join(map(json.dumps, RECORDS)),
+    "an array": json.dumps(RECORDS),
+    "an array over several lines": json.dumps(RECORDS, indent=4) + "\n",
+    "an array, a record a line": "[\n" + ",\n".join(map(json.dumps, RECORDS)) + "\n]",
+    "an array behind a byte order mark": "\ufeff" + json.dumps(RECORDS),
+    "CRLF": "\r\n".join(map(json.dumps, RECORDS)),
+    "maps in texts": jsonl(*({**record, "completion": json.dumps(record["completion"])} for record in RECORDS)),
+    "well-formed CSV": 'input,expected_output\n"a, b","{""Label_1"": 1, ""Label_2"": 0}"\n'
+    '"say ""x""\n{y}","{""Label_1"": 0, ""Label_2"": 1}"\n',
+    "CSV by hand": '"input", "expected_output"\n"a, b", "{"Label_1": 1, "Label_2": 0}"\n'
+    '"say ""x""\n{y}", "{"Label_1": 0, "Label_2": 1}"\n',
+    "CSV by hand, no space": 'input,expected_output\n"a, b","{"Label_1": 1, "Label_2": 0}"\n'
+    '"say ""x""\n{y}","{"Label_1": 0, "Label_2": 1}"\n',
+    "CSV by hand, mixed with well-formed rows, CRLF": 'input,expected_output\r\n"a, b", "{"Label_1": 1, "Label_2": 0}"\r\n'
+    '"say ""x""\n{y}","{""Label_1"": 0, ""Label_2"": 1}"\r\n',
+    "CSV by hand, a space and doubled quotes": 'input,expected_output\n"a, b", "{""Label_1"": 1, ""Label_2"": 0}"\n'
+    '"say ""x""\n{y}", "{""Label_1"": 0, ""Label_2"": 1}"',
+    "CSV by hand, the map first": 'expected_output, input\n"{"Label_1": 1, "Label_2": 0}", "a, b"\n'
+    '"{""Label_1"": 0, ""Label_2"": 1}","say ""x""\n{y}"\n',
+    "maps as Python writes them": "input,expected_output\n\"a, b\",\"{'Label_1': 1, 'Label_2': 0}\"\n"
+    '"say ""x""\n{y}","{\'Label_1\': 0, \'Label_2\': 1}"\n',
+    "tabs": 'input\texpected_output\na, b\t{"Label_1": 1, "Label_2": 0}\n"say ""x""\n{y}"\t{"Label_1": 0, "Label_2": 1}\n',
+    "semicolons": 'input;expected_output\na, b;{"Label_1": 1, "Label_2": 0}\n"say ""x""\n{y}";{"Label_1": 0, "Label_2": 1}',
+    "names of labels": jsonl({"text": "a, b", "label": "Label_1"}, {"label": "Label_2", "text": 'say "x"\n{y}'}),
+    "names of labels in CSV": 'text,label\n"a, b",Label_1\n"say ""x""\n{y}", Label_2 \n',
+    "lists of names": jsonl({"text": "a, b", "labels": ["Label_1"]}, {"text": 'say "x"\n{y}', "labels": ["Label_2"]}),
+    "lists in CSV": 'text,label\n"a, b","[""Label_1""]"\n"say ""x""\n{y}","[\'Label_2\']"\n',
+    "a legacy completion": jsonl(
+        {"prompt": "a, b", "completion": " Label_1"}, {"prompt": 'say "x"\n{y}', "completion": " Label_2"}
+    ),
+    "OpenAI": jsonl(
+        *(
+            {
+                "messages": [
+                    {"role": "system", "content": "Sort these."},
+                    {"role": "user", "content": text},
+                    {"role": "assistant", "content": label},
+                ]
+            }
+            for text, (label,) in EXPECTED
+        )
+    ),
+    "OpenAI with parts": jsonl(
+        *(
+            {
+                "messages": [
+                    {"role": "user", "content": [{"type": "text", "text": text}]},
+                    {"role": "assistant", "content": label},
+                ]
+            }
+            for text, (label,) in EXPECTED
+        )
+    ),
+    "Cohere chat": jsonl(
+        *(
+            {"messages": [{"role": "User", "content": text}, {"role": "Chatbot", "content": label}]}
+            for text, (label,) in EXPECTED
+        )
+    ),
+    "Vertex AI": jsonl(
+        *(
+            {
+                "classificationAnnotation": {"displayName": label},
+                "textContent": text,
+                "dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": "training"},
+            }
+            for text, (label,) in EXPECTED
+        )
+    ),
+    "Vertex AI, several labels": jsonl(
+        *({"classificationAnnotations": [{"displayName": label}], "textContent": text} for text, (label,) in EXPECTED)
+    ),
+    "Gemini": jsonl(
+        *(
+            {"contents": [{"role": "user", "parts": [{"text": text}]}, {"role": "model", "parts": [{"text": label}]}]}
+            for text, (label,) in EXPECTED
+        )
+    ),
+    "Parquet with names": parquet(pa.table({"text": [t for t, _ in EXPECTED], "label": [n for _, (n,) in EXPECTED]})),
+    "Parquet with maps": parquet(pa.Table.from_pylist(RECORDS), compression="zstd"),
+    "Parquet with lists": parquet(pa.table({"text": [t for t, _ in EXPECTED], "labels": [n for _, n in EXPECTED]})),
+    "Parquet with a ClassLabel": parquet(
+        pa.table({"text": [t for t, _ in EXPECTED], "label": [0, 1]}).replace_schema_metadata(
+            {
+                "huggingface": json.dumps(
+                    {"info": {"features": {"label": {"names": ["Label_1", "Label_2"], "_type": "ClassLabel"}}}}
+                )
+            }
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("pack", [None, gzip.compress, pa.Codec("zstd").compress], ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_rows_from_every_form(rows_of, form, pack):
+    content = FORMS[form] if isinstance(FORMS[form], bytes) else FORMS[form].encode()
+    if pack and "Parquet" in form:
+        pytest.skip("Parquet is compressed within")
+    if pack:
+        packed = pack(content)
+        content = packed if isinstance(packed, bytes) else packed.to_pybytes()
+    rows = rows_of(content)
+    assert holding(rows) == EXPECTED
+    assert (rows.schema.task_detail, rows.schema.labels) == (TaskDetail.MULTICLASS, ("Label_1", "Label_2"))
+    reference = rows_of(FORMS["one a line"], name="reference")
+    assert canonical_digest(rows.schema, rows.texts, rows.targets) == canonical_digest(
+        reference.schema, reference.texts, reference.targets
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "origin"),
+    [
+        ("OpenAI", "OpenAI fine-tuning"),
+        ("Cohere chat", "Cohere chat fine-tuning"),
+        ("Vertex AI", "Vertex AI text classification"),
+        ("Gemini", "Gemini tuning"),
+        ("one a line", None),
+    ],
+)
+def test_the_service_that_a_file_was_written_for_is_named(rows_of, form, origin):
+    assert rows_of(FORMS[form]).origin == origin
+
+
+def test_a_hand_written_text_with_quotes_of_its_own(rows_of):
+    rows = rows_of('input,expected_output\n"He said "no", then left", "{"rude": 1, "kind": 0}"\n')
+    assert holding(rows) == [('He said "no", then left', ["rude"])]
+
+
+def test_gzip_of_several_parts_is_one_file(rows_of):
+    line = jsonl({"prompt": "a", "completion": 1}).encode()
+    assert rows_of(gzip.compress(line) + gzip.compress(line)).texts == ["a", "a"]
+
+
+def test_several_files_are_one_dataset(tmp_path):
+    (tmp_path / "1.jsonl").write_text(jsonl({"text": "a", "label": "x"}))
+    (tmp_path / "2.csv").write_text("text,label\nb,y\n")
+    rows = read_rows([tmp_path / "1.jsonl", tmp_path / "2.csv"], RowOptions())
+    assert holding(rows) == [("a", ["x"]), ("b", ["y"])]
+    (tmp_path / "3.csv").write_text("text,label\nb,\n")
+    with pytest.raises(InvalidRowsError, match=r"the first, 3.csv, line 2, column 3") as raised:
+        read_rows(sorted(tmp_path.iterdir()), RowOptions())
+    assert [problem.file for problem in raised.value.problems] == ["3.csv"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "detail", "names"),
+    [
+        pytest.param(["b", "a", "c"], {}, "Multiclass", "abc", id="names are sorted"),
+        pytest.param(["b", "a"], {"labels": ("c", "b", "a")}, "Multiclass", "cba", id="as asked, also those not met"),
+        pytest.param([["a"], ["a", "b"], []], {}, "Multilabel", "ab", id="lists"),
+        pytest.param([["a"], []], {"task_detail": TaskDetail.MULTILABEL}, "Multilabel", "a", id="a single label"),
+        pytest.param(["ham", "spam"], {"task_detail": TaskDetail.BINARY}, "Binary", ["ham", "spam"], id="Binary"),
+        pytest.param([3, 1, 2], {"task_detail": TaskDetail.MULTICLASS}, "Multiclass", "123", id="numbers as asked"),
+        pytest.param([0, 2, 1], {"labels": ("0", "1", "2")}, "Multiclass", "012", id="numbers that labels names"),
+        pytest.param(["yes", "no"], {"labels": ("no", "yes")}, "Multiclass", ["no", "yes"], id="two names"),
+    ],
+)
+def test_names_of_labels(rows_of, labels, options, detail, names):
+    rows = rows_of(jsonl(*({"text": f"t{i}", "label": label} for i, label in enumerate(labels))), **options)
+    assert (rows.schema.task_detail, rows.schema.labels) == (detail, tuple(names))
+    given_names = [[str(n) for n in (label if isinstance(label, list) else [label])] for label in labels]
+    assert [names for _, names in holding(rows)] == given_names
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        pytest.param(["a", "b", 1], {}, "must be the name of a label as in line 1, found 1", id="a number"),
+        pytest.param([0, 1, "spam"], {}, 'must be 0 or 1, found "spam"', id="a name among numbers"),
+        pytest.param([0, 1, 2], {}, "must be 0 or 1, found 2", id="a two is a mistake"),
+        pytest.param(["a", "b", "c"], {"labels": ("a", "b")}, '"c" is not in spec.labels ("a", "b")', id="unknown"),
+        pytest.param(["a", "b", ["a", 5.5]], {}, "must be a list of label names, found 5.5 in it", id="a list of more"),
+        pytest.param(["a", "b", ["a", "a"]], {}, "names a label twice", id="twice"),
+        pytest.param(["a", "b", {"a": 1}], {}, "must be the name of a label as in line 1, found an object", id="a map"),
+        pytest.param(["a", "b", "x" * 200], {}, "has 200 characters; 128 are allowed", id="a text as label"),
+        pytest.param(
+            ["a", "b", ["a", "b"]],
+            {"task_detail": TaskDetail.MULTICLASS},
+            "exactly one label (Multiclass), found 2",
+            id="two where one must be",
+        ),
+    ],
+)
+def test_a_wrong_name(problems_of, labels, options, message):
+    [(line, _, found)] = problems_of(jsonl(*({"text": "t", "label": label} for label in labels)), **options)
+    assert line == 3
+    assert message in found
+
+
+def test_one_label_alone_makes_no_classifier(rows_of):
+    with pytest.raises(DataError, match='every row has the label "a"') as raised:
+        rows_of(jsonl({"text": "t", "label": "a"}))
+    assert "spec.labels" in raised.value.hint
+
+
+def test_more_labels_than_a_classifier_has(problems_of):
+    problems = problems_of(jsonl(*({"text": "t", "label": f"label {n}"} for n in range(1_002))))
+    assert [line for line, _, _ in problems] == [1_001, 1_002]
+    assert "1,000 are allowed" in problems[0][2]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "column", "message"),
+    [
+        pytest.param('[{"prompt": "x", "completion": 2}]', 1, 32, "must be 0 or 1, found 2", id="in an array"),
+        pytest.param(
+            '[\n  {"prompt": "x",\n   "completion": 2}\n]', 3, 18, "must be 0 or 1, found 2", id="in an array, line 3"
+        ),
+        pytest.param('{\n  "prompt": "x",\n  "completion": 2\n}\n', 3, 17, "found 2", id="over several lines"),
+        pytest.param('{"prompt": "x", "completion": 1} {"prompt": "y"}', 1, 34, "is missing", id="second on the line"),
+        pytest.param('[{"prompt": "x", "completion": 1}, 7]', 1, 36, "expected an object", id="a number in an array"),
+        pytest.param('[{"prompt": "x", "completion": 1},\n[]]', 2, 1, "found a list", id="a list in an array"),
+        pytest.param('[{"prompt": "x", "completion": 1}', 1, 34, "never closed with ]", id="no end of the array"),
+        pytest.param('[{"prompt": "x", "completion": 1}] x', 1, 36, "follows the end", id="words behind the array"),
+        pytest.param(
+            '[{"prompt": "x", "completion": 1', 1, 2, "this element is never closed", id="no end of an element"
+        ),
+        pytest.param('[{"prompt": "x" "completion": 1}]', 1, 17, "not valid JSON", id="no comma in a record"),
+        pytest.param('{\n "prompt": "x"\n "completion": 1\n}', 3, 2, "not valid JSON", id="no comma, several lines"),
+        pytest.param('{"messages": []}', 1, 1, "messages must be one or more texts of the user", id="no messages"),
+        pytest.param('{"messages": [{"role": "user", "content": "x"}]}', 1, 1, "found user", id="no answer"),
+        pytest.param('{"messages": "x"}', 1, 1, 'messages must be a list of {"role"', id="messages that are a text"),
+        pytest.param('{"textGcsUri": "gs://a/b"}', 1, 1, "refers to another file", id="Vertex AI, a file"),
+        pytest.param('{"textContent": "x"}', 1, 1, "classificationAnnotation must be", id="Vertex AI, no label"),
+    ],
+)
+def test_a_wrong_record_names_its_place(problems_of, content, line, column, message):
+    [(found_line, found_column, found)] = problems_of(content)
+    assert (found_line, found_column) == (line, column)
+    assert message in found
+
+
+def test_reading_goes_on_behind_a_broken_record(rows_of):
+    good = '{\n "prompt": "fine",\n "completion": 1\n}\n'
+    broken = '{\n "prompt": "fine\n",\n "completion": 1\n}\n'
+    unclosed = '{"prompt": "x", "completion": 1\n'
+    rows = rows_of(good + broken + good + unclosed + unclosed + good, on_invalid_rows=SKIP)
+    assert rows.texts == ["fine"] * 3
+    assert [problem.line for problem in rows.problems] == [6, 14, 15]
+
+
+@pytest.mark.parametrize(
+    ("content", "file_format", "message"),
+    [
+        pytest.param(parquet(pa.table({"text": ["a"]})), FileFormat.CSV, "is Parquet, not CSV", id="Parquet as CSV"),
+        pytest.param(b"a,b\n", FileFormat.PARQUET, "is not Parquet", id="CSV as Parquet"),
+    ],
+)
+def test_another_format_than_was_said(rows_of, content, file_format, message):
+    with pytest.raises(DataError, match=message):
+        rows_of(content, file_format=file_format)
+
+
+def test_parquet_problems_name_the_row(rows_of, problems_of):
+    table = pa.table({"prompt": ["a", "b", None], "completion": [1, 7, 0]})
+    assert problems_of(parquet(table)) == [
+        (2, None, "completion must be 0 or 1, found 7"),
+        (3, None, "prompt must be a text, found null"),
+    ]
+    with pytest.raises(EmptyDatasetError):
+        rows_of(parquet(table.slice(0, 0)))
+    content = parquet(pa.table({"prompt": ["a" * 50_000], "completion": [1]}))
+    with pytest.raises(DataError, match="damaged"):
+        rows_of(content[:2_000] + bytes(5_000) + content[7_000:-200] + content[-200:])
+
+
+texts = st.text(
+    alphabet=st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=30
+).filter(lambda text: not text.isspace())
+names = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8).filter(
+    lambda name: name.isprintable() and not name.isdecimal()
+)
+
+
+@FAST
+@given(st.lists(st.tuples(texts, st.booleans()), min_size=1, max_size=6), st.tuples(names, names), st.integers(0, 3))
+@example([('"}, "{', True)], ("a", "b"), 1)
+def test_any_rows_come_back_from_every_json_form(tmp_path, rows, labels, indent):
+    labels = (labels[0], labels[1] + "2")
+    records = [{"prompt": text, "completion": {labels[0]: int(bit), labels[1]: int(not bit)}} for text, bit in rows]
+    forms = [
+        "\n".join(json.dumps(record, indent=indent, ensure_ascii=bool(indent % 2)) for record in records),
+        json.dumps(records, indent=indent or None),
+        "".join(map(json.dumps, records)),
+    ]
+    for form in forms:
+        (tmp_path / "rows").write_bytes(form.encode())
+        found = holding(read_rows(tmp_path / "rows", RowOptions()))
+        assert found == [(text.replace("\r\n", "\n"), [labels[0 if bit else 1]]) for text, bit in rows]
+
+
+@FAST
+@given(
+    st.lists(st.tuples(texts, st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_text_comes_back_beside_a_map_written_by_hand(tmp_path, rows, line_end):
+    lines = ["input,expected_output"]
+    for text, bit, by_hand, space in rows:
+        label_map = json.dumps({"Label_1": int(bit), "Label 2": int(not bit)})
+        label_map = label_map if by_hand else label_map.replace('"', '""')
+        quoted = text.replace('"', '""')
+        lines.append(f'"{quoted}",{" " if space else ""}"{label_map}"')
+    (tmp_path / "rows").write_bytes((line_end.join(lines) + line_end).encode())
+    found = holding(read_rows(tmp_path / "rows", RowOptions()))
+    assert found == [(text.replace("\r\n", "\n"), ["Label_1" if bit else "Label 2"]) for text, bit, _, _ in rows]
+
+
+@FAST
+@given(st.lists(st.lists(st.text(max_size=6), min_size=1, max_size=4), min_size=1, max_size=6))
+def test_any_cells_are_rows_or_problems(tmp_path, cells):
+    written = io.StringIO(newline="")
+    csv.writer(written).writerows([["input", "expected_output"], *cells])
+    (tmp_path / "rows").write_text(written.getvalue(), newline="", encoding="utf-8", errors="replace")
+    try:
+        rows = read_rows(tmp_path / "rows", RowOptions(on_invalid_rows=SKIP))
+    except WinnowError as err:
+        assert str(err)
+    else:
+        assert len(rows.texts) + rows.problem_count <= len(cells)
+        assert rows.texts
+
+
+@FAST
+@given(
+    st.text(alphabet='{}[]",: \n\\ab1', max_size=80), st.sampled_from(["[", "{", '{"prompt": "x", "completion": 1}\n'])
+)
+def test_any_text_of_brackets_is_rows_or_problems(tmp_path, content, start):
+    (tmp_path / "rows").write_text(start + content)
+    try:
+        assert read_rows(tmp_path / "rows", RowOptions(on_invalid_rows=SKIP)).texts
+    except WinnowError as err:
+        assert str(err)
