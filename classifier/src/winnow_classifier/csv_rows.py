@@ -27,6 +27,10 @@ class CsvRecord:
     raw: str
     delimiter: str
 
+    @property
+    def format(self) -> str:
+        return "CSV"
+
     def problem(self, message: str, *keys: str) -> Problem:
         """At the field's own line and column, which may be lines below the record's start."""
         field = re.compile(rf'[ ]*"\{{[^{{}}\r\n]*\}}"|"(?:[^"]|"")*"[^{self.delimiter}\r\n]*|[^{self.delimiter}\r\n]*')

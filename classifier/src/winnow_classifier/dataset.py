@@ -1,21 +1,22 @@
 """Canonical rows in storage: their digest, how they are stored once and for all, and how they are loaded again.
 
-A dataset lies in `datasets/<64 hex>/`: `rows.parquet` (text, target) and `dataset.json` (schema, counts). The folder
-appears by one rename, so a half-written one is never met. Shapes: N rows, C labels.
+A dataset lies in `datasets/<64 hex>/`: `rows.parquet` (text, and the names of the labels that hold, sorted) and
+`dataset.json` (schema, counts). Rows are written as they are read, a batch in memory at a time; the folder appears by
+one rename, so a half-written one is never met. Shapes: N rows, C labels.
 """
 
 import contextlib
 import errno
 import hashlib
-import itertools
 import os
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +28,23 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from winnow_classifier.errors import ConfigError, DataError, StorageError, StorageFull, WinnowError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
 ROWS_FILE = "rows.parquet"
 ROWS_PER_GROUP = 8_192
 STALE_SECONDS = 24 * 3_600  # a temporary folder this old belongs to an import that was killed
 
 Targets = npt.NDArray[np.int8]
-_PARQUET_SCHEMA = pa.schema([("text", pa.string()), ("target", pa.list_(pa.int8()))])
+Labels = tuple[str, ...]  # the names that hold for a row, sorted
+_PARQUET_SCHEMA = pa.schema([("text", pa.string()), ("labels", pa.list_(pa.string()))])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows in their order."""
+
+    texts: list[str]
+    labels: list[Labels]
 
 
 @dataclass(frozen=True)
@@ -59,61 +69,166 @@ class DatasetFile(BaseModel):
     positives: dict[str, int]
 
 
-def canonical_digest(schema: LabelSchema, texts: Sequence[str], targets: Targets) -> str:
-    """The same for the same rows, whatever file they came from: a header line, then a compact JSON line for each row."""
-    header = {"labels": list(schema.labels), "taskDetail": schema.task_detail.value}
-    digest = hashlib.sha256(orjson.dumps(header) + b"\n")
-    for text, target in zip(texts, targets.tolist(), strict=True):
-        digest.update(orjson.dumps([text.replace("\r\n", "\n"), target]) + b"\n")
-    return f"sha256:{digest.hexdigest()}"
+class CanonicalDigest:
+    """The same for the same rows, whatever file they came from: a compact JSON line for each row, `["text",["label"]]`
+    with the names of the labels that hold, sorted; then one of the labels in order and the task detail, which are known
+    when all rows are."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+
+    def add(self, batch: Batch) -> None:
+        rows = zip(batch.texts, batch.labels, strict=True)
+        self._sha256.update(b"".join([orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows]))
+
+    def of(self, schema: LabelSchema) -> str:
+        last = {"labels": list(schema.labels), "taskDetail": schema.task_detail.value}
+        whole = self._sha256.copy()
+        whole.update(orjson.dumps(last, option=orjson.OPT_APPEND_NEWLINE))
+        return f"sha256:{whole.hexdigest()}"
+
+
+class DatasetWriter:
+    """Rows on their way into storage. As a context: what was not published is gone at its end.
+
+    Raises StorageFull or StorageError, and then leaves nothing behind.
+    """
+
+    def __init__(self, storage: Path) -> None:
+        self._datasets = storage / "datasets"
+        self._digest = CanonicalDigest()
+        self._counts: dict[str, int] = {}
+        self._rows = 0
+        self._temporary: Path | None = None
+        self._parquet: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._parquet is not None:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self._parquet.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def add(self, batch: Batch) -> None:
+        with _storage_errors(self._datasets):
+            if self._parquet is None:
+                self._datasets.mkdir(parents=True, exist_ok=True)
+                _remove_stale(self._datasets, time.time())
+                self._temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._datasets))
+                (self._temporary / "new").mkdir(mode=0o755)
+                rows_file = self._temporary / "new" / ROWS_FILE
+                self._parquet = pq.ParquetWriter(rows_file, _PARQUET_SCHEMA, compression="zstd")
+            self._parquet.write_batch(_record_batch(batch), row_group_size=ROWS_PER_GROUP)
+        self._digest.add(batch)
+        self._rows += len(batch.texts)
+        for labels, count in Counter(batch.labels).items():
+            for label in labels:
+                self._counts[label] = self._counts.get(label, 0) + count
+
+    def publish(self, schema: LabelSchema) -> "PublishedDataset":
+        """Two imports of the same rows at once are harmless: one rename wins, both end with the same folder."""
+        assert self._temporary is not None and self._parquet is not None, "no row was added"
+        digest = self._digest.of(schema)
+        folder = self._datasets / digest.removeprefix("sha256:")
+        with _storage_errors(self._datasets):
+            self._parquet.close()
+            if not _is_intact(folder):
+                positives = {label: self._counts.get(label, 0) for label in schema.labels}
+                _write_dataset_file(self._temporary / "new", schema, digest, self._rows, positives)
+                # Another import may have published meanwhile: only what is damaged still is moved out of the way.
+                if folder.exists() and not _is_intact(folder):
+                    with contextlib.suppress(FileNotFoundError):  # another import was faster
+                        folder.rename(self._temporary / "damaged")
+                _publish(self._temporary / "new", folder)
+        return PublishedDataset(schema, digest, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedDataset:
+    schema: LabelSchema
+    digest: str
+    path: Path
 
 
 def store_dataset(storage: Path, schema: LabelSchema, texts: Sequence[str], targets: Targets) -> StoredDataset:
-    """Writes the rows below `storage` unless they stand there already; returns them as stored.
-
-    Two imports of the same rows at once are harmless: one rename wins, both end with the same folder.
-    Raises StorageFull or StorageError, and then leaves nothing behind.
-    """
+    """Writes rows that are in memory, unless they stand there already. Raises as DatasetWriter does."""
     texts = [text.replace("\r\n", "\n") for text in texts]
-    digest = canonical_digest(schema, texts, targets)
-    folder = storage / "datasets" / digest.removeprefix("sha256:")
-    stored = StoredDataset(schema, texts, targets, digest, folder)
-    with _storage_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(folder.parent, time.time())
-        if _is_intact(folder):
-            return stored
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-        try:
-            _write(temporary / "new", stored)
-            # Another import may have published meanwhile: only what is damaged still is moved out of the way.
-            if folder.exists() and not _is_intact(folder):
-                with contextlib.suppress(FileNotFoundError):  # another import was faster
-                    folder.rename(temporary / "damaged")
-            _publish(temporary / "new", folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return stored
+    with DatasetWriter(storage) as writer:
+        for batch in batches_of(schema, texts, targets):
+            writer.add(batch)
+        published = writer.publish(schema)
+    return StoredDataset(schema, texts, targets, published.digest, published.path)
+
+
+def canonical_digest(schema: LabelSchema, texts: Sequence[str], targets: Targets) -> str:
+    digest = CanonicalDigest()
+    for batch in batches_of(schema, texts, targets):
+        digest.add(batch)
+    return digest.of(schema)
+
+
+def batches_of(schema: LabelSchema, texts: Sequence[str], targets: Targets) -> Iterator[Batch]:
+    """(N, C) targets as names."""
+    held: dict[bytes, Labels] = {}
+    for start in range(0, len(texts), ROWS_PER_GROUP):
+        labels = []
+        for row in np.ascontiguousarray(targets[start : start + ROWS_PER_GROUP], dtype=np.int8):
+            key = row.tobytes()
+            if key not in held:
+                held[key] = tuple(sorted(schema.labels[column] for column in np.flatnonzero(row)))
+            labels.append(held[key])
+        yield Batch([text.replace("\r\n", "\n") for text in texts[start : start + ROWS_PER_GROUP]], labels)
+
+
+def targets_of(schema: LabelSchema, labels: Sequence[Labels]) -> Targets:
+    """Names as (N, C) zeros and ones."""
+    column = {label: index for index, label in enumerate(schema.labels)}
+    targets = np.zeros((len(labels), len(schema.labels)), dtype=np.int8)
+    rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
+    targets[rows, [column[label] for row in labels for label in row]] = 1
+    return targets
 
 
 def load_dataset(path: Path) -> StoredDataset:
     """Raises DataError if the rows are not those of the digest in dataset.json, ConfigError if `path` is no dataset."""
     described = _read_dataset_file(path)
+    schema = LabelSchema(described.task_detail, tuple(described.labels))
+    texts: list[str] = []
+    parts: list[Targets] = []
+    for batch in _verified(path, described):
+        texts += batch.texts
+        parts.append(targets_of(schema, batch.labels))
+    return StoredDataset(schema, texts, np.concatenate(parts), described.digest, path)
+
+
+def _verified(path: Path, described: "DatasetFile") -> Iterator[Batch]:
+    """The rows; at their end, DataError if they are not those of the digest."""
+    known = set(described.labels)
+    digest = CanonicalDigest()
+    rows = 0
     try:
-        table = pq.read_table(path / ROWS_FILE, schema=_PARQUET_SCHEMA)
+        with pq.ParquetFile(path / ROWS_FILE) as file:
+            if file.schema_arrow.remove_metadata() != _PARQUET_SCHEMA:
+                raise DataError(f"{path / ROWS_FILE} has other columns than text and labels", hint="import again")
+            for part in file.iter_batches(ROWS_PER_GROUP):
+                batch = Batch(part.column("text").to_pylist(), list(map(tuple, part.column("labels").to_pylist())))
+                if not known.issuperset(label for labels in batch.labels for label in labels):
+                    raise DataError(f"{path}: a row has a label that {DATASET_FILE} does not", hint="import again")
+                digest.add(batch)
+                rows += len(batch.texts)
+                yield batch
     except FileNotFoundError as err:
         raise DataError(f"{path}: {ROWS_FILE} is missing", hint="import the rows again") from err
-    except (pa.ArrowException, OSError) as err:
+    except (pa.ArrowException, OSError, TypeError) as err:
         raise DataError(f"{path / ROWS_FILE} cannot be read: {err}", hint="import the rows again") from err
-    schema = LabelSchema(described.task_detail, tuple(described.labels))
-    texts: list[str] = table.column("text").to_pylist()
-    targets = _targets_of(table, len(schema.labels), path)
-    if None in texts or (digest := canonical_digest(schema, texts, targets)) != described.digest:
+    if not rows or digest.of(LabelSchema(described.task_detail, tuple(described.labels))) != described.digest:
         raise DataError(
             f"{path}: the rows are not those of {described.digest}; {ROWS_FILE} or {DATASET_FILE} was changed",
             hint="import the rows again",
         )
-    return StoredDataset(schema, texts, targets, digest, path)
 
 
 def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
@@ -178,26 +293,14 @@ def _read_dataset_file(path: Path) -> DatasetFile:
     return described
 
 
-def _targets_of(table: pa.Table, columns: int, path: Path) -> Targets:
-    target = table.column("target").combine_chunks()
-    values = target.flatten().to_numpy(zero_copy_only=False)
-    if len(values) != len(target) * columns or target.null_count or values.dtype != np.int8:
-        raise DataError(f"{path / ROWS_FILE}: each row must have {columns} targets", hint="import the rows again")
-    return np.asarray(values, dtype=np.int8).reshape(-1, columns)
-
-
-def _write(folder: Path, stored: StoredDataset) -> None:
-    folder.mkdir(mode=0o755)
-    with pq.ParquetWriter(folder / ROWS_FILE, _PARQUET_SCHEMA, compression="zstd") as writer:
-        for batch in _batches(stored):
-            writer.write_batch(batch)
+def _write_dataset_file(folder: Path, schema: LabelSchema, digest: str, rows: int, positives: dict[str, int]) -> None:
     described = DatasetFile(
         format_version=FORMAT_VERSION,
-        digest=stored.digest,
-        task_detail=stored.schema.task_detail,
-        labels=list(stored.schema.labels),
-        rows=len(stored.texts),
-        positives=dict(positives(stored.schema, stored.targets)),
+        digest=digest,
+        task_detail=schema.task_detail,
+        labels=list(schema.labels),
+        rows=rows,
+        positives=positives,
     )
     content: dict[str, Any] = described.model_dump(by_alias=True, mode="json")
     (folder / DATASET_FILE).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
@@ -205,14 +308,9 @@ def _write(folder: Path, stored: StoredDataset) -> None:
         _fsync(path)
 
 
-def _batches(stored: StoredDataset) -> Iterator[pa.RecordBatch]:
-    width = len(stored.schema.labels)
-    for start in itertools.takewhile(lambda s: s < len(stored.texts), itertools.count(0, ROWS_PER_GROUP)):
-        texts = pa.array(stored.texts[start : start + ROWS_PER_GROUP], pa.string())
-        flat = np.ascontiguousarray(stored.targets[start : start + ROWS_PER_GROUP], dtype=np.int8).reshape(-1)
-        offsets = pa.array(np.arange(0, len(flat) + 1, width, dtype=np.int32))
-        target = pa.ListArray.from_arrays(offsets, pa.array(flat, pa.int8()))
-        yield pa.RecordBatch.from_arrays([texts, target], schema=_PARQUET_SCHEMA)
+def _record_batch(batch: Batch) -> pa.RecordBatch:
+    labels = pa.array(batch.labels, pa.list_(pa.string()))
+    return pa.RecordBatch.from_arrays([pa.array(batch.texts, pa.string()), labels], schema=_PARQUET_SCHEMA)
 
 
 def _publish(temporary: Path, folder: Path) -> None:
@@ -227,9 +325,12 @@ def _publish(temporary: Path, folder: Path) -> None:
 
 def _is_intact(folder: Path) -> bool:
     try:
-        return f"sha256:{folder.name}" == load_dataset(folder).digest
+        described = _read_dataset_file(folder)
+        for _ in _verified(folder, described):
+            pass
     except WinnowError:
         return False
+    return described.digest == f"sha256:{folder.name}"
 
 
 def _remove_stale(datasets: Path, now: float) -> None:

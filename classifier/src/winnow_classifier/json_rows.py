@@ -29,6 +29,10 @@ class JsonRecord:
     fields: Mapping[str, object]
     raw: bytes
 
+    @property
+    def format(self) -> str:
+        return "JSON"
+
     def problem(self, message: str, *keys: str) -> Problem:
         offset = _offset_of(self.raw.decode(), keys) if keys else 0
         if offset is None:

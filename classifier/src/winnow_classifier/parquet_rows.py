@@ -22,6 +22,10 @@ class ParquetRecord:
     line: int  # the row
     fields: Mapping[str, object]
 
+    @property
+    def format(self) -> str:
+        return "Parquet"
+
     def problem(self, message: str, *keys: str) -> Problem:
         return Problem(self.line, None, message)
 

@@ -1,17 +1,32 @@
-"""What a user should know about rows before training on them: counts, token lengths, duplicates, warnings. Pure."""
+"""What a user should know about rows before training on them: counts, lengths, duplicates, warnings. Pure."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from winnow_classifier.dataset import Targets, positives
+from winnow_classifier.dataset import Batch, Labels, Targets, batches_of
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.near_duplicates import MAX_TEXTS, near_duplicates
 
 ADVISED_POSITIVES = 20
 WARNED_LABELS = 5  # each by its own warning, the others by one
 NEARLY = 0.99
+IMBALANCE = 100  # the most frequent label has so many times the rows of the rarest
+USUAL_TOKENS = 512  # what parameters.maxSeqLength is unless it is set
+WARNED_CUT = 0.05
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+LISTED_PAIRS = 200
+_CONTROL = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
+_WITHOUT_WORDS = re.compile(r"[\W\d_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,52 +54,154 @@ class Profile:
     conflicts: int  # texts that occur with different labels
     tokens: TokenLengths | None
     warnings: list[Warn]
+    near_duplicates: int = 0  # texts nearly the same as an earlier, different one, of the first 50,000
+    characters: TokenLengths | None = None
+    longer_than: Mapping[int, float] | None = None  # share of rows that have more tokens
+    co_occurrence: Sequence[tuple[str, str, int]] = ()  # pairs of labels that hold in one row, the most frequent first
+    control_characters: int = 0  # rows with one that no text should have
+    without_words: int = 0  # rows with only digits and signs
+
+    def document(self) -> dict[str, Any]:
+        """profile.json."""
+        lengths = {name: _document(found) for name, found in (("tokens", self.tokens), ("characters", self.characters))}
+        return {
+            "rows": self.rows,
+            "labels": [{"name": n, "positives": c, "share": round(c / self.rows, 6)} for n, c in self.labels],
+            "coOccurrence": [{"labels": [a, b], "rows": count} for a, b, count in self.co_occurrence],
+            "duplicates": self.duplicates,
+            "conflicts": self.conflicts,
+            "nearDuplicates": {"count": self.near_duplicates, "ofTheFirst": min(self.rows, MAX_TEXTS)},
+            **lengths,
+            "longerThan": {str(n): round(share, 6) for n, share in (self.longer_than or {}).items()},
+            "oddities": {"controlCharacters": self.control_characters, "withoutWords": self.without_words},
+            "warnings": [{"code": warning.code, "message": warning.message} for warning in self.warnings],
+        }
+
+
+def _document(found: TokenLengths | None) -> dict[str, float] | None:
+    return (
+        None
+        if found is None
+        else {"mean": found.mean, "p50": found.p50, "p95": found.p95, "p99": found.p99, "max": found.max}
+    )
+
+
+class Profiler:
+    """Rows in, a batch at a time; of each row it keeps its hash, its labels' number and its lengths, 20 bytes."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+        self._sets = array("i")
+        self._characters = array("i")
+        self._tokens = array("i")
+        self._set_numbers: dict[Labels, int] = {}
+        self._set_counts: Counter[Labels] = Counter()
+        self._first_texts: dict[str, None] = {}
+        self._control = self._wordless = 0
+        self._first_not_single: int | None = None
+
+    def add(self, batch: Batch, tokens: Sequence[int] = ()) -> None:
+        """`tokens`: the length of each text, where the base model is known."""
+        texts, numbers = batch.texts, self._set_numbers
+        if self._first_not_single is None:
+            before = len(self._hashes)
+            others = (before + row for row, labels in enumerate(batch.labels) if len(labels) != 1)
+            self._first_not_single = next(others, None)
+        self._hashes.extend(map(hash, texts))  # of this process: good to find equal texts, never kept
+        self._sets.extend([numbers.setdefault(labels, len(numbers)) for labels in batch.labels])
+        self._set_counts.update(batch.labels)
+        self._characters.extend(map(len, texts))
+        self._tokens.extend(tokens)
+        self._control += sum(map(bool, map(_CONTROL.search, texts)))
+        self._wordless += sum(map(bool, map(_WITHOUT_WORDS.fullmatch, texts)))
+        if len(self._first_texts) < MAX_TEXTS:
+            self._first_texts.update(dict.fromkeys(texts[: MAX_TEXTS - len(self._first_texts)]))
+
+    def finish(self, schema: LabelSchema) -> Profile:
+        counts: Counter[str] = Counter()
+        pairs: Counter[tuple[str, str]] = Counter()
+        for labels, count in self._set_counts.items():
+            for label in labels:
+                counts[label] += count
+            for pair in combinations(labels, 2):
+                pairs[pair] += count
+        positives = [(label, counts[label]) for label in schema.labels]
+        duplicates, conflicts = self._repeated()
+        tokens = np.frombuffer(self._tokens, dtype=np.int32)
+        longer = {length: float((tokens > length).mean()) for length in LENGTHS} if len(tokens) else None
+        near = near_duplicates(list(self._first_texts))
+        return Profile(
+            rows=len(self._hashes),
+            labels=positives,
+            duplicates=duplicates,
+            conflicts=conflicts,
+            tokens=token_lengths(tokens) if len(tokens) else None,
+            warnings=[
+                *self._single_class(),
+                *_few_examples(positives),
+                *_imbalance(positives),
+                *self._nearly_multiclass(schema),
+                *_conflicting(conflicts),
+                *_cut(longer),
+                *_odd(self._control),
+            ],
+            near_duplicates=near,
+            characters=token_lengths(np.frombuffer(self._characters, dtype=np.int32)),
+            longer_than=longer,
+            co_occurrence=[(a, b, count) for (a, b), count in pairs.most_common(LISTED_PAIRS)],
+            control_characters=self._control,
+            without_words=self._wordless,
+        )
+
+    def _repeated(self) -> tuple[int, int]:
+        hashes = np.frombuffer(self._hashes, dtype=np.int64)
+        order = np.argsort(hashes, kind="stable")
+        starts = np.flatnonzero(np.concatenate(([True], hashes[order][1:] != hashes[order][:-1])))
+        sets = np.frombuffer(self._sets, dtype=np.int32)[order]
+        differ = np.minimum.reduceat(sets, starts) != np.maximum.reduceat(sets, starts)
+        return len(hashes) - len(starts), int(differ.sum())
+
+    def _single_class(self) -> list[Warn]:
+        if len(self._set_numbers) > 1:
+            return []
+        [held] = self._set_numbers
+        labels = f'the label "{held[0]}"' if len(held) == 1 else f"the same {len(held)} labels"
+        return [Warn("SingleClass", f"every row has {labels}: there is nothing to learn from these rows alone")]
+
+    def _nearly_multiclass(self, schema: LabelSchema) -> list[Warn]:
+        if schema.task_detail is not TaskDetail.MULTILABEL or len(schema.labels) < 2:
+            return []
+        rows = len(self._hashes)
+        others = sum(count for labels, count in self._set_counts.items() if len(labels) != 1)
+        if self._first_not_single is None or not 0 < others <= (1 - NEARLY) * rows:
+            return []
+        return [
+            Warn(
+                "NearlyMulticlass",
+                f"all but {others} of {rows:,} rows have exactly one label (the first other is row "
+                f"{self._first_not_single + 1}), so this is Multilabel; if these rows are wrong, correct them or set "
+                "taskDetail: Multiclass to find them",
+            )
+        ]
 
 
 def profile(
     schema: LabelSchema, texts: Sequence[str], targets: Targets, lengths: Sequence[int] | None = None
 ) -> Profile:
-    """lengths: the tokens of each text, where the base model is known."""
-    duplicates, conflicts = _repeated(texts, targets)
-    counts = list(positives(schema, targets).items())
-    return Profile(
-        rows=len(texts),
-        labels=counts,
-        duplicates=duplicates,
-        conflicts=conflicts,
-        tokens=token_lengths(lengths) if lengths else None,
-        warnings=[
-            *_single_class(schema, targets),
-            *_few_examples(counts),
-            *_nearly_multiclass(schema, targets),
-            *_conflicting(conflicts),
-        ],
-    )
+    """Of rows that are in memory."""
+    profiler = Profiler()
+    done = 0
+    for batch in batches_of(schema, texts, targets):
+        profiler.add(batch, lengths[done : done + len(batch.texts)] if lengths else ())
+        done += len(batch.texts)
+    return profiler.finish(schema)
 
 
-def token_lengths(lengths: Sequence[int]) -> TokenLengths:
+def token_lengths(lengths: Sequence[int] | npt.NDArray[np.int32]) -> TokenLengths:
     """Percentiles are lengths that occur: the smallest that so many of the rows do not exceed."""
     values = np.asarray(lengths, dtype=np.int64)
     p50, p95, p99 = (int(p) for p in np.percentile(values, [50, 95, 99], method="inverted_cdf"))
     return TokenLengths(round(float(values.mean()), 1), p50, p95, p99, int(values.max()))
-
-
-def _repeated(texts: Sequence[str], targets: Targets) -> tuple[int, int]:
-    first: dict[str, int] = {}
-    conflicting: set[str] = set()
-    for row, text in enumerate(texts):
-        before = first.setdefault(text, row)
-        if before != row and (targets[before] != targets[row]).any():
-            conflicting.add(text)
-    return len(texts) - len(first), len(conflicting)
-
-
-def _single_class(schema: LabelSchema, targets: Targets) -> list[Warn]:
-    if (targets != targets[0]).any():
-        return []
-    held = [label for label, holds in zip(schema.labels, targets[0], strict=True) if holds]
-    labels = f'the label "{held[0]}"' if len(held) == 1 else f"the same {len(held)} labels"
-    return [Warn("SingleClass", f"every row has {labels}: there is nothing to learn from these rows alone")]
 
 
 def _few_examples(counts: Sequence[tuple[str, int]]) -> list[Warn]:
@@ -99,21 +216,24 @@ def _few_examples(counts: Sequence[tuple[str, int]]) -> list[Warn]:
     return warnings
 
 
-def _nearly_multiclass(schema: LabelSchema, targets: Targets) -> list[Warn]:
-    if schema.task_detail is not TaskDetail.MULTILABEL or len(schema.labels) < 2:
-        return []
-    ones: npt.NDArray[np.bool_] = targets.sum(axis=1) == 1
-    others = int((~ones).sum())
-    if not 0 < others <= (1 - NEARLY) * len(ones):
-        return []
-    first = int(np.flatnonzero(~ones)[0]) + 1
-    return [
-        Warn(
-            "NearlyMulticlass",
-            f"all but {others} of {len(ones):,} rows have exactly one label (the first other is row {first}), so this "
-            "is Multilabel; if these rows are wrong, correct them or set taskDetail: Multiclass to find them",
-        )
-    ]
+def _imbalance(counts: Sequence[tuple[str, int]]) -> Iterator[Warn]:
+    met = sorted((count, label) for label, count in counts if count)
+    if len(met) > 1 and met[-1][0] > IMBALANCE * met[0][0]:
+        (few, rare), (many, common) = met[0], met[-1]
+        ratio = f"{many / few:,.0f} to 1"
+        yield Warn("Imbalance", f'label "{common}" has {many:,} positives and "{rare}" {few:,}: {ratio}')
+
+
+def _cut(longer_than: Mapping[int, float] | None) -> Iterator[Warn]:
+    if longer_than and (share := longer_than[USUAL_TOKENS]) > WARNED_CUT:
+        message = f"{share:.0%} of the rows are longer than {USUAL_TOKENS} tokens, and what is beyond maxSeqLength"
+        yield Warn("LongTexts", f"{message} ({USUAL_TOKENS} unless it is set) is not read")
+
+
+def _odd(rows: int) -> Iterator[Warn]:
+    if rows:
+        found = "1 text holds" if rows == 1 else f"{rows:,} texts hold"
+        yield Warn("ControlCharacters", f"{found} control characters or U+FFFD, as a wrong encoding leaves them")
 
 
 def _conflicting(conflicts: int) -> list[Warn]:

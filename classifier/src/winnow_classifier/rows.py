@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from winnow_classifier.csv_rows import CsvRecord
-from winnow_classifier.dataset import Targets
+from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
 from winnow_classifier.dialects import foreign
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
@@ -35,8 +34,6 @@ _BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
 _WHOLE_FLOAT = re.compile(r"([01])\.0+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 _MAX_LITERAL_CHARACTERS = 1024 * 1024
-
-Labels = tuple[str, ...]  # the names that hold for a row, sorted
 
 
 class OnInvalidRows(StrEnum):
@@ -61,13 +58,7 @@ class Rows:
     targets: Targets  # (N, C) zeros and ones
     problems: list[Problem] = field(default_factory=list)  # the first of the rows that were skipped
     problem_count: int = 0  # rows that were skipped
-    origin: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    texts: list[str]
-    labels: list[Labels]
+    origin: str = ""
 
 
 class InvalidRowsError(DataError):
@@ -112,15 +103,6 @@ def read_rows(files: Path | Sequence[Path], options: RowOptions) -> Rows:
     return Rows(schema, texts, targets_of(schema, labels), judge.problems, judge.problem_count, judge.origin)
 
 
-def targets_of(schema: LabelSchema, labels: Sequence[Labels]) -> Targets:
-    """(N, C) zeros and ones."""
-    column = {label: index for index, label in enumerate(schema.labels)}
-    targets = np.zeros((len(labels), len(schema.labels)), dtype=np.int8)
-    rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
-    targets[rows, [column[label] for row in labels for label in row]] = 1
-    return targets
-
-
 class Judge:
     """Reads files as rows of one label schema. While reading, only a batch of rows is in memory."""
 
@@ -132,7 +114,7 @@ class Judge:
         self.problems: list[Problem] = []
         self.problem_count = 0
         self.row_count = 0
-        self.origin: str | None = None  # the service that the file was written for
+        self.origin = ""  # the files' format, or the service that they were written for
         self._on_problem = on_problem
         names = options.text_column, options.target_column
         self._text_names = (names[0],) if names[0] else tuple(dict.fromkeys(text for text, _ in FIELD_NAMES))
@@ -163,6 +145,8 @@ class Judge:
                     self._refuse(row)
                     wanted = self.options.on_invalid_rows is OnInvalidRows.SKIP
                     continue
+                if not self.row_count and not isinstance(record, Problem):
+                    self.origin = self.origin or record.format
                 self.row_count += 1
                 if not wanted:
                     continue

@@ -87,6 +87,7 @@ class Advice(_Report):
 
 
 class Problem(_Report):
+    file: str | None = Field(default=None, max_length=256)
     line: Count | None = None
     column: Count | None = None
     message: str
@@ -107,6 +108,7 @@ class Import(_Report):
     reason: str = ""
     message: str = ""
     digest: Digest | None = None
+    format: str | None = Field(default=None, max_length=64)
     task_detail: Literal["Binary", "Multiclass", "Multilabel"] | None = None
     rows: Count = 0
     labels: list[tuple[str, Count]] = Field(default=[], max_length=1_000)
@@ -114,6 +116,7 @@ class Import(_Report):
     tokens: Tokens | None = None
     duplicates: Count = 0
     conflicts: Count = 0
+    near_duplicates: Count | None = None
     skipped_rows: Count = 0
     warnings: list[Advice] = []
     problems: list[Problem] = []

@@ -57,6 +57,40 @@ def test_a_multilabel_set_that_is_nearly_multiclass_is_pointed_out():
     assert "row 8" in found.warnings[0].message
 
 
+def test_an_imbalance_beyond_a_hundred_to_one_is_warned_about():
+    assert codes(profile_of(*[0] * 2_000, *[1] * 20)) == []
+    found = profile_of(*[0] * 2_001, *[1] * 20)
+    assert codes(found) == ["Imbalance"]
+    assert found.warnings[0].message == 'label "ham" has 2,001 positives and "spam" 20: 100 to 1'
+
+
+def test_texts_that_most_models_would_cut_are_warned_about():
+    targets = np.eye(2, dtype=np.int8)[[0] * 50 + [1] * 50]
+    texts = [f"text {n}" for n in range(100)]
+    assert codes(profile(SPAM, texts, targets, [512] * 100)) == []
+    found = profile(SPAM, texts, targets, [512] * 90 + [600] * 10)
+    assert codes(found) == ["LongTexts"]
+    assert found.longer_than == {64: 1, 128: 1, 256: 1, 512: 0.1, 1024: 0, 2048: 0, 4096: 0}
+
+
+def test_odd_texts_are_counted():
+    found = profile_of(*[0] * 20, *[1] * 20, texts=["\x07bell", "123 456!", *(f"text {n}" for n in range(38))])
+    assert (found.control_characters, found.without_words) == (1, 1)
+    assert codes(found) == ["ControlCharacters"]
+
+
+def test_near_duplicates_are_estimated():
+    base = [" ".join(f"word{(n * 7919 + k * k * 31) % 10007}" for k in range(60)) for n in range(300)]
+    close = [text + " tail" for text in base[:100]]
+    far = [
+        text[: len(text) // 3] + " ".join(f"other{(i * 13 + k) % 997}" for k in range(40))
+        for i, text in enumerate(base)
+    ]
+    found = profile_of(*[0] * 350, *[1] * 350, texts=base + close + far)
+    assert 97 <= found.near_duplicates <= 103
+    assert profile_of(*[0, 1] * 2, texts=["a", "b", "ab", "ba"]).near_duplicates == 0
+
+
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [

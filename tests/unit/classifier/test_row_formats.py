@@ -187,7 +187,9 @@ def test_the_same_rows_from_every_form(rows_of, form, pack):
         ("Cohere chat", "Cohere chat fine-tuning"),
         ("Vertex AI", "Vertex AI text classification"),
         ("Gemini", "Gemini tuning"),
-        ("one a line", None),
+        ("one a line", "JSON"),
+        ("tabs", "CSV"),
+        ("Parquet with names", "Parquet"),
     ],
 )
 def test_the_service_that_a_file_was_written_for_is_named(rows_of, form, origin):

@@ -13,7 +13,7 @@ from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.resources import Object
 from winnow_server.settings import parse
 from winnow_trainer.cli import parser
-from winnow_trainer.importer import options_of_manifest
+from winnow_trainer.importer import options_of, read_dataset
 from winnow_trainer.job import load_job
 
 
@@ -48,7 +48,7 @@ def test_the_trainer_understands_an_import(tmp_path: Path) -> None:
     options = parser().parse_args(command(made, "winnow_trainer"))
     assert (str(options.file), options.base_model) == ("/source/rows.csv", "/base/model")
     (tmp_path / "dataset.yaml").write_text(settings["data"]["dataset.yaml"])
-    understood = options_of_manifest(tmp_path / "dataset.yaml")
+    understood = options_of(read_dataset(tmp_path / "dataset.yaml"))
     assert (understood.labels, understood.on_invalid_rows) == (("ham", "spam"), "Skip")
 
 

@@ -55,6 +55,7 @@ def test_good_rows_are_stored_and_summed_up(run, tmp_path):
         "reason": "Verified",
         "message": "40 rows, Binary, 2 labels",
         "digest": stored.digest,
+        "format": "JSON",
         "taskDetail": "Binary",
         "rows": 40,
         "labelCount": 2,
@@ -62,6 +63,7 @@ def test_good_rows_are_stored_and_summed_up(run, tmp_path):
         "tokens": None,
         "duplicates": 38,
         "conflicts": 0,
+        "nearDuplicates": 0,
         "skippedRows": 0,
         "warnings": [],
         "problems": [],
@@ -78,7 +80,32 @@ def test_wrong_rows_are_named_as_compilers_name_lines(run, tmp_path):
     assert "hint: correct the rows, or set onInvalidRows: Skip" in err
     assert (message["state"], message["reason"], message["problemCount"]) == ("Failed", "InvalidRows", 1)
     assert message["problems"] == [{"line": 41, "column": 31, "message": "completion must be 0 or 1, found 2"}]
-    assert not (tmp_path / "storage").exists()
+    assert [path.name for path in (tmp_path / "storage").iterdir()] == ["imports"]
+
+
+def test_all_problems_are_kept_beside_the_dataset(run, tmp_path):
+    problems = tmp_path / "storage" / "imports" / "rows" / "problems.jsonl"
+    assert run("{broken\n" * 1_000 + ROWS)[0] == 11
+    lines = [json.loads(line) for line in problems.read_text().splitlines()]
+    assert [line["line"] for line in lines] == list(range(1, 1_001))
+    assert lines[0] == {"line": 1, "column": 2, "message": lines[0]["message"]}
+    assert run("{broken\n" + ROWS, "--on-invalid-rows", "Skip")[0] == 0
+    assert len(problems.read_text().splitlines()) == 1
+    assert run(ROWS)[0] == 0
+    assert list(problems.parent.iterdir()) == []
+
+
+def test_a_profile_stands_beside_the_rows(run, tmp_path):
+    rows = [{"text": f"text number {n}", "labels": ["a", "b"] if n % 3 else ["c"]} for n in range(40)]
+    code, _, _, message = run("".join(json.dumps(row) + "\n" for row in rows))
+    assert code == 0
+    folder = tmp_path / "storage" / "datasets" / message["digest"].removeprefix("sha256:")
+    found = json.loads((folder / "profile.json").read_text())
+    assert (found["rows"], found["duplicates"], found["conflicts"]) == (40, 0, 0)
+    assert found["labels"][0] == {"name": "a", "positives": 26, "share": 0.65}
+    assert found["coOccurrence"] == [{"labels": ["a", "b"], "rows": 26}]
+    assert found["characters"]["max"] == len("text number 39")
+    assert found["oddities"] == {"controlCharacters": 0, "withoutWords": 0}
 
 
 def test_skipped_rows_are_counted_and_shown(run):
@@ -110,7 +137,7 @@ def test_what_goes_wrong_has_its_exit_code_and_reason(run, rows, options, code, 
 def test_wrong_options_say_what_is_allowed(run):
     code, _, err, _ = run(ROWS, "--format", "XML")
     assert code == 10
-    assert "'XML' is none of Auto, JSONL, CSV" in err
+    assert "'XML' is none of Auto, JSONL, JSON, CSV, Parquet" in err
     assert "hint: python -m winnow_trainer import --help" in err
 
 

@@ -176,9 +176,10 @@ def test_a_resume_point_is_written_every_few_minutes(trainer, monkeypatch):
 
 
 def test_a_finished_run_started_again_says_so_and_does_nothing(trainer):
-    told = trainer.run(trainer.job())
+    job = trainer.job()
+    told = trainer.run(job)
     before = {path: path.stat().st_mtime_ns for path in trainer.storage.rglob("*")}
-    again = trainer.run(trainer.job())
+    again = trainer.run(job)
     assert again["message"] == f"This run finished before: {told['message']}"
     assert again["checkpoints"] == told["checkpoints"]
     assert {path: path.stat().st_mtime_ns for path in trainer.storage.rglob("*")} == before

@@ -78,7 +78,8 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
         raise Terminated
 
     with _handled(unwind, signal.SIGTERM):
-        imported = importer.import_file(options.file, options.storage, _row_options(options), options.base_model)
+        row_options, name = _row_options(options)
+        imported = importer.import_files([options.file], options.storage, row_options, options.base_model, name)
     message = importer.ready_message(imported)
     if options.json:
         print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
@@ -116,7 +117,7 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 
 def _import_missing(file: Path, storage: Path) -> Path:
-    imported = importer.import_file(file, storage, RowOptions())
+    imported = importer.import_files([file], storage, RowOptions())
     log.info("Rows imported", extra={"file": str(file), "rows": imported.profile.rows})
     return imported.dataset.path
 
@@ -148,7 +149,7 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
         description="Check every row of a file and store them as an immutable dataset, named by a digest of its rows.",
         epilog="example: python -m winnow_trainer import --file rows.csv --labels ham,spam --storage storage",
     ).add_argument
-    add("--file", type=Path, required=True, help="the rows: JSONL or CSV, UTF-8")
+    add("--file", type=Path, required=True, help="the rows: JSON, CSV or Parquet, also compressed with gzip or zstd")
     add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
     add("--dataset", type=Path, metavar="FILE", help="read the options below from a Dataset manifest (YAML)")
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
@@ -156,7 +157,7 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--task-detail", type=_choice(TaskDetail, "Auto"), help=_choices(["Auto", *TaskDetail], "as the rows show it"))
     add("--labels", type=_label_names, metavar="A,B", help="fix label names and order; for 0/1 rows: negative first")
     add("--text-column", metavar="NAME", help="the field with the text (default: prompt, input or text)")
-    add("--target-column", metavar="NAME", help="the field with 0/1 or a label map (default: completion, …)")
+    add("--target-column", metavar="NAME", help="the field with the target (default: completion, …)")
     add("--on-invalid-rows", type=_choice(OnInvalidRows), help=_choices(OnInvalidRows, "Fail"))
     add("--json", action="store_true", help="print the result as JSON")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
@@ -182,7 +183,9 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message, hint=f"{self.prog} --help")
 
 
-def _row_options(options: argparse.Namespace) -> RowOptions:
+def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
+    """How to read the rows, and the name of their dataset."""
+    name = options.file.stem
     given = {
         "--format": options.format,
         "--task-detail": options.task_detail,
@@ -194,8 +197,9 @@ def _row_options(options: argparse.Namespace) -> RowOptions:
     if options.dataset is not None:
         if both := [name for name, value in given.items() if value is not None]:
             raise ConfigError(f"{both[0]} stands in the manifest of --dataset already", hint="give one of both")
-        return importer.options_of_manifest(options.dataset)
-    return RowOptions(
+        dataset = importer.read_dataset(options.dataset)
+        return importer.options_of(dataset), dataset.metadata.name or name
+    row_options = RowOptions(
         file_format=FileFormat(options.format or FileFormat.AUTO),
         task_detail=importer.task_detail_of(options.task_detail or "Auto"),
         labels=options.labels or (),
@@ -203,6 +207,7 @@ def _row_options(options: argparse.Namespace) -> RowOptions:
         target_column=options.target_column,
         on_invalid_rows=OnInvalidRows(options.on_invalid_rows or OnInvalidRows.FAIL),
     )
+    return row_options, name
 
 
 def _choice(values: Any, *more: str) -> Callable[[str], str]:

@@ -54,7 +54,7 @@ class DatasetSpec(Spec):
     """Where the rows come from and how to read them; immutable."""
 
     model_service: OwnName
-    format: Literal["Auto", "JSONL", "CSV"] = "Auto"
+    format: Literal["Auto", "JSONL", "JSON", "CSV", "Parquet"] = "Auto"
     task_detail: Literal["Auto", "Binary", "Multiclass", "Multilabel"] = "Auto"
     labels: Annotated[tuple[LabelName, ...], Field(min_length=1, max_length=1000)] | None = None
     columns: Columns | None = None
@@ -90,6 +90,7 @@ class Warning_(Status):  # noqa: N801  (Warning is a builtin)
 class Problem(Status):
     """One wrong row."""
 
+    file: Annotated[str, StringConstraints(max_length=256)] | None = None
     line: Count | None = None
     column: Count | None = None
     message: Message
@@ -98,6 +99,7 @@ class Problem(Status):
 class DatasetStatus(ObservedStatus):
     """What the import found."""
 
+    format: Annotated[str, StringConstraints(max_length=64)] | None = None
     task_detail: Literal["Binary", "Multiclass", "Multilabel"] | None = None
     rows: Count | None = None
     digest: Digest | None = None
@@ -106,6 +108,7 @@ class DatasetStatus(ObservedStatus):
     tokens: TokenLengths | None = None
     duplicates: Count | None = None
     conflicts: Count | None = None
+    near_duplicates: Count | None = None
     warnings: Annotated[tuple[Warning_, ...], Field(max_length=20)] | None = None
     problems: Annotated[tuple[Problem, ...], Field(max_length=20)] | None = None
     problem_count: Count | None = None

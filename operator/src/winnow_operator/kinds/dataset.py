@@ -170,6 +170,7 @@ def _fields(result: report.Import | None) -> dict[str, object]:
         return {"problems": problems[:LIST_ITEMS], "problemCount": max(result.problem_count, len(problems)) or None}
     warnings = [{"code": warning.code, "message": conditions.shorten(warning.message)} for warning in result.warnings]
     return {
+        "format": result.format,
         "taskDetail": result.task_detail,
         "rows": result.rows,
         "digest": result.digest,
@@ -181,6 +182,7 @@ def _fields(result: report.Import | None) -> dict[str, object]:
         "tokens": result.tokens.as_status() if result.tokens else None,
         "duplicates": result.duplicates,
         "conflicts": result.conflicts,
+        "nearDuplicates": result.near_duplicates,
         "skippedRows": result.skipped_rows,
         "warnings": warnings[:LIST_ITEMS],
         "problems": problems[:LIST_ITEMS],
