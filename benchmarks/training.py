@@ -236,7 +236,10 @@ def measure(task: Task, rounds: int, rows: int, epochs: int) -> dict[str, Any]:
             trained = run(name, task, sample, 1)
             speeds[name].append(trained.tokens / trained.seconds)
             print(f"round {number + 1}: {name:<32} {speeds[name][-1]:8.0f} tokens/s", flush=True)
-    scores = {name: accuracy(run(name, task, task.train, epochs), task.test) for name in PROGRAMS} if epochs else {}
+    scores: dict[str, float] = {}
+    for name in PROGRAMS if epochs else ():
+        scores[name] = accuracy(run(name, task, task.train, epochs), task.test)
+        print(f"{epochs} epochs: {name:<32} accuracy {scores[name]:.4f}", flush=True)
     medians = {name: median(values) for name, values in speeds.items()}
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
