@@ -2,6 +2,7 @@
 with its place. Nothing is skipped silently."""
 
 import ast
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
+MAX_FILE_NAME = 256  # characters from its end, as status keeps them
 FIELD_NAMES = (
     ("prompt", "completion"),
     ("input", "expected_output"),
@@ -137,8 +139,10 @@ class Judge:
         labels: list[Labels] = []
         size = 0
         wanted = True  # rows that come after a wrong one are judged, and of no other use
+        # Of several files in one folder, or in folders of it, each is known by its path from there on.
+        folder = os.path.commonpath([path.absolute().parent for path in files]) if files else ""
         for path in files:
-            self._file = path.name if len(files) > 1 else None
+            self._file = os.path.relpath(path.absolute(), folder)[-MAX_FILE_NAME:] if len(files) > 1 else None
             for record in read_records(path, self.options.file_format):
                 row = record if isinstance(record, Problem) else self._row(record)
                 if isinstance(row, Problem):

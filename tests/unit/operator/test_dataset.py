@@ -145,6 +145,18 @@ def test_an_import_that_failed_says_why(exit_code: int, said: Object, reason: st
     assert kstatus(FROM_CONFIG_MAP, decided.status) == "Failed"
 
 
+def test_a_folder_of_a_volume_is_named_as_the_user_names_it() -> None:
+    obj = dataset(source={"persistentVolumeClaim": {"claimName": "mail", "path": "/2026/*.csv"}})
+    said = {
+        "state": "Failed",
+        "reason": "SourceUnreachable",
+        "message": "/source/2026/*.csv does not exist: /source holds 2025/",
+    }
+    claim = "PersistentVolumeClaim mail, path /"
+    message = message_of(plan(ended(obj, 10, said), NOW, CONFIG).status, "Ready")
+    assert f"{claim}2026/*.csv does not exist: {claim} holds 2025/" in message
+
+
 def test_advice_for_trainings_is_not_given_to_imports() -> None:
     decided = plan(ended(dataset(), 137, "", reason="OOMKilled"), NOW, CONFIG)
     assert conditions_of(decided.status)["Ready"] == ("False", "OutOfMemory")

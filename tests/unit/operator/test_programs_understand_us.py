@@ -46,7 +46,7 @@ def test_the_trainer_understands_an_import(tmp_path: Path) -> None:
     )
     settings, made = import_job(rows, model_service(), image="trainer")
     options = parser().parse_args(command(made, "winnow_trainer"))
-    assert (str(options.file), options.base_model) == ("/source/rows.csv", "/base/model")
+    assert (options.file, options.base_model) == ([Path("/source/rows.csv")], "/base/model")
     (tmp_path / "dataset.yaml").write_text(settings["data"]["dataset.yaml"])
     understood = options_of(read_dataset(tmp_path / "dataset.yaml"))
     assert (understood.labels, understood.on_invalid_rows) == (("ham", "spam"), "Skip")

@@ -21,6 +21,7 @@ from winnow_trainer import importer, logs, termination
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.progress import Progress
 from winnow_trainer.progress_server import served
+from winnow_trainer.row_paths import find_files, is_glob
 from winnow_trainer.summary import problem_lines, summary
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
 
     with _handled(unwind, signal.SIGTERM):
         row_options, name = _row_options(options)
-        imported = importer.import_files([options.file], options.storage, row_options, options.base_model, name)
+        files = find_files(options.file)
+        imported = importer.import_files(files, options.storage, row_options, options.base_model, name)
     message = importer.ready_message(imported)
     if options.json:
         print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
@@ -149,7 +151,16 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
         description="Check every row of a file and store them as an immutable dataset, named by a digest of its rows.",
         epilog="example: python -m winnow_trainer import --file rows.csv --labels ham,spam --storage storage",
     ).add_argument
-    add("--file", type=Path, required=True, help="the rows: JSON, CSV or Parquet, also compressed with gzip or zstd")
+    add(
+        "--file",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="the rows: JSON, CSV or Parquet, also compressed with gzip or zstd; files, folders or globs such as "
+        "'shards/*.jsonl.gz' ('**' for any folders)",
+    )
     add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
     add("--dataset", type=Path, metavar="FILE", help="read the options below from a Dataset manifest (YAML)")
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
@@ -185,7 +196,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
     """How to read the rows, and the name of their dataset."""
-    name = options.file.stem
+    name = _name(options.file)
     given = {
         "--format": options.format,
         "--task-detail": options.task_detail,
@@ -208,6 +219,12 @@ def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
         on_invalid_rows=OnInvalidRows(options.on_invalid_rows or OnInvalidRows.FAIL),
     )
     return row_options, name
+
+
+def _name(files: Sequence[Path]) -> str:
+    """What the files are called together: as the first of them, as its folder where that is a glob."""
+    first = files[0].absolute()
+    return next(path.stem for path in (first, *first.parents) if not is_glob(path.name)) or "rows"
 
 
 def _choice(values: Any, *more: str) -> Callable[[str], str]:
@@ -271,7 +288,8 @@ def _fail(
     termination.write(options.termination_log, result)
     if getattr(options, "json", False):
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
-    _say(err, getattr(options, "file", None))
+    files = getattr(options, "file", None) or []
+    _say(err, files[0] if len(files) == 1 else None)
     return err.exit_code
 
 

@@ -28,14 +28,14 @@ class ConfigMapSource(Spec):
 
 
 class FileSource(Spec):
-    """A file in a volume."""
+    """Files in a volume."""
 
     claim_name: ObjectName
     path: Path
 
 
 class ImageFileSource(Spec):
-    """A file in an OCI image."""
+    """Files in an OCI image."""
 
     reference: ImageReference
     path: Path

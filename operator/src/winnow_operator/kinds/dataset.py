@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -137,10 +138,14 @@ def _in_words(obj: api.Dataset, message: str) -> str:
         )
     if source.persistent_volume_claim:
         claim = source.persistent_volume_claim
-        return message.replace("/source/", f"PersistentVolumeClaim {claim.claim_name}, path /")
+        return _mounted(message, f"PersistentVolumeClaim {claim.claim_name}, path /")
     if source.image:
-        return message.replace("/source/", f"Image {source.image.reference}, path /")
+        return _mounted(message, f"Image {source.image.reference}, path /")
     return message.replace("/source/rows", "spec.source.inline")
+
+
+def _mounted(message: str, root: str) -> str:
+    return re.sub(r"/source\b/?", lambda _: root, message)
 
 
 def _conditions(state: _State) -> list[Condition]:

@@ -1,0 +1,110 @@
+"""Which files a path means, by the front door of the import where that matters."""
+
+import json
+
+import pytest
+
+from winnow_classifier.errors import SourceError
+from winnow_trainer.cli import main
+from winnow_trainer.row_paths import chosen, find_files
+
+FILES = (
+    "a.jsonl",
+    "b.csv",
+    "_SUCCESS",
+    ".hidden.jsonl",
+    "shards/1.jsonl",
+    "shards/2.jsonl",
+    "shards/_temporary/3.jsonl",
+    "shards/deep/4.jsonl",
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number, name in enumerate(FILES):
+        path = tmp_path / "rows" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'{{"prompt": "text {number}", "completion": {number % 2}}}\n')
+    return tmp_path / "rows"
+
+
+@pytest.mark.parametrize(
+    ("path", "means"),
+    [
+        pytest.param("a.jsonl", ["a.jsonl"], id="a file"),
+        pytest.param("_SUCCESS", ["_SUCCESS"], id="a file that is named is taken, whatever its name"),
+        pytest.param(
+            ".", ["a.jsonl", "b.csv", "shards/1.jsonl", "shards/2.jsonl", "shards/deep/4.jsonl"], id="a folder"
+        ),
+        pytest.param("shards/_temporary", ["shards/_temporary/3.jsonl"], id="a folder that is named"),
+        pytest.param("*.jsonl", ["a.jsonl"], id="a star stays in its folder"),
+        pytest.param("*/?.jsonl", ["shards/1.jsonl", "shards/2.jsonl"], id="a folder of any name"),
+        pytest.param(
+            "**/*.jsonl",
+            ["a.jsonl", "shards/1.jsonl", "shards/2.jsonl", "shards/deep/4.jsonl"],
+            id="two stars are any number of folders, also none",
+        ),
+        pytest.param(
+            "shards/**", ["shards/1.jsonl", "shards/2.jsonl", "shards/deep/4.jsonl"], id="two stars at the end"
+        ),
+        pytest.param("shards/[2-9].jsonl", ["shards/2.jsonl"], id="one of several characters"),
+        pytest.param("shards/[!2].jsonl", ["shards/1.jsonl"], id="none of several characters"),
+    ],
+)
+def test_a_path_means_these_files(folder, path, means):
+    assert [str(file.relative_to(folder)) for file in find_files([folder / path])] == means
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_a_file(folder):
+    (folder / "rows[1].jsonl").write_text("")
+    assert find_files([folder / "rows[1].jsonl"]) == [folder / "rows[1].jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        pytest.param("c.jsonl", "c.jsonl does not exist: ", id="no file"),
+        pytest.param("*.parquet", r"\*.parquet means no file: .*rows holds .*, a.jsonl, b.csv, shards/", id="no match"),
+        pytest.param("nowhere/*.csv", "nowhere/\\*.csv does not exist: .*rows holds .*a.jsonl", id="no folder"),
+        pytest.param(
+            "shards/_temporary/[.jsonl", "means no file: .*holds 3.jsonl", id="a bracket that is never closed"
+        ),
+    ],
+)
+def test_where_nothing_matches_it_is_said_what_there_is(folder, path, says):
+    with pytest.raises(SourceError, match=says):
+        find_files([folder / path])
+
+
+def test_an_empty_folder_is_no_rows(tmp_path):
+    with pytest.raises(SourceError, match="holds nothing that could be read"):
+        find_files([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        pytest.param("a.b", "axb", False, id="a dot is a dot"),
+        pytest.param("**/x/*.csv", "a/b/x/1.csv", True, id="folders before"),
+        pytest.param("**/x/*.csv", "ax/1.csv", False, id="whole folders only"),
+        pytest.param("a**b", "a/c/b", True, id="two stars within a name"),
+        pytest.param("[]]", "]", True, id="a bracket in brackets"),
+        pytest.param("a+(b)", "a+(b)", True, id="nothing else is special"),
+    ],
+)
+def test_globs(pattern, name, fits):
+    assert chosen([name], pattern) == ([name] if fits else [])
+
+
+def test_several_paths_are_one_dataset_and_problems_name_the_file(folder, tmp_path, capsys):
+    (folder / "shards" / "2.jsonl").write_text('{"prompt": "x", "completion": 7}\n')
+    command = ["import", "--storage", str(tmp_path / "storage"), "--termination-log", str(tmp_path / "said")]
+    files = ["--file", str(folder / "a.jsonl"), str(folder / "b.csv"), "--file", str(folder / "shards")]
+    assert main([*command, *files]) == 11
+    said = json.loads((tmp_path / "said").read_bytes())
+    assert [problem["file"] for problem in said["problems"]] == ["shards/2.jsonl"]
+    assert "shards/2.jsonl, line 1" in said["message"]
+    (folder / "shards" / "2.jsonl").unlink()
+    assert main([*command, *files]) == 0
+    assert json.loads((tmp_path / "said").read_bytes())["rows"] == 4

@@ -1,0 +1,113 @@
+"""Which files a path means: a file, a folder with all that is in it, or a glob. Keys of a bucket follow the same rules."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from winnow_classifier.errors import SourceError, StorageError
+
+MAX_FILES = 10_000  # more is mostly a path that is too short, and each costs an open file or a request
+_SHOWN = 10
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def find_files(paths: Sequence[Path]) -> list[Path]:
+    """The files that the paths mean, each path's in sorted order. Raises SourceError where one means none."""
+    return [file for path in paths for file in _files(path)]
+
+
+def is_glob(path: str) -> bool:
+    return _WILDCARD.search(path) is not None
+
+
+def fixed_part(path: str) -> str:
+    """What stands before the first wildcard, up to a slash: `mail/2026/` of `mail/2026/*.csv`."""
+    wildcard = _WILDCARD.search(path)
+    return path[: path.rfind("/", 0, wildcard.start()) + 1] if wildcard else path
+
+
+def chosen(names: Iterable[str], pattern: str | None) -> list[str]:
+    """The names, relative to a folder, that are row files and fit the pattern; sorted.
+
+    A part that begins with . or _ is left out, as Spark does: _SUCCESS, .crc, checksums and the like beside the rows.
+    """
+    fits = re.compile(_expression(pattern) if pattern else ".*", re.DOTALL).fullmatch
+    return sorted(name for name in names if not any(part[:1] in (".", "_") for part in name.split("/")) and fits(name))
+
+
+def no_match(looked_for: str, found: Sequence[str], where: str) -> SourceError:
+    """What was looked for, and what there is instead."""
+    there = ", ".join(sorted(found)[:_SHOWN]) + (f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else "")
+    there = f"{where} holds {there}" if found else f"{where} holds nothing that could be read"
+    return SourceError(
+        f"{looked_for} means no file: {there}", hint="name a file, a folder or a glob such as *.jsonl.gz"
+    )
+
+
+def too_many(looked_for: str) -> SourceError:
+    return SourceError(
+        f"{looked_for} means more than {MAX_FILES:,} files", hint="name a narrower one, or join the files"
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        if not path.exists() and is_glob(str(path)):
+            folder = Path(fixed_part(str(path)) or ".")
+            pattern: str | None = str(path)[len(fixed_part(str(path))) :]
+        elif path.is_dir():
+            folder, pattern = path, None
+        elif path.exists():
+            return [path]  # also a pipe
+        else:
+            raise _missing(path)
+        if not folder.is_dir():
+            raise _missing(folder, looked_for=path)
+        found = chosen(_walk(folder), pattern)
+    except OSError as err:
+        raise StorageError(f"{err.filename or path} cannot be read: {err.strerror or err}") from err
+    if not found:
+        raise no_match(str(path), _listed(folder), str(folder))
+    if len(found) > MAX_FILES:
+        raise too_many(str(path))
+    return [folder / name for name in found]
+
+
+def _missing(path: Path, looked_for: Path | None = None) -> SourceError:
+    parent = next((parent for parent in path.parents if parent.is_dir()), Path())
+    said = no_match(str(looked_for or path), _listed(parent), str(parent))
+    return SourceError(str(said).replace(" means no file:", " does not exist:"), hint=said.hint)
+
+
+def _listed(folder: Path) -> list[str]:
+    return [entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir()]
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    def failed(err: OSError) -> None:
+        if Path(err.filename or "").name != "lost+found":  # of ext4, for root only
+            raise err
+
+    for parent, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if name[:1] not in (".", "_")]
+        for name in files:
+            path = Path(parent, name)
+            if path.is_file():
+                yield path.relative_to(folder).as_posix()
+
+
+def _expression(pattern: str) -> str:
+    """A glob as a regular expression: * and ? stay within a folder, ** goes through any number of them."""
+    parts = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+    def translated(token: re.Match[str]) -> str:
+        text = token.group()
+        if text.startswith("[") and len(text) > 2:
+            inner = re.sub(r"([\\\[&~|])", r"\\\1", text[1:-1])
+            return f"[{'^' + inner[1:] if inner.startswith('!') else inner}]"
+        return parts.get(text) or re.escape(text)
+
+    return re.sub(r"(?:(?<=/)|^)\*\*/|\*\*|\*|\?|\[!?\]?[^\]/]*\]|.", translated, pattern, flags=re.DOTALL)
