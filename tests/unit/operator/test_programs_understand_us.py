@@ -38,6 +38,13 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
     assert understood.spec.training_dataset == f"/storage/datasets/{'a' * 64}"
     assert understood.spec.test_dataset == f"/storage/datasets/{'b' * 64}"
     assert understood.spec.metrics.primary == "f1"
+    split = training_job(testSplit={"percent": 20, "seed": 7}, onOverlap="Drop")
+    settings, _ = training_job_of(split, model_service(), training_digest=DIGEST, test_digest=None, image="trainer")
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    understood = load_job(tmp_path / "job.yaml")
+    assert understood.spec.test_split is not None
+    assert (understood.spec.test_split.percent, understood.spec.test_split.seed) == (20, 7)
+    assert understood.spec.on_overlap == "Drop"
 
 
 def test_the_trainer_understands_an_import(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def _handled(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
 
 
 def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], dict[str, Any]]:
-    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "epochs", "checkpoints")
+    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "testRows", "epochs", "checkpoints")
 
     def failed(reason: str, message: str, _: BaseException) -> dict[str, Any]:
         state = progress.snapshot()
