@@ -215,18 +215,12 @@ CHANGES = [
         ("nothing, not node", {}, {"nodeSelector": {"gpu": "a100"}}),
         ("nothing, not queue", {}, {"queueName": "team-a"}),
         ("nothing, not restarts", {}, {"maxRestarts": 4}),
+        ("nothing, not a split", {}, {"testSplit": {"percent": 20}}),
         ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
 ]
-SPLIT = training_job(testSplit={"percent": 20})
 CHANGES += [
-    rule(
-        JOB_IS_FIXED,
-        SPLIT | {"spec": SPLIT["spec"] | {"testSplit": {"percent": 20, "seed": 0}}},
-        SPLIT | {"spec": SPLIT["spec"] | {"testSplit": {"percent": 20, "seed": 1}}},
-        "TrainingJob: its split",
-    ),
     rule(
         JOB_IS_FIXED,
         JOB,
@@ -327,6 +321,7 @@ async def test_a_training_job_gets_the_usual_defaults(cluster: Cluster) -> None:
         "trainingDataset": "rows",
         "taskType": "Classification",
         "method": "LoRA",
+        "onOverlap": "Keep",
         "promptTemplate": "{text}",
         "suspend": False,
         "maxRestarts": 3,
