@@ -16,7 +16,7 @@ TAG      ?= dev
 BUILDER  ?= docker
 PYTEST   := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help demo test test-unit test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
+.PHONY: help demo fuzz test test-unit test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -37,6 +37,10 @@ test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real et
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
 	eval "$$($(CLUSTER) env)" && $(PYTEST) tests/e2e --timeout=900
+
+fuzz: $(LOCAL)/fuzz  ## Throw bytes at the row readers for SECONDS=60; what went wrong stays in .local/fuzz
+	cd $(LOCAL)/fuzz && mkdir -p corpus && PYTHONPATH="$(CURDIR)/classifier/src:$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)" \
+	  venv/bin/python $(CURDIR)/tests/fuzz/rows.py corpus -max_total_time=$(or $(SECONDS),60) -timeout=5 -rss_limit_mb=2000 -max_len=600
 
 cluster-up: $(LOCAL)/deps  ## Start the local Kubernetes; prints export KUBECONFIG=…
 	$(CLUSTER) build
@@ -81,6 +85,7 @@ generate: $(LOCAL)/venv  ## Write what is generated: docs/api.md, the chart's co
 
 lock: $(UV)  ## Pin every dependency again, with hashes
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade dev.in -o dev.txt
+	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade fuzz.in -o fuzz.txt
 	cd requirements && for part in classifier trainer server operator; do $(UV) pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
 
@@ -105,6 +110,11 @@ $(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,classifier
 	$(UV) pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,classifier trainer-image server-image operator,-e $(part))
 	mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/fuzz: requirements/fuzz.txt $(LOCAL)/venv
+	$(UV) venv -q --clear --no-python-downloads --python $(BIN)/python $@/venv
+	$(UV) pip sync -q --python $@/venv/bin/python --require-hashes requirements/fuzz.txt
+	touch $@
 
 $(LOCAL)/deps:
 	@echo "== Debian packages of the local cluster"
