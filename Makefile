@@ -8,8 +8,9 @@ UV      := $(CACHE)/uv/bin/uv
 BIN     := .venv/bin
 LOCAL   := .local
 CLUSTER := cluster/cluster
-SOURCES := classifier/src trainer-image/src server-image/src operator/src
-CODE    := $(SOURCES) tests benchmarks images examples docs cluster
+PARTS   := classifier trainer-image server-image operator kubectl-plugin
+SOURCES := $(addsuffix /src,$(PARTS))
+CODE    := $(SOURCES) kubectl-plugin/setup.py tests benchmarks images examples docs cluster
 # A cluster of the user's own is used when KUBECONFIG names one and REGISTRY says where its nodes pull from.
 REGISTRY ?=
 TAG      ?= dev
@@ -72,7 +73,7 @@ lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
 	$(BIN)/ruff format --check -q $(CODE)
 	$(BIN)/ruff check -q $(CODE)
 	$(BIN)/mypy $(SOURCES) tests/unit
-	for part in tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py; do $(BIN)/mypy $$part; done
+	for part in tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py kubectl-plugin/setup.py; do $(BIN)/mypy $$part; done
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 
@@ -86,7 +87,7 @@ generate: $(LOCAL)/venv  ## Write what is generated: docs/api.md, the chart's co
 lock: $(UV)  ## Pin every dependency again, with hashes
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade dev.in -o dev.txt
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade fuzz.in -o fuzz.txt
-	cd requirements && for part in classifier trainer server operator; do $(UV) pip compile -q --universal --python-version 3.11 \
+	cd requirements && for part in classifier trainer server operator plugin; do $(UV) pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
 
 bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
@@ -104,11 +105,11 @@ $(UV):
 	python3 -m venv $(CACHE)/uv || { apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null && python3 -m venv $(CACHE)/uv; }
 	$(CACHE)/uv/bin/python -m pip install -q uv==0.13.9
 
-$(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,classifier trainer-image server-image operator)
+$(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,$(PARTS)) kubectl-plugin/setup.py
 	@echo "== Python environment .venv"
 	test -x $(BIN)/python || $(UV) venv -q --no-python-downloads --python "$$(command -v python3)" .venv
 	$(UV) pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
-	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,classifier trainer-image server-image operator,-e $(part))
+	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,$(PARTS),-e $(part))
 	mkdir -p $(LOCAL) && touch $@
 
 $(LOCAL)/fuzz: requirements/fuzz.txt $(LOCAL)/venv

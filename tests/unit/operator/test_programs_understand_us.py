@@ -6,6 +6,7 @@ from pathlib import Path
 
 from operator_scene import DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
+from winnow_classifier.dataset_manifest import options_of, read_dataset
 from winnow_operator.build.import_job import import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
@@ -13,7 +14,6 @@ from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.resources import Object
 from winnow_server.settings import parse
 from winnow_trainer.cli import parser
-from winnow_trainer.importer import options_of, read_dataset
 from winnow_trainer.job import load_job
 
 

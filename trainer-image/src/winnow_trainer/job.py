@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.base_model import HUGGING_FACE
+from winnow_classifier.manifest import read_manifest
 from winnow_classifier.model import Pooling
 from winnow_classifier.tokens import PLACEHOLDER
-from winnow_trainer.manifest import read_manifest
 
 Method = Literal["LoRA", "Full", "HeadOnly"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
