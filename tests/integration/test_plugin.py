@@ -96,6 +96,14 @@ class Watching:
         raise AssertionError(f"no line fits {pattern}; there were\n{''.join(seen)}")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ctrl_c_reaches_programs() -> Iterator[None]:
+    """A shell that starts the tests in the background has SIGINT ignored, and what they start would inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def plugin(kubeconfig: Path, client: Client) -> Plugin:
     return Plugin(kubeconfig)
