@@ -8,15 +8,16 @@ UV      := $(CACHE)/uv/bin/uv
 BIN     := .venv/bin
 LOCAL   := .local
 CLUSTER := cluster/cluster
-SOURCES := classifier/src trainer-image/src server-image/src operator/src
-CODE    := $(SOURCES) tests benchmarks images examples docs cluster
+PARTS   := classifier trainer-image server-image operator kubectl-plugin
+SOURCES := $(addsuffix /src,$(PARTS))
+CODE    := $(SOURCES) kubectl-plugin/setup.py tests benchmarks images examples docs cluster
 # A cluster of the user's own is used when KUBECONFIG names one and REGISTRY says where its nodes pull from.
 REGISTRY ?=
 TAG      ?= dev
 BUILDER  ?= docker
 PYTEST   := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help demo test test-unit test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
+.PHONY: help demo fuzz test test-unit test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -37,6 +38,10 @@ test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real et
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
 	eval "$$($(CLUSTER) env)" && $(PYTEST) tests/e2e --timeout=900
+
+fuzz: $(LOCAL)/fuzz  ## Throw bytes at the row readers for SECONDS=60; what went wrong stays in .local/fuzz
+	cd $(LOCAL)/fuzz && mkdir -p corpus && PYTHONPATH="$(CURDIR)/classifier/src:$$(echo $(CURDIR)/.venv/lib/python3*/site-packages)" \
+	  venv/bin/python $(CURDIR)/tests/fuzz/rows.py corpus -max_total_time=$(or $(SECONDS),60) -timeout=5 -rss_limit_mb=2000 -max_len=600
 
 cluster-up: $(LOCAL)/deps  ## Start the local Kubernetes; prints export KUBECONFIG=…
 	$(CLUSTER) build
@@ -68,7 +73,7 @@ lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
 	$(BIN)/ruff format --check -q $(CODE)
 	$(BIN)/ruff check -q $(CODE)
 	$(BIN)/mypy $(SOURCES) tests/unit
-	for part in tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py; do $(BIN)/mypy $$part; done
+	for part in tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py kubectl-plugin/setup.py; do $(BIN)/mypy $$part; done
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 
@@ -81,7 +86,8 @@ generate: $(LOCAL)/venv  ## Write what is generated: docs/api.md, the chart's co
 
 lock: $(UV)  ## Pin every dependency again, with hashes
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade dev.in -o dev.txt
-	cd requirements && for part in classifier trainer server operator; do $(UV) pip compile -q --universal --python-version 3.11 \
+	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade fuzz.in -o fuzz.txt
+	cd requirements && for part in classifier trainer server operator plugin; do $(UV) pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
 
 bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
@@ -99,12 +105,17 @@ $(UV):
 	python3 -m venv $(CACHE)/uv || { apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null && python3 -m venv $(CACHE)/uv; }
 	$(CACHE)/uv/bin/python -m pip install -q uv==0.13.9
 
-$(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,classifier trainer-image server-image operator)
+$(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,$(PARTS)) kubectl-plugin/setup.py
 	@echo "== Python environment .venv"
 	test -x $(BIN)/python || $(UV) venv -q --no-python-downloads --python "$$(command -v python3)" .venv
 	$(UV) pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
-	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,classifier trainer-image server-image operator,-e $(part))
+	$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation $(foreach part,$(PARTS),-e $(part))
 	mkdir -p $(LOCAL) && touch $@
+
+$(LOCAL)/fuzz: requirements/fuzz.txt $(LOCAL)/venv
+	$(UV) venv -q --clear --no-python-downloads --python $(BIN)/python $@/venv
+	$(UV) pip sync -q --python $@/venv/bin/python --require-hashes requirements/fuzz.txt
+	touch $@
 
 $(LOCAL)/deps:
 	@echo "== Debian packages of the local cluster"

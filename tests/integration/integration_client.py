@@ -19,6 +19,9 @@ Object = dict[str, Any]
 T = TypeVar("T")
 
 WAIT_SECONDS = 20.0  # more than anything takes here, less than a person would wait
+# The garbage collector looks for new kinds every 30 s and collects nothing while it reads them in, which it does
+# whenever a test has changed a CRD.
+COLLECTED_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)

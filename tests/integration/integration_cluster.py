@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from integration_client import (
     CLAIM,
+    COLLECTED_SECONDS,
     DATASET,
     EVENT,
     JOB,
@@ -91,7 +92,7 @@ class Cluster:
         except TimeoutError:
             raise AssertionError(f"{kind.plural}: waited {seconds:.0f} s for {what}\n{await self.story()}") from None
 
-    async def until_gone(self, kind: Kind, name: str, seconds: float = WAIT_SECONDS) -> None:
+    async def until_gone(self, kind: Kind, name: str, seconds: float = COLLECTED_SECONDS) -> None:
         def gone(found: list[Object]) -> bool | None:
             return all(obj["metadata"]["name"] != name for obj in found) or None
 

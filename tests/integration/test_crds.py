@@ -181,6 +181,12 @@ RULES = [
         "TrainingJob: no loraDropout with HeadOnly",
     ),
     rule(
+        "testDataset and testSplit are both given; the test rows come from one of them",
+        training_job(testSplit={"percent": 20}),
+        training_job(testSplit={"percent": 20}, testDataset="test"),
+        "TrainingJob: one origin of test rows",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),
@@ -209,6 +215,8 @@ CHANGES = [
         ("nothing, not node", {}, {"nodeSelector": {"gpu": "a100"}}),
         ("nothing, not queue", {}, {"queueName": "team-a"}),
         ("nothing, not restarts", {}, {"maxRestarts": 4}),
+        ("nothing, not a split", {}, {"testSplit": {"percent": 20}}),
+        ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
 ]
@@ -285,7 +293,7 @@ BOUNDS = [
     pytest.param(training_job(method="QLoRA"), 'Unsupported value: "QLoRA"', id="a method that exists"),
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
-    pytest.param(dataset(format="Parquet"), 'Unsupported value: "Parquet"', id="a format that can be read"),
+    pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),
     pytest.param(deployment(replicas=-1), "greater than or equal to 0", id="replicas are not negative"),
     pytest.param(deployment(checkpoint={}), "spec.checkpoint.trainingJob: Required value", id="a checkpoint of a job"),
     pytest.param(
@@ -313,6 +321,7 @@ async def test_a_training_job_gets_the_usual_defaults(cluster: Cluster) -> None:
         "trainingDataset": "rows",
         "taskType": "Classification",
         "method": "LoRA",
+        "onOverlap": "Keep",
         "promptTemplate": "{text}",
         "suspend": False,
         "maxRestarts": 3,
@@ -373,6 +382,8 @@ STATUS: dict[Kind, Object] = {
         "labels": [{"name": "ham", "positives": 1, "share": 0.5}, {"name": "spam", "positives": 1, "share": 0.5}],
         "labelCount": 2,
         "tokens": {"mean": 4.5, "p50": 4, "p95": 5, "p99": 5, "max": 5},
+        "format": "OpenAI fine-tuning",
+        "nearDuplicates": 2,
         "duplicates": 0,
         "conflicts": 0,
         "warnings": [{"code": "FewExamples", "message": "m"}],
@@ -416,6 +427,7 @@ STATUS: dict[Kind, Object] = {
         "datasets": {
             "training": {"name": "rows", "digest": f"sha256:{'a' * 64}"},
             "test": {"name": "test", "digest": f"sha256:{'a' * 64}"},
+            "testRows": 88,
             "overlap": 12,
         },
         "failure": {"reason": "OutOfMemory", "message": "m", "exitCode": 12},

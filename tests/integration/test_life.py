@@ -9,6 +9,7 @@ import pytest
 from integration_client import (
     APPS_DEPLOYMENT,
     CLAIM,
+    COLLECTED_SECONDS,
     CONFIG_MAP,
     DATASET,
     DEPLOYMENT,
@@ -342,12 +343,16 @@ async def test_deleting_an_object_removes_what_was_made_for_it(cluster: Cluster)
     await cluster.until_gone(SERVICE, "web")
     await cluster.until_gone(APPS_DEPLOYMENT, "web")
     await cluster.until(
-        "its pod to be told to end", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=server.name
+        "its pod to be told to end",
+        POD,
+        lambda pod: "deletionTimestamp" in pod["metadata"],
+        name=server.name,
+        seconds=COLLECTED_SECONDS,
     )
     await server.disappear()
     await cluster.delete(TRAINING_JOB, "v1")
     await cluster.delete(DATASET, "rows")
-    await cluster.until_all("no Job", JOB, lambda jobs: not jobs or None)
+    await cluster.until_all("no Job", JOB, lambda jobs: not jobs or None, seconds=COLLECTED_SECONDS)
     await cluster.delete(MODEL_SERVICE, "spam")
     await cluster.until_gone(CLAIM, "spam-storage")
 
@@ -356,7 +361,7 @@ async def test_deleting_an_object_removes_what_was_made_for_it(cluster: Cluster)
             not [settings for settings in found if "winnow.dev/kind" in settings["metadata"].get("labels", {})] or None
         )
 
-    await cluster.until_all("no ConfigMap of ours", CONFIG_MAP, ours_gone)
+    await cluster.until_all("no ConfigMap of ours", CONFIG_MAP, ours_gone, seconds=COLLECTED_SECONDS)
 
 
 async def test_a_suspended_training_stops_and_goes_on_from_its_resume_point(cluster: Cluster) -> None:

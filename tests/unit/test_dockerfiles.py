@@ -37,14 +37,14 @@ def test_an_image_installs_only_what_is_pinned_by_hash(folder: str) -> None:
     assert all("--require-hashes" in line for line in installs)
 
 
-@pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator", "dev"])
+@pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator", "plugin", "dev"])
 def test_a_lock_has_hashes_and_names_no_registry(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
     assert "--hash=sha256:" in text
     assert "://" not in text
 
 
-@pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator"])
+@pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator", "plugin"])
 def test_an_image_has_the_versions_that_the_tests_ran_with(name: str) -> None:
     def pins(lock: str) -> set[str]:
         lines = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8").splitlines()

@@ -44,9 +44,18 @@ class BaseModelEntry(_Model):
     digest: str
 
 
+class SplitEntry(_Model):
+    """These rows are a part of the dataset's: what testSplit took, or what it left."""
+
+    percent: float
+    seed: int
+
+
 class DatasetEntry(_Model):
     digest: str
     rows: int
+    split: SplitEntry | None = None
+    dropped: int | None = None  # rows left out because their text also stands in the training rows
 
 
 class JobEntry(_Model):

@@ -176,7 +176,7 @@ def _problem(start: int, lines: _Lines, err: csv.Error) -> Problem:
 
 
 def _wrong_count(found: int, header: Sequence[str]) -> str:
-    names = ", ".join(header)
+    names = ", ".join(header).encode(errors="backslashreplace").decode()  # a byte that is not UTF-8 stays visible
     if found < len(header):
         return f"expected {len(header)} fields ({names}), found {found}"
     return f"expected {len(header)} fields ({names}), found {found}; a text with commas needs quotes around it"

@@ -260,12 +260,6 @@ def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
     return fitted
 
 
-def overlap(train: StoredDataset, test: StoredDataset) -> int:
-    """Rows of the test set whose text also stands in the training set."""
-    seen = set(train.texts)
-    return sum(text in seen for text in test.texts)
-
-
 def positives(schema: LabelSchema, targets: Targets) -> Mapping[str, int]:
     """Rows in which each label holds, in label order."""
     return dict(zip(schema.labels, targets.sum(axis=0, dtype=np.int64).tolist(), strict=True))

@@ -105,6 +105,8 @@ def _detect(start: bytes, path: Path, asked: FileFormat) -> tuple[FileFormat, by
         return FileFormat.PARQUET, start
     if asked is FileFormat.PARQUET:
         raise DataError(f"{path.name} is not Parquet", hint=SUPPORTED)
+    if start.count(b"\0") * 100 > len(start):  # a single one is a problem of its row
+        raise DataError(f"{path.name} is binary data, no text", hint=SUPPORTED)
     content = start.removeprefix(BOM).lstrip()
     if not content:
         if len(start) < _START_BYTES:
@@ -112,6 +114,8 @@ def _detect(start: bytes, path: Path, asked: FileFormat) -> tuple[FileFormat, by
         raise DataError(f"{path.name} begins with more than 64 KiB of white space", hint=SUPPORTED)
     if asked is not FileFormat.AUTO:
         return asked, content
+    if content.startswith(b"<"):
+        raise DataError(f"{path.name} is HTML or XML, perhaps a page in place of the file", hint=SUPPORTED)
     return FileFormat.JSON if content[:1] in b"{[" else FileFormat.CSV, content
 
 
@@ -161,6 +165,7 @@ def shown(value: object, characters: int = 40) -> str:
         return "a list"
     try:
         text = orjson.dumps(value).decode()
-    except TypeError:  # a date, bytes, a number beyond 64 bits
+    except TypeError:  # a date, bytes, a number beyond 64 bits, a text with bytes that are not UTF-8
         text = f'"{value}"' if not isinstance(value, int) else str(value)[: characters + 1]
+        text = text.encode(errors="backslashreplace").decode()
     return text if len(text) <= characters else f"{text[:characters]}…"

@@ -35,6 +35,7 @@ _BITS: Mapping[object, int] = {0: 0, 1: 1}
 _BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
 _WHOLE_FLOAT = re.compile(r"([01])\.0+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
+_CLASS_NUMBER = re.compile(r'"?\d{1,4}"?')
 _MAX_LITERAL_CHARACTERS = 1024 * 1024
 
 
@@ -274,7 +275,10 @@ class Judge:
             if label and (self._numbered or label in self.options.labels or not _NUMBER.fullmatch(label)):
                 return self._named(record, name, [label])
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
-        return record.problem(f"{name} must be {expected}, found {shown(value)}", name)
+        found = shown(value)
+        if name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
+            found += " (numbers of classes are read with taskDetail: Multiclass)"
+        return record.problem(f"{name} must be {expected}, found {found}", name)
 
     def _bit(self, record: Record, name: str, value: object, bit: int) -> Labels | Problem:
         shape = self._shape

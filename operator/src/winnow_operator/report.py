@@ -74,6 +74,7 @@ class Training(_Report):
     loss: Number = None
     learning_rate: Number = None
     overlap: Count | None = None
+    test_rows: Count | None = None
     primary_metric: str | None = Field(default=None, max_length=64)
     higher_is_better: bool | None = None
     best_checkpoint: Name | None = None

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from winnow_classifier import dataset as module
-from winnow_classifier.dataset import load_dataset, overlap, store_dataset, targets_in_schema
+from winnow_classifier.dataset import load_dataset, store_dataset, targets_in_schema
 from winnow_classifier.errors import ConfigError, DataError, StorageError, StorageFull
 from winnow_classifier.labels import LabelSchema, TaskDetail
 
@@ -198,8 +198,3 @@ def test_rows_with_two_labels_do_not_fit_a_multiclass_training_set(tmp_path):
     test = store_dataset(tmp_path, LabelSchema(TaskDetail.MULTILABEL, ("a", "b")), ["x", "y"], both)
     with pytest.raises(DataError, match="row 2 of the test set has 2 labels; the training set is Multiclass"):
         targets_in_schema(test, schema)
-
-
-def test_overlap_counts_test_rows_whose_text_is_trained_on(tmp_path, stored):
-    test = store_dataset(tmp_path, SPAM, ["win", "win", "new"], TARGETS)
-    assert overlap(stored, test) == 2

@@ -242,7 +242,7 @@ def test_names_of_labels(rows_of, labels, options, detail, names):
     [
         pytest.param(["a", "b", 1], {}, "must be the name of a label as in line 1, found 1", id="a number"),
         pytest.param([0, 1, "spam"], {}, 'must be 0 or 1, found "spam"', id="a name among numbers"),
-        pytest.param([0, 1, 2], {}, "must be 0 or 1, found 2", id="a two is a mistake"),
+        pytest.param([0, 1, 2], {}, "must be 0 or 1, found 2 (numbers of classes are read with", id="a two"),
         pytest.param(["a", "b", "c"], {"labels": ("a", "b")}, '"c" is not in spec.labels ("a", "b")', id="unknown"),
         pytest.param(["a", "b", ["a", 5.5]], {}, "must be a list of label names, found 5.5 in it", id="a list of more"),
         pytest.param(["a", "b", ["a", "a"]], {}, "names a label twice", id="twice"),

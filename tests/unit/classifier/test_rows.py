@@ -263,6 +263,8 @@ def test_skipping_every_row_leaves_an_empty_dataset(rows_of):
         pytest.param(b"\xef\xbb\xbf \n\n", EmptyDatasetError, "is empty", id="white space"),
         pytest.param(b"input,expected_output\n", EmptyDatasetError, "has no rows", id="a header only"),
         pytest.param("a,1".encode("utf-16"), DataError, "save it as UTF-8", id="UTF-16"),
+        pytest.param(b"<!doctype html>", DataError, "is HTML or XML", id="a web page"),
+        pytest.param(b"a\x00b,1\n", DataError, "is binary data", id="binary data"),
         pytest.param(b"BZh91AY&SY", DataError, "compressed with bzip2", id="bzip2"),
         pytest.param(b"PK\x03\x04rest", DataError, "spreadsheet", id="a spreadsheet"),
     ],

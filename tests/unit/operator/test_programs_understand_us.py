@@ -6,6 +6,7 @@ from pathlib import Path
 
 from operator_scene import DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
+from winnow_classifier.dataset_manifest import options_of, read_dataset
 from winnow_operator.build.import_job import import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
@@ -13,7 +14,6 @@ from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.resources import Object
 from winnow_server.settings import parse
 from winnow_trainer.cli import parser
-from winnow_trainer.importer import options_of, read_dataset
 from winnow_trainer.job import load_job
 
 
@@ -38,6 +38,13 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
     assert understood.spec.training_dataset == f"/storage/datasets/{'a' * 64}"
     assert understood.spec.test_dataset == f"/storage/datasets/{'b' * 64}"
     assert understood.spec.metrics.primary == "f1"
+    split = training_job(testSplit={"percent": 20, "seed": 7}, onOverlap="Drop")
+    settings, _ = training_job_of(split, model_service(), training_digest=DIGEST, test_digest=None, image="trainer")
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    understood = load_job(tmp_path / "job.yaml")
+    assert understood.spec.test_split is not None
+    assert (understood.spec.test_split.percent, understood.spec.test_split.seed) == (20, 7)
+    assert understood.spec.on_overlap == "Drop"
 
 
 def test_the_trainer_understands_an_import(tmp_path: Path) -> None:

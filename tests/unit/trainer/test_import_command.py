@@ -108,6 +108,14 @@ def test_a_profile_stands_beside_the_rows(run, tmp_path):
     assert found["oddities"] == {"controlCharacters": 0, "withoutWords": 0}
 
 
+def test_a_header_that_is_no_utf_8_is_told_everywhere(run):
+    code, _, err, message = run("größe,wert\na,1\n".encode("latin-1"), name="rows.csv")
+    assert code == 11
+    assert "the header has no field" in err
+    assert message["reason"] == "InvalidRows"
+    assert "\\udcf6" in message["problems"][0]["message"]
+
+
 def test_skipped_rows_are_counted_and_shown(run):
     code, out, _, message = run(ROWS + "{broken\n" * 25, "--on-invalid-rows", "skip")
     assert code == 0
@@ -137,8 +145,7 @@ def test_what_goes_wrong_has_its_exit_code_and_reason(run, rows, options, code, 
 def test_wrong_options_say_what_is_allowed(run):
     code, _, err, _ = run(ROWS, "--format", "XML")
     assert code == 10
-    assert "'XML' is none of Auto, JSONL, JSON, CSV, Parquet" in err
-    assert "hint: python -m winnow_trainer import --help" in err
+    assert "error: --format: 'XML' is none of Auto, JSONL, JSON, CSV, Parquet" in err
 
 
 def test_json_is_for_programs(run, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from crd_schemas import crd_schema, fields, from_crd, of_type
 from pydantic import BaseModel
 
+from winnow_classifier import dataset_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
-from winnow_trainer import importer, job
+from winnow_trainer import job
 
 # Lengths of strings are the API server's business; a laptop has no etcd to protect.
 COMPARED = {"type", "enum", "default", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
@@ -23,7 +24,7 @@ def spec_of(kind: str) -> dict[str, Any]:
     ("kind", "model"),
     [
         pytest.param("TrainingJob", job.TrainingJob, id="TrainingJob"),
-        pytest.param("Dataset", importer.Dataset, id="Dataset"),
+        pytest.param("Dataset", dataset_manifest.Dataset, id="Dataset"),
     ],
 )
 def test_a_manifest_has_the_fields_of_its_crd(kind: str, model: type[BaseModel]) -> None:
@@ -47,8 +48,8 @@ def test_parameters_have_the_bounds_and_defaults_of_the_crd() -> None:
         ("TrainingJob", job.TrainingJob, "taskType"),
         ("TrainingJob", job.TrainingJob, "method"),
         ("TrainingJob", job.TrainingJob, "promptTemplate"),
-        ("Dataset", importer.Dataset, "format"),
-        ("Dataset", importer.Dataset, "onInvalidRows"),
+        ("Dataset", dataset_manifest.Dataset, "format"),
+        ("Dataset", dataset_manifest.Dataset, "onInvalidRows"),
     ],
 )
 def test_choices_and_defaults_are_those_of_the_crd(kind: str, model: type[BaseModel], field: str) -> None:

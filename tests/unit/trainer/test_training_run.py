@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from threading import Event
 
+import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -17,6 +18,7 @@ from tiny_training import BINARY, Trainer, dataset, stop_after
 from torch.testing import assert_close
 
 from winnow_classifier import checkpoint
+from winnow_classifier.dataset import load_dataset, store_dataset
 from winnow_classifier.errors import (
     BaseModelError,
     ConfigError,
@@ -29,6 +31,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.metrics import evaluate
 from winnow_classifier.packing import pack
 from winnow_trainer import failures, resume
+from winnow_trainer.job import TrainingJob
 from winnow_trainer.train import train
 
 
@@ -205,7 +208,56 @@ def test_test_rows_that_are_also_training_rows_are_counted(trainer):
     job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": job.spec.training_dataset})})
     told = trainer.run(job)
     assert told["overlap"] == 22
-    assert "22 test rows also stand in the training rows" in told["message"]
+    assert "22 test rows also stand in the training rows (onOverlap: Drop leaves them out)" in told["message"]
+
+
+def with_spec(job, **changes):
+    spec = job.spec.model_dump(by_alias=True, exclude_none=True) | changes
+    spec = {name: value for name, value in spec.items() if value is not None}
+    return TrainingJob.model_validate({"kind": job.kind, "metadata": {"name": job.name}, "spec": spec})
+
+
+def predicted_texts(folder):
+    return [json.loads(line)["input"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def test_overlapping_test_rows_can_be_left_out(trainer):
+    job = trainer.job()
+    train, test = (load_dataset(Path(path)) for path in (job.spec.training_dataset, job.spec.test_dataset))
+    both = store_dataset(
+        trainer.storage, train.schema, train.texts[:5] + test.texts, np.concatenate([train.targets[:5], test.targets])
+    )
+    own = [text for text in test.texts if text not in train.texts]
+    told = trainer.run(with_spec(job, testDataset=str(both.path), onOverlap="Drop"))
+    dropped = 5 + len(test.texts) - len(own)
+    assert (told["overlap"], told["testRows"]) == (dropped, len(own))
+    assert f"{dropped} test rows also stand in the training rows and were left out" in told["message"]
+    assert predicted_texts(trainer.checkpoint(1)) == own
+    described = json.loads((trainer.checkpoint(1) / "checkpoint.json").read_text())["testDataset"]
+    assert described == {"digest": both.digest, "rows": len(own), "split": None, "dropped": dropped}
+    with pytest.raises(DataError, match="every row also stands in the training rows, so onOverlap: Drop leaves none"):
+        trainer.run(with_spec(job, testDataset=job.spec.training_dataset, onOverlap="Drop"))
+
+
+def test_test_rows_can_be_taken_out_of_the_training_rows(trainer):
+    job = with_spec(trainer.job(rows=60), testDataset=None, testSplit={"percent": 25, "seed": 3})
+    told = trainer.run(job)
+    described = json.loads((trainer.checkpoint(1) / "checkpoint.json").read_text())
+    train, test = described["trainingDataset"], described["testDataset"]
+    assert train["rows"] + test["rows"] == 60
+    assert told["testRows"] == test["rows"]
+    assert 13 <= test["rows"] <= 17
+    assert test == {
+        "digest": train["digest"],
+        "rows": test["rows"],
+        "split": {"percent": 25.0, "seed": 3},
+        "dropped": None,
+    }
+    texts = load_dataset(Path(job.spec.training_dataset)).texts
+    tested = set(predicted_texts(trainer.checkpoint(1)))
+    assert sum(text in tested for text in texts) == test["rows"]  # all rows of a text, or none
+    assert told["overlap"] == 0
+    assert told["epochs"][0]["metrics"]["f1"] is not None
 
 
 def test_rows_of_one_label_only_teach_nothing(trainer):

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -13,16 +14,16 @@ from typing import Any, NoReturn
 
 import orjson
 
+from winnow_classifier import verdict
+from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
-from winnow_classifier.labels import TaskDetail
 from winnow_classifier.row_files import FileFormat
-from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions
+from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, termination
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.progress import Progress
 from winnow_trainer.progress_server import served
 from winnow_trainer.row_paths import find_files, is_glob
-from winnow_trainer.summary import problem_lines, summary
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(err)
         return err.exit_code
     logs.set_up()
-    failed: Callable[[str, str, BaseException], dict[str, Any]] = importer.failed_message
+    failed: Callable[[str, str, BaseException], dict[str, Any]] = partial(verdict.failed_message, "import")
     progress: Progress | None = None
     if options.command == "train":
         progress = Progress()
@@ -79,14 +80,14 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
         raise Terminated
 
     with _handled(unwind, signal.SIGTERM):
-        row_options, name = _row_options(options)
+        how, name = _row_options(options)
         files = find_files(options.file)
-        imported = importer.import_files(files, options.storage, row_options, options.base_model, name)
-    message = importer.ready_message(imported)
+        imported = importer.import_files(files, options.storage, how, options.base_model, name)
+    message = verdict.ready_message(imported.verdict, "import")
     if options.json:
         print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
     else:
-        print(summary(imported))
+        print("\n".join([*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}"]))
     return message
 
 
@@ -120,7 +121,7 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 def _import_missing(file: Path, storage: Path) -> Path:
     imported = importer.import_files([file], storage, RowOptions())
-    log.info("Rows imported", extra={"file": str(file), "rows": imported.profile.rows})
+    log.info("Rows imported", extra={"file": str(file), "rows": imported.verdict.profile.rows})
     return imported.dataset.path
 
 
@@ -164,12 +165,12 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
     add("--dataset", type=Path, metavar="FILE", help="read the options below from a Dataset manifest (YAML)")
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
-    add("--format", type=_choice(FileFormat), help=_choices(FileFormat, "by the content"))
-    add("--task-detail", type=_choice(TaskDetail, "Auto"), help=_choices(["Auto", *TaskDetail], "as the rows show it"))
-    add("--labels", type=_label_names, metavar="A,B", help="fix label names and order; for 0/1 rows: negative first")
+    add("--format", metavar="NAME", help=_choices(FileFormat, "by the content"))
+    add("--task-detail", metavar="NAME", help=_choices(TASK_DETAILS, "as the rows show it"))
+    add("--labels", metavar="A,B", help="fix label names and order; for 0/1 rows: negative first")
     add("--text-column", metavar="NAME", help="the field with the text (default: prompt, input or text)")
     add("--target-column", metavar="NAME", help="the field with the target (default: completion, …)")
-    add("--on-invalid-rows", type=_choice(OnInvalidRows), help=_choices(OnInvalidRows, "Fail"))
+    add("--on-invalid-rows", metavar="NAME", help=_choices(OnInvalidRows, "Fail"))
     add("--json", action="store_true", help="print the result as JSON")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 
@@ -196,29 +197,16 @@ class _Parser(argparse.ArgumentParser):
 
 def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
     """How to read the rows, and the name of their dataset."""
-    name = _name(options.file)
-    given = {
-        "--format": options.format,
-        "--task-detail": options.task_detail,
-        "--labels": options.labels,
-        "--text-column": options.text_column,
-        "--target-column": options.target_column,
-        "--on-invalid-rows": options.on_invalid_rows,
+    given: GivenOptions = {
+        "format": options.format,
+        "task_detail": options.task_detail,
+        "labels": options.labels,
+        "text_column": options.text_column,
+        "target_column": options.target_column,
+        "on_invalid_rows": options.on_invalid_rows,
     }
-    if options.dataset is not None:
-        if both := [name for name, value in given.items() if value is not None]:
-            raise ConfigError(f"{both[0]} stands in the manifest of --dataset already", hint="give one of both")
-        dataset = importer.read_dataset(options.dataset)
-        return importer.options_of(dataset), dataset.metadata.name or name
-    row_options = RowOptions(
-        file_format=FileFormat(options.format or FileFormat.AUTO),
-        task_detail=importer.task_detail_of(options.task_detail or "Auto"),
-        labels=options.labels or (),
-        text_column=options.text_column,
-        target_column=options.target_column,
-        on_invalid_rows=OnInvalidRows(options.on_invalid_rows or OnInvalidRows.FAIL),
-    )
-    return row_options, name
+    found, name = row_options(given, options.dataset)
+    return found, name or _name(options.file)
 
 
 def _name(files: Sequence[Path]) -> str:
@@ -227,23 +215,8 @@ def _name(files: Sequence[Path]) -> str:
     return next(path.stem for path in (first, *first.parents) if not is_glob(path.name)) or "rows"
 
 
-def _choice(values: Any, *more: str) -> Callable[[str], str]:
-    names = {str(value).lower(): str(value) for value in (*values, *more)}
-
-    def parse(given: str) -> str:
-        if given.lower() not in names:
-            raise argparse.ArgumentTypeError(f"{given!r} is none of {', '.join(names.values())}")
-        return names[given.lower()]
-
-    return parse
-
-
 def _choices(values: Any, default: str) -> str:
     return f"{' | '.join(str(value) for value in values)} (default: {default})"
-
-
-def _label_names(given: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in given.split(","))
 
 
 Handler = Callable[[int, FrameType | None], None]
@@ -270,7 +243,7 @@ def _handled(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
 
 
 def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], dict[str, Any]]:
-    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "epochs", "checkpoints")
+    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "testRows", "epochs", "checkpoints")
 
     def failed(reason: str, message: str, _: BaseException) -> dict[str, Any]:
         state = progress.snapshot()
@@ -283,8 +256,7 @@ def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], 
 def _fail(
     err: WinnowError, options: argparse.Namespace, failed: Callable[[str, str, BaseException], dict[str, Any]]
 ) -> int:
-    message = f"{str(err).rstrip('.')}; {err.hint}" if err.hint else str(err)
-    result = failed(err.reason, message, err)
+    result = failed(err.reason, verdict.in_one_line(err), err)
     termination.write(options.termination_log, result)
     if getattr(options, "json", False):
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
@@ -294,8 +266,4 @@ def _fail(
 
 
 def _say(err: WinnowError, file: Path | None = None) -> None:
-    if isinstance(err, InvalidRowsError):
-        print("\n".join(problem_lines(err.problems, err.problem_count, file)), file=sys.stderr)
-    print(f"error: {err}", file=sys.stderr)
-    if err.hint:
-        print(f"hint: {err.hint}", file=sys.stderr)
+    print("\n".join(verdict.error_lines(err, file)), file=sys.stderr)

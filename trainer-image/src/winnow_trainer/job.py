@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.base_model import HUGGING_FACE
+from winnow_classifier.manifest import read_manifest
 from winnow_classifier.model import Pooling
 from winnow_classifier.tokens import PLACEHOLDER
-from winnow_trainer.manifest import read_manifest
 
 Method = Literal["LoRA", "Full", "HeadOnly"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
@@ -77,6 +77,11 @@ class Metrics(_Manifest):
     functions: list[Name] | None = Field(None, min_length=1, max_length=64)
 
 
+class TestSplit(_Manifest):
+    percent: float = Field(ge=1, le=50)
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+
+
 class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -88,6 +93,8 @@ class Metadata(BaseModel):
 class Spec(_Manifest):
     training_dataset: Name
     test_dataset: Name | None = None
+    test_split: TestSplit | None = None
+    on_overlap: Literal["Keep", "Drop"] = "Keep"
     base_model: Name
     task_type: Literal["Classification"] = "Classification"
     output_model_name: Name | None = None
@@ -111,10 +118,12 @@ class Spec(_Manifest):
     env: list[dict[str, str]] | None = None
 
     @model_validator(mode="after")
-    def lora_fields_need_lora(self) -> Spec:
+    def fields_fit_together(self) -> Spec:
         given = [to_camel(name) for name in LORA_ONLY if getattr(self.parameters, name) is not None]
         if given and self.method != "LoRA":
             raise ValueError(f"parameters.{', '.join(given)} need method LoRA, and method is {self.method}")
+        if self.test_dataset is not None and self.test_split is not None:
+            raise ValueError("testDataset and testSplit are both given; the test rows come from one of them")
         if PLACEHOLDER not in self.prompt_template:
             raise ValueError(f"promptTemplate must contain {PLACEHOLDER}, found {self.prompt_template!r}")
         return self

@@ -57,7 +57,7 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
 
 
-def message(published: Sequence[Published], primary: str | None, overlap: int) -> str:
+def message(published: Sequence[Published], primary: str | None, overlap: int, dropped: bool = False) -> str:
     """One sentence for people."""
     chosen = best(published, primary)
     assert chosen is not None
@@ -68,5 +68,7 @@ def message(published: Sequence[Published], primary: str | None, overlap: int) -
         words = f"{chosen.manifest.name} counts as the best, being the last: {primary} is undefined on these test rows"
     else:
         words = f"{chosen.manifest.name} is the best of {len(published)}: {primary} {value:.4f}"
-    shared = f"; {overlap} test rows also stand in the training rows" if overlap else ""
-    return words + shared
+    if not overlap:
+        return words
+    shared = f"{overlap} test rows also stand in the training rows"
+    return f"{words}; {shared}" + (" and were left out" if dropped else " (onOverlap: Drop leaves them out)")

@@ -10,8 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import base_model, metrics
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry
-from winnow_classifier.dataset import StoredDataset
+from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SplitEntry
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import architecture_of, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
@@ -54,7 +53,26 @@ class Prepared:
             "baseModel": self.base_model.digest,
             "trainingDataset": self.data.train.digest,
             "testDataset": self.data.test.digest if self.data.test else None,
+            **({"testSplit": spec.test_split.model_dump(by_alias=True)} if spec.test_split else {}),
+            **({"onOverlap": spec.on_overlap} if spec.on_overlap != "Keep" else {}),
         }
+
+    @property
+    def training_entry(self) -> DatasetEntry:
+        return DatasetEntry(digest=self.data.train.digest, rows=len(self.data.train.texts), split=self._split)
+
+    @property
+    def test_entry(self) -> DatasetEntry | None:
+        test = self.data.test
+        if test is None:
+            return None
+        dropped = self.data.overlap if self.data.dropped else None
+        return DatasetEntry(digest=test.digest, rows=len(test.texts), split=self._split, dropped=dropped)
+
+    @property
+    def _split(self) -> SplitEntry | None:
+        wanted = self.job.spec.test_split
+        return SplitEntry(percent=wanted.percent, seed=wanted.seed) if wanted else None
 
 
 def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepared:
@@ -79,10 +97,6 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
         encoder,
         primary if data.test else None,
     )
-
-
-def dataset_entry(dataset: StoredDataset) -> DatasetEntry:
-    return DatasetEntry(digest=dataset.digest, rows=len(dataset.texts))
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ FIELDS = frozenset(
         "loss",
         "learningRate",
         "overlap",
+        "testRows",
         "primaryMetric",
         "higherIsBetter",
         "bestCheckpoint",

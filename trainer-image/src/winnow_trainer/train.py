@@ -31,7 +31,7 @@ from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
 from winnow_trainer.methods import build
 from winnow_trainer.pace import Pace
-from winnow_trainer.prepare import Prepared, dataset_entry, prepare, versions
+from winnow_trainer.prepare import Prepared, prepare, versions
 from winnow_trainer.resume import Position
 from winnow_trainer.run_folder import RunFolder
 from winnow_trainer.schedule import learning_rate
@@ -90,7 +90,9 @@ def train(
 
 
 def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
-    return {"overlap": prepared.data.overlap, **outcome.history(published, prepared.primary)}
+    data = prepared.data
+    rows = {"testRows": len(data.test.texts)} if data.test else {}
+    return {"overlap": data.overlap, **rows, **outcome.history(published, prepared.primary)}
 
 
 def make_accelerator() -> Accelerator:
@@ -267,8 +269,8 @@ class Training:
             prompt_template=job.spec.prompt_template,
             max_seq_length=self.parameters.max_seq_length,
             base_model=prepared.base_model,
-            training_dataset=dataset_entry(prepared.data.train),
-            test_dataset=dataset_entry(prepared.data.test) if prepared.data.test else None,
+            training_dataset=prepared.training_entry,
+            test_dataset=prepared.test_entry,
             metrics=scores,
             train_loss=self.position.loss_sum / self.position.rows,
             primary_metric=prepared.primary,
@@ -292,4 +294,5 @@ class Training:
         )
 
     def message(self) -> str:
-        return outcome.message(self.published, self.prepared.primary, self.prepared.data.overlap)
+        data = self.prepared.data
+        return outcome.message(self.published, self.prepared.primary, data.overlap, data.dropped)

@@ -75,6 +75,13 @@ class Metrics(Spec):
     functions: Annotated[tuple[MetricName, ...], Field(min_length=1, max_length=64)] | None = None
 
 
+class TestSplit(Spec):
+    """Test rows taken out of the training dataset."""
+
+    percent: Annotated[float, Field(ge=1, le=50)]
+    seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
+
+
 class TrainingJobSpec(PodSettings):
     """What to train, on which rows, and how; immutable but for suspend, the deadline and the time to live."""
 
@@ -89,6 +96,8 @@ class TrainingJobSpec(PodSettings):
     base_model: BaseModelSource | None = None
     training_dataset: OwnName
     test_dataset: OwnName | None = None
+    test_split: TestSplit | None = None
+    on_overlap: Literal["Keep", "Drop"] = "Keep"
     method: Literal["LoRA", "Full", "HeadOnly"] = "LoRA"
     parameters: Parameters = Parameters()
     prompt_template: Annotated[str, StringConstraints(min_length=6, max_length=16384)] = "{text}"
@@ -152,6 +161,7 @@ class UsedDatasets(Status):
 
     training: DatasetUse | None = None
     test: DatasetUse | None = None
+    test_rows: Count | None = None
     overlap: Count | None = None
 
 

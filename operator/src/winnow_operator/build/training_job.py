@@ -99,6 +99,8 @@ def _manifest(job: api.TrainingJob, base: str, training_digest: str, test_digest
         "baseModel": base,
         "trainingDataset": dataset_path(training_digest),
         "testDataset": dataset_path(test_digest) if test_digest else None,
+        "testSplit": api.to_raw(spec.test_split) if spec.test_split else None,
+        "onOverlap": "Drop" if spec.on_overlap == "Drop" else None,
         "method": spec.method,
         "parameters": api.to_raw(spec.parameters),
         "promptTemplate": spec.prompt_template,

@@ -212,8 +212,11 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
             used[field] = {"name": recorded.name, "digest": recorded.digest}
         elif dataset is not None and dataset.status.digest:
             used[field] = {"name": dataset.metadata.name, "digest": dataset.status.digest}
-    overlap = news.overlap if news and news.overlap is not None else (old.overlap if old else None)
-    return {**used, **({"overlap": overlap} if overlap is not None else {})}
+    for field, name in (("test_rows", "testRows"), ("overlap", "overlap")):
+        told = getattr(news, field) if news else None
+        if (count := told if told is not None else getattr(old, field, None)) is not None:
+            used[name] = count
+    return used
 
 
 def _failure(failed: failure.Failure) -> Object:

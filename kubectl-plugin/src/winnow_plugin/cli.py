@@ -1,0 +1,220 @@
+"""The command line of `kubectl winnow`. Data on stdout, errors in words on stderr, exit codes as scripts expect them.
+
+Each command imports what it needs itself: rows need no cluster, a cluster no pyarrow, and both would be felt at each start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from winnow_classifier.errors import ConfigError, WinnowError
+from winnow_plugin.objects import API_VERSION
+
+if TYPE_CHECKING:
+    from winnow_plugin.cluster import Place
+
+EXIT_USAGE = 10  # as the trainer's; typer's own is 2
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the cluster refused or has no such object, 10 wrong options or kubeconfig, 11 wrong rows, "
+    "12 not enough memory, 20 nothing answers, or a file cannot be read: try again."
+)
+
+app = typer.Typer(
+    name="kubectl winnow",
+    help="Check rows before they are imported, and watch datasets, trainings and deployments of Winnow.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Namespace = Annotated[
+    str | None,
+    typer.Option("--namespace", "-n", metavar="NAME", help="The namespace; otherwise the one of the context."),
+]
+AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="All namespaces.")]
+Context = Annotated[
+    str | None, typer.Option("--context", metavar="NAME", help="The kubeconfig's context; otherwise the current one.")
+]
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option("--kubeconfig", metavar="FILE", help="Otherwise as kubectl: $KUBECONFIG, then ~/.kube/config."),
+]
+
+
+class Output(StrEnum):
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+@app.command()
+def validate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Files of rows; each is judged as a dataset of its own.")
+    ],
+    dataset: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="FILE", help="Read the options below from a Dataset manifest (YAML)."),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Auto, JSONL, JSON, CSV, Parquet; otherwise by the content."),
+    ] = None,
+    task_detail: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Auto, Binary, Multiclass, Multilabel; otherwise as the rows show it."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Fix label names and order; for rows of 0 and 1: negative first."),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The field with the text; otherwise prompt, input or text.")
+    ] = None,
+    target_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The field with the target; otherwise completion, …")
+    ] = None,
+    on_invalid_rows: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Fail, or Skip to leave wrong rows out and count them.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON, one object for each file.")
+    ] = False,
+) -> None:
+    """Judge rows as an import would, here and without a cluster.
+
+    Each wrong row is named by line and column, in the import's own words; nothing is stored or sent anywhere. The digest is
+    the one that the Dataset will have. Lengths in tokens need the base model, and are told by the cluster only.
+
+    kubectl winnow validate train.jsonl test.jsonl --labels ham,spam
+    """
+    from winnow_classifier.dataset_manifest import GivenOptions, row_options
+    from winnow_plugin.validate import validate as judge_files
+
+    given: GivenOptions = {
+        "format": file_format,
+        "task_detail": task_detail,
+        "labels": labels,
+        "text_column": text_column,
+        "target_column": target_column,
+        "on_invalid_rows": on_invalid_rows,
+    }
+    with _errors_in_words():
+        options, _ = row_options(given, dataset)
+        raise typer.Exit(judge_files(files, options, as_json=as_json))
+
+
+@app.command()
+def datasets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One dataset, told in full.")] = None,
+    namespace: Namespace = None,
+    all_namespaces: AllNamespaces = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """List datasets with their rows, labels and warnings; or tell one in full.
+
+    Of one dataset: bars for its labels, lengths in tokens, warnings, and the first wrong rows by line and column.
+
+    kubectl winnow datasets -A
+
+    kubectl winnow datasets spam-train -n demo
+    """
+    from winnow_plugin.listing import print_datasets
+
+    with _errors_in_words():
+        if name is not None and all_namespaces:
+            raise ConfigError("one dataset stands in one namespace", hint="name it by -n instead of --all-namespaces")
+        _run(print_datasets(_place(kubeconfig, context, namespace, all_namespaces), name, output.value))
+
+
+@app.command()
+def status(
+    namespace: Namespace = None,
+    all_namespaces: AllNamespaces = False,
+    watch: Annotated[
+        bool | None,
+        typer.Option(
+            "--watch/--no-watch",
+            "-w",
+            help="Go on until Ctrl-C, or tell what is there and end. On a terminal it goes on by itself.",
+            show_default=False,
+        ),
+    ] = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Watch all four kinds: states, progress bars, what is live.
+
+    On a terminal the table is kept up to date until Ctrl-C. In a pipe or a file it is printed once; with --watch what is
+    there is followed by a line for each change.
+
+    kubectl winnow status -n demo
+    """
+    from winnow_plugin.listing import follow_status, print_status
+    from winnow_plugin.screen import terminal
+
+    place = _place(kubeconfig, context, namespace, all_namespaces)
+    with _errors_in_words():
+        if watch or (watch is None and terminal()):
+            try:
+                _run(follow_status(place))
+            except KeyboardInterrupt:  # how it is meant to end
+                raise typer.Exit(0) from None
+        _run(print_status(place))
+
+
+@app.command()
+def version() -> None:
+    """Print the plugin's version, and the API that it reads."""
+    print(f"kubectl-winnow {version_of('kubectl-winnow')}, {API_VERSION}")
+
+
+def _place(kubeconfig: Path | None, context: str | None, namespace: str | None, all_namespaces: bool) -> Place:
+    from winnow_plugin.cluster import Place
+
+    return Place(kubeconfig, context, namespace, all_namespaces)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(work)
+
+
+@contextmanager
+def _errors_in_words() -> Iterator[None]:
+    try:
+        yield
+    except WinnowError as err:
+        print(f"error: {err}", file=sys.stderr)
+        if err.hint:
+            print(f"hint: {err.hint}", file=sys.stderr)
+        raise typer.Exit(err.exit_code) from err
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without UTF-8 gets question marks
+    # Completion is installed for the executable; everywhere else the name is what people type.
+    completing = "_KUBECTL_WINNOW_COMPLETE" in os.environ or {"--install-completion", "--show-completion"} & {*sys.argv}
+    try:
+        app(prog_name="kubectl-winnow" if completing else "kubectl winnow")
+    except SystemExit as end:
+        raise SystemExit(EXIT_USAGE if end.code == 2 else end.code) from None
+
+
+if __name__ == "__main__":
+    main()

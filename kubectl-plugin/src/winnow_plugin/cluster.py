@@ -1,0 +1,237 @@
+"""The API server that the kubeconfig names: lists, watches, and what it refuses in words. Objects are plain JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTResponse
+from yaml import YAMLError
+
+from winnow_classifier.errors import ConfigError
+from winnow_plugin.errors import ClusterError, SignedOut, Unreachable
+from winnow_plugin.objects import API_VERSION, Kind, Object
+
+PAGE = 500  # objects, as kubectl asks for them
+TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+WATCH_SECONDS = 120  # then the server ends a watch, and it goes on where it ended
+# A network that is gone says nothing: a watch that is silent for longer than it may last is dead.
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=WATCH_SECONDS + 15)
+SHORTEST_WATCH_SECONDS = 1.0  # one that ends sooner is something in between that does not pass watches on
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+CHECK_CONFIG = "kubectl config view shows what kubectl makes of it"
+INSTALL = "install the chart: make install in a clone of Winnow, or helm install winnow helm/winnow"
+
+
+class ExpiredError(Exception):
+    """The server has forgotten where the watch stood: list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which cluster, as kubectl's options of the same names say it; None: as the kubeconfig has it."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    namespace: str | None = None
+    all_namespaces: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    kind: Kind
+    object: Object
+    deleted: bool
+
+
+class Cluster:
+    def __init__(self, client: ApiClient, namespace: str | None) -> None:
+        self._client = client
+        self.namespace = namespace  # None: all
+
+    @property
+    def server(self) -> str:
+        return str(self._client.configuration.host)
+
+    async def get(self, kind: Kind, name: str) -> Object:
+        """Raises ClusterError."""
+        response = await self._request(kind, kind.path(self.namespace, name), {}, TIMEOUT)
+        if response.status == 404 and _said(await response.read()).get("kind") == "Status":
+            hint = f"kubectl winnow {kind.plural} --all-namespaces lists those that exist"
+            raise ClusterError(f'there is no {kind.name} "{name}" in the namespace {self.namespace}', hint)
+        return await self._content(kind, response)
+
+    async def list(self, kind: Kind) -> tuple[list[Object], str]:
+        """All objects, and where to watch from. Raises ClusterError."""
+        found: list[Object] = []
+        query = {"limit": str(PAGE)}
+        while True:
+            response = await self._request(kind, kind.path(self.namespace), query, TIMEOUT)
+            page = await self._content(kind, response)
+            # Items of a list carry no type of their own.
+            found += ({"apiVersion": API_VERSION, "kind": kind.name, **item} for item in page.get("items") or [])
+            if not (more := page["metadata"].get("continue")):
+                return found, page["metadata"]["resourceVersion"]
+            query["continue"] = more
+
+    async def watch(self, kind: Kind, version: str) -> AsyncIterator[Change]:
+        """Changes after that version, for ever. Raises ExpiredError, ClusterError."""
+        while True:
+            query = {
+                "watch": "1",
+                "resourceVersion": version,
+                "allowWatchBookmarks": "true",
+                "timeoutSeconds": str(WATCH_SECONDS),
+            }
+            started = time.monotonic()
+            response = await self._request(kind, kind.path(self.namespace), query, WATCH_TIMEOUT)
+            try:
+                if response.status == 410:
+                    raise ExpiredError
+                if response.status >= 400:
+                    await self._content(kind, response)
+                async for line in _lines(response):
+                    event = json.loads(line)
+                    obj: Object = event["object"]
+                    if event["type"] == "ERROR":
+                        if obj.get("code") == 410:
+                            raise ExpiredError
+                        raise Unreachable(f"the watch of {kind.plural} ended: {obj.get('message', 'without a word')}")
+                    version = obj["metadata"]["resourceVersion"]
+                    if event["type"] != "BOOKMARK":
+                        yield Change(kind, obj, deleted=event["type"] == "DELETED")
+            except (TimeoutError, aiohttp.ClientError, OSError) as err:
+                raise self._unreachable(err) from err
+            finally:
+                response.response.close()
+            if time.monotonic() - started < SHORTEST_WATCH_SECONDS:
+                raise Unreachable(f"the cluster at {self.server} ended a watch of {kind.plural} at once")
+
+    async def _request(
+        self, kind: Kind, path: str, query: Mapping[str, str], timeout: aiohttp.ClientTimeout
+    ) -> RESTResponse:
+        try:
+            prepared = await self._client.param_serialize(
+                "GET",
+                path,
+                query_params=list(query.items()),
+                header_params={"Accept": "application/json"},
+                auth_settings=["BearerToken"],
+            )
+            return await self._client.call_api(*prepared, _request_timeout=timeout)
+        except (TimeoutError, aiohttp.ClientError, OSError) as err:
+            raise self._unreachable(err) from err
+
+    async def _content(self, kind: Kind, response: RESTResponse) -> dict[str, Any]:
+        try:
+            content = await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as err:
+            raise self._unreachable(err) from err
+        if response.status >= 400:
+            raise self._refusal(kind, response.status, _said(content))
+        return cast(dict[str, Any], json.loads(content))
+
+    def _unreachable(self, err: BaseException) -> Unreachable:
+        why = str(err) or type(err).__name__
+        return Unreachable(
+            f"the cluster at {self.server} cannot be reached: {why}",
+            hint="is it up, and is this the right --context? kubectl cluster-info tells the same story",
+        )
+
+    def _refusal(self, kind: Kind, status: int, said: Mapping[str, Any]) -> ClusterError:
+        message = said.get("message") or f"HTTP {status}"
+        where = f"in the namespace {self.namespace}" if self.namespace is not None else "in all namespaces"
+        if status == 401:
+            return SignedOut(
+                f"the cluster at {self.server} does not know you: {message}",
+                hint="renew the credentials in your kubeconfig, or choose another --context",
+            )
+        if status == 403:
+            flag = f"-n {self.namespace}" if self.namespace is not None else "-A"
+            return ClusterError(
+                f"you may not read {kind.plural}.winnow.dev {where}: {message}",
+                hint="get, list and watch are needed; ask whoever grants rights in this cluster, and check with "
+                f"kubectl auth can-i list {kind.plural}.winnow.dev {flag}",
+            )
+        if status == 404:
+            return ClusterError(
+                f"Winnow is not installed in the cluster at {self.server}: it does not know {kind.plural} of "
+                f"{API_VERSION}",
+                hint=INSTALL,
+            )
+        if status in (410, 429) or status >= 500:  # 410: a page of a list came too late
+            return Unreachable(f"the cluster at {self.server} cannot answer now: {message}", hint="try again")
+        return ClusterError(f"the cluster at {self.server} refused to tell its {kind.plural}: {message}")
+
+
+def _said(content: bytes) -> Mapping[str, Any]:
+    """A Status of the API server; a proxy in between may say anything."""
+    try:
+        said = json.loads(content)
+    except ValueError:
+        return {"message": content[:200].decode(errors="replace").strip()}
+    return said if isinstance(said, dict) else {}
+
+
+async def _lines(response: RESTResponse) -> AsyncIterator[bytes]:
+    """An object with its rows inline is a longer line than aiohttp's readline takes."""
+    rest = b""
+    async for part in response.response.content.iter_any():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield line
+
+
+@asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[Cluster]:
+    """Raises ConfigError where the kubeconfig cannot be used."""
+    configuration = Configuration()
+    named = await _configure(configuration, place)
+    client = ApiClient(configuration)
+    try:
+        yield Cluster(client, None if place.all_namespaces else place.namespace or named)
+    finally:
+        await client.close()
+
+
+async def _configure(configuration: Configuration, place: Place) -> str:
+    """Server and credentials; returns the namespace that the context names."""
+    if (files := _kubeconfig(place)) is None:
+        config.load_incluster_config(client_configuration=configuration)
+        return _pods_namespace()
+    try:
+        loader = await config.load_kube_config(files, place.context, configuration, persist_config=False)
+        return str(loader.current_context["context"].get("namespace") or "default")
+    except config.ConfigException as err:
+        if place.context and f"name {place.context} in" in str(err) and "contexts" in str(err):
+            raise ConfigError(
+                f'there is no context "{place.context}" in {files}', hint="kubectl config get-contexts lists them"
+            ) from err
+        raise ConfigError(f"the kubeconfig {files} cannot be used: {err}", hint=CHECK_CONFIG) from err
+    except (OSError, YAMLError) as err:
+        raise ConfigError(f"the kubeconfig {files} cannot be read: {err}", hint=CHECK_CONFIG) from err
+
+
+def _kubeconfig(place: Place) -> str | None:
+    """One file or several, as in KUBECONFIG; None in a pod that has none. Raises ConfigError."""
+    files = str(place.kubeconfig) if place.kubeconfig else os.environ.get("KUBECONFIG") or "~/.kube/config"
+    if any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file):
+        return files
+    if place.kubeconfig is None and place.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return None
+    raise ConfigError(f"there is no kubeconfig at {files}", hint="name one by --kubeconfig, or export KUBECONFIG=…")
+
+
+def _pods_namespace() -> str:
+    return POD_NAMESPACE.read_text(encoding="utf-8").strip()
