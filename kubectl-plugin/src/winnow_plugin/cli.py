@@ -63,7 +63,8 @@ class Output(StrEnum):
 @app.command()
 def validate(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Files of rows; each is judged as a dataset of its own.")
+        list[Path],
+        typer.Argument(metavar="FILE…", help="Files, folders or quoted globs; each is judged as a dataset of its own."),
     ],
     dataset: Annotated[
         Path | None,

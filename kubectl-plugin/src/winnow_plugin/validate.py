@@ -13,12 +13,13 @@ from winnow_classifier import verdict
 from winnow_classifier.dataset import CanonicalDigest
 from winnow_classifier.errors import OutOfMemoryError_, WinnowError
 from winnow_classifier.profile import Profiler
+from winnow_classifier.row_paths import find_files
 from winnow_classifier.rows import Judge, RowOptions
 from winnow_classifier.verdict import Verdict
 
 
 def validate(files: Sequence[Path], options: RowOptions, *, as_json: bool) -> int:
-    """Each file is a set of rows of its own. Returns the exit code: of several, the one of the worst file."""
+    """Each file, folder or glob is a set of rows of its own. Returns the exit code: of several, the one of the worst file."""
     code = 0
     for number, file in enumerate(files):
         if len(files) > 1 and not as_json:
@@ -27,10 +28,10 @@ def validate(files: Sequence[Path], options: RowOptions, *, as_json: bool) -> in
     return code
 
 
-def judge(file: Path, options: RowOptions) -> Verdict:
-    """Raises a WinnowError. Lengths in tokens are left out: they need the base model."""
+def judge(path: Path, options: RowOptions) -> Verdict:
+    """The rows of a file, or of all files of a folder or a glob. Raises a WinnowError. Lengths in tokens are left out: they need the base model."""
     judge, profiler, digest = Judge(options), Profiler(), CanonicalDigest()
-    for batch in judge.read([file]):
+    for batch in judge.read(find_files([path])):
         profiler.add(batch)
         digest.add(batch)
     found = profiler.finish(judge.schema)

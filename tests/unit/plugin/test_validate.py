@@ -87,6 +87,18 @@ def test_of_several_files_each_is_judged_and_the_worst_decides(plugin, tmp_path)
     assert json.loads(second + "}")["digest"].startswith("sha256:")
 
 
+def test_a_folder_or_a_glob_is_one_set_of_rows(plugin, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.jsonl").write_text(GOOD.replace("text", f"text {number}"))
+    (tmp_path / "notes.md").write_text("none of the rows")
+    code, out, _ = plugin("validate", tmp_path / "*.jsonl")
+    assert (code, out.splitlines()[0].split(" · ")[0]) == (0, "80 rows")
+    code, _, err = plugin("validate", tmp_path / "*.csv")
+    assert code == 10
+    assert "*.csv means no file" in err
+    assert "0.jsonl, 1.jsonl, notes.md" in err
+
+
 MANIFEST = """
 apiVersion: winnow.dev/v1alpha1
 kind: Dataset

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from winnow_classifier.errors import SourceError
+from winnow_classifier.row_paths import chosen, find_files
 from winnow_trainer.cli import main
-from winnow_trainer.row_paths import chosen, find_files
 
 FILES = (
     "a.jsonl",

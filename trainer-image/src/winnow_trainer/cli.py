@@ -18,12 +18,12 @@ from winnow_classifier import verdict
 from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.row_files import FileFormat
+from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, termination
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.progress import Progress
 from winnow_trainer.progress_server import served
-from winnow_trainer.row_paths import find_files, is_glob
 
 log = logging.getLogger(__name__)
 
