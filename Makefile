@@ -37,6 +37,7 @@ test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real et
 	$(PYTEST) tests/integration
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
+	$(CLUSTER) build
 	eval "$$($(CLUSTER) env)" && $(PYTEST) tests/e2e --timeout=900
 
 fuzz: $(LOCAL)/fuzz  ## Throw bytes at the row readers for SECONDS=60; what went wrong stays in .local/fuzz

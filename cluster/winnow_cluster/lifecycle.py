@@ -16,7 +16,7 @@ from winnow_cluster.control_plane import Endpoint, Keys
 from winnow_cluster.errors import ClusterError
 from winnow_cluster.paths import RUNTIME, Paths
 from winnow_cluster.processes import Process
-from winnow_cluster.tools import Toolbox
+from winnow_cluster.tools import CLUSTER_TOOLS, Toolbox
 from winnow_cluster.waiting import answers, answers_plain, wait_until
 
 ENDPOINT = Endpoint(
@@ -61,8 +61,8 @@ class Cluster:
         if added := machine.missing_packages():
             with step(f"installed {', '.join(added)}"):
                 machine.install_packages()
-        if self.toolbox.missing():
-            self.toolbox.build()
+        if self.toolbox.missing(CLUSTER_TOOLS):
+            self.toolbox.build(CLUSTER_TOOLS)
         self.toolbox.link()
         if self.running() and not (self.paths.state / "pki").exists():
             print("  the state of the running cluster was deleted: it starts anew", flush=True)

@@ -36,7 +36,7 @@ def _version_stamps(version: str) -> tuple[str, ...]:
     return (f"{package}.gitVersion=v{version}", f"{package}.gitMajor={major}", f"{package}.gitMinor={minor}")
 
 
-TOOLS = (
+CLUSTER_TOOLS = (
     Tool("etcd", ("etcd",), renames=(("server", "etcd"),)),
     Tool(
         "kubernetes",
@@ -50,7 +50,8 @@ TOOLS = (
     Tool("helm", ("helm",)),
     Tool("pause", ("pause",)),
 )
-API_SERVER_TOOLS = tuple(tool for tool in TOOLS if tool.name in ("etcd", "kubernetes"))
+TOOLS = (*CLUSTER_TOOLS, Tool("versitygw", ("versitygw",)))  # an S3 server, for tests that fetch rows from it
+API_SERVER_TOOLS = tuple(tool for tool in CLUSTER_TOOLS if tool.name in ("etcd", "kubernetes"))
 
 
 def content_hash(tool: Tool, folder: Path, go_version: str) -> str:

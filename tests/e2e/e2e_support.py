@@ -18,6 +18,8 @@ KUBECTL = next((str(own) for own in [ROOT / ".local" / "bin" / "kubectl"] if own
 BASE_MINILM = {"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}}
 BASE_TINY_LLAMA = {"image": {"reference": "docker.io/winnow/base-tiny-llama:dev", "path": "/model"}}
 
+CHART = ("winnow", str(ROOT / "helm" / "winnow"), "--namespace", "winnow-system")
+
 
 class Cluster:
     """kubectl against one namespace of the cluster that KUBECONFIG (or .local/kubeconfig) names."""
@@ -109,6 +111,13 @@ class Cluster:
     def service_address(self, name: str) -> str:
         """http://<cluster IP> of a Service: this machine reaches it through kube-proxy."""
         return f"http://{self.get('service', name)['spec']['clusterIP']}"
+
+
+def helm(cluster: Cluster, *args: str) -> str:
+    command = [str(ROOT / "cluster" / "cluster"), "helm", *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=cluster.env, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def condition(obj: Manifest, kind: str) -> dict[str, Any]:

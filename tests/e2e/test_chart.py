@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
-from e2e_support import ROOT, Cluster, model_service
-
-
-def helm(cluster: Cluster, *args: str) -> str:
-    command = [str(ROOT / "cluster" / "cluster"), "helm", *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=cluster.env, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-CHART = ("winnow", str(ROOT / "helm" / "winnow"), "--namespace", "winnow-system")
+from e2e_support import CHART, ROOT, Cluster, helm, model_service
 
 
 def test_uninstall_leaves_the_users_objects_and_an_install_takes_them_up_again(cluster: Cluster) -> None:

@@ -27,7 +27,7 @@ from integration_manifests import IMAGE_MODEL, dataset, deployment, model_servic
 
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 
-ONE_SOURCE = "source needs exactly one of: inline, configMap, persistentVolumeClaim, image"
+ONE_SOURCE = "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3"
 ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
 ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
 NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
@@ -144,6 +144,12 @@ RULES = [
         "ModelService: a size above nothing",
     ),
     rule(ONE_SOURCE, dataset(source={"inline": "x"}), dataset(source={}), "Dataset: a source"),
+    rule(
+        "url must not hold a user or a password; a manifest is no place for secrets",
+        dataset(source={"http": {"url": "https://host/a@b", "sha256": "0" * 64}}),
+        dataset(source={"http": {"url": "https://me:secret@host/a", "sha256": "0" * 64}}),
+        "Dataset: no secrets in a URL",
+    ),
     rule(
         ONE_SOURCE,
         dataset(source={"configMap": {"name": "n", "key": "k"}}),

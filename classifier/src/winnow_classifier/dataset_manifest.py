@@ -34,9 +34,9 @@ class _Spec(_Manifest):
     columns: _Columns = _Columns()
     on_invalid_rows: OnInvalidRows = OnInvalidRows.FAIL
 
-    # Whose rows these are and where they lie is the operator's business; here so that the same manifest can be read.
+    # Whose rows these are is the operator's business; here so that the same manifest can be read.
     model_service: str | None = None
-    source: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None  # looked into by whoever fetches it
 
 
 class _Metadata(BaseModel):

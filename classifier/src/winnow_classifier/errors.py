@@ -2,7 +2,8 @@
 
 WinnowError
 ├── ConfigError          10 InvalidConfiguration   the manifest or the command line
-│   ├── SourceError      10 SourceUnreachable      there is no such row file
+│   ├── SourceError      10 SourceUnreachable      there is no such row file, or it may not be fetched
+│   │   └── SourceUnavailable 20 SourceUnreachable worth a retry: the network, a server's trouble
 │   ├── BaseModelError   10 BaseModelInvalid       the base model's folder or repository
 │   └── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
 ├── DataError            11 InvalidRows            the rows
@@ -34,6 +35,10 @@ class ConfigError(WinnowError):
 
 class SourceError(ConfigError):
     reason = "SourceUnreachable"
+
+
+class SourceUnavailable(SourceError):  # noqa: N818 - as StorageFull
+    exit_code = 20
 
 
 class BaseModelError(ConfigError):

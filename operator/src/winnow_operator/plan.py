@@ -71,8 +71,18 @@ Lookups = Mapping[Reference, Object | None]
 
 
 @dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """What an import may fetch by HTTP or S3."""
+
+    max_bytes: int = 10 * 1024**3  # of all files of a source together
+    timeout_seconds: int = 3_600  # for all of them
+    allowed_networks: tuple[str, ...] = ()  # CIDRs, beside what is public
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What the operator's environment adds to specs."""
 
     trainer_image: str
     server_image: str
+    fetch: FetchLimits = FetchLimits()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from winnow_operator.plan import Config
+from winnow_operator.plan import Config, FetchLimits
 
 
 class SettingsError(Exception):
@@ -29,6 +30,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         config=Config(
             trainer_image=_required(environ, "WINNOW_TRAINER_IMAGE"),
             server_image=_required(environ, "WINNOW_SERVER_IMAGE"),
+            fetch=_fetch(environ),
         ),
         namespace=environ.get("WINNOW_NAMESPACE", "winnow-system"),
         instance=environ.get("POD_NAME") or socket.gethostname(),
@@ -43,6 +45,29 @@ def _required(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise SettingsError(f"{name} is not set: it names the image of the pods that the operator starts")
     return value
+
+
+def _fetch(environ: Mapping[str, str]) -> FetchLimits:
+    default = FetchLimits()
+    return FetchLimits(
+        _positive(environ, "WINNOW_FETCH_MAX_BYTES", default.max_bytes),
+        _positive(environ, "WINNOW_FETCH_TIMEOUT_SECONDS", default.timeout_seconds),
+        tuple(_network(text) for text in environ.get("WINNOW_FETCH_ALLOWED_NETWORKS", "").split()),
+    )
+
+
+def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise SettingsError(f"{name} is {text!r}: a whole number above 0 is needed")
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as err:
+        raise SettingsError(f"WINNOW_FETCH_ALLOWED_NETWORKS has {text!r}, which is no network: {err}") from err
 
 
 def _port(text: str) -> int:

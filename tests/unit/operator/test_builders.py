@@ -20,11 +20,13 @@ from winnow_operator.build.pvc import claim
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.service import service
 from winnow_operator.build.training_job import training_job as training_job_of
+from winnow_operator.plan import Config
 from winnow_operator.resources import Object
 
 GOLDEN = Path(__file__).parent / "golden"
 KUBERNETES = "1.36"
 TRAINER, SERVER = "docker.io/winnow/trainer:dev", "docker.io/winnow/server:dev"
+CONFIG = Config(TRAINER, SERVER)
 HUB = {
     "huggingFace": {
         "repo": "meta-llama/Llama-3.1-8B-Instruct",
@@ -58,7 +60,7 @@ def trained(job: api.TrainingJob, base: api.ModelService, test: str | None = Non
 
 
 def rows(source: Object, **spec: Any) -> list[Object]:
-    return both(import_job(dataset(source=source, **spec), model_service(), image=TRAINER))
+    return both(import_job(dataset(source=source, **spec), model_service(), CONFIG))
 
 
 CASES: dict[str, Callable[[], list[Object]]] = {
@@ -83,6 +85,10 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "import-inline": lambda: rows({"inline": '{"prompt": "Win", "completion": 1}\n'}),
     "import-config-map": lambda: rows({"configMap": {"name": "mail", "key": "rows.csv"}}, labels=["ham", "spam"]),
     "import-claim": lambda: rows({"persistentVolumeClaim": {"claimName": "data", "path": "/mail/rows.jsonl"}}),
+    "import-http": lambda: rows({"http": {"url": "https://data.example/rows.csv", "sha256": "0" * 64}}),
+    "import-s3": lambda: rows(
+        {"s3": {"uri": "s3://mail/2026/*.jsonl", "endpoint": "https://s3.ml.example", "secretRef": {"name": "bucket"}}}
+    ),
     "import-image": lambda: rows(
         {"image": {"reference": "docker.io/winnow/email-spam-rows:dev", "path": "/rows/train.jsonl"}}
     ),
@@ -170,7 +176,7 @@ def test_the_names_of_the_longest_name_fit_in_a_label() -> None:
     name = "n" * 52
     made = [
         *trained(training_job(name), model_service()),
-        *both(import_job(dataset(name), model_service(), image=TRAINER)),
+        *both(import_job(dataset(name), model_service(), CONFIG)),
     ]
     volume = claim(model_service(name))
     assert volume is not None

@@ -51,7 +51,7 @@ READY: Object = {
 def wanted_job(obj: Any, **more: Any) -> Object:
     """The Job that plan() would create, as its controller keeps it."""
     job = job_of(obj, **more)
-    job["metadata"]["name"] = import_job(obj, SERVICE, image=CONFIG.trainer_image)[1]["metadata"]["name"]
+    job["metadata"]["name"] = import_job(obj, SERVICE, CONFIG)[1]["metadata"]["name"]
     return job
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
-from operator_scene import DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
+from operator_scene import CONFIG, DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
 from winnow_operator.build.import_job import import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
 from winnow_operator.build.training_job import training_job as training_job_of
+from winnow_operator.plan import FetchLimits
 from winnow_operator.resources import Object
 from winnow_server.settings import parse
 from winnow_trainer.cli import parser
 from winnow_trainer.job import load_job
+from winnow_trainer.sources import source_of
 
 
 def command(made: Object, module: str) -> list[str]:
@@ -51,12 +55,34 @@ def test_the_trainer_understands_an_import(tmp_path: Path) -> None:
     rows = dataset(
         source={"configMap": {"name": "mail", "key": "rows.csv"}}, labels=["ham", "spam"], onInvalidRows="Skip"
     )
-    settings, made = import_job(rows, model_service(), image="trainer")
+    settings, made = import_job(rows, model_service(), CONFIG)
     options = parser().parse_args(command(made, "winnow_trainer"))
     assert (options.file, options.base_model) == ([Path("/source/rows.csv")], "/base/model")
     (tmp_path / "dataset.yaml").write_text(settings["data"]["dataset.yaml"])
     understood = options_of(read_dataset(tmp_path / "dataset.yaml"))
     assert (understood.labels, understood.on_invalid_rows) == (("ham", "spam"), "Skip")
+
+
+def test_the_trainer_understands_what_to_fetch(tmp_path: Path) -> None:
+    bounded = replace(CONFIG, fetch=FetchLimits(1_000, 60, ("10.0.0.0/8",)))
+    given = {
+        "http": {"url": "https://data.example/rows.csv", "sha256": "0" * 64},
+        "s3": {"uri": "s3://mail/", "endpoint": "https://s3.example", "region": "eu", "secretRef": {"name": "bucket"}},
+    }
+    for kind, fields in given.items():
+        settings, made = import_job(dataset(source={kind: fields}), model_service(), bounded)
+        options = parser().parse_args(command(made, "winnow_trainer"))
+        assert (options.file, str(options.scratch)) == (None, "/source")
+        assert (options.max_bytes, options.timeout_seconds) == (1_000, 60)
+        assert options.allow_network == [ip_network("10.0.0.0/8")]
+        (tmp_path / "dataset.yaml").write_text(settings["data"]["dataset.yaml"])
+        source = source_of(read_dataset(tmp_path / "dataset.yaml").spec.source)
+        assert source.model_dump(by_alias=True, exclude_none=True) == {kind: fields}
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        secrets = {each["name"] for each in container["env"] if "valueFrom" in each}
+        assert secrets == (
+            {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} if kind == "s3" else set()
+        )
 
 
 def test_the_server_understands_a_deployment() -> None:

@@ -12,6 +12,7 @@ import winnow_operator
 from winnow_operator import handlers
 from winnow_operator.inbox import Inbox
 from winnow_operator.metrics import Metrics
+from winnow_operator.plan import FetchLimits
 from winnow_operator.queue import WorkQueue
 from winnow_operator.resources import WATCHED
 from winnow_operator.settings import SettingsError, read
@@ -26,6 +27,16 @@ def test_images_are_all_it_needs() -> None:
     assert (settings.namespace, settings.http_port, settings.log_level) == ("winnow-system", 8080, logging.INFO)
 
 
+def test_what_may_be_fetched_is_bounded_unless_told_otherwise() -> None:
+    assert read(IMAGES).config.fetch == FetchLimits(10 * 1024**3, 3_600, ())
+    told = {
+        "WINNOW_FETCH_MAX_BYTES": "1000",
+        "WINNOW_FETCH_TIMEOUT_SECONDS": "60",
+        "WINNOW_FETCH_ALLOWED_NETWORKS": "10.0.0.0/8 fd00::/8",
+    }
+    assert read({**IMAGES, **told}).config.fetch == FetchLimits(1_000, 60, ("10.0.0.0/8", "fd00::/8"))
+
+
 def test_a_pod_is_known_by_its_name() -> None:
     assert read({**IMAGES, "POD_NAME": "winnow-operator-0", "WINNOW_NAMESPACE": "ml"}).instance == "winnow-operator-0"
 
@@ -37,6 +48,9 @@ def test_a_pod_is_known_by_its_name() -> None:
         pytest.param({**IMAGES, "WINNOW_SERVER_IMAGE": ""}, "WINNOW_SERVER_IMAGE is not set", id="an empty image"),
         pytest.param({**IMAGES, "WINNOW_HTTP_PORT": "80a"}, "'80a'", id="a port that is none"),
         pytest.param({**IMAGES, "WINNOW_HTTP_PORT": "70000"}, "1 to 65535", id="a port too high"),
+        pytest.param({**IMAGES, "WINNOW_FETCH_MAX_BYTES": "1G"}, "MAX_BYTES is '1G'", id="bytes that are no number"),
+        pytest.param({**IMAGES, "WINNOW_FETCH_TIMEOUT_SECONDS": "0"}, "above 0", id="no time to fetch"),
+        pytest.param({**IMAGES, "WINNOW_FETCH_ALLOWED_NETWORKS": "10.1.2.3/8"}, "host bits", id="no network"),
         pytest.param({**IMAGES, "WINNOW_LOG_LEVEL": "loud"}, "DEBUG, INFO", id="a level that is none"),
     ],
 )

@@ -141,4 +141,4 @@ def test_the_package_runs_as_a_module():
         [sys.executable, "-m", "winnow_trainer", "import"], capture_output=True, text=True, cwd=Path("/"), check=False
     )
     assert found.returncode == 10
-    assert "error: the following arguments are required: --file, --storage" in found.stderr
+    assert "error: the following arguments are required: --storage" in found.stderr

@@ -1,13 +1,16 @@
 """The command line: import rows, train. Errors in words on stderr, exit codes as pods and scripts expect them."""
 
 import argparse
+import ipaddress
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from types import FrameType
 from typing import Any, NoReturn
@@ -15,15 +18,17 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow_classifier import verdict
-from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, row_options
+from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, read_dataset, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, termination
 from winnow_trainer.console import LogLines, TerminalLine
+from winnow_trainer.fetch import Limits, Network
 from winnow_trainer.progress import Progress
 from winnow_trainer.progress_server import served
+from winnow_trainer.sources import fetch, source_of
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +86,8 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
 
     with _handled(unwind, signal.SIGTERM):
         how, name = _row_options(options)
-        files = find_files(options.file)
-        imported = importer.import_files(files, options.storage, how, options.base_model, name)
+        with _files(options) as files:
+            imported = importer.import_files(files, options.storage, how, options.base_model, name)
     message = verdict.ready_message(imported.verdict, "import")
     if options.json:
         print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
@@ -157,13 +162,19 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
         type=Path,
         nargs="+",
         action="extend",
-        required=True,
         metavar="PATH",
         help="the rows: JSON, CSV or Parquet, also compressed with gzip or zstd; files, folders or globs such as "
-        "'shards/*.jsonl.gz' ('**' for any folders)",
+        "'shards/*.jsonl.gz' ('**' for any folders); default: where spec.source of --dataset says",
     )
     add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
     add("--dataset", type=Path, metavar="FILE", help="read the options below from a Dataset manifest (YAML)")
+    limits = Limits()
+    add("--scratch", type=Path, metavar="DIR", help="where fetched files lie meanwhile (default: a temporary folder)")
+    add("--max-bytes", type=int, default=limits.max_bytes, metavar="N", help="fetch no more (default: %(default)s)")
+    seconds = int(limits.timeout_seconds)
+    add("--timeout-seconds", type=int, default=seconds, metavar="N", help="fetch no longer (default: %(default)s)")
+    networks = "fetch from there too (repeatable); otherwise from public addresses only"
+    add("--allow-network", type=_network, action="append", default=[], metavar="CIDR", help=networks)
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
     add("--format", metavar="NAME", help=_choices(FileFormat, "by the content"))
     add("--task-detail", metavar="NAME", help=_choices(TASK_DETAILS, "as the rows show it"))
@@ -195,6 +206,27 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message, hint=f"{self.prog} --help")
 
 
+@contextmanager
+def _files(options: argparse.Namespace) -> Iterator[list[Path]]:
+    """The row files: those named, or else fetched for as long as they are read."""
+    if options.file:
+        yield find_files(options.file)
+        return
+    source = source_of(read_dataset(options.dataset).spec.source if options.dataset else None)
+    limits = Limits(options.max_bytes, options.timeout_seconds, tuple(options.allow_network))
+    if options.scratch and not options.scratch.is_dir():
+        raise ConfigError(f"--scratch: there is no folder {options.scratch}")
+    with TemporaryDirectory(dir=options.scratch, prefix="rows-") as folder:
+        yield fetch(source, Path(folder), limits, os.environ)
+
+
+def _network(given: str) -> Network:
+    try:
+        return ipaddress.ip_network(given)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{given!r} is no network such as 10.20.0.0/16: {err}") from err
+
+
 def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
     """How to read the rows, and the name of their dataset."""
     given: GivenOptions = {
@@ -206,7 +238,7 @@ def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
         "on_invalid_rows": options.on_invalid_rows,
     }
     found, name = row_options(given, options.dataset)
-    return found, name or _name(options.file)
+    return found, name or (_name(options.file) if options.file else "rows")
 
 
 def _name(files: Sequence[Path]) -> str:

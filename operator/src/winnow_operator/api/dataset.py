@@ -41,6 +41,32 @@ class ImageFileSource(Spec):
     path: Path
 
 
+class HttpSource(Spec):
+    """A file that a web server has."""
+
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s]+$")]
+    sha256: Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
+
+
+class SecretRef(Spec):
+    """A Secret of the same namespace."""
+
+    name: ObjectName
+
+
+class S3Source(Spec):
+    """Files in a bucket of an S3 server."""
+
+    uri: Annotated[
+        str, StringConstraints(min_length=6, max_length=1024, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?$")
+    ]
+    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
+        None
+    )
+    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
+    secret_ref: SecretRef | None = None
+
+
 class Source(Spec):
     """Where the rows are read from; a CEL rule allows exactly one."""
 
@@ -48,6 +74,8 @@ class Source(Spec):
     config_map: ConfigMapSource | None = None
     persistent_volume_claim: FileSource | None = None
     image: ImageFileSource | None = None
+    http: HttpSource | None = None
+    s3: S3Source | None = None
 
 
 class DatasetSpec(Spec):

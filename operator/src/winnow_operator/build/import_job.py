@@ -7,36 +7,42 @@ from dataclasses import dataclass
 from winnow_operator import api
 from winnow_operator.build import common
 from winnow_operator.build.config_map import config_map
+from winnow_operator.plan import Config, FetchLimits
 from winnow_operator.resources import Object
 
 CONTAINER = "importer"
 INLINE_KEY = "rows"
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ATTEMPTS = 3  # for a network or a volume that fails for a moment; wrong rows are not tried again
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    file: str  # as the container sees it
+    """What the importer is told of where the rows are, and what must be mounted or set for it."""
+
+    arguments: tuple[str, ...]
     volume: Object
+    env: tuple[Object, ...] = ()
+    read_only: bool = True
 
 
-def import_job(dataset: api.Dataset, service: api.ModelService, *, image: str) -> tuple[Object, Object]:
+def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) -> tuple[Object, Object]:
     """The ConfigMap and the Job that mounts it."""
     settings = config_map(dataset, _settings(dataset))
-    source = _source(dataset.spec.source, settings["metadata"]["name"])
+    source = _source(dataset.spec.source, settings["metadata"]["name"], config.fetch)
     base = common.base_model(service.spec.base_model)
     command = ["python", "-m", "winnow_trainer", "import"]
-    command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", "--file", source.file, "--storage", common.STORAGE]
+    command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", *source.arguments, "--storage", common.STORAGE]
     command += ["--base-model", base.reference, "--termination-log", common.TERMINATION_LOG]
     container = common.container(
         CONTAINER,
-        image,
+        config.trainer_image,
         command,
-        env=list(base.env),
+        env=[*base.env, *source.env],
         mounts=[
             common.storage_mount(),
             common.settings_mount(),
-            {"name": "source", "mountPath": common.SOURCE, "readOnly": True},
+            {"name": "source", "mountPath": common.SOURCE, **({"readOnly": True} if source.read_only else {})},
             *base.mounts,
         ],
         resources={"requests": {"cpu": "100m", "memory": "512Mi"}},
@@ -78,7 +84,8 @@ def import_job(dataset: api.Dataset, service: api.ModelService, *, image: str) -
 
 def _settings(dataset: api.Dataset) -> dict[str, str]:
     spec = api.to_raw(dataset.spec)
-    del spec["source"]  # where the rows lie is the Job's business: it mounts them
+    if not _is_fetched(dataset.spec.source):
+        del spec["source"]  # where the rows lie is the Job's business: it mounts them
     document = {
         "apiVersion": dataset.api_version,
         "kind": dataset.kind,
@@ -91,7 +98,28 @@ def _settings(dataset: api.Dataset) -> dict[str, str]:
     return data
 
 
-def _source(source: api.Source, settings_name: str) -> _Source:
+def _is_fetched(source: api.Source) -> bool:
+    return source.http is not None or source.s3 is not None
+
+
+def _fetched(source: api.Source, limits: FetchLimits) -> _Source:
+    arguments = ["--scratch", common.SOURCE, "--max-bytes", str(limits.max_bytes)]
+    arguments += ["--timeout-seconds", str(limits.timeout_seconds)]
+    for network in limits.allowed_networks:
+        arguments += ["--allow-network", network]
+    secret = source.s3.secret_ref.name if source.s3 and source.s3.secret_ref else None
+    # Optional, so that a missing Secret is said by the importer in words instead of a pod that never starts.
+    env = tuple(
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
+        for name in AWS_KEYS
+        if secret
+    )
+    return _Source(tuple(arguments), {"name": "source", "emptyDir": {}}, env, read_only=False)
+
+
+def _source(source: api.Source, settings_name: str, limits: FetchLimits) -> _Source:
+    if _is_fetched(source):
+        return _fetched(source, limits)
     if source.inline is not None:
         items = [{"key": INLINE_KEY, "path": INLINE_KEY}]
         volume: Object = {"configMap": {"name": settings_name, "items": items}}
@@ -110,4 +138,4 @@ def _source(source: api.Source, settings_name: str) -> _Source:
         path = source.image.path
     else:
         raise ValueError("spec.source has no source, which the CRD rules out. This is a bug.")
-    return _Source(common.inside(common.SOURCE, path), {"name": "source", **volume})
+    return _Source(("--file", common.inside(common.SOURCE, path)), {"name": "source", **volume})

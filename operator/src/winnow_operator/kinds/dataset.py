@@ -79,7 +79,7 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     if being_deleted(job):
         return _State(False, Reason.IMPORTING, "The last import is being cleared away")
     state = _run(seen, job, now)
-    _, wanted = import_job(seen.obj, seen.service, image=config.trainer_image)
+    _, wanted = import_job(seen.obj, seen.service, config)
     if state.final and name_of(wanted) != name_of(job):
         # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
         return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
@@ -91,7 +91,7 @@ def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _Sta
         if found is None:
             message = f"{reference.resource.kind} {reference.name} does not exist in this namespace; the import starts once it does"
             return _State(False, Reason.SOURCE_UNREACHABLE, message, requeue_after=LOOK_AGAIN_SECONDS)
-    settings, job = import_job(seen.obj, service, image=config.trainer_image)
+    settings, job = import_job(seen.obj, service, config)
     return _State(False, Reason.IMPORTING, "The import starts", children=(Create(settings), Create(job)))
 
 
@@ -141,6 +141,8 @@ def _in_words(obj: api.Dataset, message: str) -> str:
         return _mounted(message, f"PersistentVolumeClaim {claim.claim_name}, path /")
     if source.image:
         return _mounted(message, f"Image {source.image.reference}, path /")
+    if source.http or source.s3:
+        return re.sub(r"/source/rows-[^/\s]+/", "", message)
     return message.replace("/source/rows", "spec.source.inline")
 
 

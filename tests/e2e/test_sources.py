@@ -1,0 +1,123 @@
+"""Rows fetched within a real network: from an S3 server and a web server in pods, refused until the chart allows their addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_support import CHART, ROOT, Cluster, condition, helm, manifest, model_service, short_rows
+
+S3_IMAGE = "docker.io/winnow/versitygw:dev"
+WEB_IMAGE = "docker.io/winnow/trainer:dev"  # has Python, and with it a web server
+ROWS = "".join(json.dumps(row) + "\n" for row in short_rows(60))
+KEYS = {"AWS_ACCESS_KEY_ID": "e2e", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+
+
+@pytest.fixture(scope="module")
+def s3_image(tmp_path_factory: pytest.TempPathFactory) -> None:
+    context: Path = tmp_path_factory.mktemp("versitygw")
+    shutil.copy(ROOT / ".local" / "bin" / "versitygw", context / "versitygw")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY versitygw /versitygw\n")
+    command = [str(ROOT / "cluster" / "cluster"), "image", "--name", S3_IMAGE, "--context", str(context)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def server(name: str, image: str, command: list[str], env: list[dict[str, Any]], place: str) -> list[dict[str, Any]]:
+    """A pod with the rows as a file, and its Service on port 80."""
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": name}},
+            "spec": {
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 65532,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": name,
+                        "image": image,
+                        "command": command,
+                        "env": env,
+                        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                        # By subPath a key is a file; otherwise it is a link, which no bucket has.
+                        "volumeMounts": [{"name": "rows", "mountPath": place, "subPath": "rows.jsonl"}],
+                    }
+                ],
+                "volumes": [{"name": "rows", "configMap": {"name": "rows"}}],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": 8000}]},
+        },
+    ]
+
+
+def fetched(name: str, **source: Any) -> dict[str, Any]:
+    return manifest("Dataset", name, {"modelService": "mail", "source": source})
+
+
+@pytest.mark.usefixtures("s3_image")
+def test_rows_from_a_bucket_and_from_a_web_server(cluster: Cluster) -> None:
+    root = {"AWS_ACCESS_KEY_ID": "ROOT_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY": "ROOT_SECRET_KEY"}
+    env = [{"name": root[key], "valueFrom": {"secretKeyRef": {"name": "keys", "key": key}}} for key in KEYS]
+    s3 = ["/versitygw", "--port", ":8000", "posix", "--nometa", "/data"]
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"rows.jsonl": ROWS}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": KEYS},
+        *server("s3", S3_IMAGE, s3, env, "/data/bucket/mail/part-1.jsonl"),
+        *server(
+            "web", WEB_IMAGE, ["python", "-m", "http.server", "8000", "--directory", "/data"], [], "/data/rows.jsonl"
+        ),
+        model_service("mail"),
+    )
+    for name in ("s3", "web"):
+        cluster.wait("pod", name, "Ready")
+    bucket = {"uri": "s3://bucket/mail/*.jsonl", "endpoint": f"http://s3.{cluster.namespace}.svc"}
+    digest = hashlib.sha256(ROWS.encode()).hexdigest()
+    web = f"http://web.{cluster.namespace}.svc/rows.jsonl"
+    cluster.apply(
+        fetched("bucket", s3={**bucket, "secretRef": {"name": "keys"}}),
+        fetched("web", http={"url": web, "sha256": digest}),
+    )
+    for name in ("bucket", "web"):
+        said = cluster.says("wds", name, "Ready", status="False", reason="SourceUnreachable")
+        assert "which is not public" in said["message"]
+        assert "fetch.allowedNetworks" in said["message"]
+
+    networks = [f"{cluster.get('service', name)['spec']['clusterIP']}/32" for name in ("s3", "web")]
+    allow = "fetch.allowedNetworks="
+    try:
+        helm(cluster, "upgrade", *CHART, "--reuse-values", "--wait", "--set-json", f"{allow}{json.dumps(networks)}")
+        ready = [cluster.wait("wds", name, "Ready")["status"] for name in ("bucket", "web")]
+        assert [status["rows"] for status in ready] == [60, 60]
+        assert ready[0]["digest"] == ready[1]["digest"]
+        cluster.apply(
+            fetched("no-keys", s3={**bucket, "secretRef": {"name": "none"}}),
+            fetched("no-match", s3={**bucket, "uri": "s3://bucket/mail/*.csv", "secretRef": {"name": "keys"}}),
+            fetched("other", http={"url": web, "sha256": "0" * 64}),
+        )
+        for name, words in {
+            "no-keys": "Secret none has no AWS_ACCESS_KEY_ID",
+            "no-match": "holds part-1.jsonl",
+            "other": f"has the SHA-256 {digest}",
+        }.items():
+            cluster.says("wds", name, "Stalled", status="True")
+            assert words in condition(cluster.get("wds", name), "Ready")["message"]
+        log = cluster.run("logs", "-l", "winnow.dev/name=bucket", "--tail=-1")
+        assert KEYS["AWS_SECRET_ACCESS_KEY"] not in log
+    finally:
+        helm(cluster, "upgrade", *CHART, "--reuse-values", "--wait", "--set-json", f"{allow}[]")

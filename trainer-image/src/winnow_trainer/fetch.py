@@ -1,0 +1,306 @@
+"""HTTP as imports may use it: bounded in bytes, seconds and redirects, and to public addresses only.
+
+Whoever may create a Dataset chooses its URL, and the import pod stands within the cluster's network: without the check of
+addresses a Dataset could read the cloud's metadata service or services of the cluster (ADR 51).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Self
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpcore
+
+from winnow_classifier.errors import SourceError, SourceUnavailable, StorageError
+
+log = logging.getLogger(__name__)
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Sign = Callable[[str], Mapping[str, str]]  # from a URL to headers that prove who asks
+
+REDIRECTS = 5
+TRIES = 5
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 60.0  # without a byte; a connection that is dead says nothing else
+ERROR_BYTES = 65_536  # kept of an answer that is not the content
+CONTENT = (200, 206)
+_REDIRECTED = (301, 302, 303, 307, 308)
+_MAY_PASS = (408, 425, 429)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    max_bytes: int = 10 * 1024**3  # of all files of a source together
+    timeout_seconds: float = 3_600.0  # for all of them
+    allowed_networks: tuple[Network, ...] = ()  # beside what is public
+    first_pause_seconds: float = 1.0  # before a second try; each pause is twice the last
+
+
+@dataclass(slots=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in small letters
+    body: bytes = b""
+
+
+def is_allowed(address: Address, networks: Iterable[Network] = ()) -> bool:
+    """Public, or in one of the networks. An IPv4 address within an IPv6 one is judged as what it leads to."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_allowed(inner, networks)
+    if any(address in network for network in networks):
+        return True
+    return address.is_global and not address.is_multicast
+
+
+def shown(url: str) -> str:
+    """The URL without what may be secret: no user, no password, no query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class Fetcher:
+    """Fetches files within the limits of one source."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.timeout_seconds
+        self._bytes_left = limits.max_bytes
+        self._pool = httpcore.ConnectionPool(network_backend=_CheckedBackend(limits.allowed_networks))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
+    def get(self, url: str, max_bytes: int, sign: Sign | None = None) -> Answer:
+        """A small answer, whatever its status. Raises SourceUnavailable or SourceError."""
+        return self._tried(url, lambda: self._get(url, max_bytes, sign))
+
+    def file(self, url: str, path: Path, sign: Sign | None = None, size: int | None = None) -> Answer:
+        """The URL's content as a file, unless the answer has another status than 200 and 206; goes on where a connection
+        broke off. Raises SourceUnavailable or SourceError."""
+        if size is not None:
+            self._check_size(url, size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as out:
+            part = _Part(out)
+            answer = self._tried(url, lambda: self._append(url, part, sign))
+            if size not in (None, part.size) and answer.status in CONTENT:
+                message = f"{shown(url)} has {part.size:,} bytes, and {size:,} were announced"
+                raise SourceError(message, hint="it was changed while it was read: import again once it is complete")
+        return answer
+
+    def _tried(self, url: str, attempt: Callable[[], Answer]) -> Answer:
+        pause = self._limits.first_pause_seconds
+        for number in range(1, TRIES + 1):
+            try:
+                return attempt()
+            except (*_BROKEN, _PassingError) as err:
+                said = str(err) or type(err).__name__
+                self._seconds_left(url)
+                if number == TRIES:
+                    message = f"{shown(url)} could not be read in {TRIES} tries; the last: {said}"
+                    raise SourceUnavailable(message, hint="see whether the server runs and can be reached") from err
+                log.info("Fetching failed, trying again", extra={"url": shown(url), "error": said, "attempt": number})
+                time.sleep(min(pause, self._seconds_left(url)))
+                pause *= 2
+        raise AssertionError("unreachable")
+
+    def _get(self, url: str, max_bytes: int, sign: Sign | None) -> Answer:
+        def take(answer: Answer, chunk: bytes) -> None:
+            if len(answer.body) + len(chunk) > max_bytes:
+                raise SourceError(f"{shown(url)} answers with more than {max_bytes:,} bytes, which is no such answer")
+            answer.body += chunk
+
+        return self._request(url, sign, {}, lambda answer: partial(take, answer))
+
+    def _append(self, url: str, part: _Part, sign: Sign | None) -> Answer:
+        headers = {"range": f"bytes={part.size}-", "if-range": part.validator} if part.size and part.validator else {}
+
+        def consumer(answer: Answer) -> Callable[[bytes], None]:
+            goes_on = answer.status == 206 and headers and _starts_at(answer, part.size)
+            if not goes_on:
+                self._bytes_left += part.size
+                part.restart()
+            if answer.status == 416:
+                raise _PassingError("the server has less than it sent before")
+            if answer.status not in CONTENT:
+                return partial(_keep_start, answer)
+            etag = answer.headers.get("etag", "")
+            part.validator = etag if etag.startswith('"') else answer.headers.get("last-modified", "")
+            length = answer.headers.get("content-length", "")
+            if length.isdecimal():
+                self._check_size(url, int(length))
+            return lambda chunk: self._keep(url, part, chunk)
+
+        return self._request(url, sign, headers, consumer)
+
+    def _keep(self, url: str, part: _Part, chunk: bytes) -> None:
+        self._check_size(url, len(chunk))
+        self._bytes_left -= len(chunk)
+        try:
+            part.write(chunk)
+        except OSError as err:
+            raise StorageError(f"rows cannot be kept while they are fetched: {err.strerror or err}") from err
+
+    def _request(
+        self,
+        url: str,
+        sign: Sign | None,
+        headers: Mapping[str, str],
+        consumer: Callable[[Answer], Callable[[bytes], None]],
+    ) -> Answer:
+        """Follows redirects, unless the request is signed: a signature is for one server."""
+        for _ in range(REDIRECTS + 1):
+            _check_url(url)
+            signature = sign(url) if sign else {}
+            sent = {"accept-encoding": "identity", "user-agent": "winnow", **headers, **signature}
+            wait = {
+                "connect": CONNECT_SECONDS,
+                "pool": CONNECT_SECONDS,
+                "read": SILENCE_SECONDS,
+                "write": SILENCE_SECONDS,
+            }
+            left = self._seconds_left(url)
+            timeout = {name: min(seconds, left) for name, seconds in wait.items()}
+            target = url.partition("#")[0].encode()
+            with self._pool.stream(
+                "GET", target, headers=list(sent.items()), extensions={"timeout": timeout}
+            ) as response:
+                found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+                answer = Answer(response.status, found)
+                if response.status in _REDIRECTED and not sign:
+                    if "location" not in found:
+                        raise SourceError(
+                            f"{shown(url)} answers {status_text(response.status)} without saying where to"
+                        )
+                    url = urljoin(url, quote(found["location"], safe="%/:=&?~#+!$,;'@()*[]"))
+                    continue
+                if response.status >= 500 or response.status in _MAY_PASS:
+                    raise _PassingError(f"the server answers {status_text(response.status)}")
+                take = consumer(answer)
+                for chunk in response.iter_stream():
+                    take(chunk)
+                    self._seconds_left(url)
+                return answer
+        raise SourceError(f"{shown(url)} is reached only through more than {REDIRECTS} redirects")
+
+    def _check_size(self, url: str, more: int) -> None:
+        if more > self._bytes_left:
+            message = f"{shown(url)} is too large: a source may have {self._limits.max_bytes:,} bytes"
+            raise SourceError(message, hint="split it, compress it, or have the chart's value fetch.maxBytes raised")
+
+    def _seconds_left(self, url: str = "the source") -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            message = f"{shown(url)} was not read within {self._limits.timeout_seconds:,.0f} s"
+            raise SourceUnavailable(
+                message, hint="if it is that large, have the chart's value fetch.timeoutSeconds raised"
+            )
+        return left
+
+
+class _PassingError(Exception):
+    """Trouble of the server's that may be over at the next try."""
+
+
+class _Part:
+    """A file as far as it is fetched."""
+
+    def __init__(self, out: IO[bytes]) -> None:
+        self._out = out
+        self.size = 0
+        self.validator = ""  # ETag or date of the version that the file has the beginning of
+
+    def write(self, chunk: bytes) -> None:
+        self._out.write(chunk)
+        self.size += len(chunk)
+
+    def restart(self) -> None:
+        self._out.seek(0)
+        self._out.truncate()
+        self.size = 0
+
+
+class _CheckedBackend(httpcore.NetworkBackend):
+    """Resolves a name, and connects to the very address that was checked; a second look-up could answer otherwise."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self._plain = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as err:
+            raise httpcore.ConnectError(f"the name {host} cannot be resolved: {err.strerror or err}") from err
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        allowed = [text for text in addresses if is_allowed(ipaddress.ip_address(text), self._networks)]
+        if not allowed:
+            where = f"{host} has the address {addresses[0]}" if addresses[0] != host else f"the address {host}"
+            message = f"{where}, which is not public, and rows are fetched from public addresses only"
+            raise SourceError(
+                message, hint="an administrator may allow its network by the chart's value fetch.allowedNetworks"
+            )
+        for address in allowed[:-1]:
+            try:
+                return self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return self._plain.connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in ("http", "https"):
+        raise SourceError(
+            f"{parts.scheme or 'this'} is no scheme that rows are fetched by", hint="use https:// or http://"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise SourceError(f"{shown(url)} has a user or a password in it", hint="a manifest is no place for secrets")
+    if not parts.hostname or port == 0 or re.search(r"[^!-~]", url):
+        raise SourceError(f"{shown(url)} is not a URL", hint="write it as https://host/path, other characters as %XX")
+
+
+def _keep_start(answer: Answer, chunk: bytes) -> None:
+    answer.body = (answer.body + chunk)[:ERROR_BYTES]
+
+
+def _starts_at(answer: Answer, offset: int) -> bool:
+    return answer.headers.get("content-range", "").startswith(f"bytes {offset}-")
+
+
+def status_text(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

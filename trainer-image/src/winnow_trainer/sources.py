@@ -1,0 +1,235 @@
+"""Where a Dataset's rows are fetched from: HTTP, S3, or the manifest itself. What is mounted is read in row_paths.py."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+from xml.etree import ElementTree
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from winnow_classifier import row_paths
+from winnow_classifier.errors import ConfigError, SourceError
+from winnow_classifier.manifest import describe
+from winnow_trainer.fetch import CONTENT, Answer, Fetcher, Limits, shown, status_text
+
+log = logging.getLogger(__name__)
+
+LIST_BYTES = 8 * 1024 * 1024  # of a page of a bucket's list: 1,000 keys of 1,024 characters, and what is around them
+_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+_UNSAFE = re.compile(r"[^-._A-Za-z0-9]")
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class HttpSource(_Spec):
+    url: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class S3Source(_Spec):
+    uri: str = Field(pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?$")
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    secret_ref: dict[str, str] | None = None  # the pod has its keys in the environment, as on a laptop
+
+
+class Source(_Spec):
+    """As in the manifest; one of them. What a pod mounts is of no use here, and is not looked into."""
+
+    inline: str | None = None
+    http: HttpSource | None = None
+    s3: S3Source | None = None
+    config_map: dict[str, Any] | None = None
+    persistent_volume_claim: dict[str, Any] | None = None
+    image: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """As in a Secret, under the names that every S3 tool reads."""
+
+    key_id: str
+    secret: str
+    token: str = ""
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Credentials | None:
+        key_id, secret = environ.get("AWS_ACCESS_KEY_ID", ""), environ.get("AWS_SECRET_ACCESS_KEY", "")
+        return cls(key_id, secret, environ.get("AWS_SESSION_TOKEN", "")) if key_id and secret else None
+
+
+def source_of(given: Mapping[str, Any] | None) -> Source:
+    """spec.source of a manifest. Raises ConfigError naming the field."""
+    if not given:
+        raise ConfigError("there are no rows to import", hint="name files with --file, or a manifest with spec.source")
+    try:
+        return Source.model_validate(given)
+    except ValidationError as err:
+        raise ConfigError(f"spec.source: {describe(err)}") from err
+
+
+def fetch(source: Source, folder: Path, limits: Limits, environ: Mapping[str, str]) -> list[Path]:
+    """The rows' files, put into the folder. Raises SourceError (SourceUnavailable where a retry may help)."""
+    if source.inline is not None:
+        file = folder / "rows"
+        file.write_text(source.inline, encoding="utf-8")
+        return [file]
+    with Fetcher(limits) as fetcher:
+        if source.http:
+            files = [_http(source.http, folder, fetcher)]
+        elif source.s3:
+            files = _s3(source.s3, folder, fetcher, Credentials.of(environ))
+        else:
+            name = next(iter(source.model_dump(by_alias=True, exclude_none=True)), "spec.source")
+            raise ConfigError(f"{name} can be read in a cluster only", hint="name the files with --file")
+    log.info("Source fetched", extra={"files": len(files), "sizeBytes": sum(file.stat().st_size for file in files)})
+    return files
+
+
+def _http(source: HttpSource, folder: Path, fetcher: Fetcher) -> Path:
+    last = unquote(urlsplit(source.url).path).rpartition("/")[2]
+    file = folder / (_UNSAFE.sub("_", last)[-200:].lstrip(".") or "rows")
+    answer = fetcher.file(source.url, file)
+    if answer.status not in CONTENT:
+        hints = {401: "rows behind a log-in are fetched from s3 or a volume", 403: "the server refuses this cluster"}
+        hint = hints.get(answer.status, "check spec.source.http.url")
+        raise SourceError(f"{shown(source.url)} answers {status_text(answer.status)}", hint)
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != source.sha256:
+        message = f"{shown(source.url)} has the SHA-256 {found}, and {source.sha256} is wanted"
+        raise SourceError(message, hint="the file is another one: check it, and make a Dataset with its digest")
+    return file
+
+
+def _s3(source: S3Source, folder: Path, fetcher: Fetcher, credentials: Credentials | None) -> list[Path]:
+    if source.secret_ref and not credentials:
+        name = source.secret_ref.get("name", "")
+        message = f"Secret {name} has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY with content"
+        raise SourceError(message, hint="give the Secret both keys; outside a cluster, set them in the environment")
+    return _Bucket(source, fetcher, credentials).fetch(folder)
+
+
+class _Bucket:
+    """Addressed by path (https://endpoint/bucket/key), which every S3 server understands."""
+
+    def __init__(self, source: S3Source, fetcher: Fetcher, credentials: Credentials | None) -> None:
+        self._uri = source.uri
+        self._name, _, self._path = source.uri.removeprefix("s3://").partition("/")
+        endpoint = source.endpoint or f"https://s3.{source.region}.amazonaws.com"
+        self._url = f"{endpoint.rstrip('/')}/{self._name}"
+        self._region, self._credentials, self._fetcher = source.region, credentials, fetcher
+
+    def fetch(self, folder: Path) -> list[Path]:
+        if self._path and not self._path.endswith("/") and not row_paths.is_glob(self._path):
+            file = folder / (_UNSAFE.sub("_", self._path.rpartition("/")[2])[-200:].lstrip(".") or "rows")
+            self._get(self._path, file, None)
+            return [file]
+        start = row_paths.fixed_part(self._path)
+        sizes = {key.removeprefix(start): size for key, size in self._list(start).items()}
+        names = row_paths.chosen((name for name in sizes if name and not name.endswith("/")), self._path[len(start) :])
+        if not names:
+            raise row_paths.no_match(self._uri, list(sizes), f"s3://{self._name}/{start}")
+        for name in names:
+            if "//" in name or name.startswith("/") or "\0" in name or len(name) > 1_024:
+                raise SourceError(f"s3://{self._name}/{start}{name} has no name for a file", hint="rename it")
+        for name in names:
+            self._get(start + name, folder / name, sizes[name])
+        return [folder / name for name in names]
+
+    def _get(self, key: str, file: Path, size: int | None) -> None:
+        answer = self._fetcher.file(f"{self._url}/{quote(key, safe='/~')}", file, self._sign, size)
+        if answer.status not in CONTENT:
+            raise self._refused(f"s3://{self._name}/{key}", answer)
+
+    def _list(self, prefix: str) -> dict[str, int]:
+        """Keys with their sizes in bytes."""
+        sizes: dict[str, int] = {}
+        query = {"list-type": "2", "prefix": prefix}
+        while True:
+            encoded = "&".join(f"{name}={quote(value, safe='~')}" for name, value in sorted(query.items()))
+            answer = self._fetcher.get(f"{self._url}?{encoded}", LIST_BYTES, self._sign)
+            if answer.status != 200:
+                raise self._refused(self._uri, answer)
+            root = _xml(answer)
+            if root is None:
+                raise SourceError(f"{shown(self._url)} does not answer as an S3 server", hint="check s3.endpoint")
+            for entry in root.iterfind("{*}Contents"):
+                sizes[entry.findtext("{*}Key", "")] = int(entry.findtext("{*}Size", "0"))
+            if len(sizes) > row_paths.MAX_FILES:
+                raise row_paths.too_many(self._uri)
+            more = root.findtext("{*}NextContinuationToken")
+            if not more or root.findtext("{*}IsTruncated") != "true":
+                return sizes
+            query["continuation-token"] = more
+
+    def _refused(self, what: str, answer: Answer) -> SourceError:
+        root = _xml(answer)
+        code = root.findtext("{*}Code", root.findtext("Code", "")) if root is not None else ""
+        region = answer.headers.get("x-amz-bucket-region", "")
+        hint = _S3_HINTS.get(code) or _S3_HINTS.get(str(answer.status))
+        if region and region != self._region:
+            hint = f"the bucket lies in {region}: set s3.region"
+        said = status_text(answer.status) + (f", {_UNSAFE.sub('', code)[:64]}" if code else "")
+        return SourceError(f"{what} cannot be read from {shown(self._url)}: the server answers {said}", hint)
+
+    def _sign(self, url: str) -> Mapping[str, str]:
+        return signature(url, self._region, self._credentials, datetime.now(UTC)) if self._credentials else {}
+
+
+_S3_HINTS: Mapping[str, str] = {
+    "NoSuchBucket": "there is no such bucket: check s3.uri and s3.endpoint",
+    "NoSuchKey": "there is no such key; for all below a prefix end the URI with /",
+    "InvalidAccessKeyId": "the server does not know the AWS_ACCESS_KEY_ID of s3.secretRef",
+    "XAdminUserNotFound": "the server does not know the AWS_ACCESS_KEY_ID of s3.secretRef",  # Versity
+    "SignatureDoesNotMatch": "the AWS_SECRET_ACCESS_KEY of s3.secretRef does not belong to its AWS_ACCESS_KEY_ID",
+    "ExpiredToken": "the AWS_SESSION_TOKEN of s3.secretRef has run out",
+    "403": "the keys of s3.secretRef need the permissions s3:GetObject and, for prefixes and globs, s3:ListBucket",
+    "404": "check s3.uri and s3.endpoint",
+    "301": "check s3.region",
+    "307": "check s3.region",
+}
+
+
+def signature(
+    url: str, region: str, credentials: Credentials, now: datetime, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Headers that sign a GET without a body: AWS Signature Version 4, docs.aws.amazon.com/AmazonS3/latest/API/
+    sig-v4-header-based-auth.html. Here because an S3 library connects by itself, past the check of addresses.
+
+    `more`: further headers to sign, in small letters.
+    """
+    parts = urlsplit(url)
+    moment = now.strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    headers = {"host": parts.netloc, "x-amz-content-sha256": _EMPTY_SHA256, "x-amz-date": moment, **(more or {})}
+    if credentials.token:
+        headers["x-amz-security-token"] = credentials.token
+    names = ";".join(sorted(headers))
+    lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
+    request = "\n".join(["GET", parts.path or "/", parts.query, *lines, "", names, _EMPTY_SHA256])
+    to_sign = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    key = f"AWS4{credentials.secret}".encode()
+    for part in (*scope.split("/"), to_sign):
+        key = hmac.digest(key, part.encode(), "sha256")
+    said = f"Credential={credentials.key_id}/{scope},SignedHeaders={names},Signature={key.hex()}"
+    return {**headers, "authorization": f"AWS4-HMAC-SHA256 {said}"}
+
+
+def _xml(answer: Answer) -> ElementTree.Element | None:
+    try:
+        return ElementTree.fromstring(answer.body)
+    except ElementTree.ParseError:
+        return None
