@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.errors import ConfigError
@@ -37,6 +37,20 @@ class _Spec(_Manifest):
     # Whose rows these are is the operator's business; here so that the same manifest can be read.
     model_service: str | None = None
     source: dict[str, Any] | None = None  # looked into by whoever fetches it
+
+    @model_validator(mode="after")
+    def columns_are_named_once(self) -> "_Spec":
+        if self.columns != _Columns() and self.hub_columns != _Columns():
+            raise ValueError("columns and source.huggingFace both name the columns; give one of both")
+        return self
+
+    @property
+    def hub_columns(self) -> _Columns:
+        """textColumn and labelColumn of a huggingFace source."""
+        hub = (self.source or {}).get("huggingFace")
+        return (
+            _Columns(text=hub.get("textColumn"), target=hub.get("labelColumn")) if isinstance(hub, dict) else _Columns()
+        )
 
 
 class _Metadata(BaseModel):
@@ -72,12 +86,13 @@ def read_dataset(path: Path) -> Dataset:
 def options_of(dataset: Dataset) -> RowOptions:
     """How to read the rows."""
     spec = dataset.spec
+    columns = spec.columns if spec.columns != _Columns() else spec.hub_columns
     return RowOptions(
         file_format=spec.format,
         task_detail=_task_detail(spec.task_detail),
         labels=tuple(spec.labels),
-        text_column=spec.columns.text,
-        target_column=spec.columns.target,
+        text_column=columns.text,
+        target_column=columns.target,
         on_invalid_rows=spec.on_invalid_rows,
     )
 

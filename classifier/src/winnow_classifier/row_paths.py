@@ -38,6 +38,11 @@ def chosen(names: Iterable[str], pattern: str | None) -> list[str]:
     return sorted(name for name in names if not any(part[:1] in (".", "_") for part in name.split("/")) and fits(name))
 
 
+def pattern_of(glob: str) -> re.Pattern[str]:
+    """The glob as a pattern for whole paths, hidden ones among them."""
+    return re.compile(_expression(glob), re.DOTALL)
+
+
 def no_match(looked_for: str, found: Sequence[str], where: str) -> SourceError:
     """What was looked for, and what there is instead."""
     there = ", ".join(sorted(found)[:_SHOWN]) + (f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else "")

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import orjson
 
+from winnow_classifier.class_labels import ClassNames, NoSuchClass
 from winnow_classifier.csv_rows import CsvRecord
 from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
 from winnow_classifier.dialects import foreign
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
+from winnow_classifier.parquet_rows import ParquetRecord
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
@@ -37,6 +39,7 @@ _WHOLE_FLOAT = re.compile(r"([01])\.0+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 _CLASS_NUMBER = re.compile(r'"?\d{1,4}"?')
 _MAX_LITERAL_CHARACTERS = 1024 * 1024
+_COLUMNS = "name those that hold text and label: in columns, or in huggingFace's textColumn and labelColumn"
 
 
 class OnInvalidRows(StrEnum):
@@ -52,6 +55,7 @@ class RowOptions:
     text_column: str | None = None
     target_column: str | None = None
     on_invalid_rows: OnInvalidRows = OnInvalidRows.FAIL
+    class_names: Mapping[str, ClassNames] = field(default_factory=dict)  # by column, where the files have none
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,17 @@ class Judge:
             return self._missing(record, self._text_names, self._target_names)
         if target_name is None:
             return self._missing(record, self._target_names, self._text_names)
-        return self._judged(record, text_name, fields[text_name], target_name, fields[target_name])
+        target = fields[target_name]
+        if (classes := self._classes(record, target_name)) is not None:
+            try:
+                target = classes.of(_literal_list(target), typed=not isinstance(record, CsvRecord))
+            except NoSuchClass as err:
+                return record.problem(f"{target_name}: {err}", target_name)
+        return self._judged(record, text_name, fields[text_name], target_name, target)
+
+    def _classes(self, record: Record, column: str) -> ClassNames | None:
+        own = record.classes.get(column) if isinstance(record, ParquetRecord) else None
+        return own or self.options.class_names.get(column)
 
     def _judged(
         self, record: Record, text_name: str, text: object, target_name: str, target: object
@@ -242,14 +256,18 @@ class Judge:
 
     def _missing(self, record: Record, names: tuple[str, ...], partners: tuple[str, ...]) -> Problem:
         # Of the names that would do, the one that goes with what the row has.
-        wanted = names[0]
+        wanted = '" or "'.join(names)
         if self._own_names:
             pairs = FIELD_NAMES if names is self._text_names else [(target, text) for text, target in FIELD_NAMES]
-            wanted = next((name for name, partner in pairs if partner in record.fields), names[0])
+            usual = wanted if isinstance(record, ParquetRecord) else names[0]
+            wanted = next((name for name, partner in pairs if partner in record.fields), usual)
         found = ", ".join(shown(name) for name in list(record.fields)[:8]) or "nothing"
-        if isinstance(record, CsvRecord):  # every row has the header's fields, so none can be read
-            problem = Problem(1, 1, f'the header has no field "{wanted}"; found {found}', self._file)
+        if isinstance(record, CsvRecord | ParquetRecord):  # every row has the same fields, so none can be read
+            what = "header has no field" if isinstance(record, CsvRecord) else "file has no column"
+            problem = Problem(1, 1, f'the {what} "{wanted}"; found {found}', self._file)
             hint = f"give the file a header, or name its fields in columns; {SUPPORTED}"
+            if isinstance(record, ParquetRecord):
+                problem, hint = replace(problem, column=None), _COLUMNS
             where = f"{self._file}, line 1" if self._file else "line 1"
             raise InvalidRowsError(f"{where}: {problem.message}", [problem], 1, hint)
         return record.problem(f'the field "{wanted}" is missing; found {found}')
@@ -431,6 +449,12 @@ def _wrong_text(record: Record, name: str, text: object) -> Problem | None:
     if isinstance(record, CsvRecord) and not text.isascii():
         return _undecodable(record, name, text)
     return None
+
+
+def _literal_list(value: object) -> object:
+    """A list as CSV has it, in a text; anything else as it is."""
+    written = isinstance(value, str) and value.lstrip()[:1] == "["
+    return value if not written else _literal(str(value)) or value
 
 
 def _literal(text: str) -> object | None:
