@@ -27,7 +27,7 @@ from integration_manifests import IMAGE_MODEL, dataset, deployment, model_servic
 
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 
-ONE_SOURCE = "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3"
+ONE_SOURCE = "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3, huggingFace"
 ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
 ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
 NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
@@ -149,6 +149,24 @@ RULES = [
         dataset(source={"http": {"url": "https://host/a@b", "sha256": "0" * 64}}),
         dataset(source={"http": {"url": "https://me:secret@host/a", "sha256": "0" * 64}}),
         "Dataset: no secrets in a URL",
+    ),
+    rule(
+        "endpoint must not hold a user or a password; a manifest is no place for secrets",
+        dataset(source={"huggingFace": {"repo": "a/b", "endpoint": "https://hub.example/a@b"}}),
+        dataset(source={"huggingFace": {"repo": "a/b", "endpoint": "https://me:secret@hub.example"}}),
+        "Dataset: no secrets in the Hub's URL",
+    ),
+    rule(
+        "columns and source.huggingFace both name the columns; give columns, or textColumn and labelColumn",
+        dataset(source={"huggingFace": {"repo": "a/b", "labelColumn": "l"}}),
+        dataset(source={"huggingFace": {"repo": "a/b", "labelColumn": "l"}}, columns={"text": "t"}),
+        "Dataset: columns named once",
+    ),
+    rule(
+        ONE_SOURCE,
+        dataset(source={"huggingFace": {"repo": "a/b"}}),
+        dataset(source={"huggingFace": {"repo": "a/b"}, "inline": "x"}),
+        "Dataset: the Hub is a source too",
     ),
     rule(
         ONE_SOURCE,
@@ -382,6 +400,7 @@ STATUS: dict[Kind, Object] = {
         "summary": "Ready",
     },
     DATASET: {
+        "source": {"revision": "a" * 40},
         "taskDetail": "Binary",
         "rows": 2,
         "digest": f"sha256:{'a' * 64}",

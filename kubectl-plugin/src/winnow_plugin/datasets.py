@@ -103,6 +103,7 @@ def _facts(obj: Object, now: datetime) -> Table:
         ("Near duplicates", number(status.get("nearDuplicates")), ""),
         ("Conflicts", number(status.get("conflicts")), "yellow" if status.get("conflicts") else ""),
         ("Digest", status.get("digest"), ""),
+        ("Source", ", ".join(f"{name} {value}" for name, value in status.get("source", {}).items()) or None, ""),
         ("Age", age(created(obj), now), ""),
     )
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)

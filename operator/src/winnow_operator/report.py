@@ -102,6 +102,10 @@ class Tokens(_Report):
     max: float = Field(ge=0)
 
 
+class SourcePins(_Report):
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+
+
 class Import(_Report):
     """The termination message of an import pod."""
 
@@ -122,6 +126,7 @@ class Import(_Report):
     warnings: list[Advice] = []
     problems: list[Problem] = []
     problem_count: Count = 0
+    source: SourcePins | None = None
 
 
 class Serving(_Report):

@@ -89,6 +89,14 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "import-s3": lambda: rows(
         {"s3": {"uri": "s3://mail/2026/*.jsonl", "endpoint": "https://s3.ml.example", "secretRef": {"name": "bucket"}}}
     ),
+    "import-hub": lambda: rows({"huggingFace": {"repo": "stanfordnlp/imdb", "split": "train"}}),
+    "import-hub-gated": lambda: both(
+        import_job(
+            dataset(source={"huggingFace": {"repo": "acme/mail", "config": "en", "tokenSecretRef": {"name": "hub"}}}),
+            model_service(baseModel=HUB),
+            CONFIG,
+        )
+    ),
     "import-image": lambda: rows(
         {"image": {"reference": "docker.io/winnow/email-spam-rows:dev", "path": "/rows/train.jsonl"}}
     ),

@@ -110,6 +110,34 @@ def test_what_the_import_found_stands_in_the_status() -> None:
     assert status["warnings"] == READY["warnings"]
 
 
+HUB = dataset(source={"huggingFace": {"repo": "acme/mail", "split": "train"}})
+
+
+def test_the_commit_of_the_hub_stands_in_the_status_also_of_wrong_rows() -> None:
+    pinned = {"revision": "0123456789abcdef0123456789abcdef01234567"}
+    status = plan(ended(HUB, 0, {**READY, "source": pinned}), NOW, CONFIG).status
+    assert (status["source"], status["rows"]) == (pinned, 4)
+    said = {"kind": "import", "state": "Failed", "reason": "InvalidRows", "message": "1 row", "source": pinned}
+    assert plan(ended(HUB, 11, said), NOW, CONFIG).status["source"] == pinned
+    assert "source" not in plan(ended(dataset(), 0, READY), NOW, CONFIG).status
+
+
+def test_a_pod_cannot_put_anything_else_there() -> None:
+    status = plan(ended(HUB, 0, {**READY, "source": {"revision": "main"}}), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", "ImportFailed")
+
+
+def test_messages_do_not_name_the_pods_folders() -> None:
+    said = {
+        "kind": "import",
+        "state": "Failed",
+        "reason": "InvalidRows",
+        "message": "/source/rows-x1/a/train.csv is odd",
+    }
+    (ready,) = [c for c in plan(ended(HUB, 11, said), NOW, CONFIG).status["conditions"] if c["type"] == "Ready"]
+    assert ready["message"] == "a/train.csv is odd"
+
+
 def test_once_imported_it_stays_so_whatever_becomes_of_its_job() -> None:
     obj = imported(spec={"source": {"configMap": {"name": "gone", "key": "a"}}})
     decided = plan(DatasetSeen(obj, SERVICE, lookups={Reference(CONFIG_MAP, "gone"): None}), NOW, CONFIG)

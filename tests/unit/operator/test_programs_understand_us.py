@@ -9,7 +9,7 @@ from pathlib import Path
 from operator_scene import CONFIG, DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
-from winnow_operator.build.import_job import import_job
+from winnow_operator.build.import_job import AWS_KEYS, HUB_TOKEN, import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
 from winnow_operator.build.training_job import training_job as training_job_of
@@ -65,7 +65,15 @@ def test_the_trainer_understands_an_import(tmp_path: Path) -> None:
 
 def test_the_trainer_understands_what_to_fetch(tmp_path: Path) -> None:
     bounded = replace(CONFIG, fetch=FetchLimits(1_000, 60, ("10.0.0.0/8",)))
+    secret = {"name": "hub", "key": "token"}
     given = {
+        "huggingFace": {
+            "repo": "a/b",
+            "revision": "v1",
+            "split": "train",
+            "labelColumn": "l",
+            "tokenSecretRef": secret,
+        },
         "http": {"url": "https://data.example/rows.csv", "sha256": "0" * 64},
         "s3": {"uri": "s3://mail/", "endpoint": "https://s3.example", "region": "eu", "secretRef": {"name": "bucket"}},
     }
@@ -80,9 +88,17 @@ def test_the_trainer_understands_what_to_fetch(tmp_path: Path) -> None:
         assert source.model_dump(by_alias=True, exclude_none=True) == {kind: fields}
         (container,) = made["spec"]["template"]["spec"]["containers"]
         secrets = {each["name"] for each in container["env"] if "valueFrom" in each}
-        assert secrets == (
-            {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} if kind == "s3" else set()
-        )
+        expected = {"s3": set(AWS_KEYS), "huggingFace": {options.hub_token_env}}
+        assert secrets == expected.get(kind, set())
+
+
+def test_the_base_models_token_is_not_the_datasets(tmp_path: Path) -> None:
+    base = {"huggingFace": {"repo": "meta-llama/Llama-3.1-8B", "revision": "main", "tokenSecretRef": {"name": "llama"}}}
+    source = {"huggingFace": {"repo": "a/b", "endpoint": "https://elsewhere.example"}}
+    _, made = import_job(dataset(source=source), model_service(baseModel=base), CONFIG)
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert {each["name"] for each in container["env"] if "valueFrom" in each} == {"HF_TOKEN"}
+    assert parser().parse_args(command(made, "winnow_trainer")).hub_token_env == HUB_TOKEN != "HF_TOKEN"
 
 
 def test_the_server_understands_a_deployment() -> None:

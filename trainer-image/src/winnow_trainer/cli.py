@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,8 @@ from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, termination
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.fetch import Limits, Network
+from winnow_trainer.fetched import Fetched
+from winnow_trainer.hub_dataset import TOKEN_VARIABLE
 from winnow_trainer.progress import Progress
 from winnow_trainer.progress_server import served
 from winnow_trainer.sources import fetch, source_of
@@ -50,13 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(err)
         return err.exit_code
     logs.set_up()
-    failed: Callable[[str, str, BaseException], dict[str, Any]] = partial(verdict.failed_message, "import")
+    pinned: dict[str, str] = {}
+    failed: Callable[[str, str, BaseException], dict[str, Any]] = partial(_failed_import, pinned)
     progress: Progress | None = None
     if options.command == "train":
         progress = Progress()
         failed = _failed_training(progress)
     try:
-        result = train(options, progress) if progress else import_rows(options)
+        result = train(options, progress) if progress else import_rows(options, pinned)
     except Terminated:
         termination.write(
             options.termination_log, failed("Stopped", "Stopped before the end; start it again", Terminated())
@@ -80,20 +84,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_STOPPED if result["state"] == "Stopped" else 0
 
 
-def import_rows(options: argparse.Namespace) -> dict[str, Any]:
+def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str, Any]:
+    """`pinned` is filled in as soon as it is known: a failure tells it too."""
+
     def unwind(*_: object) -> NoReturn:
         raise Terminated
 
     with _handled(unwind, signal.SIGTERM):
         how, name = _row_options(options)
-        with _files(options) as files:
-            imported = importer.import_files(files, options.storage, how, options.base_model, name)
-    message = verdict.ready_message(imported.verdict, "import")
+        with _files(options) as found:
+            pinned |= found.pinned
+            how = replace(how, class_names=found.class_names)
+            imported = importer.import_files(found.files, options.storage, how, options.base_model, name)
+    imported.verdict.profile.warnings.extend(found.warnings)
+    message = _with_source(verdict.ready_message(imported.verdict, "import"), pinned)
     if options.json:
         print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
     else:
-        print("\n".join([*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}"]))
+        source = [f"source  {name} {value}" for name, value in pinned.items()]
+        print("\n".join([*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}", *source]))
     return message
+
+
+def _with_source(message: dict[str, Any], pinned: dict[str, str]) -> dict[str, Any]:
+    return {**message, "source": pinned} if pinned else message
+
+
+def _failed_import(pinned: dict[str, str], reason: str, message: str, error: BaseException) -> dict[str, Any]:
+    return _with_source(verdict.failed_message("import", reason, message, error), pinned)
 
 
 def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
@@ -175,6 +193,8 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--timeout-seconds", type=int, default=seconds, metavar="N", help="fetch no longer (default: %(default)s)")
     networks = "fetch from there too (repeatable); otherwise from public addresses only"
     add("--allow-network", type=_network, action="append", default=[], metavar="CIDR", help=networks)
+    token = "environment variable with the access token of a huggingFace source (default: %(default)s)"
+    add("--hub-token-env", default=TOKEN_VARIABLE, metavar="NAME", help=token)
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
     add("--format", metavar="NAME", help=_choices(FileFormat, "by the content"))
     add("--task-detail", metavar="NAME", help=_choices(TASK_DETAILS, "as the rows show it"))
@@ -207,17 +227,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 @contextmanager
-def _files(options: argparse.Namespace) -> Iterator[list[Path]]:
+def _files(options: argparse.Namespace) -> Iterator[Fetched]:
     """The row files: those named, or else fetched for as long as they are read."""
     if options.file:
-        yield find_files(options.file)
+        yield Fetched(find_files(options.file))
         return
     source = source_of(read_dataset(options.dataset).spec.source if options.dataset else None)
     limits = Limits(options.max_bytes, options.timeout_seconds, tuple(options.allow_network))
     if options.scratch and not options.scratch.is_dir():
         raise ConfigError(f"--scratch: there is no folder {options.scratch}")
     with TemporaryDirectory(dir=options.scratch, prefix="rows-") as folder:
-        yield fetch(source, Path(folder), limits, os.environ)
+        yield fetch(source, Path(folder), limits, os.environ, options.hub_token_env)
 
 
 def _network(given: str) -> Network:

@@ -49,6 +49,17 @@ class Limits:
     first_pause_seconds: float = 1.0  # before a second try; each pause is twice the last
 
 
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Proves to one server who asks. No other server gets it, wherever a redirect leads."""
+
+    value: str = field(repr=False)
+    server: str  # any URL of it
+
+    def headers(self, url: str) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {self.value}"} if _server(url) == _server(self.server) else {}
+
+
 @dataclass(slots=True)
 class Answer:
     status: int
@@ -78,8 +89,9 @@ def shown(url: str) -> str:
 class Fetcher:
     """Fetches files within the limits of one source."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, token: Token | None = None) -> None:
         self._limits = limits
+        self._token = token
         self._deadline = time.monotonic() + limits.timeout_seconds
         self._bytes_left = limits.max_bytes
         self._pool = httpcore.ConnectionPool(network_backend=_CheckedBackend(limits.allowed_networks))
@@ -172,7 +184,8 @@ class Fetcher:
         for _ in range(REDIRECTS + 1):
             _check_url(url)
             signature = sign(url) if sign else {}
-            sent = {"accept-encoding": "identity", "user-agent": "winnow", **headers, **signature}
+            proof = self._token.headers(url) if self._token else {}
+            sent = {"accept-encoding": "identity", "user-agent": "winnow", **headers, **signature, **proof}
             wait = {
                 "connect": CONNECT_SECONDS,
                 "pool": CONNECT_SECONDS,
@@ -273,6 +286,11 @@ class _CheckedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
         return self._plain.connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
+
+
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _check_url(url: str) -> None:

@@ -1,4 +1,5 @@
-"""Where a Dataset's rows are fetched from: HTTP, S3, or the manifest itself. What is mounted is read in row_paths.py."""
+"""Where a Dataset's rows are fetched from: HTTP, S3, the Hugging Face Hub (hub_dataset.py), or the manifest itself. What
+is mounted is read in row_paths.py."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ from pydantic.alias_generators import to_camel
 from winnow_classifier import row_paths
 from winnow_classifier.errors import ConfigError, SourceError
 from winnow_classifier.manifest import describe
+from winnow_trainer import hub_dataset
 from winnow_trainer.fetch import CONTENT, Answer, Fetcher, Limits, shown, status_text
+from winnow_trainer.fetched import Fetched
+from winnow_trainer.hub_dataset import HubSource
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class Source(_Spec):
     inline: str | None = None
     http: HttpSource | None = None
     s3: S3Source | None = None
+    hugging_face: HubSource | None = None
     config_map: dict[str, Any] | None = None
     persistent_volume_claim: dict[str, Any] | None = None
     image: dict[str, Any] | None = None
@@ -80,8 +85,24 @@ def source_of(given: Mapping[str, Any] | None) -> Source:
         raise ConfigError(f"spec.source: {describe(err)}") from err
 
 
-def fetch(source: Source, folder: Path, limits: Limits, environ: Mapping[str, str]) -> list[Path]:
+def fetch(
+    source: Source,
+    folder: Path,
+    limits: Limits,
+    environ: Mapping[str, str],
+    hub_token_variable: str = hub_dataset.TOKEN_VARIABLE,
+) -> Fetched:
     """The rows' files, put into the folder. Raises SourceError (SourceUnavailable where a retry may help)."""
+    if source.hugging_face is not None:
+        fetched = hub_dataset.fetch(source.hugging_face, folder, limits, environ.get(hub_token_variable))
+    else:
+        fetched = Fetched(_files(source, folder, limits, environ))
+    size = sum(file.stat().st_size for file in fetched.files)
+    log.info("Source fetched", extra={"files": len(fetched.files), "sizeBytes": size})
+    return fetched
+
+
+def _files(source: Source, folder: Path, limits: Limits, environ: Mapping[str, str]) -> list[Path]:
     if source.inline is not None:
         file = folder / "rows"
         file.write_text(source.inline, encoding="utf-8")
@@ -94,7 +115,6 @@ def fetch(source: Source, folder: Path, limits: Limits, environ: Mapping[str, st
         else:
             name = next(iter(source.model_dump(by_alias=True, exclude_none=True)), "spec.source")
             raise ConfigError(f"{name} can be read in a cluster only", hint="name the files with --file")
-    log.info("Source fetched", extra={"files": len(files), "sizeBytes": sum(file.stat().st_size for file in files)})
     return files
 
 

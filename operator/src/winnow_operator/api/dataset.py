@@ -4,7 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from .common import Count, Digest, ImageReference, Object, ObjectName, ObservedStatus, OwnName, Path, Spec, Status
+from .common import (
+    Count,
+    Digest,
+    ImageReference,
+    Object,
+    ObjectName,
+    ObservedStatus,
+    OwnName,
+    Path,
+    SecretKeyRef,
+    Spec,
+    Status,
+)
 
 INLINE_BYTES = 262_144
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -67,6 +79,28 @@ class S3Source(Spec):
     secret_ref: SecretRef | None = None
 
 
+class HuggingFaceSource(Spec):
+    """A split of a dataset repository of the Hugging Face Hub."""
+
+    repo: Annotated[
+        str,
+        StringConstraints(
+            min_length=1, max_length=193, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
+        ),
+    ]
+    revision: Annotated[
+        str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
+    ] = "main"
+    config: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    split: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+\s/]+$")] | None = None
+    text_column: LabelName | None = None
+    label_column: LabelName | None = None
+    token_secret_ref: SecretKeyRef | None = None
+    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
+        None
+    )
+
+
 class Source(Spec):
     """Where the rows are read from; a CEL rule allows exactly one."""
 
@@ -76,6 +110,7 @@ class Source(Spec):
     image: ImageFileSource | None = None
     http: HttpSource | None = None
     s3: S3Source | None = None
+    hugging_face: HuggingFaceSource | None = None
 
 
 class DatasetSpec(Spec):
@@ -124,8 +159,16 @@ class Problem(Status):
     message: Message
 
 
+class SourcePins(Status):
+    """What a source that can change meant when it was read."""
+
+    revision: Annotated[str, StringConstraints(max_length=40, pattern=r"^[0-9a-f]{40}$")] | None = None
+
+
 class DatasetStatus(ObservedStatus):
     """What the import found."""
+
+    source: SourcePins | None = None
 
     format: Annotated[str, StringConstraints(max_length=64)] | None = None
     task_detail: Literal["Binary", "Multiclass", "Multilabel"] | None = None

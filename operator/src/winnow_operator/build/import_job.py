@@ -13,6 +13,8 @@ from winnow_operator.resources import Object
 CONTAINER = "importer"
 INLINE_KEY = "rows"
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+# Not HF_TOKEN, which is the base model's: its token must not go where a Dataset's author says.
+HUB_TOKEN = "DATASET_HF_TOKEN"
 ATTEMPTS = 3  # for a network or a volume that fails for a moment; wrong rows are not tried again
 
 
@@ -99,7 +101,7 @@ def _settings(dataset: api.Dataset) -> dict[str, str]:
 
 
 def _is_fetched(source: api.Source) -> bool:
-    return source.http is not None or source.s3 is not None
+    return source.http is not None or source.s3 is not None or source.hugging_face is not None
 
 
 def _fetched(source: api.Source, limits: FetchLimits) -> _Source:
@@ -114,7 +116,17 @@ def _fetched(source: api.Source, limits: FetchLimits) -> _Source:
         for name in AWS_KEYS
         if secret
     )
+    if source.hugging_face:
+        arguments += ["--hub-token-env", HUB_TOKEN]
+        env = _hub_token(source.hugging_face)
     return _Source(tuple(arguments), {"name": "source", "emptyDir": {}}, env, read_only=False)
+
+
+def _hub_token(hub: api.HuggingFaceSource) -> tuple[Object, ...]:
+    if hub.token_secret_ref is None:
+        return ()
+    ref = {"name": hub.token_secret_ref.name, "key": hub.token_secret_ref.key, "optional": True}
+    return ({"name": HUB_TOKEN, "valueFrom": {"secretKeyRef": ref}},)
 
 
 def _source(source: api.Source, settings_name: str, limits: FetchLimits) -> _Source:

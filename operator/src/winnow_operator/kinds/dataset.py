@@ -141,7 +141,7 @@ def _in_words(obj: api.Dataset, message: str) -> str:
         return _mounted(message, f"PersistentVolumeClaim {claim.claim_name}, path /")
     if source.image:
         return _mounted(message, f"Image {source.image.reference}, path /")
-    if source.http or source.s3:
+    if source.http or source.s3 or source.hugging_face:
         return re.sub(r"/source/rows-[^/\s]+/", "", message)
     return message.replace("/source/rows", "spec.source.inline")
 
@@ -173,10 +173,13 @@ def _fields(result: report.Import | None) -> dict[str, object]:
     if result is None:
         return {}
     problems = [{**problem.as_status(), "message": conditions.shorten(problem.message)} for problem in result.problems]
+    pins = result.source.as_status() if result.source else None
     if result.state == "Failed":
-        return {"problems": problems[:LIST_ITEMS], "problemCount": max(result.problem_count, len(problems)) or None}
+        count = max(result.problem_count, len(problems)) or None
+        return {"source": pins, "problems": problems[:LIST_ITEMS], "problemCount": count}
     warnings = [{"code": warning.code, "message": conditions.shorten(warning.message)} for warning in result.warnings]
     return {
+        "source": pins,
         "format": result.format,
         "taskDetail": result.task_detail,
         "rows": result.rows,
