@@ -146,10 +146,13 @@ async def test_a_dataset_is_told_in_full(cluster: Cluster, plugin: Plugin) -> No
     problems = [{"line": 17, "column": 42, "message": "completion must be 0 or 1, found 2"}]
     warnings = [{"code": "ConflictingLabels", "message": "3 texts occur with different labels"}]
     await cluster.apply(dataset("odd", onInvalidRows="Skip"))
-    await cluster.import_rows("odd", problems=problems, problemCount=21, skippedRows=21, warnings=warnings)
+    pinned = {"revision": "ab" * 20}
+    told = {"problems": problems, "problemCount": 21, "skippedRows": 21, "warnings": warnings, "source": pinned}
+    await cluster.import_rows("odd", **told)
     said = await plugin.run("datasets", "odd", "-n", cluster.namespace)
     assert said.code == 0, said.err
     assert f"Digest:        {DIGEST}" in said.out
+    assert re.search(rf"Source: +revision {'ab' * 20}\n", said.out)
     assert re.search(r"ham +3,857 +86% +█{20,}", said.out)
     assert re.search(r"80.5 +60 +200 +400 +900\n", said.out)
     assert "ConflictingLabels: 3 texts occur with different labels\n" in said.out
