@@ -170,7 +170,7 @@ class Judge:
         """Of all rows read. Raises DataError where they cannot be those of a classifier."""
         shape, detail = self._shape, self.options.task_detail
         assert shape is not None, "no row was read"
-        if shape.kind is _Kind.BIT:
+        if shape.kind is _Kind.BIT or self._single:
             return LabelSchema(TaskDetail.BINARY, shape.labels)
         found = TaskDetail.MULTICLASS if self._one_each else TaskDetail.MULTILABEL
         if shape.kind is _Kind.MAP:
