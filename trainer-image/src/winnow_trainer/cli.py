@@ -26,7 +26,7 @@ from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, termination
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.fetch import Limits, Network
-from winnow_trainer.progress import Progress
+from winnow_trainer.progress import FIELDS, Progress
 from winnow_trainer.progress_server import served
 from winnow_trainer.sources import fetch, source_of
 
@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = OutOfMemoryError_("there is not enough memory", hint="give the program more memory")
         out.__cause__ = err
         return _fail(out, options, failed)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at the end
+        return 0  # whoever reads has seen enough; what was asked for is done
     except Exception as err:
         log.exception("Unexpected error. This is a bug")
         message = f"{type(err).__name__}: {err}; this is a bug, its traceback stands in the log"
@@ -90,9 +93,12 @@ def import_rows(options: argparse.Namespace) -> dict[str, Any]:
             imported = importer.import_files(files, options.storage, how, options.base_model, name)
     message = verdict.ready_message(imported.verdict, "import")
     if options.json:
-        print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
+        paths = {"path": str(imported.dataset.path), "picture": str(imported.picture) if imported.picture else None}
+        print(orjson.dumps({**message, **paths}, option=orjson.OPT_INDENT_2).decode())
     else:
         print("\n".join([*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}"]))
+        if imported.picture:
+            print(f"picture {imported.picture}")
     return message
 
 
@@ -132,6 +138,8 @@ def _import_missing(file: Path, storage: Path) -> Path:
 
 def _print_checkpoints(result: dict[str, Any], folder: Path) -> None:
     print(result["message"])
+    for warning in result.get("warnings") or []:
+        print(f"warning: {warning['message']} ({warning['code']})")
     for checkpoint in result.get("checkpoints", []):
         best = "  best" if checkpoint["name"] == result.get("bestCheckpoint") else ""
         print(f"{checkpoint['name']}  {folder / checkpoint['name']}{best}")
@@ -191,8 +199,8 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
         "train",
         help="train, evaluate each epoch, write checkpoints",
         description="Run a TrainingJob manifest. Started again, it goes on where it stopped.",
-        epilog="In the manifest trainingDataset and testDataset are folders of stored datasets or files of rows, and "
-        "baseModel is a folder or hf://repo@revision.",
+        epilog="In the manifest trainingDataset, testDataset and validationDataset are folders of stored datasets or files "
+        "of rows, and baseModel is a folder or hf://repo@revision.",
     ).add_argument
     add("--job", type=Path, required=True, metavar="FILE", help="a TrainingJob manifest (YAML)")
     add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
@@ -275,11 +283,12 @@ def _handled(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
 
 
 def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], dict[str, Any]]:
-    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "testRows", "epochs", "checkpoints")
+    moment = {"state", "percent", "epoch", "totalEpochs", "step", "totalSteps", "etaSeconds", "tokensPerSecond", "loss"}
+    kept = FIELDS - moment - {"learningRate", "message", "reason"}
 
     def failed(reason: str, message: str, _: BaseException) -> dict[str, Any]:
         state = progress.snapshot()
-        known = {name: state[name] for name in kept if name in state}
+        known = {name: value for name, value in state.items() if name in kept}
         return {"kind": "train", "state": "Failed", "reason": reason, "message": message, **known}
 
     return failed
