@@ -231,7 +231,7 @@ def _verified(path: Path, described: "DatasetFile") -> Iterator[Batch]:
         )
 
 
-def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
+def targets_in_schema(dataset: StoredDataset, schema: LabelSchema, name: str = "the test set") -> Targets:
     """The dataset's targets with the columns of `schema`: a test set takes its job's labels from the training set.
 
     Labels are matched by name; 0 and 1 of a Binary set without names fit any Binary schema by place. Labels of the
@@ -245,7 +245,7 @@ def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
     known = {label: column for column, label in enumerate(schema.labels)}
     if unknown := [label for label in own.labels if label not in known]:
         raise DataError(
-            f"the test set has the label {_names(unknown)}, which the training set does not have; "
+            f"{name} has the label {_names(unknown)}, which the training set does not have; "
             f"that has {_names(schema.labels)}",
             hint="use the same label names in both sets, or fix them in spec.labels",
         )
@@ -253,7 +253,7 @@ def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
     fitted[:, [known[label] for label in own.labels]] = dataset.targets
     if schema.task_detail is not TaskDetail.MULTILABEL and (wrong := np.flatnonzero(fitted.sum(axis=1) != 1)).size:
         raise DataError(
-            f"row {wrong[0] + 1} of the test set has {fitted[wrong[0]].sum()} labels; the training set is "
+            f"row {wrong[0] + 1} of {name} has {fitted[wrong[0]].sum()} labels; the training set is "
             f"{schema.task_detail}: exactly one label in each row",
             hint="give both sets the same taskDetail",
         )
