@@ -27,6 +27,7 @@ LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 LISTED_PAIRS = 200
 BARS = 60  # of a histogram of lengths
 WARNED_WORDLESS = 0.01
+_CONTROL_BYTES = bytes([*range(1, 9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
 _CONTROL = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 _WITHOUT_WORDS = re.compile(r"[\W\d_]+")
 _ONLY_DIGITS = re.compile(r"[\s\d]+")
@@ -125,17 +126,20 @@ class Profiler:
 
     def add(self, batch: Batch, tokens: Sequence[int] = ()) -> None:
         """`tokens`: the length of each text, where the base model is known."""
-        texts, numbers = batch.texts, self._set_numbers
+        texts, numbers, counts = batch.texts, self._set_numbers, Counter(batch.labels)
         if self._first_not_single is None:
             before = len(self._hashes)
             others = (before + row for row, labels in enumerate(batch.labels) if len(labels) != 1)
-            self._first_not_single = next(others, None)
+            self._first_not_single = next(others, None) if any(len(labels) != 1 for labels in counts) else None
         self._hashes.extend(map(hash, texts))  # of this process: good to find equal texts, never kept
-        self._sets.extend([numbers.setdefault(labels, len(numbers)) for labels in batch.labels])
-        self._set_counts.update(batch.labels)
+        for labels in counts:
+            numbers.setdefault(labels, len(numbers))
+        self._sets.extend(map(numbers.__getitem__, batch.labels))
+        self._set_counts.update(counts)
         self._characters.extend(map(len, texts))
         self._tokens.extend(tokens)
-        self._control += sum(map(bool, map(_CONTROL.search, texts)))
+        if _may_hold_control("\n".join(texts)):
+            self._control += sum(map(bool, map(_CONTROL.search, texts)))
         wordless = list(filter(_WITHOUT_WORDS.fullmatch, texts))
         self._wordless += len(wordless)
         self._digits += sum(map(bool, map(_ONLY_DIGITS.fullmatch, wordless)))
@@ -212,6 +216,12 @@ class Profiler:
                 "taskDetail: Multiclass to find them",
             )
         ]
+
+
+def _may_hold_control(text: str) -> bool:
+    """A quick look, which spares nearly all texts the search."""
+    content = text.encode(errors="replace")
+    return len(content.translate(None, _CONTROL_BYTES)) < len(content) or "\ufffd" in text
 
 
 def profile(
