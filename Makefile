@@ -93,6 +93,7 @@ lock: $(UV)  ## Pin every dependency again, with hashes
 
 bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
 	$(CLUSTER) build
+	$(BIN)/python benchmarks/importing.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/operator_speed.py

@@ -1,7 +1,7 @@
 """Importing rows: a million lines of JSONL parsed, judged, digested, profiled and stored, beside `datasets` and a Python
 check of each row; memory and time at 2, 4 and 8 million rows; token lengths beside the bare tokenizer.
 
-    python benchmarks/importing.py [--rows 1000000] [--rounds 3] [--scale] [--tokenizer FILE] [--json FILE]
+    python benchmarks/importing.py [--rows 1000000] [--rounds 3] [--scale] [--tokenizer FOLDER] [--json FILE]
 
 The rows are made here, 17 words a text, some 120 bytes a line. Each program runs as a process of its own, and its time
 and peak memory are those of the process. The peer loads the file with `datasets.load_dataset` and then checks what an

@@ -74,7 +74,12 @@ def test_four_manifests_in_any_order_become_an_endpoint(cluster: Cluster, tmp_pa
     assert cluster.says("wdep", "mail", "Ready", status="False")["message"]
     cluster.apply(
         training_job(
-            "v1", "mail", method="Full", parameters={**QUICK, "learningRate": 3e-4}, metrics={"primary": "f1"}
+            "v1",
+            "mail",
+            method="Full",
+            parameters={**QUICK, "learningRate": 3e-4},
+            metrics={"primary": "f1"},
+            validationSplit={"percent": 10},
         ),
         dataset("test", "mail", short_rows(60, start=1000), labels=["ham", "spam"]),
         dataset("train", "mail", short_rows(240), labels=["ham", "spam"]),
@@ -90,6 +95,9 @@ def test_four_manifests_in_any_order_become_an_endpoint(cluster: Cluster, tmp_pa
     assert job["epochs"][-1]["metrics"]["f1"] > 0.95
     assert job["bestCheckpoint"] in {"epoch-1", "epoch-2"}
     assert job["datasets"]["training"]["digest"] == train["digest"]
+    assert job["selectedOn"] == "Validation"
+    assert all(epoch["validationMetrics"]["f1"] > 0.5 for epoch in job["epochs"])
+    assert job["datasets"]["trainingRows"] + job["datasets"]["validationRows"] == 240
 
     live = cluster.wait("deployments.winnow.dev", "mail", "Ready", seconds=240)["status"]
     assert live["url"] == f"http://mail.{cluster.namespace}.svc"

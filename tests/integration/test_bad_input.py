@@ -177,11 +177,12 @@ async def test_an_import_whose_image_cannot_be_pulled_says_so_and_recovers(clust
 # TrainingJob: what keeps it from starting
 
 
-async def test_a_job_waits_for_a_dataset_that_does_not_exist(cluster: Cluster) -> None:
+@pytest.mark.parametrize("field", ["testDataset", "validationDataset"])
+async def test_a_job_waits_for_a_dataset_that_does_not_exist(cluster: Cluster, field: str) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job(testDataset="test"))
+    await cluster.apply(training_job(**{field: "test"}))
     job = await cluster.expect(
-        TRAINING_JOB, "v1", "Accepted", status="False", reason="DatasetNotFound", says="testDataset: Dataset test"
+        TRAINING_JOB, "v1", "Accepted", status="False", reason="DatasetNotFound", says=f"{field}: Dataset test"
     )
     assert kstatus(job) == "InProgress"
     assert job["status"]["summary"] == "Waiting: DatasetNotFound"

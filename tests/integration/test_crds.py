@@ -211,6 +211,12 @@ RULES = [
         "TrainingJob: one origin of test rows",
     ),
     rule(
+        "validationDataset and validationSplit are both given; the validation rows come from one of them",
+        training_job(testSplit={"percent": 20}, validationSplit={"percent": 10}),
+        training_job(validationSplit={"percent": 10}, validationDataset="dev"),
+        "TrainingJob: one origin of validation rows",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),
@@ -240,6 +246,8 @@ CHANGES = [
         ("nothing, not queue", {}, {"queueName": "team-a"}),
         ("nothing, not restarts", {}, {"maxRestarts": 4}),
         ("nothing, not a split", {}, {"testSplit": {"percent": 20}}),
+        ("nothing, not a validation split", {}, {"validationSplit": {"percent": 10}}),
+        ("nothing, not validation rows", {}, {"validationDataset": "dev"}),
         ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
@@ -395,7 +403,14 @@ STATUS: dict[Kind, Object] = {
         "deployments": 0,
         "storageClaim": "spam-storage",
         "leaderboard": [
-            {"trainingJob": "v1", "checkpoint": "epoch-1", "metric": "f1", "value": 0.97, "deployed": False}
+            {
+                "trainingJob": "v1",
+                "checkpoint": "epoch-1",
+                "metric": "f1",
+                "value": 0.97,
+                "selectedOn": "Validation",
+                "deployed": False,
+            }
         ],
         "summary": "Ready",
     },
@@ -433,7 +448,15 @@ STATUS: dict[Kind, Object] = {
             "learningRate": 0.0001,
             "updatedAt": "2026-01-02T03:04:05Z",
         },
-        "epochs": [{"epoch": 1, "checkpoint": "epoch-1", "trainLoss": 0.3, "metrics": {"f1": 0.95}}],
+        "epochs": [
+            {
+                "epoch": 1,
+                "checkpoint": "epoch-1",
+                "trainLoss": 0.3,
+                "metrics": {"f1": 0.95},
+                "validationMetrics": {"f1": 0.94},
+            }
+        ],
         "checkpoints": [
             {
                 "name": "epoch-1",
@@ -441,6 +464,7 @@ STATUS: dict[Kind, Object] = {
                 "digest": f"sha256:{'b' * 64}",
                 "sizeBytes": 5_000_000_000,
                 "metrics": {"f1": 0.95},
+                "validationMetrics": {"f1": 0.94},
                 "best": True,
                 "deployedBy": ["web"],
             }
@@ -449,11 +473,17 @@ STATUS: dict[Kind, Object] = {
         "bestMetric": "f1 0.9500",
         "primaryMetric": "f1",
         "higherIsBetter": True,
+        "selectedOn": "Validation",
         "datasets": {
             "training": {"name": "rows", "digest": f"sha256:{'a' * 64}"},
             "test": {"name": "test", "digest": f"sha256:{'a' * 64}"},
+            "validation": {"name": "dev", "digest": f"sha256:{'a' * 64}"},
+            "trainingRows": 700,
             "testRows": 88,
+            "validationRows": 40,
             "overlap": 12,
+            "validationOverlap": 1,
+            "warnings": [{"code": "Overlap", "message": "m"}],
         },
         "failure": {"reason": "OutOfMemory", "message": "m", "exitCode": 12},
         "summary": "Failed: OutOfMemory",

@@ -116,6 +116,30 @@ async def test_a_dataset_is_imported_once_and_says_what_it_found(cluster: Cluste
     assert await cluster.jobs_of(DATASET, "rows") == []
 
 
+async def test_validation_rows_choose_and_the_board_shows_their_value(cluster: Cluster) -> None:
+    await cluster.ready_rows("rows", "test", "dev")
+    await cluster.apply(training_job(testDataset="test", validationDataset="dev"))
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    await pod.start()
+    epochs = [
+        {**epoch(1, 0.95), "validationMetrics": {"f1": 0.8}},
+        {**epoch(2, 0.93), "validationMetrics": {"f1": 0.85}},
+    ]
+    warning = {"code": "MissingLabels", "message": 'no validation row has the label "c"'}
+    rows = {"trainingRows": 4000, "testRows": 400, "validationRows": 60, "validationOverlap": 2}
+    await pod.end(0, trained(epochs=epochs, selectedOn="Validation", warnings=[warning], **rows))
+    status = (await cluster.expect(TRAINING_JOB, "v1", "Complete"))["status"]
+    assert (status["bestCheckpoint"], status["bestMetric"]) == ("epoch-2", "f1 0.8500 on validation rows")
+    assert status["checkpoints"][1]["validationMetrics"] == {"f1": 0.85}
+    assert status["datasets"].items() >= rows.items()
+    assert (status["datasets"]["validation"]["name"], status["datasets"]["warnings"]) == ("dev", [warning])
+    service = await cluster.until(
+        "the board", MODEL_SERVICE, lambda service: service["status"].get("leaderboard"), name="spam"
+    )
+    (entry,) = service["status"]["leaderboard"]
+    assert (entry["checkpoint"], entry["value"], entry["selectedOn"]) == ("epoch-2", 0.85, "Validation")
+
+
 async def test_a_training_tells_its_progress_and_its_epochs_and_completes(cluster: Cluster) -> None:
     await cluster.ready_rows("rows", "test")
     await cluster.apply(training_job(testDataset="test"))

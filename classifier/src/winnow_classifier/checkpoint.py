@@ -28,6 +28,7 @@ from winnow_classifier.tokens import Encoder, load_tokenizer
 
 MANIFEST = "checkpoint.json"
 ADAPTER = "adapter_model.safetensors"
+SelectedOn = Literal["Validation", "Test"]  # rows
 
 
 class _Model(BaseModel):
@@ -45,7 +46,7 @@ class BaseModelEntry(_Model):
 
 
 class SplitEntry(_Model):
-    """These rows are a part of the dataset's: what testSplit took, or what it left."""
+    """These rows are a part of the dataset's: what was taken by this split, or what was left."""
 
     percent: float
     seed: int
@@ -54,8 +55,9 @@ class SplitEntry(_Model):
 class DatasetEntry(_Model):
     digest: str
     rows: int
-    split: SplitEntry | None = None
-    dropped: int | None = None  # rows left out because their text also stands in the training rows
+    split: SplitEntry | None = None  # testSplit
+    validation_split: SplitEntry | None = None  # of what testSplit left
+    dropped: int | None = None  # rows left out because their text also stands in rows that are learned from
 
 
 class JobEntry(_Model):
@@ -82,9 +84,12 @@ class Manifest(_Model):
     base_model: BaseModelEntry
     training_dataset: DatasetEntry
     test_dataset: DatasetEntry | None = None
-    metrics: dict[str, float | None] = Field(default_factory=dict)
+    validation_dataset: DatasetEntry | None = None
+    metrics: dict[str, float | None] = Field(default_factory=dict)  # on the test rows
+    validation_metrics: dict[str, float | None] = Field(default_factory=dict)
     train_loss: float | None = None
     primary_metric: str | None = None
+    selected_on: SelectedOn | None = None  # whose primary metric picks the best checkpoint of the job
     parameters: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
     training_job: JobEntry

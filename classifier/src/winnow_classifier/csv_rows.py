@@ -14,9 +14,7 @@ from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 _DELIMITERS = ",\t;"  # the first of them that the header has
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # A field as people write it: spaces around it, a label map in quotes whose own quotes are not doubled.
-_BY_HAND = (
-    r'[ ]*(?:(?P<map>"?\{{[^{{}}]*\}}"?)|"(?P<quoted>(?:[^"]|"")*)"|(?P<plain>[^"{0}\r\n]*?))[ ]*(?:(?P<end>{0})|\Z)'
-)
+_BY_HAND = r'[ ]*(?:(?P<map>"?\{{[^{{}}]*\}}"?)|"(?P<quoted>[^"]*+(?:""[^"]*+)*+)"|(?P<plain>[^"{0}\r\n]*?))[ ]*(?:(?P<end>{0})|\Z)'
 _MAP_AT_THE_END = r'\s*{0}\s*("?\{{[^{{}}]*\}}"?)\s*\Z'
 
 
@@ -43,6 +41,11 @@ class CsvRecord:
         return Problem(self.line + len(ends), offset - (ends[-1].end() if ends else 0) + 1, message)
 
 
+class _TooLongError(csv.Error):
+    def __init__(self) -> None:
+        super().__init__("field larger than allowed")
+
+
 class _Lines:
     """A text file's lines, their ends kept, and those that the current record was read from."""
 
@@ -62,8 +65,16 @@ class _Lines:
         if not line:
             raise StopIteration
         self.read += 1
+        if len(line) > MAX_ROW_CHARACTERS:
+            self.skip_the_rest(line)
+            raise _TooLongError
         self.record.append(line)
         return line
+
+    def skip_the_rest(self, line: str) -> None:
+        """Of a line of which this is the beginning."""
+        while line and not line.endswith(("\n", "\r")):
+            line = self._text.readline(1 << 20)
 
     def delimiter(self) -> str:
         """Of the first line that is not blank, which is given back to be read."""
@@ -107,6 +118,9 @@ def read_csv(stream: BinaryIO) -> Iterator[CsvRecord | Problem]:
                 return
             continue
         if cells is not None and len(cells) < 2 and not any(cell.strip() for cell in cells):
+            continue
+        if error is not None and "field larger" in str(error):
+            yield _problem(start, lines, error)
             continue
         raw = "".join(lines.record)
         if cells is None or len(cells) != len(header) or any(cell[:1] == " " and '"' in cell for cell in cells):

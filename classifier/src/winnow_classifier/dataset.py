@@ -14,7 +14,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -78,8 +80,13 @@ class CanonicalDigest:
         self._sha256 = hashlib.sha256()
 
     def add(self, batch: Batch) -> None:
-        rows = zip(batch.texts, batch.labels, strict=True)
-        self._sha256.update(b"".join([orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows]))
+        if not batch.texts:
+            return
+        # All rows as one array, then its commas made line ends. `]],["` stands nowhere but between two rows: a quote
+        # within a text has a backslash before it.
+        rows = orjson.dumps(list(zip(batch.texts, batch.labels, strict=True)))
+        self._sha256.update(rows[1:-1].replace(b']],["', b']]\n["'))
+        self._sha256.update(b"\n")
 
     def of(self, schema: LabelSchema) -> str:
         last = {"labels": list(schema.labels), "taskDetail": schema.task_detail.value}
@@ -91,7 +98,8 @@ class CanonicalDigest:
 class DatasetWriter:
     """Rows on their way into storage. As a context: what was not published is gone at its end.
 
-    Raises StorageFull or StorageError, and then leaves nothing behind.
+    A batch is digested and written while the next one is read: compression and disk do not hold the interpreter. Raises
+    StorageFull or StorageError, perhaps one batch later, and then leaves nothing behind.
     """
 
     def __init__(self, storage: Path) -> None:
@@ -101,11 +109,14 @@ class DatasetWriter:
         self._rows = 0
         self._temporary: Path | None = None
         self._parquet: pq.ParquetWriter | None = None
+        self._thread = ThreadPoolExecutor(1, "rows")
+        self._written: Future[None] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
         if self._parquet is not None:
             with contextlib.suppress(OSError, pa.ArrowException):
                 self._parquet.close()
@@ -113,6 +124,14 @@ class DatasetWriter:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
     def add(self, batch: Batch) -> None:
+        self._wait()
+        self._written = self._thread.submit(self._write, batch)
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
+
+    def _write(self, batch: Batch) -> None:
         with _storage_errors(self._datasets):
             if self._parquet is None:
                 self._datasets.mkdir(parents=True, exist_ok=True)
@@ -130,6 +149,7 @@ class DatasetWriter:
 
     def publish(self, schema: LabelSchema) -> "PublishedDataset":
         """Two imports of the same rows at once are harmless: one rename wins, both end with the same folder."""
+        self._wait()
         assert self._temporary is not None and self._parquet is not None, "no row was added"
         digest = self._digest.of(schema)
         folder = self._datasets / digest.removeprefix("sha256:")
@@ -231,7 +251,7 @@ def _verified(path: Path, described: "DatasetFile") -> Iterator[Batch]:
         )
 
 
-def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
+def targets_in_schema(dataset: StoredDataset, schema: LabelSchema, name: str = "the test set") -> Targets:
     """The dataset's targets with the columns of `schema`: a test set takes its job's labels from the training set.
 
     Labels are matched by name; 0 and 1 of a Binary set without names fit any Binary schema by place. Labels of the
@@ -245,7 +265,7 @@ def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
     known = {label: column for column, label in enumerate(schema.labels)}
     if unknown := [label for label in own.labels if label not in known]:
         raise DataError(
-            f"the test set has the label {_names(unknown)}, which the training set does not have; "
+            f"{name} has the label {_names(unknown)}, which the training set does not have; "
             f"that has {_names(schema.labels)}",
             hint="use the same label names in both sets, or fix them in spec.labels",
         )
@@ -253,7 +273,7 @@ def targets_in_schema(dataset: StoredDataset, schema: LabelSchema) -> Targets:
     fitted[:, [known[label] for label in own.labels]] = dataset.targets
     if schema.task_detail is not TaskDetail.MULTILABEL and (wrong := np.flatnonzero(fitted.sum(axis=1) != 1)).size:
         raise DataError(
-            f"row {wrong[0] + 1} of the test set has {fitted[wrong[0]].sum()} labels; the training set is "
+            f"row {wrong[0] + 1} of {name} has {fitted[wrong[0]].sum()} labels; the training set is "
             f"{schema.task_detail}: exactly one label in each row",
             hint="give both sets the same taskDetail",
         )
@@ -303,7 +323,10 @@ def _write_dataset_file(folder: Path, schema: LabelSchema, digest: str, rows: in
 
 
 def _record_batch(batch: Batch) -> pa.RecordBatch:
-    labels = pa.array(batch.labels, pa.list_(pa.string()))
+    ends = np.cumsum([0, *map(len, batch.labels)], dtype=np.int32)
+    names = pa.array(list(chain.from_iterable(batch.labels)), pa.string())
+    offsets = pa.Array.from_buffers(pa.int32(), len(ends), [None, pa.py_buffer(ends)])  # pa.array() imports pandas
+    labels = pa.ListArray.from_arrays(offsets, names)
     return pa.RecordBatch.from_arrays([pa.array(batch.texts, pa.string()), labels], schema=_PARQUET_SCHEMA)
 
 

@@ -3,8 +3,10 @@ at the next."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -14,6 +16,7 @@ import orjson
 from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 
 _CHUNK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 19
 _SPACE = re.compile(r"[ \t\r\n]*")
 # A text, or what opens and closes; a quote alone is a text that does not end in what was read so far.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
@@ -40,6 +43,46 @@ class JsonRecord:
         return Problem(*place(self.raw, offset, self.line, self.column), message)
 
 
+@dataclass(frozen=True, slots=True)
+class JsonBlock:
+    """Lines in a row that are each a JSON value, which can be judged at once where they are alike."""
+
+    line: int  # of the first
+    values: list[object]
+    raws: list[bytes]
+
+    def records(self) -> Iterator[JsonRecord | Problem]:
+        for number, (value, raw) in enumerate(zip(self.values, self.raws, strict=True)):
+            yield _judged(self.line + number, 1, value, raw)
+
+
+class _Lines:
+    """A stream's lines, one at a time, or as many as are at hand."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._ready: deque[bytes] = deque()
+        self._rest = b""  # the beginning of the line behind these
+
+    def block(self) -> list[bytes]:
+        """The next whole lines, for now: `take_back` those that are to be read one at a time."""
+        if self._ready:
+            return []
+        chunk = self._rest + self._stream.read(BLOCK_BYTES)
+        end = chunk.rfind(b"\n") + 1
+        self._rest = chunk[end:]
+        return io.BytesIO(chunk[:end]).readlines()
+
+    def take_back(self, lines: Sequence[bytes]) -> None:
+        self._ready.extend(lines)
+
+    def readline(self, limit: int) -> bytes:
+        if self._ready:
+            return self._ready.popleft()
+        rest, self._rest = self._rest, b""
+        return rest + self._stream.readline(limit - len(rest))
+
+
 def place(raw: bytes, offset: int, line: int, column: int) -> tuple[int, int]:
     """Line and column of the character at `offset` of a record that starts at `line` and `column`."""
     before = raw.decode(errors="replace")[:offset]
@@ -47,17 +90,28 @@ def place(raw: bytes, offset: int, line: int, column: int) -> tuple[int, int]:
     return line + newlines, offset - before.rindex("\n") if newlines else column + offset
 
 
-def read_json(stream: BinaryIO) -> Iterator[JsonRecord | Problem]:
+def read_json(stream: BinaryIO) -> Iterator[JsonBlock | JsonRecord | Problem]:
     """Records that are no array. A record that is broken ends where a line begins with the brace of the next."""
+    lines = _Lines(stream)
     pending = _Pending()
     broken = False  # within a record that was already told of
     line = 0
-    while raw := stream.readline(MAX_ROW_CHARACTERS + 1):
+    while True:
+        while not pending.raw and not broken and (block := lines.block()):
+            try:
+                values = list(map(orjson.loads, block))
+            except orjson.JSONDecodeError:
+                lines.take_back(block)
+                break
+            yield JsonBlock(line + 1, values, block)
+            line += len(block)
+        if not (raw := lines.readline(MAX_ROW_CHARACTERS + 1)):
+            break
         line += 1
         if len(raw) > MAX_ROW_CHARACTERS:
             yield Problem(line, None, f"the line is longer than {MAX_ROW_CHARACTERS:,} bytes")
             while raw and not raw.endswith(b"\n"):
-                raw = stream.readline(MAX_ROW_CHARACTERS)
+                raw = lines.readline(MAX_ROW_CHARACTERS)
             pending.clear()
             continue
         starts_one = raw.startswith(b"{")

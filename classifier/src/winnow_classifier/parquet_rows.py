@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,23 @@ def read_parquet(path: Path) -> Iterator[ParquetRecord]:
                 raise EmptyDatasetError(f"{path.name} has no rows", hint=SUPPORTED)
             classes = class_labels(file.schema_arrow.metadata or {})
             for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for fields in batch.to_pylist():
+                for fields in _plain(batch).to_pylist(maps_as_pydicts="strict"):
                     row += 1
+                    _decode_bytes(fields)
                     yield ParquetRecord(row, fields, classes)
+    except KeyError as err:  # so it tells of a map with a key twice
+        raise DataError(f"{path.name}: a map behind row {row:,} has a key twice", hint="write it again") from err
     except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
-        raise DataError(f"{path.name} is damaged behind row {row:,}: {err}", hint="write it again") from err
+        why = " ".join(str(err).split())
+        raise DataError(f"{path.name} is damaged behind row {row:,}: {why}", hint="write it again") from err
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Decimals as floats, since 1.00 is a 1."""
+    for number, column in enumerate(batch.columns):
+        if pa.types.is_decimal(column.type):
+            batch = batch.set_column(number, batch.schema.names[number], column.cast(pa.float64()))
+    return batch
 
 
 def class_labels(metadata: Mapping[bytes, bytes]) -> dict[str, ClassNames]:
@@ -52,3 +65,11 @@ def class_labels(metadata: Mapping[bytes, bytes]) -> dict[str, ClassNames]:
         return of_features(orjson.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"])
     except (ValueError, KeyError, TypeError):
         return {}
+
+
+def _decode_bytes(fields: dict[str, object]) -> None:
+    """Texts whose writer did not say so, as older tools leave them."""
+    for column, value in fields.items():
+        if isinstance(value, bytes):
+            with suppress(UnicodeDecodeError):
+                fields[column] = value.decode()

@@ -25,8 +25,12 @@ USUAL_TOKENS = 512  # what parameters.maxSeqLength is unless it is set
 WARNED_CUT = 0.05
 LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 LISTED_PAIRS = 200
+BARS = 60  # of a histogram of lengths
+WARNED_WORDLESS = 0.01
+_CONTROL_BYTES = bytes([*range(1, 9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
 _CONTROL = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 _WITHOUT_WORDS = re.compile(r"[\W\d_]+")
+_ONLY_DIGITS = re.compile(r"[\s\d]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,14 @@ class TokenLengths:
     max: int
 
 
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many rows are how long; edges grow by a ratio, because lengths do. The last edge is one above the longest."""
+
+    edges: list[int]  # rows[n] counts lengths from edges[n] to below edges[n + 1]
+    rows: list[int]
+
+
 @dataclass(frozen=True)
 class Profile:
     rows: int
@@ -60,6 +72,8 @@ class Profile:
     co_occurrence: Sequence[tuple[str, str, int]] = ()  # pairs of labels that hold in one row, the most frequent first
     control_characters: int = 0  # rows with one that no text should have
     without_words: int = 0  # rows with only digits and signs
+    only_digits: int = 0  # of these, rows with only digits
+    histogram: Histogram | None = None  # of tokens where they are known, else of characters
 
     def document(self) -> dict[str, Any]:
         """profile.json."""
@@ -67,13 +81,23 @@ class Profile:
         return {
             "rows": self.rows,
             "labels": [{"name": n, "positives": c, "share": round(c / self.rows, 6)} for n, c in self.labels],
-            "coOccurrence": [{"labels": [a, b], "rows": count} for a, b, count in self.co_occurrence],
+            "coOccurrence": [{"labels": [a, b], "rows": count} for a, b, count in self.co_occurrence[:LISTED_PAIRS]],
             "duplicates": self.duplicates,
             "conflicts": self.conflicts,
             "nearDuplicates": {"count": self.near_duplicates, "ofTheFirst": min(self.rows, MAX_TEXTS)},
             **lengths,
             "longerThan": {str(n): round(share, 6) for n, share in (self.longer_than or {}).items()},
-            "oddities": {"controlCharacters": self.control_characters, "withoutWords": self.without_words},
+            "histogram": self.histogram
+            and {
+                "of": "tokens" if self.tokens else "characters",
+                "edges": self.histogram.edges,
+                "rows": self.histogram.rows,
+            },
+            "oddities": {
+                "controlCharacters": self.control_characters,
+                "withoutWords": self.without_words,
+                "onlyDigits": self.only_digits,
+            },
             "warnings": [{"code": warning.code, "message": warning.message} for warning in self.warnings],
         }
 
@@ -97,23 +121,28 @@ class Profiler:
         self._set_numbers: dict[Labels, int] = {}
         self._set_counts: Counter[Labels] = Counter()
         self._first_texts: dict[str, None] = {}
-        self._control = self._wordless = 0
+        self._control = self._wordless = self._digits = 0
         self._first_not_single: int | None = None
 
     def add(self, batch: Batch, tokens: Sequence[int] = ()) -> None:
         """`tokens`: the length of each text, where the base model is known."""
-        texts, numbers = batch.texts, self._set_numbers
+        texts, numbers, counts = batch.texts, self._set_numbers, Counter(batch.labels)
         if self._first_not_single is None:
             before = len(self._hashes)
             others = (before + row for row, labels in enumerate(batch.labels) if len(labels) != 1)
-            self._first_not_single = next(others, None)
+            self._first_not_single = next(others, None) if any(len(labels) != 1 for labels in counts) else None
         self._hashes.extend(map(hash, texts))  # of this process: good to find equal texts, never kept
-        self._sets.extend([numbers.setdefault(labels, len(numbers)) for labels in batch.labels])
-        self._set_counts.update(batch.labels)
+        for labels in counts:
+            numbers.setdefault(labels, len(numbers))
+        self._sets.extend(map(numbers.__getitem__, batch.labels))
+        self._set_counts.update(counts)
         self._characters.extend(map(len, texts))
         self._tokens.extend(tokens)
-        self._control += sum(map(bool, map(_CONTROL.search, texts)))
-        self._wordless += sum(map(bool, map(_WITHOUT_WORDS.fullmatch, texts)))
+        if _may_hold_control("\n".join(texts)):
+            self._control += sum(map(bool, map(_CONTROL.search, texts)))
+        wordless = list(filter(_WITHOUT_WORDS.fullmatch, texts))
+        self._wordless += len(wordless)
+        self._digits += sum(map(bool, map(_ONLY_DIGITS.fullmatch, wordless)))
         if len(self._first_texts) < MAX_TEXTS:
             self._first_texts.update(dict.fromkeys(texts[: MAX_TEXTS - len(self._first_texts)]))
 
@@ -129,6 +158,7 @@ class Profiler:
         duplicates, conflicts = self._repeated()
         tokens = np.frombuffer(self._tokens, dtype=np.int32)
         longer = {length: float((tokens > length).mean()) for length in LENGTHS} if len(tokens) else None
+        characters = np.frombuffer(self._characters, dtype=np.int32)
         near = near_duplicates(list(self._first_texts))
         return Profile(
             rows=len(self._hashes),
@@ -144,13 +174,16 @@ class Profiler:
                 *_conflicting(conflicts),
                 *_cut(longer),
                 *_odd(self._control),
+                *_wordless(self._wordless, len(self._hashes)),
             ],
             near_duplicates=near,
-            characters=token_lengths(np.frombuffer(self._characters, dtype=np.int32)),
+            characters=token_lengths(characters),
             longer_than=longer,
-            co_occurrence=[(a, b, count) for (a, b), count in pairs.most_common(LISTED_PAIRS)],
+            co_occurrence=[(a, b, count) for (a, b), count in pairs.most_common()],
             control_characters=self._control,
             without_words=self._wordless,
+            only_digits=self._digits,
+            histogram=histogram(tokens if len(tokens) else characters),
         )
 
     def _repeated(self) -> tuple[int, int]:
@@ -185,6 +218,12 @@ class Profiler:
         ]
 
 
+def _may_hold_control(text: str) -> bool:
+    """A quick look, which spares nearly all texts the search."""
+    content = text.encode(errors="replace")
+    return len(content.translate(None, _CONTROL_BYTES)) < len(content) or "\ufffd" in text
+
+
 def profile(
     schema: LabelSchema, texts: Sequence[str], targets: Targets, lengths: Sequence[int] | None = None
 ) -> Profile:
@@ -202,6 +241,13 @@ def token_lengths(lengths: Sequence[int] | npt.NDArray[np.int32]) -> TokenLength
     values = np.asarray(lengths, dtype=np.int64)
     p50, p95, p99 = (int(p) for p in np.percentile(values, [50, 95, 99], method="inverted_cdf"))
     return TokenLengths(round(float(values.mean()), 1), p50, p95, p99, int(values.max()))
+
+
+def histogram(lengths: npt.NDArray[np.int32]) -> Histogram:
+    """Lengths of at least 0."""
+    edges = np.unique(np.geomspace(1, max(int(lengths.max()), 1) + 1, BARS + 1).round().astype(np.int64))
+    edges[0] = min(1, int(lengths.min()))
+    return Histogram(edges.tolist(), np.histogram(lengths, edges)[0].tolist())
 
 
 def _few_examples(counts: Sequence[tuple[str, int]]) -> list[Warn]:
@@ -234,6 +280,12 @@ def _odd(rows: int) -> Iterator[Warn]:
     if rows:
         found = "1 text holds" if rows == 1 else f"{rows:,} texts hold"
         yield Warn("ControlCharacters", f"{found} control characters or U+FFFD, as a wrong encoding leaves them")
+
+
+def _wordless(wordless: int, rows: int) -> Iterator[Warn]:
+    if wordless > WARNED_WORDLESS * rows:
+        found = "1 text has" if wordless == 1 else f"{wordless:,} texts have"
+        yield Warn("WithoutWords", f"{found} only digits and signs, no letters")
 
 
 def _conflicting(conflicts: int) -> list[Warn]:

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import orjson
 import pyarrow as pa
 
 from winnow_classifier.errors import DataError, EmptyDatasetError, SourceError, StorageError
+
+if TYPE_CHECKING:
+    from winnow_classifier.json_rows import JsonBlock
 
 # A record is held in memory as a whole; longer than this is a quote that was never closed, or no row file at all.
 MAX_ROW_CHARACTERS = 64 * 1024 * 1024
@@ -65,7 +68,7 @@ class Record(Protocol):
         """At the value that `keys` lead to; at the record's start without keys."""
 
 
-def read_records(path: Path, file_format: FileFormat) -> Iterator[Record | Problem]:
+def read_records(path: Path, file_format: FileFormat) -> Iterator[JsonBlock | Record | Problem]:
     """Records and problems in the file's order. Raises EmptyDatasetError for a file without content, DataError for one
     of another kind or a damaged one, SourceError if there is no such file."""
     # Here, since these readers make the records that are declared above.
@@ -163,6 +166,8 @@ def shown(value: object, characters: int = 40) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list"
+    if isinstance(value, bytes):
+        return "bytes that are not UTF-8"
     try:
         text = orjson.dumps(value).decode()
     except TypeError:  # a date, bytes, a number beyond 64 bits, a text with bytes that are not UTF-8

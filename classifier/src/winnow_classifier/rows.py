@@ -16,8 +16,10 @@ from winnow_classifier.csv_rows import CsvRecord
 from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
 from winnow_classifier.dialects import foreign
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
+from winnow_classifier.json_rows import JsonBlock
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
 from winnow_classifier.parquet_rows import ParquetRecord
+from winnow_classifier.row_blocks import bits_held, columns, maps_held, names_held
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
@@ -143,25 +145,17 @@ class Judge:
         texts: list[str] = []
         labels: list[Labels] = []
         size = 0
-        wanted = True  # rows that come after a wrong one are judged, and of no other use
         # Of several files in one folder, or in folders of it, each is known by its path from there on.
         folder = os.path.commonpath([path.absolute().parent for path in files]) if files else ""
         for path in files:
             self._file = os.path.relpath(path.absolute(), folder)[-MAX_FILE_NAME:] if len(files) > 1 else None
-            for record in read_records(path, self.options.file_format):
-                row = record if isinstance(record, Problem) else self._row(record)
-                if isinstance(row, Problem):
-                    self._refuse(row)
-                    wanted = self.options.on_invalid_rows is OnInvalidRows.SKIP
-                    continue
-                if not self.row_count and not isinstance(record, Problem):
-                    self.origin = self.origin or record.format
-                self.row_count += 1
-                if not wanted:
-                    continue
-                texts.append(row[0])
-                labels.append(row[1])
-                size += len(row[0])
+            for more_texts, more_labels in self._good_rows(path):
+                self.row_count += len(more_texts)
+                if self.problem_count and self.options.on_invalid_rows is not OnInvalidRows.SKIP:
+                    continue  # rows that come after a wrong one are judged, and of no other use
+                texts += more_texts
+                labels += more_labels
+                size += sum(map(len, more_texts))
                 if len(texts) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
                     yield Batch(texts, labels)
                     texts, labels, size = [], [], 0
@@ -169,12 +163,47 @@ class Judge:
         if texts:
             yield Batch(texts, labels)
 
+    def _good_rows(self, path: Path) -> Iterator[tuple[list[str], list[Labels]]]:
+        """Texts and labels of one row or of many; wrong rows are told of and left out."""
+        for found in read_records(path, self.options.file_format):
+            if isinstance(found, JsonBlock) and (rows := self._at_once(found.values)) is not None:
+                yield rows
+                continue
+            for record in found.records() if isinstance(found, JsonBlock) else (found,):
+                row = record if isinstance(record, Problem) else self._row(record)
+                if isinstance(row, Problem):
+                    self._refuse(row)
+                    continue
+                if not self.row_count and not isinstance(record, Problem):
+                    self.origin = self.origin or record.format
+                yield [row[0]], [row[1]]
+
+    def _at_once(self, values: list[object]) -> tuple[list[str], list[Labels]] | None:
+        """What `_row` would make of each of these records, where all are alike and like the first row; else None."""
+        shape = self._shape
+        if self.options.class_names:  # numbers of classes become names one by one
+            return None
+        if shape is None or (found := columns(values, self._text_names, self._target_names)) is None:
+            return None
+        texts, targets = found
+        if shape.kind is _Kind.BIT:
+            held = bits_held(targets, shape.labels)
+        elif shape.kind is _Kind.NAMES:
+            held = names_held(targets, self._found, self._is_name, single=self._exclusive)
+        else:
+            keys = shape.labels[1:] if self._single else shape.labels
+            held = maps_held(targets, keys, self._hold, single=self._exclusive and len(keys) > 1)
+        if held is None:
+            return None
+        self._one_each = self._one_each and set(map(len, held)) == {1}
+        return texts, held
+
     @property
     def schema(self) -> LabelSchema:
         """Of all rows read. Raises DataError where they cannot be those of a classifier."""
         shape, detail = self._shape, self.options.task_detail
         assert shape is not None, "no row was read"
-        if shape.kind is _Kind.BIT:
+        if shape.kind is _Kind.BIT or self._single:
             return LabelSchema(TaskDetail.BINARY, shape.labels)
         found = TaskDetail.MULTICLASS if self._one_each else TaskDetail.MULTILABEL
         if shape.kind is _Kind.MAP:
@@ -290,13 +319,18 @@ class Judge:
             return self._named(record, name, [str(int(value))])
         if isinstance(value, str) and kind in (None, _Kind.NAMES):
             label = value.strip()
-            if label and (self._numbered or label in self.options.labels or not _NUMBER.fullmatch(label)):
+            if label and self._is_name(label):
                 return self._named(record, name, [label])
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
         found = shown(value)
         if name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
         return record.problem(f"{name} must be {expected}, found {found}", name)
+
+    def _is_name(self, text: str) -> bool:
+        """Not a number, unless numbers are names here, nor a map or a list, written out."""
+        known = self._numbered or text in self.options.labels or not _NUMBER.fullmatch(text)
+        return known and not text.startswith(("{", "["))
 
     def _bit(self, record: Record, name: str, value: object, bit: int) -> Labels | Problem:
         shape = self._shape

@@ -24,7 +24,6 @@ Rows = npt.NDArray[np.int64]
 class Split:
     rest: Rows  # row numbers, ascending
     taken: Rows
-    without: tuple[int, ...]  # columns of labels that no taken row has, though the rest has rows of them
 
 
 def split(texts: Sequence[str], targets: Targets, percent: float, seed: int) -> Split:
@@ -64,5 +63,4 @@ def split(texts: Sequence[str], targets: Targets, percent: float, seed: int) -> 
             hint="bring more rows, or take a larger part",
         )
     chosen = is_taken[group]
-    without = np.flatnonzero((left == holds.sum(axis=0)) & (left > 0))
-    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen), tuple(without.tolist()))
+    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen))

@@ -177,6 +177,7 @@ def _training_job(obj: Object) -> _Told:
     complete, failed = is_true(obj, "Complete"), is_true(obj, "Failed")
     state = status.get("summary") or UNSEEN
     best = f"best {status['bestMetric']}" if status.get("bestMetric") else ""
+    warnings = len((status.get("datasets") or {}).get("warnings") or [])
     checkpoint = f"({status['bestCheckpoint']})" if status.get("bestCheckpoint") else ""
     details = (
         f"{progress['eta']} left" if progress.get("eta") else "",
@@ -185,6 +186,7 @@ def _training_job(obj: Object) -> _Told:
         f"epoch {progress['epoch']}/{progress.get('totalEpochs', '?')}"
         if "epoch" in progress and not complete and "epoch" not in state
         else "",
+        count(warnings, "warning") if warnings else "",
         (status.get("failure") or {}).get("message", "") if failed else _why_waiting(obj),
     )
     tone = Tone.GOOD if complete else Tone.BAD if failed or is_true(obj, "Stalled") else Tone.WORKING

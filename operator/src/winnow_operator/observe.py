@@ -65,10 +65,9 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
     return TrainingJobSeen(
         obj=obj,
         service=_service(store, obj),
-        training=_present(store.model(api.Dataset, Key(DATASET, namespace, spec.training_dataset))),
-        test=_present(store.model(api.Dataset, Key(DATASET, namespace, spec.test_dataset)))
-        if spec.test_dataset
-        else None,
+        training=_dataset(store, namespace, spec.training_dataset),
+        test=_dataset(store, namespace, spec.test_dataset),
+        validation=_dataset(store, namespace, spec.validation_dataset),
         jobs=jobs,
         pods=pods,
         pulled=pulled(key),
@@ -98,6 +97,10 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
 def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) -> api.ModelService | None:
     key = Key(MODEL_SERVICE, obj.metadata.namespace, obj.spec.model_service)
     return _present(store.model(api.ModelService, key))
+
+
+def _dataset(store: Store, namespace: str, name: str | None) -> api.Dataset | None:
+    return _present(store.model(api.Dataset, Key(DATASET, namespace, name))) if name else None
 
 
 def _present(obj: P | None) -> P | None:

@@ -36,6 +36,7 @@ class TrainingJobSeen:
     service: api.ModelService | None
     training: api.Dataset | None = None
     test: api.Dataset | None = None
+    validation: api.Dataset | None = None
     jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
     pods: tuple[Object, ...] = ()  # of these Jobs
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started

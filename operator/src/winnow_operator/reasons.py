@@ -46,7 +46,7 @@ class Reason(StrEnum):
     DATASET_FAILED = "DatasetFailed", "A dataset could not be imported."
     DATASET_OF_ANOTHER_MODEL_SERVICE = "DatasetOfAnotherModelService", "A dataset belongs to another ModelService."
     SINGLE_CLASS = "SingleClass", "All training rows have the same label, so there is nothing to learn."
-    LABELS_DIFFER = "LabelsDiffer", "The test rows have labels that the training rows lack."
+    LABELS_DIFFER = "LabelsDiffer", "The test or validation rows have labels that the training rows lack."
     METRIC_DOES_NOT_FIT = "MetricDoesNotFit", "A metric is not defined for this kind of labels."
 
     # TrainingJob: the run

@@ -49,6 +49,7 @@ class Epoch(_Report):
     checkpoint: Name | None = None
     train_loss: Number = None
     metrics: Metrics = {}
+    validation_metrics: Metrics = {}
 
 
 class Checkpoint(_Report):
@@ -56,6 +57,11 @@ class Checkpoint(_Report):
     epoch: int | None = Field(default=None, ge=1)
     digest: Digest | None = None
     size_bytes: Count | None = None
+
+
+class Advice(_Report):
+    code: str = Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)
+    message: str
 
 
 class Training(_Report):
@@ -73,18 +79,18 @@ class Training(_Report):
     tokens_per_second: Number = None
     loss: Number = None
     learning_rate: Number = None
-    overlap: Count | None = None
+    training_rows: Count | None = None
     test_rows: Count | None = None
+    validation_rows: Count | None = None
+    overlap: Count | None = None
+    validation_overlap: Count | None = None
+    warnings: list[Advice] = []
     primary_metric: str | None = Field(default=None, max_length=64)
     higher_is_better: bool | None = None
+    selected_on: Literal["Validation", "Test"] | None = None
     best_checkpoint: Name | None = None
     epochs: list[Epoch] = Field(default=[], max_length=EPOCHS)
     checkpoints: list[Checkpoint] = Field(default=[], max_length=EPOCHS)
-
-
-class Advice(_Report):
-    code: str = Field(pattern=r"^[A-Z][A-Za-z]*$", max_length=64)
-    message: str
 
 
 class Problem(_Report):

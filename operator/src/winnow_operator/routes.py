@@ -50,9 +50,8 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
             yield from _naming(store, kind, namespace, lambda spec: spec["modelService"] == name)
     elif resource == DATASET:
-        yield from _naming(
-            store, TRAINING_JOB, namespace, lambda spec: name in (spec["trainingDataset"], spec.get("testDataset"))
-        )
+        fields = ("trainingDataset", "testDataset", "validationDataset")
+        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: name in (spec.get(field) for field in fields))
     elif resource == TRAINING_JOB and _checkpoints_changed(new, old):
         yield from _naming(store, DEPLOYMENT, namespace, lambda spec: spec["checkpoint"]["trainingJob"] == name)
     elif resource == DEPLOYMENT:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.profile import profile, token_lengths
+from winnow_classifier.profile import histogram, profile, token_lengths
 
 SPAM = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 
@@ -74,9 +74,26 @@ def test_texts_that_most_models_would_cut_are_warned_about():
 
 
 def test_odd_texts_are_counted():
-    found = profile_of(*[0] * 20, *[1] * 20, texts=["\x07bell", "123 456!", *(f"text {n}" for n in range(38))])
-    assert (found.control_characters, found.without_words) == (1, 1)
-    assert codes(found) == ["ControlCharacters"]
+    found = profile_of(*[0] * 20, *[1] * 20, texts=["\x07bell", "123 456!", "78 9", *(f"text {n}" for n in range(37))])
+    assert (found.control_characters, found.without_words, found.only_digits) == (1, 2, 1)
+    assert codes(found) == ["ControlCharacters", "WithoutWords"]
+    assert found.warnings[-1].message == "2 texts have only digits and signs, no letters"
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        pytest.param([1, 1], id="one"),
+        pytest.param([0, 0], id="nothing at all, as a tokenizer may find"),
+        pytest.param([1, 2, 3, 512, 100_000], id="far apart"),
+        pytest.param(list(range(1, 4_000)), id="all"),
+    ],
+)
+def test_a_histogram_counts_each_row_once(lengths):
+    found = histogram(np.array(lengths, dtype=np.int32))
+    assert sum(found.rows) == len(lengths)
+    assert len(found.edges) == len(found.rows) + 1
+    assert found.edges == sorted(set(found.edges))
 
 
 def test_near_duplicates_are_estimated():

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from winnow_classifier import csv_rows, json_rows
 from winnow_classifier.dataset import canonical_digest
 from winnow_classifier.errors import DataError, EmptyDatasetError, WinnowError
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.row_files import FileFormat
-from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions, read_rows
+from winnow_classifier.rows import InvalidRowsError, Judge, OnInvalidRows, RowOptions, read_rows
 
 SKIP = OnInvalidRows.SKIP
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -150,6 +152,40 @@ FORMS = {
     "Parquet with names": parquet(pa.table({"text": [t for t, _ in EXPECTED], "label": [n for _, (n,) in EXPECTED]})),
     "Parquet with maps": parquet(pa.Table.from_pylist(RECORDS), compression="zstd"),
     "Parquet with lists": parquet(pa.table({"text": [t for t, _ in EXPECTED], "labels": [n for _, n in EXPECTED]})),
+    "Parquet with a map column": parquet(
+        pa.table(
+            {
+                "prompt": [t for t, _ in EXPECTED],
+                "completion": pa.array([[*A.items()], [*B.items()]], pa.map_(pa.string(), pa.int64())),
+            }
+        )
+    ),
+    "Parquet with texts as bytes": parquet(
+        pa.table(
+            {
+                "prompt": pa.array([t.encode() for t, _ in EXPECTED]),
+                "completion": [A, B],
+            }
+        )
+    ),
+    "Parquet with a list of a ClassLabel": parquet(
+        pa.table({"text": [t for t, _ in EXPECTED], "labels": [[0], [1]]}).replace_schema_metadata(
+            {
+                "huggingface": json.dumps(
+                    {
+                        "info": {
+                            "features": {
+                                "labels": {
+                                    "feature": {"names": ["Label_1", "Label_2"], "_type": "ClassLabel"},
+                                    "_type": "List",
+                                }
+                            }
+                        }
+                    }
+                )
+            }
+        )
+    ),
     "Parquet with a ClassLabel": parquet(
         pa.table({"text": [t for t, _ in EXPECTED], "label": [0, 1]}).replace_schema_metadata(
             {
@@ -337,6 +373,77 @@ def test_parquet_problems_name_the_row(rows_of, problems_of):
     content = parquet(pa.table({"prompt": ["a" * 50_000], "completion": [1]}))
     with pytest.raises(DataError, match="damaged"):
         rows_of(content[:2_000] + bytes(5_000) + content[7_000:-200] + content[-200:])
+
+
+def test_parquet_columns_of_other_types(rows_of, problems_of):
+    decimals = pa.table({"text": ["a", "b"], "label": pa.array([Decimal("1.00"), Decimal("0.00")])})
+    assert rows_of(parquet(decimals)).targets.tolist() == [[0, 1], [1, 0]]
+    latin = pa.table({"text": pa.array([b"a", b"caf\xe9"]), "label": [0, 1], "picture": pa.array([b"\xff"] * 2)})
+    assert problems_of(parquet(latin)) == [(2, None, "text must be a text, found bytes that are not UTF-8")]
+    twice = pa.array([[("x", 1), ("x", 0)]], pa.map_(pa.string(), pa.int64()))
+    with pytest.raises(DataError, match="a map behind row 0 has a key twice"):
+        rows_of(parquet(pa.table({"text": ["a"], "label": twice})))
+    features = {"labels": [{"names": ["x", "y"], "_type": "ClassLabel"}]}
+    wrong = pa.table({"text": ["a", "b"], "labels": [[0, 1], [2]]})
+    wrong = wrong.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    assert problems_of(parquet(wrong)) == [(2, None, "labels: expected a class from 0 to 1, found 2")]
+
+
+def test_a_csv_line_that_never_ends_takes_no_more_memory_than_a_row_may_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_rows, "MAX_ROW_CHARACTERS", 1_000)
+    file = tmp_path / "rows.csv"
+    file.write_text('text,label\n"' + "a" * 5_000 + '",x\nb,y\n"' + "c" * 900 + "\n" + "d" * 900 + '",x\ne,x\n')
+    with pytest.raises(InvalidRowsError) as raised:
+        read_rows(file, RowOptions())
+    told = [(problem.line, problem.message) for problem in raised.value.problems]
+    assert told[0] == (2, "a field is longer than 1,000 characters; is its quote closed?")
+    assert told[1] == (4, "a field is longer than 1,000 characters; is its quote closed?")
+    assert raised.value.problem_count <= 3
+
+
+targets_alike = st.one_of(
+    st.lists(st.sampled_from([0, 1, True, 1.0, "1", 2]), min_size=1, max_size=12),
+    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", ""]), min_size=1, max_size=12),
+    st.lists(st.lists(st.sampled_from(["x", "y", "1", 3]), max_size=3), min_size=1, max_size=12),
+    st.lists(
+        st.dictionaries(st.sampled_from("ab"), st.sampled_from([0, 1, True, 1.0, 2]), min_size=1),
+        min_size=1,
+        max_size=12,
+    ),
+)
+
+
+@FAST
+@given(
+    targets_alike,
+    st.lists(st.sampled_from(["a", "b\r\nc", " ", "\0", "ü", 5]), min_size=12, max_size=12),
+    st.sampled_from([("prompt", "completion"), ("text", "labels"), ("text", "label")]),
+    st.sampled_from([None, *TaskDetail]),
+    st.sampled_from(list(OnInvalidRows)),
+    st.booleans(),
+)
+def test_rows_that_are_judged_together_are_judged_as_one_by_one(
+    tmp_path, targets, words, names, detail, on_invalid, more
+):
+    file = tmp_path / "rows"
+    rows = [{names[0]: words[n % 12] if n % 3 else "t", names[1]: target} for n, target in enumerate(targets)]
+    rows[-1] |= {"prompt": "other"} if more else {}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def judged():
+        try:
+            found = read_rows(file, RowOptions(task_detail=detail, on_invalid_rows=on_invalid))
+        except InvalidRowsError as err:
+            return err.problems, err.problem_count, str(err)
+        except WinnowError as err:
+            return str(err)
+        return found.schema, holding(found), found.problems, found.problem_count
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "BLOCK_BYTES", 90)  # one or two lines: the first row is always judged by itself
+        together = judged()
+        patch.setattr(Judge, "_at_once", lambda *_: None)
+        assert judged() == together
 
 
 texts = st.text(

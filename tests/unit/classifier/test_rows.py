@@ -139,7 +139,7 @@ def test_label_maps(rows_of, maps, options, detail, labels, targets):
 )
 def test_the_names_of_binary_labels(rows_of, completion, given, labels):
     rows = rows_of(jsonl({"prompt": "t", "completion": completion}), labels=given)
-    assert rows.schema.labels == labels
+    assert (rows.schema.task_detail, rows.schema.labels) == (TaskDetail.BINARY, labels)
     assert rows.targets.tolist() == [[0, 1]]
 
 

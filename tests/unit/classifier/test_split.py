@@ -18,7 +18,6 @@ def test_each_label_keeps_its_share():
     found = split([f"text {n}" for n in range(1_000)], one_hot(columns, 3), 20, seed=0)
     taken = np.bincount(np.array(columns)[found.taken], minlength=3)
     assert taken.tolist() == [160, 30, 10]
-    assert found.without == ()
 
 
 def test_rows_with_several_labels_keep_the_share_of_each():
@@ -40,7 +39,6 @@ def test_another_seed_takes_other_rows():
 def test_the_last_text_of_a_label_stays():
     found = split([f"text {n}" for n in range(41)], one_hot([0] * 40 + [1], 2), 50, seed=0)
     assert 40 in found.rest
-    assert found.without == (1,)
 
 
 def test_one_large_group_of_equal_texts_goes_to_one_side():

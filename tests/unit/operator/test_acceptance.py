@@ -23,6 +23,7 @@ FAILED = dataset(
 IMPORTING = dataset(status={"conditions": [condition("Ready", "False", "Importing")]})
 ONE_CLASS = imported(warnings=[{"code": "SingleClass", "message": "all rows are ham"}])
 TEST = training_job(testDataset="test")
+VALIDATED = training_job(validationDataset="dev")
 
 
 def seen(
@@ -38,6 +39,46 @@ RULES = [
     pytest.param(seen(), False, "DatasetNotFound", False, "trainingDataset: Dataset rows", id="no training dataset"),
     pytest.param(
         seen(TEST, imported()), False, "DatasetNotFound", False, "testDataset: Dataset test", id="no test dataset"
+    ),
+    pytest.param(
+        seen(VALIDATED, imported()),
+        False,
+        "DatasetNotFound",
+        False,
+        "validationDataset: Dataset dev",
+        id="no validation dataset",
+    ),
+    pytest.param(
+        seen(VALIDATED, imported(), validation=IMPORTING),
+        False,
+        "DatasetNotReady",
+        False,
+        "validationDataset: Dataset dev is not ready",
+        id="importing validation rows",
+    ),
+    pytest.param(
+        seen(VALIDATED, imported(), validation=imported("dev", spec={"modelService": "other"})),
+        False,
+        "DatasetOfAnotherModelService",
+        True,
+        "validationDataset: Dataset dev belongs to ModelService other",
+        id="another ModelService's validation rows",
+    ),
+    pytest.param(
+        seen(VALIDATED, imported(), validation=imported("dev", labels=["ham", "junk"])),
+        False,
+        "LabelsDiffer",
+        True,
+        "validationDataset: Dataset dev has labels that the training rows lack: junk",
+        id="validation rows with a label too many",
+    ),
+    pytest.param(
+        seen(VALIDATED, imported(), validation=imported("dev", labels=["0", "1"])),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="bare 0 and 1 validate any binary schema",
     ),
     pytest.param(seen(training=dataset()), False, "DatasetNotReady", False, "rows", id="not looked at yet"),
     pytest.param(seen(training=IMPORTING), False, "DatasetNotReady", False, "Importing", id="importing"),

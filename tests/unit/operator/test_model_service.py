@@ -140,6 +140,16 @@ def test_the_board_ranks_each_metric_in_its_own_direction() -> None:
     ]
 
 
+def test_the_board_shows_the_value_that_chose() -> None:
+    epochs = [{"epoch": 2, "checkpoint": "epoch-2", "metrics": {"f1": 0.99}, "validationMetrics": {"f1": 0.9}}]
+    jobs = (completed("a", selectedOn="Validation", epochs=epochs), completed("b", selectedOn="Test", epochs=epochs))
+    status = plan(ModelServiceSeen(model_service(), claim("Bound"), training_jobs=jobs), NOW, CONFIG).status
+    assert [(row["trainingJob"], row["value"], row["selectedOn"]) for row in status["leaderboard"]] == [
+        ("b", 0.99, "Test"),
+        ("a", 0.9, "Validation"),
+    ]
+
+
 def test_the_board_has_ten_rows() -> None:
     jobs = tuple(completed(f"job-{number:02d}") for number in range(12))
     status = plan(ModelServiceSeen(model_service(), claim("Bound"), training_jobs=jobs), NOW, CONFIG).status

@@ -42,13 +42,26 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
     assert understood.spec.training_dataset == f"/storage/datasets/{'a' * 64}"
     assert understood.spec.test_dataset == f"/storage/datasets/{'b' * 64}"
     assert understood.spec.metrics.primary == "f1"
-    split = training_job(testSplit={"percent": 20, "seed": 7}, onOverlap="Drop")
-    settings, _ = training_job_of(split, model_service(), training_digest=DIGEST, test_digest=None, image="trainer")
+    split = training_job(
+        testSplit={"percent": 20, "seed": 7}, validationSplit={"percent": 10, "seed": 8}, onOverlap="Drop"
+    )
+    settings, _ = training_job_of(split, model_service(), training_digest=DIGEST, image="trainer")
     (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
     understood = load_job(tmp_path / "job.yaml")
     assert understood.spec.test_split is not None
     assert (understood.spec.test_split.percent, understood.spec.test_split.seed) == (20, 7)
+    assert understood.spec.validation_split is not None
+    assert (understood.spec.validation_split.percent, understood.spec.validation_split.seed) == (10, 8)
     assert understood.spec.on_overlap == "Drop"
+    settings, _ = training_job_of(
+        training_job(validationDataset="dev"),
+        model_service(),
+        training_digest=DIGEST,
+        validation_digest=OTHER_DIGEST,
+        image="trainer",
+    )
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    assert load_job(tmp_path / "job.yaml").spec.validation_dataset == f"/storage/datasets/{'b' * 64}"
 
 
 def test_the_trainer_understands_an_import(tmp_path: Path) -> None:

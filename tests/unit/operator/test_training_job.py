@@ -23,6 +23,7 @@ from operator_scene import (
     message_of,
     model_service,
     pod_of,
+    seen_again,
     training_job,
 )
 
@@ -153,6 +154,40 @@ def test_the_final_message_gives_the_result() -> None:
     assert status["datasets"]["overlap"] == 3
     assert status["progress"]["percent"] == 100.0
     assert kstatus(training_job(), status) == "Current"
+
+
+def test_validation_rows_are_told_beside_the_test_rows_and_choose() -> None:
+    rows = {"trainingRows": 70, "testRows": 20, "validationRows": 10, "overlap": 3, "validationOverlap": 1}
+    warning = {"code": "MissingLabels", "message": 'no test row has the label "c"'}
+    said = told(
+        bestCheckpoint="epoch-1",
+        selectedOn="Validation",
+        **rows,
+        warnings=[warning],
+        epochs=[
+            {"epoch": n, "checkpoint": f"epoch-{n}", "metrics": {"f1": 0.5}, "validationMetrics": {"f1": 1 - n / 10}}
+            for n in (1, 2)
+        ],
+        checkpoints=[checkpoint(1), checkpoint(2)],
+    )
+    obj = training_job(validationDataset="dev")
+    seen = replace(ended(0, said, obj=obj), validation=imported("dev", digest=OTHER_DIGEST))
+    status = plan(seen, NOW, CONFIG).status
+    assert (status["selectedOn"], status["bestMetric"]) == ("Validation", "f1 0.9000 on validation rows")
+    assert (status["epochs"][1]["metrics"], status["epochs"][1]["validationMetrics"]) == ({"f1": 0.5}, {"f1": 0.8})
+    assert status["checkpoints"][0]["validationMetrics"] == {"f1": 0.9}
+    assert status["datasets"]["validation"] == {"name": "dev", "digest": OTHER_DIGEST}
+    assert {name: status["datasets"][name] for name in rows} == rows
+    assert status["datasets"]["warnings"] == [warning]
+    later_on = plan(replace(seen, obj=seen_again(obj, status), pods=()), later(60), CONFIG).status
+    assert later_on["datasets"] == status["datasets"]
+    assert later_on["checkpoints"] == status["checkpoints"]
+
+
+def test_validation_rows_reach_the_trainer() -> None:
+    seen = replace(ready(training_job(validationDataset="dev")), validation=imported("dev", digest=OTHER_DIGEST))
+    manifest = yaml.safe_load(plan(seen, NOW, CONFIG).children[0].obj["data"]["job.yaml"])["spec"]
+    assert manifest["validationDataset"].endswith(OTHER_DIGEST.removeprefix("sha256:"))
 
 
 def test_what_was_told_before_is_not_forgotten() -> None:

@@ -137,8 +137,9 @@ OBJECTS = [
             progress={"percent": 100, "epoch": 3, "totalEpochs": 3, "loss": 0.1},
             bestMetric="f1 0.9721",
             bestCheckpoint="epoch-3",
+            datasets={"warnings": [{"code": "LongTexts", "message": "3 of 40 training rows …"}]},
         ),
-        ("Complete", Tone.GOOD, 1.0, "100%", "best f1 0.9721 (epoch-3)"),
+        ("Complete", Tone.GOOD, 1.0, "100%", "best f1 0.9721 (epoch-3) · 1 warning"),
         id="a training that is done",
     ),
     pytest.param(

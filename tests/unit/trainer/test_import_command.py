@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from winnow_classifier import row_files
 from winnow_classifier.dataset import load_dataset
+from winnow_trainer import picture
 from winnow_trainer.cli import main
 
 ROWS = '{"prompt": "hello you", "completion": 0}\n{"prompt": "win a big prize", "completion": 1}\n' * 20
@@ -105,7 +107,25 @@ def test_a_profile_stands_beside_the_rows(run, tmp_path):
     assert found["labels"][0] == {"name": "a", "positives": 26, "share": 0.65}
     assert found["coOccurrence"] == [{"labels": ["a", "b"], "rows": 26}]
     assert found["characters"]["max"] == len("text number 39")
-    assert found["oddities"] == {"controlCharacters": 0, "withoutWords": 0}
+    assert found["oddities"] == {"controlCharacters": 0, "withoutWords": 0, "onlyDigits": 0}
+    assert found["histogram"]["of"] == "characters"
+    assert sum(found["histogram"]["rows"]) == 40
+
+
+def test_a_picture_of_the_profile_stands_beside_it(run):
+    code, out, _, _ = run(ROWS)
+    assert code == 0
+    picture = Path(out.splitlines()[-1].removeprefix("picture "))
+    assert picture.name == "profile.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_fail_the_import(run, monkeypatch):
+    monkeypatch.setattr(picture, "draw", lambda *_: 1 / 0)
+    code, out, err, message = run(ROWS)
+    assert (code, message["state"]) == (0, "Ready")
+    assert "profile.png" not in out
+    assert "The picture of the profile was not drawn" in err
 
 
 def test_a_header_that_is_no_utf_8_is_told_everywhere(run):
@@ -152,7 +172,8 @@ def test_json_is_for_programs(run, tmp_path):
     code, out, _, message = run(ROWS, "--json")
     assert code == 0
     found = json.loads(out)
-    assert found.pop("path") == str(tmp_path / "storage" / "datasets" / message["digest"].removeprefix("sha256:"))
+    folder = tmp_path / "storage" / "datasets" / message["digest"].removeprefix("sha256:")
+    assert (found.pop("path"), found.pop("picture")) == (str(folder), str(folder / "profile.png"))
     assert found == message
     code, out, _, message = run("{broken", "--json")
     assert json.loads(out) == message

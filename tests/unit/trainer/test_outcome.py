@@ -10,7 +10,7 @@ from winnow_trainer.outcome import best, history, message
 from winnow_trainer.pace import Pace
 
 
-def published(*values, metric="f1"):
+def published(*values, metric="f1", validation=()):
     return [
         Published(
             Manifest(
@@ -27,6 +27,7 @@ def published(*values, metric="f1"):
                 base_model=BaseModelEntry(reference="base", digest="sha256:0"),
                 training_dataset=DatasetEntry(digest="sha256:0", rows=1),
                 metrics={metric: value},
+                validation_metrics={metric: validation[epoch - 1]} if validation else {},
                 train_loss=0.123456789,
                 training_job=JobEntry(name="spam-v1"),
                 created_at=datetime(2026, 1, 2, tzinfo=UTC),
@@ -50,22 +51,39 @@ def published(*values, metric="f1"):
     ],
 )
 def test_the_best_checkpoint_is_chosen_by_the_primary_metric(values, metric, expected):
-    assert best(published(*values, metric=metric), metric).manifest.name == expected
+    assert best(published(*values, metric=metric), metric, "Test").manifest.name == expected
+
+
+def test_validation_rows_choose_whatever_the_test_rows_say():
+    epochs = published(0.9, 0.5, 0.8, validation=[0.6, 0.7, 0.65])
+    assert best(epochs, "f1", "Validation").manifest.name == "epoch-2"
+    told = history(epochs, "f1", "Validation")
+    assert (told["selectedOn"], told["bestCheckpoint"]) == ("Validation", "epoch-2")
+    assert (told["epochs"][1]["metrics"], told["epochs"][1]["validationMetrics"]) == ({"f1": 0.5}, {"f1": 0.7})
+    words = "epoch-2 is the best of 3: f1 0.7000 on the validation rows, 0.5000 on the test rows"
+    assert message(epochs, "f1", "Validation") == words
+
+
+def test_a_metric_that_the_validation_rows_do_not_define_is_not_taken_from_the_test_rows():
+    epochs = published(0.9, 0.5, validation=[None, None])
+    assert best(epochs, "f1", "Validation").manifest.name == "epoch-2"
+    assert "f1 is undefined on these validation rows" in message(epochs, "f1", "Validation")
 
 
 def test_metrics_are_rounded_in_status_only():
-    told = history(published(0.123456789), "f1")
+    told = history(published(0.123456789), "f1", "Test")
     assert told["epochs"] == [{"epoch": 1, "checkpoint": "epoch-1", "trainLoss": 0.123457, "metrics": {"f1": 0.123457}}]
     assert told["checkpoints"] == [{"name": "epoch-1", "epoch": 1, "digest": "sha256:1", "sizeBytes": 1}]
 
 
 def test_the_final_word_says_what_was_chosen_and_why():
-    assert message(published(0.5, 0.75), "f1", 0) == "epoch-2 is the best of 2: f1 0.7500"
-    assert "f1 is undefined on these test rows" in message(published(None), "f1", 0)
+    assert message(published(0.5, 0.75), "f1", "Test") == "epoch-2 is the best of 2: f1 0.7500 on the test rows"
+    assert "f1 is undefined on these test rows" in message(published(None), "f1", "Test")
+    assert "there are no test or validation rows" in message(published(0.5), None, None)
 
 
 def test_nothing_published_has_no_best():
-    assert history([], "f1")["bestCheckpoint"] is None
+    assert history([], "f1", "Test")["bestCheckpoint"] is None
 
 
 def test_the_eta_counts_steps_and_evaluations_to_come():

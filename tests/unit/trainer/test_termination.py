@@ -13,7 +13,7 @@ from winnow_trainer.termination import fitted, write
 DIGEST = "sha256:" + "a" * 64
 
 
-def training(epochs, best=3, words="done"):
+def training(epochs, best=3, words="done", validation=False, warnings=0):
     return {
         "kind": "train",
         "state": "Complete",
@@ -29,12 +29,14 @@ def training(epochs, best=3, words="done"):
                 "checkpoint": f"epoch-{n}",
                 "trainLoss": 0.123456,
                 "metrics": dict.fromkeys(HIGHER_IS_BETTER, 0.654321),
+                **({"validationMetrics": dict.fromkeys(HIGHER_IS_BETTER, 0.765432)} if validation else {}),
             }
             for n in range(1, epochs + 1)
         ],
         "checkpoints": [
             {"name": f"epoch-{n}", "epoch": n, "digest": DIGEST, "sizeBytes": 91_599_173} for n in range(1, epochs + 1)
         ],
+        "warnings": [{"code": "LongTexts", "message": "ü" * 300} for _ in range(warnings)],
     }
 
 
@@ -76,6 +78,14 @@ def test_metrics_of_older_epochs_go_first():
     assert message["epochs"][2]["metrics"] == dict.fromkeys(HIGHER_IS_BETTER, 0.654321)  # the best
     assert message["epochs"][8]["metrics"] == dict.fromkeys(HIGHER_IS_BETTER, 0.654321)  # the last
     assert [checkpoint["name"] for checkpoint in message["checkpoints"]] == [f"epoch-{n}" for n in range(1, 10)]
+
+
+def test_two_sets_of_metrics_in_a_hundred_epochs_keep_the_primary_ones_of_the_best_and_the_last():
+    message = told(training(epochs=100, best=3, validation=True, warnings=6))
+    for epoch in (message["epochs"][0], message["epochs"][-1]):
+        assert (epoch["metrics"], epoch["validationMetrics"]) == ({"f1": 0.654321}, {"f1": 0.765432})
+    assert [message["epochs"][n]["checkpoint"] for n in (0, -1)] == ["epoch-3", "epoch-100"]
+    assert [warning["code"] for warning in message["warnings"]] == ["LongTexts"] * 6
 
 
 def test_a_hundred_epochs_keep_the_best_and_the_last():
@@ -125,7 +135,14 @@ def test_a_long_reason_of_failure_is_cut_at_its_end():
 @settings(max_examples=40, deadline=None)
 @given(
     st.one_of(
-        st.builds(training, st.integers(0, 300), st.integers(1, 300), st.text(max_size=3_000)),
+        st.builds(
+            training,
+            st.integers(0, 300),
+            st.integers(1, 300),
+            st.text(max_size=3_000),
+            st.booleans(),
+            st.integers(0, 20),
+        ),
         st.builds(importing, st.integers(0, 600), st.integers(0, 20), st.integers(0, 3_000), st.sampled_from('a"\n😀')),
     )
 )

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -199,7 +200,7 @@ def test_without_test_rows_the_last_checkpoint_counts_as_the_best(trainer):
     job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": None})})
     told = trainer.run(job)
     assert (told["primaryMetric"], told["bestCheckpoint"], told["epochs"][0]["metrics"]) == (None, "epoch-2", {})
-    assert "there is no test dataset" in told["message"]
+    assert "there are no test or validation rows" in told["message"]
     assert not (trainer.checkpoint(2) / "predictions.jsonl").exists()
 
 
@@ -208,13 +209,20 @@ def test_test_rows_that_are_also_training_rows_are_counted(trainer):
     job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": job.spec.training_dataset})})
     told = trainer.run(job)
     assert told["overlap"] == 22
-    assert "22 test rows also stand in the training rows (onOverlap: Drop leaves them out)" in told["message"]
+    assert said(told)["Overlap"].startswith(
+        "22 of 22 test rows also stand in the training rows, so metrics look better"
+    )
 
 
 def with_spec(job, **changes):
     spec = job.spec.model_dump(by_alias=True, exclude_none=True) | changes
     spec = {name: value for name, value in spec.items() if value is not None}
     return TrainingJob.model_validate({"kind": job.kind, "metadata": {"name": job.name}, "spec": spec})
+
+
+def said(told):
+    """Warnings by code."""
+    return {warning["code"]: warning["message"] for warning in told["warnings"]}
 
 
 def predicted_texts(folder):
@@ -231,10 +239,11 @@ def test_overlapping_test_rows_can_be_left_out(trainer):
     told = trainer.run(with_spec(job, testDataset=str(both.path), onOverlap="Drop"))
     dropped = 5 + len(test.texts) - len(own)
     assert (told["overlap"], told["testRows"]) == (dropped, len(own))
-    assert f"{dropped} test rows also stand in the training rows and were left out" in told["message"]
+    assert f"{dropped} rows were left out of the test rows" in said(told)["Overlap"]
     assert predicted_texts(trainer.checkpoint(1)) == own
     described = json.loads((trainer.checkpoint(1) / "checkpoint.json").read_text())["testDataset"]
-    assert described == {"digest": both.digest, "rows": len(own), "split": None, "dropped": dropped}
+    nothing = {"split": None, "validationSplit": None}
+    assert described == {"digest": both.digest, "rows": len(own), **nothing, "dropped": dropped}
     with pytest.raises(DataError, match="every row also stands in the training rows, so onOverlap: Drop leaves none"):
         trainer.run(with_spec(job, testDataset=job.spec.training_dataset, onOverlap="Drop"))
 
@@ -251,6 +260,7 @@ def test_test_rows_can_be_taken_out_of_the_training_rows(trainer):
         "digest": train["digest"],
         "rows": test["rows"],
         "split": {"percent": 25.0, "seed": 3},
+        "validationSplit": None,
         "dropped": None,
     }
     texts = load_dataset(Path(job.spec.training_dataset)).texts
@@ -258,6 +268,108 @@ def test_test_rows_can_be_taken_out_of_the_training_rows(trainer):
     assert sum(text in tested for text in texts) == test["rows"]  # all rows of a text, or none
     assert told["overlap"] == 0
     assert told["epochs"][0]["metrics"]["f1"] is not None
+
+
+def test_validation_rows_are_taken_from_what_the_test_rows_leave(trainer):
+    job = trainer.job(rows=60)
+    tested = {"testDataset": None, "testSplit": {"percent": 25, "seed": 3}}
+    validated = {"validationSplit": {"percent": 20, "seed": 1}}
+    told = trainer.run(with_spec(job, **tested, **validated))
+    described = json.loads((trainer.checkpoint(1) / "checkpoint.json").read_text())
+    train, test, validation = (described[f"{name}Dataset"] for name in ("training", "test", "validation"))
+    assert train["rows"] + test["rows"] + validation["rows"] == 60
+    assert (told["trainingRows"], told["testRows"], told["validationRows"]) == (
+        train["rows"],
+        test["rows"],
+        validation["rows"],
+    )
+    assert abs(validation["rows"] - 0.2 * (60 - test["rows"])) <= 2
+    assert validation == {
+        "digest": train["digest"],
+        "rows": validation["rows"],
+        "split": {"percent": 25.0, "seed": 3},
+        "validationSplit": {"percent": 20.0, "seed": 1},
+        "dropped": None,
+    }
+    assert train["validationSplit"] == validation["validationSplit"]
+    again = replace(trainer, storage=trainer.storage / "again").run(with_spec(job, **tested, **validated))
+    assert again["epochs"] == told["epochs"]
+    without = replace(trainer, storage=trainer.storage / "without").run(with_spec(job, **tested))
+    assert without["testRows"] == told["testRows"]  # what a job is tested on does not depend on its validation rows
+
+
+def test_the_best_checkpoint_is_the_best_on_validation_rows(trainer):
+    job = trainer.job(rows=60, numTrainEpochs=3, learningRate=0.02)
+    told = trainer.run(with_spec(job, validationSplit={"percent": 30}))
+    values = {epoch["checkpoint"]: epoch["validationMetrics"]["f1"] for epoch in told["epochs"]}
+    assert all(epoch["metrics"]["f1"] is not None for epoch in told["epochs"])
+    assert (told["selectedOn"], told["primaryMetric"]) == ("Validation", "f1")
+    assert told["bestCheckpoint"] == max(values, key=values.get)
+    folder = trainer.checkpoint(1)
+    report = json.loads((folder / "metrics.json").read_text())
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    assert report["selectedOn"] == manifest["selectedOn"] == "Validation"
+    assert report["metrics"] == manifest["metrics"]
+    assert report["validation"]["metrics"] == manifest["validationMetrics"]
+    assert report["validation"]["rows"] == told["validationRows"]
+    assert report["rows"] == told["testRows"] == len(predicted_texts(folder))
+
+
+def test_validation_rows_of_their_own_choose_where_there_are_no_test_rows(trainer):
+    job = trainer.job()
+    validated = with_spec(job, testDataset=None, validationDataset=job.spec.test_dataset)
+    told = trainer.run(validated)
+    assert (told["selectedOn"], told["validationRows"], "testRows" in told) == ("Validation", 8, False)
+    assert "on the validation rows" in told["message"]
+    assert not (trainer.checkpoint(1) / "predictions.jsonl").exists()
+    assert json.loads((trainer.checkpoint(1) / "metrics.json").read_text())["validation"]["rows"] == 8
+    with pytest.raises(ConfigError, match="validationDataset was"):
+        trainer.run(job)
+
+
+def test_validation_rows_that_are_test_rows_are_counted_and_can_be_left_out(trainer):
+    job = trainer.job()
+    train, test = (load_dataset(Path(path)) for path in (job.spec.training_dataset, job.spec.test_dataset))
+    mixed = store_dataset(
+        trainer.storage,
+        train.schema,
+        [train.texts[0], test.texts[0], "a text of its own", "and another"],
+        np.array([[1, 0], [0, 1], [1, 0], [0, 1]], dtype=np.int8),
+    )
+    kept = trainer.run(with_spec(trainer.job(name="kept"), validationDataset=str(mixed.path)), run="kept")
+    assert (kept["validationOverlap"], kept["validationRows"]) == (2, 4)
+    dropped = trainer.run(with_spec(job, validationDataset=str(mixed.path), onOverlap="Drop"))
+    assert (dropped["validationOverlap"], dropped["validationRows"]) == (2, 2)
+    assert json.loads((trainer.checkpoint(1) / "checkpoint.json").read_text())["validationDataset"]["dropped"] == 2
+    everything = with_spec(job, validationDataset=job.spec.test_dataset, onOverlap="Drop")
+    with pytest.raises(DataError, match="validationDataset: the text of every row also stands in the training or test"):
+        trainer.run(everything)
+
+
+def test_what_is_odd_about_the_rows_is_told_in_words(trainer):
+    schema = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
+    words, _ = tiny_models.texts(60, 5)
+    train = store_dataset(trainer.storage, schema, words, np.eye(3, dtype=np.int8)[[n % 3 for n in range(60)]])
+    lacking = store_dataset(trainer.storage, schema, ["one", "two"], np.eye(3, dtype=np.int8)[[0, 1]])
+    single = store_dataset(trainer.storage, schema, ["three", "four " * 40], np.eye(3, dtype=np.int8)[[2, 2]])
+    job = trainer.job(numTrainEpochs=1)
+    told = trainer.run(
+        with_spec(
+            job, trainingDataset=str(train.path), testDataset=str(lacking.path), validationDataset=str(single.path)
+        )
+    )
+    assert said(told)["MissingLabels"] == 'no test row has the label "c"; metrics say nothing about it'
+    assert said(told)["SingleClass"] == 'every one of the 2 validation rows has the label "c": metrics say little'
+    assert "1 of 2 validation rows (50.0%) are longer than maxSeqLength, 16 tokens" in said(told)["LongTexts"]
+    assert trainer.progress.snapshot()["warnings"] == told["warnings"]
+    assert (
+        trainer.run(
+            with_spec(
+                job, trainingDataset=str(train.path), testDataset=str(lacking.path), validationDataset=str(single.path)
+            )
+        )["warnings"]
+        == told["warnings"]
+    )
 
 
 def test_rows_of_one_label_only_teach_nothing(trainer):

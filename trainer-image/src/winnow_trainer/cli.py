@@ -29,7 +29,7 @@ from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.fetch import Limits, Network
 from winnow_trainer.fetched import Fetched
 from winnow_trainer.hub_dataset import TOKEN_VARIABLE
-from winnow_trainer.progress import Progress
+from winnow_trainer.progress import FIELDS, Progress
 from winnow_trainer.progress_server import served
 from winnow_trainer.sources import fetch, source_of
 
@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = OutOfMemoryError_("there is not enough memory", hint="give the program more memory")
         out.__cause__ = err
         return _fail(out, options, failed)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at the end
+        return 0  # whoever reads has seen enough; what was asked for is done
     except Exception as err:
         log.exception("Unexpected error. This is a bug")
         message = f"{type(err).__name__}: {err}; this is a bug, its traceback stands in the log"
@@ -99,10 +102,13 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
     imported.verdict.profile.warnings.extend(found.warnings)
     message = _with_source(verdict.ready_message(imported.verdict, "import"), pinned)
     if options.json:
-        print(orjson.dumps({**message, "path": str(imported.dataset.path)}, option=orjson.OPT_INDENT_2).decode())
+        paths = {"path": str(imported.dataset.path), "picture": str(imported.picture) if imported.picture else None}
+        print(orjson.dumps({**message, **paths}, option=orjson.OPT_INDENT_2).decode())
     else:
-        source = [f"source  {name} {value}" for name, value in pinned.items()]
-        print("\n".join([*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}", *source]))
+        lines = [*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}"]
+        lines += [f"source  {name} {value}" for name, value in pinned.items()]
+        lines += [f"picture {imported.picture}"] if imported.picture else []
+        print("\n".join(lines))
     return message
 
 
@@ -150,6 +156,8 @@ def _import_missing(file: Path, storage: Path) -> Path:
 
 def _print_checkpoints(result: dict[str, Any], folder: Path) -> None:
     print(result["message"])
+    for warning in result.get("warnings") or []:
+        print(f"warning: {warning['message']} ({warning['code']})")
     for checkpoint in result.get("checkpoints", []):
         best = "  best" if checkpoint["name"] == result.get("bestCheckpoint") else ""
         print(f"{checkpoint['name']}  {folder / checkpoint['name']}{best}")
@@ -211,8 +219,8 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
         "train",
         help="train, evaluate each epoch, write checkpoints",
         description="Run a TrainingJob manifest. Started again, it goes on where it stopped.",
-        epilog="In the manifest trainingDataset and testDataset are folders of stored datasets or files of rows, and "
-        "baseModel is a folder or hf://repo@revision.",
+        epilog="In the manifest trainingDataset, testDataset and validationDataset are folders of stored datasets or files "
+        "of rows, and baseModel is a folder or hf://repo@revision.",
     ).add_argument
     add("--job", type=Path, required=True, metavar="FILE", help="a TrainingJob manifest (YAML)")
     add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
@@ -295,11 +303,12 @@ def _handled(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
 
 
 def _failed_training(progress: Progress) -> Callable[[str, str, BaseException], dict[str, Any]]:
-    kept = ("primaryMetric", "higherIsBetter", "bestCheckpoint", "overlap", "testRows", "epochs", "checkpoints")
+    moment = {"state", "percent", "epoch", "totalEpochs", "step", "totalSteps", "etaSeconds", "tokensPerSecond", "loss"}
+    kept = FIELDS - moment - {"learningRate", "message", "reason"}
 
     def failed(reason: str, message: str, _: BaseException) -> dict[str, Any]:
         state = progress.snapshot()
-        known = {name: state[name] for name in kept if name in state}
+        known = {name: value for name, value in state.items() if name in kept}
         return {"kind": "train", "state": "Failed", "reason": reason, "message": message, **known}
 
     return failed

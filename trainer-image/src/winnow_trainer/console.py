@@ -76,14 +76,15 @@ def progress_line(state: Mapping[str, Any]) -> str:
 
 
 def epoch_line(epoch: Mapping[str, Any], primary: str | None) -> str:
-    metrics = epoch.get("metrics", {})
+    validated = epoch.get("validationMetrics")
+    metrics = validated or epoch.get("metrics", {})
     names = sorted(metrics, key=lambda name: (name != primary, name))  # the one that counts stands first
     scores = "".join(
         f"  {name} {'undefined' if metrics[name] is None else format(metrics[name], '.4f')}" for name in names[:6]
     )
     loss = epoch.get("trainLoss")
     trained = f"  train loss {loss:.4f}" if loss is not None else ""
-    return f"{epoch.get('checkpoint', 'epoch')}:{trained}{scores}"
+    return f"{epoch.get('checkpoint', 'epoch')}:{trained}{'  on validation rows' if validated else ''}{scores}"
 
 
 def duration(seconds: float) -> str:

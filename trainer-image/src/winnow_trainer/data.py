@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,56 +12,82 @@ import numpy.typing as npt
 from winnow_classifier.dataset import DATASET_FILE, StoredDataset, load_dataset, targets_in_schema
 from winnow_classifier.errors import ConfigError, DataError
 from winnow_classifier.split import split
-from winnow_trainer.job import Spec, TestSplit
-
-log = logging.getLogger(__name__)
+from winnow_trainer.job import Part, Spec
 
 DIGEST = "sha256:"
 ImportRows = Callable[[Path], Path]
 
 
 @dataclass(frozen=True)
-class Data:
-    train: StoredDataset
-    test: StoredDataset | None
-    test_targets: npt.NDArray[np.int8] | None  # (N, C) in the labels of the training rows
-    overlap: int  # test rows whose text also stands in the training rows
+class HeldOut:
+    """Rows to measure on, never to learn from."""
+
+    rows: StoredDataset
+    targets: npt.NDArray[np.int8]  # (N, C) in the labels of the training rows
+    overlap: int = 0  # rows whose text also stands where it must not
     dropped: bool = False  # whether these were left out
 
 
+@dataclass(frozen=True)
+class Data:
+    train: StoredDataset
+    test: HeldOut | None
+    validation: HeldOut | None
+
+
 def load_data(spec: Spec, storage: Path, import_rows: ImportRows) -> Data:
-    """Raises DataError if the rows cannot teach anything or do not fit together, ConfigError if they are not there."""
+    """Raises DataError if the rows cannot teach anything or do not fit together, ConfigError if they are not there.
+
+    Test rows must not stand in the training dataset; validation rows must not stand in the training rows, nor be test
+    rows. So which rows a job is tested on does not depend on its validation rows, and jobs stay comparable.
+    """
     train = load_dataset(locate("trainingDataset", spec.training_dataset, storage, import_rows))
+    test = validation = None
     if spec.test_split is not None:
-        train, test = take_test_rows(train, spec.test_split)
-        learnable(train)
-        return Data(train, test, test.targets, 0)
-    learnable(train)
-    if spec.test_dataset is None:
-        return Data(train, None, None, 0)
-    test = load_dataset(locate("testDataset", spec.test_dataset, storage, import_rows))
-    targets = targets_in_schema(test, train.schema)
+        train, test = take("testSplit", train, spec.test_split)
     known = set(train.texts)
-    shared = np.fromiter((text in known for text in test.texts), bool, len(test.texts))
+    if spec.validation_split is not None:
+        train, validation = take("validationSplit", train, spec.validation_split)
+    learnable(train)
+
+    def brought(field: str, reference: str) -> HeldOut:
+        rows = load_dataset(locate(field, reference, storage, import_rows))
+        return held_out(field, rows, train, known, drop=spec.on_overlap == "Drop")
+
+    if spec.test_dataset is not None:
+        test = brought("testDataset", spec.test_dataset)
+    if spec.validation_dataset is not None:
+        known.update(test.rows.texts if test else ())
+        validation = brought("validationDataset", spec.validation_dataset)
+    return Data(train, test, validation)
+
+
+def held_out(field: str, rows: StoredDataset, train: StoredDataset, known: Collection[str], *, drop: bool) -> HeldOut:
+    """Rows of a dataset of their own. `known` are texts that they must not have."""
+    targets = targets_in_schema(rows, train.schema, field)
+    shared = np.fromiter((text in known for text in rows.texts), bool, len(rows.texts))
     overlap = int(shared.sum())
-    if spec.on_overlap == "Keep" or not overlap:
-        return Data(train, test, targets, overlap)
-    if overlap == len(test.texts):
+    if not drop or not overlap:
+        return HeldOut(rows, targets, overlap)
+    if overlap == len(rows.texts):
+        others = "training rows" if field == "testDataset" else "training or test rows"
+        other, split_field = field.removesuffix("Dataset"), field.replace("Dataset", "Split")
         raise DataError(
-            "testDataset: the text of every row also stands in the training rows, so onOverlap: Drop leaves none",
-            hint="bring other test rows, or use testSplit",
+            f"{field}: the text of every row also stands in the {others}, so onOverlap: Drop leaves none",
+            hint=f"bring other {other} rows, or use {split_field}",
         )
     own = np.flatnonzero(~shared)
-    return Data(train, subset(test, own), targets[own], overlap, dropped=True)
+    return HeldOut(subset(rows, own), targets[own], overlap, dropped=True)
 
 
-def take_test_rows(dataset: StoredDataset, wanted: TestSplit) -> tuple[StoredDataset, StoredDataset]:
-    """(training rows, test rows), both with the digest of the dataset that they come from."""
-    found = split(dataset.texts, dataset.targets, wanted.percent, wanted.seed)
-    if found.without:
-        names = [dataset.schema.labels[column] for column in found.without]
-        log.warning("Labels without test rows: they have too few different texts", extra={"labels": names})
-    return subset(dataset, found.rest), subset(dataset, found.taken)
+def take(field: str, dataset: StoredDataset, wanted: Part) -> tuple[StoredDataset, HeldOut]:
+    """(the rest, what was taken), both with the digest of the dataset that they come from."""
+    try:
+        found = split(dataset.texts, dataset.targets, wanted.percent, wanted.seed)
+    except DataError as err:
+        raise DataError(f"{field}: {err}", hint=err.hint) from err
+    taken = subset(dataset, found.taken)
+    return subset(dataset, found.rest), HeldOut(taken, taken.targets)
 
 
 def subset(dataset: StoredDataset, rows: npt.NDArray[np.int64]) -> StoredDataset:

@@ -1,9 +1,11 @@
-"""How good the model is on the test rows: metrics, and what it answered to each row. Letters: N rows, C labels."""
+"""How good the model is on rows that it did not learn from: metrics, and what it answered to each row. Letters: N rows, C
+labels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from winnow_classifier import metrics
+from winnow_classifier.checkpoint import SelectedOn
 from winnow_classifier.labels import LabelSchema
 from winnow_trainer.examples import Examples
 
@@ -19,7 +22,9 @@ from winnow_trainer.examples import Examples
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     metrics: dict[str, float | None]
-    artifacts: dict[str, bytes]  # metrics.json and predictions.jsonl
+    report: dict[str, Any]  # these rows' part of metrics.json
+    probabilities: npt.NDArray[np.float64]  # (N, C)
+    examples: Examples
 
 
 def evaluate(logits: Tensor, examples: Examples, schema: LabelSchema, reported: Sequence[str] | None) -> Evaluation:
@@ -35,11 +40,24 @@ def evaluate(logits: Tensor, examples: Examples, schema: LabelSchema, reported: 
         "labels": metrics.per_label(probabilities, examples.targets, schema),
         "confusion": metrics.confusion(probabilities, examples.targets, schema),
     }
-    artifacts = {
-        "metrics.json": orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n",
-        "predictions.jsonl": predictions(probabilities, examples, schema),
+    return Evaluation(chosen, report, probabilities, examples)
+
+
+def artifacts(
+    test: Evaluation | None, validation: Evaluation | None, schema: LabelSchema, selected_on: SelectedOn | None
+) -> dict[str, bytes]:
+    """metrics.json, and predictions.jsonl where there are test rows; nothing where nothing was measured."""
+    if selected_on is None:
+        return {}
+    report = {
+        "selectedOn": selected_on,
+        **(test.report if test else {}),
+        **({"validation": validation.report} if validation else {}),
     }
-    return Evaluation(chosen, artifacts)
+    found = {"metrics.json": orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n"}
+    if test:
+        found["predictions.jsonl"] = predictions(test.probabilities, test.examples, schema)
+    return found
 
 
 def why_undefined(

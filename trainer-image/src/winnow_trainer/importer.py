@@ -1,8 +1,9 @@
 """From a row file to a stored dataset: read, judge, profile, store."""
 
 import errno
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -13,12 +14,16 @@ from tokenizers import Tokenizer
 from winnow_classifier import base_model
 from winnow_classifier.dataset import DatasetWriter, PublishedDataset
 from winnow_classifier.errors import BaseModelError, StorageError, StorageFull, WinnowError
+from winnow_classifier.labels import LabelSchema
 from winnow_classifier.profile import Profile, Profiler, Warn
 from winnow_classifier.row_files import Problem
 from winnow_classifier.rows import Judge, RowOptions
 from winnow_classifier.verdict import Verdict, place
 
+log = logging.getLogger(__name__)
+
 PROFILE_FILE = "profile.json"
+PICTURE_FILE = "profile.png"
 PROBLEMS_FILE = "problems.jsonl"
 
 
@@ -26,6 +31,7 @@ PROBLEMS_FILE = "problems.jsonl"
 class Imported:
     dataset: PublishedDataset
     verdict: Verdict
+    picture: Path | None  # of its profile, if it could be drawn
 
 
 def import_files(
@@ -51,7 +57,7 @@ def import_files(
     if unknown:
         found.warnings.append(Warn("NoTokenLengths", unknown))
     verdict = Verdict(judge.schema, dataset.digest, judge.origin, found, judge.problem_count, judge.problems)
-    return Imported(dataset, verdict)
+    return Imported(dataset, verdict, write_picture(dataset.path, found, judge.schema))
 
 
 def write_profile(dataset: Path, found: Profile) -> None:
@@ -63,6 +69,23 @@ def write_profile(dataset: Path, found: Profile) -> None:
         temporary.replace(dataset / PROFILE_FILE)
     except OSError as err:
         raise StorageError(f"{dataset / PROFILE_FILE} cannot be written: {err.strerror or err}") from err
+
+
+def write_picture(dataset: Path, found: Profile, schema: LabelSchema) -> Path | None:
+    """profile.png beside the rows. They are stored whatever becomes of it, so what goes wrong here is only logged."""
+    temporary = dataset / f".tmp-{PICTURE_FILE}"
+    try:
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no word on where it keeps its list of fonts
+        from winnow_trainer.picture import draw  # here, because the library takes a second to import
+
+        temporary.write_bytes(draw(found, schema))
+        temporary.replace(dataset / PICTURE_FILE)
+    except Exception as err:
+        log.warning("The picture of the profile was not drawn", extra={"error": f"{type(err).__name__}: {err}"})
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return None
+    return dataset / PICTURE_FILE
 
 
 class _ProblemFile:

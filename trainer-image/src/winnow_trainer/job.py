@@ -1,6 +1,7 @@
 """The TrainingJob manifest as the trainer reads it, and the parameters that follow from it.
 
-The fields are those of crds/trainingjobs.yaml, but for trainingDataset, testDataset and baseModel, which are paths here.
+The fields are those of crds/trainingjobs.yaml, but for trainingDataset, testDataset, validationDataset and baseModel, which
+are paths here.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Metrics(_Manifest):
     functions: list[Name] | None = Field(None, min_length=1, max_length=64)
 
 
-class TestSplit(_Manifest):
+class Part(_Manifest):
+    """Rows to be taken out of others."""
+
     percent: float = Field(ge=1, le=50)
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
@@ -93,7 +96,9 @@ class Metadata(BaseModel):
 class Spec(_Manifest):
     training_dataset: Name
     test_dataset: Name | None = None
-    test_split: TestSplit | None = None
+    test_split: Part | None = None
+    validation_dataset: Name | None = None
+    validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
     base_model: Name
     task_type: Literal["Classification"] = "Classification"
@@ -124,6 +129,10 @@ class Spec(_Manifest):
             raise ValueError(f"parameters.{', '.join(given)} need method LoRA, and method is {self.method}")
         if self.test_dataset is not None and self.test_split is not None:
             raise ValueError("testDataset and testSplit are both given; the test rows come from one of them")
+        if self.validation_dataset is not None and self.validation_split is not None:
+            raise ValueError(
+                "validationDataset and validationSplit are both given; the validation rows come from one of them"
+            )
         if PLACEHOLDER not in self.prompt_template:
             raise ValueError(f"promptTemplate must contain {PLACEHOLDER}, found {self.prompt_template!r}")
         return self
@@ -149,7 +158,7 @@ class TrainingJob(BaseModel):
 def load_job(path: Path) -> TrainingJob:
     """Read a manifest; its relative paths start at its own folder. Raises ConfigError naming field and value."""
     job = read_manifest(path, TrainingJob)
-    names = ("training_dataset", "test_dataset", "base_model")
+    names = ("training_dataset", "test_dataset", "validation_dataset", "base_model")
     found = {name: from_folder(getattr(job.spec, name), path.parent) for name in names}
     return job.model_copy(update={"spec": job.spec.model_copy(update=found)})
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from winnow_classifier.checkpoint import Published
+from winnow_classifier.checkpoint import Published, SelectedOn
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 
 DIGITS = 6  # of metrics and losses in status; metrics.json has them unrounded
 
 
-def best(published: Sequence[Published], primary: str | None) -> Published | None:
-    """By the primary metric, ties to the earlier epoch; the last one where no test rows give a value."""
+def best(published: Sequence[Published], primary: str | None, selected_on: SelectedOn | None) -> Published | None:
+    """By the primary metric on these rows, ties to the earlier epoch; the last one where they give no value."""
     if not published:
         return None
-    scored = [(checkpoint.manifest.metrics.get(primary or ""), checkpoint) for checkpoint in published]
+    scored = [(metrics_on(checkpoint, selected_on).get(primary or ""), checkpoint) for checkpoint in published]
     values = [(value, checkpoint) for value, checkpoint in scored if value is not None]
     if primary is None or not values:
         return published[-1]
@@ -23,12 +23,17 @@ def best(published: Sequence[Published], primary: str | None) -> Published | Non
     return max(values, key=lambda pair: (sign * pair[0], -pair[1].manifest.epoch))[1]
 
 
-def history(published: Sequence[Published], primary: str | None) -> dict[str, Any]:
+def metrics_on(checkpoint: Published, rows: SelectedOn | None) -> Mapping[str, float | None]:
+    return checkpoint.manifest.validation_metrics if rows == "Validation" else checkpoint.manifest.metrics
+
+
+def history(published: Sequence[Published], primary: str | None, selected_on: SelectedOn | None) -> dict[str, Any]:
     """The fields that /progress and the termination message share."""
-    chosen = best(published, primary)
+    chosen = best(published, primary, selected_on)
     return {
         "primaryMetric": primary,
         "higherIsBetter": HIGHER_IS_BETTER[primary] if primary else None,
+        "selectedOn": selected_on,
         "bestCheckpoint": chosen.manifest.name if chosen else None,
         "epochs": [epoch(checkpoint) for checkpoint in published],
         "checkpoints": [
@@ -45,11 +50,13 @@ def history(published: Sequence[Published], primary: str | None) -> dict[str, An
 
 def epoch(checkpoint: Published) -> dict[str, Any]:
     manifest = checkpoint.manifest
+    validation = {name: rounded(value) for name, value in manifest.validation_metrics.items()}
     return {
         "epoch": manifest.epoch,
         "checkpoint": manifest.name,
         "trainLoss": rounded(manifest.train_loss),
         "metrics": {name: rounded(value) for name, value in manifest.metrics.items()},
+        **({"validationMetrics": validation} if validation else {}),
     }
 
 
@@ -57,18 +64,17 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
 
 
-def message(published: Sequence[Published], primary: str | None, overlap: int, dropped: bool = False) -> str:
+def message(published: Sequence[Published], primary: str | None, selected_on: SelectedOn | None) -> str:
     """One sentence for people."""
-    chosen = best(published, primary)
+    chosen = best(published, primary, selected_on)
     assert chosen is not None
-    value = chosen.manifest.metrics.get(primary or "")
-    if primary is None:
-        words = f"{chosen.manifest.name} counts as the best, being the last: there is no test dataset"
-    elif value is None:
-        words = f"{chosen.manifest.name} counts as the best, being the last: {primary} is undefined on these test rows"
-    else:
-        words = f"{chosen.manifest.name} is the best of {len(published)}: {primary} {value:.4f}"
-    if not overlap:
-        return words
-    shared = f"{overlap} test rows also stand in the training rows"
-    return f"{words}; {shared}" + (" and were left out" if dropped else " (onOverlap: Drop leaves them out)")
+    name = chosen.manifest.name
+    if primary is None or selected_on is None:
+        return f"{name} counts as the best, being the last: there are no test or validation rows"
+    rows = f"{selected_on.lower()} rows"
+    value = metrics_on(chosen, selected_on).get(primary)
+    if value is None:
+        return f"{name} counts as the best, being the last: {primary} is undefined on these {rows}"
+    told = f"{name} is the best of {len(published)}: {primary} {value:.4f} on the {rows}"
+    tested = chosen.manifest.metrics.get(primary) if selected_on == "Validation" else None
+    return told if tested is None else f"{told}, {tested:.4f} on the test rows"

@@ -10,12 +10,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import base_model, metrics
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SplitEntry
+from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedOn, SplitEntry
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import architecture_of, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
-from winnow_trainer.data import Data, ImportRows, load_data
-from winnow_trainer.job import Parameters, TrainingJob
+from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
+from winnow_trainer.job import Parameters, Part, TrainingJob
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "winnow-trainer", "winnow-classifier")
 
@@ -29,11 +29,17 @@ class Prepared:
     data: Data
     tokenizer: PreTrainedTokenizerFast
     encoder: Encoder
-    primary: str | None  # None: there are no test rows to measure on
+    primary: str | None  # None: there are no rows to measure on
 
     @property
     def schema(self) -> LabelSchema:
         return self.data.train.schema
+
+    @property
+    def selected_on(self) -> SelectedOn | None:
+        """Whose primary metric picks the best checkpoint: test rows only where there is nothing else, since what chose a
+        checkpoint tells too much good of it."""
+        return "Validation" if self.data.validation else "Test" if self.data.test else None
 
     @property
     def reported(self) -> list[str] | None:
@@ -52,27 +58,49 @@ class Prepared:
             "metrics": {"primary": self.primary, "functions": spec.metrics.functions},
             "baseModel": self.base_model.digest,
             "trainingDataset": self.data.train.digest,
-            "testDataset": self.data.test.digest if self.data.test else None,
+            "testDataset": self.data.test.rows.digest if self.data.test else None,
+            **({"validationDataset": self.data.validation.rows.digest} if self.data.validation else {}),
             **({"testSplit": spec.test_split.model_dump(by_alias=True)} if spec.test_split else {}),
+            **({"validationSplit": spec.validation_split.model_dump(by_alias=True)} if spec.validation_split else {}),
             **({"onOverlap": spec.on_overlap} if spec.on_overlap != "Keep" else {}),
         }
 
     @property
     def training_entry(self) -> DatasetEntry:
-        return DatasetEntry(digest=self.data.train.digest, rows=len(self.data.train.texts), split=self._split)
+        rows = self.data.train
+        spec = self.job.spec
+        return DatasetEntry(
+            digest=rows.digest,
+            rows=len(rows.texts),
+            split=_entry(spec.test_split),
+            validation_split=_entry(spec.validation_split),
+        )
 
     @property
     def test_entry(self) -> DatasetEntry | None:
-        test = self.data.test
-        if test is None:
-            return None
-        dropped = self.data.overlap if self.data.dropped else None
-        return DatasetEntry(digest=test.digest, rows=len(test.texts), split=self._split, dropped=dropped)
+        return _held_out(self.data.test, self.job.spec.test_split)
 
     @property
-    def _split(self) -> SplitEntry | None:
-        wanted = self.job.spec.test_split
-        return SplitEntry(percent=wanted.percent, seed=wanted.seed) if wanted else None
+    def validation_entry(self) -> DatasetEntry | None:
+        spec = self.job.spec
+        wanted = spec.validation_split
+        return _held_out(self.data.validation, spec.test_split if wanted else None, wanted)
+
+
+def _held_out(part: HeldOut | None, split: Part | None, validation_split: Part | None = None) -> DatasetEntry | None:
+    if part is None:
+        return None
+    return DatasetEntry(
+        digest=part.rows.digest,
+        rows=len(part.rows.texts),
+        split=_entry(split),
+        validation_split=_entry(validation_split),
+        dropped=part.overlap if part.dropped else None,
+    )
+
+
+def _entry(wanted: Part | None) -> SplitEntry | None:
+    return SplitEntry(percent=wanted.percent, seed=wanted.seed) if wanted else None
 
 
 def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepared:
@@ -95,7 +123,7 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
         data,
         tokenizer,
         encoder,
-        primary if data.test else None,
+        primary if data.test or data.validation else None,
     )
 
 

@@ -23,7 +23,12 @@ FIELDS = frozenset(
         "loss",
         "learningRate",
         "overlap",
+        "trainingRows",
         "testRows",
+        "validationRows",
+        "validationOverlap",
+        "selectedOn",
+        "warnings",
         "primaryMetric",
         "higherIsBetter",
         "bestCheckpoint",
@@ -94,13 +99,16 @@ class Progress:
                 value = state[name] / 100 if name == "percent" else state[name]
                 yield GaugeMetricFamily(metric, text, value=value)
         if epochs := state.get("epochs"):
-            family = GaugeMetricFamily(
-                "winnow_training_metric", "Metrics of the newest evaluated epoch, on the test rows", labels=["metric"]
-            )
-            for name, value in epochs[-1].get("metrics", {}).items():
-                if value is not None:
-                    family.add_metric([name], value)
-            yield family
+            for rows, metric, field in (
+                ("test", "winnow_training_metric", "metrics"),
+                ("validation", "winnow_training_validation_metric", "validationMetrics"),
+            ):
+                text = f"Metrics of the newest evaluated epoch, on the {rows} rows"
+                family = GaugeMetricFamily(metric, text, labels=["metric"])
+                for name, value in epochs[-1].get(field, {}).items():
+                    if value is not None:
+                        family.add_metric([name], value)
+                yield family
             loss = epochs[-1].get("trainLoss")
             if loss is not None:
                 yield GaugeMetricFamily(

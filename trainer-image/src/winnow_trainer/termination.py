@@ -2,7 +2,7 @@
 
 What does not fit is dropped in this order, least needed first; storage has all of it:
   train   metrics of older epochs but the primary; every epoch's metrics but the primary; older epochs and checkpoints,
-          but never the best and the last
+          but never the best and the last; long warnings are cut, then left out
   import  labels from the end of the list (labelCount stays); long problems and warnings are cut; warnings and problems
           from the end of their lists
   both    the end of the message
@@ -69,9 +69,12 @@ def _all_metrics(message: Message) -> Iterator[int]:
 
 
 def _only_primary(epoch: Message, message: Message) -> int:
-    before, primary = epoch.get("metrics", {}), message.get("primaryMetric")
-    epoch["metrics"] = {name: value for name, value in before.items() if name == primary}
-    return _size(before) - _size(epoch["metrics"])
+    freed, primary = 0, message.get("primaryMetric")
+    for rows in ("metrics", "validationMetrics"):
+        if before := epoch.get(rows):
+            epoch[rows] = {name: value for name, value in before.items() if name == primary}
+            freed += _size(before) - _size(epoch[rows])
+    return freed
 
 
 def _older_epochs(message: Message) -> Iterator[int]:

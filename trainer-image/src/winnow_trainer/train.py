@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -22,9 +22,9 @@ from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
 from winnow_classifier.model import quiet_transformers
-from winnow_trainer import outcome, resume
+from winnow_trainer import advice, evaluate, outcome, resume
 from winnow_trainer.data import ImportRows
-from winnow_trainer.evaluate import evaluate
+from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words
 from winnow_trainer.job import TrainingJob
@@ -69,7 +69,8 @@ def train(
         folder.claim(prepared.identity())
         if finished := folder.result():
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
-            progress.update(percent=100.0, **history(folder.published(), prepared), state="Complete")
+            told = history(folder.published(), prepared) | {"warnings": finished.get("warnings")}
+            progress.update(percent=100.0, **told, state="Complete")
             return {**finished, "message": f"This run finished before: {finished['message']}"}
         training = Training(prepared, folder, progress, stop, clock)
         try:
@@ -81,18 +82,23 @@ def train(
                 "reason": "Stopped",
                 "message": f"Stopped at epoch {where.epoch} after {where.step} of its steps; goes on from there",
             }
-            return {"kind": "train", **result, **history(training.published, prepared)}
+            return {"kind": "train", **result, **training.history()}
         result = {"kind": "train", "state": "Complete", "reason": "Trained", "message": training.message()}
-        result |= history(training.published, prepared)
+        result |= training.history()
         folder.finish(result)
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
 
 
 def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
+    """The fields that /progress and the termination message share."""
     data = prepared.data
-    rows = {"testRows": len(data.test.texts)} if data.test else {}
-    return {"overlap": data.overlap, **rows, **outcome.history(published, prepared.primary)}
+    rows = {"trainingRows": len(data.train.texts), "overlap": data.test.overlap if data.test else 0}
+    if data.test:
+        rows["testRows"] = len(data.test.targets)
+    if data.validation:
+        rows |= {"validationRows": len(data.validation.targets), "validationOverlap": data.validation.overlap}
+    return {**rows, **outcome.history(published, prepared.primary, prepared.selected_on)}
 
 
 def make_accelerator() -> Accelerator:
@@ -115,10 +121,11 @@ class Training:
         self.clock = clock
         self.position = Position()
         self.published = folder.published()
+        self.warnings = advice.about_rows(prepared.data)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
-        self.learner, self.test = self.set_up()
+        self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.learner.examples), self.parameters.num_train_epochs
         if found := resume.load(self.folder.resume):
             self.position, state = found
@@ -134,7 +141,7 @@ class Training:
             self.evaluate_and_publish(epoch)
             self.position = Position(epoch=epoch + 1)
 
-    def set_up(self) -> tuple[Learner, Examples | None]:
+    def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
         prepared, data = self.prepared, self.prepared.data
         accelerator = make_accelerator()
         if accelerator.device.type == "cpu":
@@ -142,9 +149,14 @@ class Training:
             torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
         check(self.stop)
         examples = encode(data.train.texts, data.train.targets, prepared.encoder)
-        test = None
-        if data.test is not None and data.test_targets is not None:
-            test = encode(data.test.texts, data.test_targets, prepared.encoder)
+        test, validation = (
+            encode(part.rows.texts, part.targets, prepared.encoder) if part else None
+            for part in (data.test, data.validation)
+        )
+        parts = {"training": examples, "test": test, "validation": validation}
+        self.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
+        for warning in self.warnings:
+            log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
         model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, accelerator.device)
@@ -158,10 +170,9 @@ class Training:
                 "truncatedTexts": examples.truncated,
                 "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
                 "device": str(accelerator.device),
-                "overlap": data.overlap,
             },
         )
-        return learner, test
+        return learner, test, validation
 
     @property
     def steps_done(self) -> int:
@@ -226,19 +237,13 @@ class Training:
         if any(published.manifest.epoch == epoch for published in self.published):
             return
         began = self.clock()
-        scores: dict[str, float | None] = {}
-        artifacts: dict[str, bytes] = {}
-        if self.test is not None:
-            evaluation = evaluate(
-                self.learner.predict(self.test), self.test, self.prepared.schema, self.prepared.reported
-            )
-            scores, artifacts = evaluation.metrics, evaluation.artifacts
+        test, validation = self.evaluation(self.test), self.evaluation(self.validation)
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
-            self.manifest(epoch, scores),
+            self.manifest(epoch, test, validation),
             self.learner.model,
             self.prepared.tokenizer,
-            artifacts,
+            evaluate.artifacts(test, validation, self.prepared.schema, self.prepared.selected_on),
         )
         self.published.append(published)
         self.pace.evaluation(self.clock() - began)
@@ -247,14 +252,21 @@ class Training:
             extra={
                 "checkpoint": published.manifest.name,
                 "trainLoss": published.manifest.train_loss,
-                "metrics": scores,
+                "metrics": published.manifest.metrics,
+                "validationMetrics": published.manifest.validation_metrics,
                 "sizeBytes": published.size_bytes,
                 "digest": published.digest,
             },
         )
         self.report()
 
-    def manifest(self, epoch: int, scores: dict[str, float | None]) -> Manifest:
+    def evaluation(self, examples: Examples | None) -> Evaluation | None:
+        if examples is None:
+            return None
+        logits = self.learner.predict(examples)
+        return evaluate.evaluate(logits, examples, self.prepared.schema, self.prepared.reported)
+
+    def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:
         prepared = self.prepared
         job, schema, model = prepared.job, prepared.schema, self.learner.model
         return Manifest(
@@ -271,9 +283,12 @@ class Training:
             base_model=prepared.base_model,
             training_dataset=prepared.training_entry,
             test_dataset=prepared.test_entry,
-            metrics=scores,
+            validation_dataset=prepared.validation_entry,
+            metrics=test.metrics if test else {},
+            validation_metrics=validation.metrics if validation else {},
             train_loss=self.position.loss_sum / self.position.rows,
             primary_metric=prepared.primary,
+            selected_on=prepared.selected_on,
             parameters=self.parameters.model_dump(by_alias=True, exclude_none=True),
             versions=versions(),
             training_job=JobEntry(
@@ -290,9 +305,12 @@ class Training:
             step=self.steps_done,
             totalSteps=self.total_steps,
             etaSeconds=self.pace.eta_seconds,
-            **history(self.published, self.prepared),
+            **self.history(),
         )
 
+    def history(self) -> dict[str, Any]:
+        warnings = [asdict(warning) for warning in self.warnings]
+        return {**history(self.published, self.prepared), "warnings": warnings}
+
     def message(self) -> str:
-        data = self.prepared.data
-        return outcome.message(self.published, self.prepared.primary, data.overlap, data.dropped)
+        return outcome.message(self.published, self.prepared.primary, self.prepared.selected_on)

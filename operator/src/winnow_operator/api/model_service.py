@@ -43,6 +43,7 @@ class LeaderboardEntry(Status):
     checkpoint: CheckpointName
     metric: Annotated[str, StringConstraints(max_length=64)]
     value: float
+    selected_on: Literal["Validation", "Test"] | None = None
     deployed: bool
 
 

@@ -20,6 +20,7 @@ from .common import (
     Status,
     Time,
 )
+from .dataset import Warning_
 
 MetricName = Literal[
     "matching_score",
@@ -35,6 +36,7 @@ MetricName = Literal[
     "roc_auc",
     "log_loss",
 ]
+SelectedOn = Literal["Validation", "Test"]
 SeenMetricName = Annotated[str, StringConstraints(max_length=64)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -69,14 +71,14 @@ class Parameters(Spec):
 
 
 class Metrics(Spec):
-    """What is computed on the test rows, and what picks the best checkpoint."""
+    """What is computed on test and validation rows, and what picks the best checkpoint."""
 
     primary: MetricName | None = None
     functions: Annotated[tuple[MetricName, ...], Field(min_length=1, max_length=64)] | None = None
 
 
-class TestSplit(Spec):
-    """Test rows taken out of the training dataset."""
+class Part(Spec):
+    """Rows taken out of the training dataset."""
 
     percent: Annotated[float, Field(ge=1, le=50)]
     seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
@@ -96,7 +98,9 @@ class TrainingJobSpec(PodSettings):
     base_model: BaseModelSource | None = None
     training_dataset: OwnName
     test_dataset: OwnName | None = None
-    test_split: TestSplit | None = None
+    test_split: Part | None = None
+    validation_dataset: OwnName | None = None
+    validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
     method: Literal["LoRA", "Full", "HeadOnly"] = "LoRA"
     parameters: Parameters = Parameters()
@@ -135,6 +139,7 @@ class Epoch(Status):
     checkpoint: CheckpointName | None = None
     train_loss: float | None = None
     metrics: MetricValues | None = None
+    validation_metrics: MetricValues | None = None
 
 
 class Checkpoint(Status):
@@ -145,6 +150,7 @@ class Checkpoint(Status):
     digest: Digest | None = None
     size_bytes: Count | None = None
     metrics: MetricValues | None = None
+    validation_metrics: MetricValues | None = None
     best: bool | None = None
     deployed_by: Annotated[tuple[SeenName, ...], Field(max_length=100)] | None = None
 
@@ -157,12 +163,17 @@ class DatasetUse(Status):
 
 
 class UsedDatasets(Status):
-    """Training and test rows, and how many test rows also stand in the training rows."""
+    """Which rows, how many after splits, what they share, and what is odd about them."""
 
     training: DatasetUse | None = None
     test: DatasetUse | None = None
+    validation: DatasetUse | None = None
+    training_rows: Count | None = None
     test_rows: Count | None = None
+    validation_rows: Count | None = None
     overlap: Count | None = None
+    validation_overlap: Count | None = None
+    warnings: Annotated[tuple[Warning_, ...], Field(max_length=20)] | None = None
 
 
 class Failure(Status):
@@ -185,6 +196,7 @@ class TrainingJobStatus(ObservedStatus):
     best_metric: Annotated[str, StringConstraints(max_length=128)] | None = None
     primary_metric: SeenMetricName | None = None
     higher_is_better: bool | None = None
+    selected_on: SelectedOn | None = None
     datasets: UsedDatasets | None = None
     failure: Failure | None = None
 

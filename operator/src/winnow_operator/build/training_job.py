@@ -30,11 +30,17 @@ def base_model_source(job: api.TrainingJob, service: api.ModelService) -> api.Ba
 
 
 def training_job(
-    job: api.TrainingJob, service: api.ModelService, *, training_digest: str, test_digest: str | None, image: str
+    job: api.TrainingJob,
+    service: api.ModelService,
+    *,
+    training_digest: str,
+    test_digest: str | None = None,
+    validation_digest: str | None = None,
+    image: str,
 ) -> tuple[Object, Object]:
     """The ConfigMap and the Job that mounts it."""
     base = common.base_model(base_model_source(job, service))
-    document = _manifest(job, base.reference, training_digest, test_digest)
+    document = _manifest(job, base.reference, training_digest, test_digest, validation_digest)
     settings = config_map(job, {"job.yaml": common.to_yaml(document)})
     command = ["python", "-m", "winnow_trainer", "train"]
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", common.STORAGE, "--run", run_name(job)]
@@ -89,7 +95,9 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _manifest(job: api.TrainingJob, base: str, training_digest: str, test_digest: str | None) -> Object:
+def _manifest(
+    job: api.TrainingJob, base: str, training_digest: str, test_digest: str | None, validation_digest: str | None
+) -> Object:
     """What the trainer reads: the same manifest as on a laptop, with paths for names, and nothing of the cluster's."""
     spec = job.spec
     wanted: Object = {
@@ -100,6 +108,8 @@ def _manifest(job: api.TrainingJob, base: str, training_digest: str, test_digest
         "trainingDataset": dataset_path(training_digest),
         "testDataset": dataset_path(test_digest) if test_digest else None,
         "testSplit": api.to_raw(spec.test_split) if spec.test_split else None,
+        "validationDataset": dataset_path(validation_digest) if validation_digest else None,
+        "validationSplit": api.to_raw(spec.validation_split) if spec.validation_split else None,
         "onOverlap": "Drop" if spec.on_overlap == "Drop" else None,
         "method": spec.method,
         "parameters": api.to_raw(spec.parameters),

@@ -8,6 +8,7 @@ from winnow_operator import api, conditions
 from winnow_operator.build import pvc
 from winnow_operator.build.common import storage_claim
 from winnow_operator.conditions import Condition
+from winnow_operator.kinds.training_results import best_value
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import Apply, Config, Plan, Reference
 from winnow_operator.policies import storage
@@ -75,16 +76,9 @@ def leaderboard(seen: ModelServiceSeen) -> list[Object]:
             "checkpoint": best,
             "metric": metric,
             "value": value,
+            **({"selectedOn": job.status.selected_on} if job.status.selected_on else {}),
             "deployed": (job.metadata.name, best) in live,
         }
         order = value if job.status.higher_is_better is False else -value
         ranked.append(((metric, order, job.metadata.name), entry))
     return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])][:LEADERS]
-
-
-def best_value(status: api.TrainingJobStatus) -> float | None:
-    """The primary metric of the best checkpoint."""
-    for epoch in status.epochs or ():
-        if epoch.checkpoint == status.best_checkpoint and epoch.metrics and status.primary_metric:
-            return epoch.metrics.get(status.primary_metric)
-    return None

@@ -18,6 +18,14 @@ from winnow_operator.resources import Object, being_deleted, newest, status_of
 
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
 MESSAGE_GRACE = timedelta(seconds=30)
+WARNINGS = 20  # as the CRD has it
+_COUNTS = (
+    ("training_rows", "trainingRows"),
+    ("test_rows", "testRows"),
+    ("validation_rows", "validationRows"),
+    ("overlap", "overlap"),
+    ("validation_overlap", "validationOverlap"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
         seen.service,
         training_digest=used["training"]["digest"],
         test_digest=used["test"]["digest"] if "test" in used else None,
+        validation_digest=used["validation"]["digest"] if "validation" in used else None,
         image=config.trainer_image,
     )
     children = (Create(settings), Create(job))
@@ -206,16 +215,19 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
     old = seen.obj.status.datasets
     begun = bool(seen.jobs) or seen.obj.status.start_time is not None
     used: Object = {}
-    for field, dataset in (("training", seen.training), ("test", seen.test)):
+    for field, dataset in (("training", seen.training), ("test", seen.test), ("validation", seen.validation)):
         recorded = getattr(old, field) if old and begun else None
         if recorded is not None and recorded.digest:
             used[field] = {"name": recorded.name, "digest": recorded.digest}
         elif dataset is not None and dataset.status.digest:
             used[field] = {"name": dataset.metadata.name, "digest": dataset.status.digest}
-    for field, name in (("test_rows", "testRows"), ("overlap", "overlap")):
+    for field, name in _COUNTS:
         told = getattr(news, field) if news else None
         if (count := told if told is not None else getattr(old, field, None)) is not None:
             used[name] = count
+    if warnings := (news.warnings if news else ()) or (old.warnings if old else ()) or ():
+        told_short = [{"code": each.code, "message": conditions.shorten(each.message)} for each in warnings]
+        used["warnings"] = told_short[:WARNINGS]
     return used
 
 

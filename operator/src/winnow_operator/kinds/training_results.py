@@ -30,6 +30,9 @@ _MOMENT = (
 )
 
 
+_MEASURED = ("metrics", "validationMetrics")
+
+
 def merged(
     status: api.TrainingJobStatus, news: report.Training | None, deployments: Iterable[api.Deployment], job_name: str
 ) -> Object:
@@ -39,15 +42,18 @@ def merged(
     best = told.best_checkpoint or status.best_checkpoint
     metric = told.primary_metric or status.primary_metric
     higher = told.higher_is_better if told.higher_is_better is not None else status.higher_is_better
-    metrics = {epoch.get("checkpoint"): epoch.get("metrics") for epoch in epochs}
-    value = (metrics.get(best) or {}).get(metric)
+    selected_on = told.selected_on or status.selected_on
+    measured = {epoch.get("checkpoint"): {name: epoch[name] for name in _MEASURED if name in epoch} for epoch in epochs}
+    value = measured.get(best, {}).get(_measured_on(selected_on), {}).get(metric)
+    where = " on validation rows" if selected_on == "Validation" else ""
     fields: Object = {
         "epochs": epochs,
-        "checkpoints": _checkpoints(status, told, metrics, best, _deployed_by(deployments, job_name)),
+        "checkpoints": _checkpoints(status, told, measured, best, _deployed_by(deployments, job_name)),
         "bestCheckpoint": best,
         "primaryMetric": metric,
         "higherIsBetter": higher,
-        "bestMetric": f"{metric} {value:.4f}" if value is not None else None,
+        "selectedOn": selected_on,
+        "bestMetric": f"{metric} {value:.4f}{where}" if value is not None else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -56,15 +62,15 @@ def _epochs(status: api.TrainingJobStatus, told: report.Training) -> list[Object
     by_number: dict[int, Object] = {epoch.epoch: api.to_raw(epoch) for epoch in status.epochs or ()}
     for epoch in told.epochs:
         old, new = by_number.get(epoch.epoch, {}), epoch.as_status()
-        metrics = {**old.get("metrics", {}), **new.pop("metrics", {})}
-        by_number[epoch.epoch] = {**old, **new, **({"metrics": metrics} if metrics else {})}
+        merged_ones = {name: {**old.get(name, {}), **new.pop(name, {})} for name in _MEASURED}
+        by_number[epoch.epoch] = {**old, **new, **{name: values for name, values in merged_ones.items() if values}}
     return [by_number[number] for number in sorted(by_number)]
 
 
 def _checkpoints(
     status: api.TrainingJobStatus,
     told: report.Training,
-    metrics: dict[str | None, Object | None],
+    measured: dict[str | None, Object],
     best: str | None,
     deployed_by: dict[str, list[str]],
 ) -> list[Object]:
@@ -73,11 +79,23 @@ def _checkpoints(
         by_name[checkpoint.name] = {**by_name.get(checkpoint.name, {}), **checkpoint.as_status()}
     result = []
     for name, known in sorted(by_name.items(), key=lambda item: (item[1].get("epoch", 0), item[0])):
-        fields = {key: value for key, value in known.items() if key not in ("best", "deployedBy", "metrics")}
+        fields = {key: value for key, value in known.items() if key not in ("best", "deployedBy", *_MEASURED)}
         users = {"deployedBy": deployed_by[name]} if name in deployed_by else {}
-        values = {"metrics": metrics[name]} if metrics.get(name) else {}
-        result.append({**fields, **values, "best": name == best, **users})
+        result.append({**fields, **measured.get(name, {}), "best": name == best, **users})
     return result
+
+
+def best_value(status: api.TrainingJobStatus) -> float | None:
+    """The primary metric of the best checkpoint, on the rows that chose it."""
+    for epoch in status.epochs or ():
+        if epoch.checkpoint == status.best_checkpoint and status.primary_metric:
+            values = epoch.validation_metrics if status.selected_on == "Validation" else epoch.metrics
+            return (values or {}).get(status.primary_metric)
+    return None
+
+
+def _measured_on(selected_on: str | None) -> str:
+    return "validationMetrics" if selected_on == "Validation" else "metrics"
 
 
 def _deployed_by(deployments: Iterable[api.Deployment], job_name: str) -> dict[str, list[str]]:

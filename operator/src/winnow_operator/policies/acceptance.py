@@ -38,6 +38,8 @@ def _datasets(seen: TrainingJobSeen) -> list[tuple[str, str, api.Dataset | None]
     wanted = [("trainingDataset", spec.training_dataset, seen.training)]
     if spec.test_dataset is not None:
         wanted.append(("testDataset", spec.test_dataset, seen.test))
+    if spec.validation_dataset is not None:
+        wanted.append(("validationDataset", spec.validation_dataset, seen.validation))
     return wanted
 
 
@@ -90,21 +92,24 @@ def more_than_one_class(seen: TrainingJobSeen) -> Verdict | None:
 
 
 def labels_agree(seen: TrainingJobSeen) -> Verdict | None:
-    """The test set has to fit in the label schema of the training set; it need not use all of it."""
-    if seen.training is None or seen.test is None:
+    """Test and validation sets have to fit in the label schema of the training set; they need not use all of it."""
+    (_, _, training), *others = _datasets(seen)
+    known = _labels(training) if training else None
+    if training is None or known is None:
         return None
-    training, test = _labels(seen.training), _labels(seen.test)
-    both_binary = seen.training.status.task_detail == seen.test.status.task_detail == "Binary"
-    if training is None or test is None or (both_binary and test == _BARE_BINARY):
-        return None
-    missing = [label for label in test if label not in training]
-    if not missing:
-        return None
-    message = (
-        f"testDataset: Dataset {seen.obj.spec.test_dataset} has labels that the training rows lack: {', '.join(missing[:10])};"
-        f" the training rows have: {', '.join(training[:10])}"
-    )
-    return _refuse(Reason.LABELS_DIFFER, message)
+    for field, name, dataset in others:
+        own = _labels(dataset) if dataset else None
+        if dataset is None or own is None:
+            continue
+        both_binary = training.status.task_detail == dataset.status.task_detail == "Binary"
+        missing = [label for label in own if label not in known]
+        if missing and not (both_binary and own == _BARE_BINARY):
+            message = (
+                f"{field}: Dataset {name} has labels that the training rows lack: {', '.join(missing[:10])};"
+                f" the training rows have: {', '.join(known[:10])}"
+            )
+            return _refuse(Reason.LABELS_DIFFER, message)
+    return None
 
 
 def _labels(dataset: api.Dataset) -> tuple[str, ...] | None:
@@ -140,7 +145,7 @@ ACCEPT: tuple[Check, ...] = (
     datasets_belong,  # DatasetOfAnotherModelService: the spec has to change
     datasets_imported,  # DatasetNotReady: wait; DatasetFailed: another dataset is needed
     more_than_one_class,  # SingleClass: there is nothing to learn
-    labels_agree,  # LabelsDiffer: the test rows do not fit
+    labels_agree,  # LabelsDiffer: the test or validation rows do not fit
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
 )

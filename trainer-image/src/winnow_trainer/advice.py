@@ -1,0 +1,91 @@
+"""What a person should know about the rows of a job, each with the code that docs/data.md lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from winnow_classifier.dataset import positives
+from winnow_classifier.profile import ADVISED_POSITIVES, Warn
+from winnow_trainer.data import Data, HeldOut
+from winnow_trainer.examples import Examples
+
+SHOWN_LABELS = 3
+SHOWN_CHARACTERS = 40  # of a label's name
+
+
+def about_rows(data: Data) -> list[Warn]:
+    return [*_few(data)] + [
+        warning
+        for name, part in (("test", data.test), ("validation", data.validation))
+        if part is not None
+        for warning in (*_overlap(name, part), *_labels(name, part, data))
+    ]
+
+
+def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> list[Warn]:
+    """How many texts lose their ends; parts by name."""
+    cut = [
+        f"{part.truncated:,} of {len(part):,} {name} rows ({part.truncated / len(part):.1%})"
+        for name, part in parts.items()
+        if part is not None and part.truncated
+    ]
+    if not cut:
+        return []
+    told = " and ".join(filter(None, [", ".join(cut[:-1]), cut[-1]]))
+    return [
+        Warn("LongTexts", f"{told} are longer than maxSeqLength, {max_seq_length:,} tokens: their ends are not read")
+    ]
+
+
+def _few(data: Data) -> Iterator[Warn]:
+    """Of the rows that are learned from: a split may have left a label with less than its Dataset has."""
+    counts = positives(data.train.schema, data.train.targets)
+    few = sorted((count, label) for label, count in counts.items() if count < ADVISED_POSITIVES)
+    if few:
+        labels = _names([label for _, label in few])
+        which = f"the label {labels} has" if len(few) == 1 else f"{len(few)} labels have"
+        least = f"{few[0][0]}" if len(few) == 1 else f"fewer than {ADVISED_POSITIVES}"
+        told = f"{which} {least} training rows{'' if len(few) == 1 else f': {labels}'}"
+        yield Warn("FewExamples", f"{told}; {ADVISED_POSITIVES} or more are advised")
+
+
+def _overlap(name: str, part: HeldOut) -> Iterator[Warn]:
+    if not part.overlap:
+        return
+    others = "training rows" if name == "test" else "training or test rows"
+    if part.dropped:
+        found = "1 row was" if part.overlap == 1 else f"{part.overlap:,} rows were"
+        yield Warn("Overlap", f"{found} left out of the {name} rows: the same text also stands in the {others}")
+        return
+    found = f"{part.overlap:,} of {len(part.targets):,} {name} rows also stand{'s' if part.overlap == 1 else ''}"
+    better = "so metrics look better than they are; onOverlap: Drop leaves such rows out"
+    yield Warn("Overlap", f"{found} in the {others}, {better}")
+
+
+def _labels(name: str, part: HeldOut, data: Data) -> Iterator[Warn]:
+    schema = data.train.schema
+    if (part.targets == part.targets[0]).all():
+        held = [schema.labels[column] for column in np.flatnonzero(part.targets[0])]
+        labels = f"the label {_names(held)}" if len(held) == 1 else f"the same {len(held)} labels"
+        yield Warn(
+            "SingleClass", f"every one of the {len(part.targets):,} {name} rows has {labels}: metrics say little"
+        )
+        return
+    missing = np.flatnonzero(data.train.targets.any(axis=0) & ~part.targets.any(axis=0))
+    if len(missing):
+        names = _names([schema.labels[column] for column in missing])
+        which = f"the label {names}" if len(missing) == 1 else f"{len(missing)} labels of the training rows: {names}"
+        whom = "it" if len(missing) == 1 else "them"
+        yield Warn("MissingLabels", f"no {name} row has {which}; metrics say nothing about {whom}")
+
+
+def _names(labels: Sequence[str]) -> str:
+    shown = [f'"{_short(label)}"' for label in labels[:SHOWN_LABELS]]
+    more = len(labels) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= SHOWN_CHARACTERS else label[: SHOWN_CHARACTERS - 1] + "…"
