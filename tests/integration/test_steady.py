@@ -97,6 +97,8 @@ async def test_events_tell_each_turning_point_once(cluster: Cluster) -> None:
 @pytest.mark.usefixtures("operator")
 async def test_of_the_users_objects_only_status_is_written(cluster: Cluster) -> None:
     await finished(cluster)
+    # But for the finalizer of a Dataset while a training reads it; no trace of that stays.
+    await cluster.until("it to be off", DATASET, lambda obj: "finalizers" not in obj["metadata"], name="rows")
     for kind in OURS:
         for obj in await cluster.find_all(kind):
             metadata = obj["metadata"]

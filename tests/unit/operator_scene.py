@@ -83,6 +83,12 @@ def imported(name: str = "rows", *, digest: str = DIGEST, task: str = "Binary", 
     return dataset(name, status=status, **spec)
 
 
+def with_metadata(obj: api.Dataset, **metadata: Any) -> api.Dataset:
+    """The same object with finalizers, a deletionTimestamp …"""
+    content = api.to_raw(obj)
+    return api.Dataset.model_validate({**content, "metadata": {**content["metadata"], **metadata}})
+
+
 def training_job(name: str = "v1", *, status: Object | None = None, **spec: Any) -> api.TrainingJob:
     wanted = {"modelService": "spam", "trainingDataset": "rows", **spec}
     return api.TrainingJob.model_validate(raw("TrainingJob", name, wanted, status))

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +28,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from winnow_classifier.errors import ConfigError, DataError, StorageError, StorageFull, WinnowError
+from winnow_classifier.errors import ConfigError, DamagedError, DataError, StorageError, StorageFull, WinnowError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 
 FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
 ROWS_FILE = "rows.parquet"
 ROWS_PER_GROUP = 8_192
+_HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 STALE_SECONDS = 24 * 3_600  # a temporary folder this old belongs to an import that was killed
 
 Targets = npt.NDArray[np.int8]
@@ -69,6 +71,8 @@ class DatasetFile(BaseModel):
     labels: list[str] = Field(min_length=1)
     rows: int = Field(ge=1)
     positives: dict[str, int]
+    # Of rows.parquet: bytes of it may change without changing a row. Not there in what earlier versions stored.
+    rows_sha256: str | None = Field(default=None, alias="rowsSha256", pattern=r"^[0-9a-f]{64}$")
 
 
 class CanonicalDigest:
@@ -132,10 +136,10 @@ class DatasetWriter:
             self._written.result()
 
     def _write(self, batch: Batch) -> None:
-        with _storage_errors(self._datasets):
+        with storage_errors(self._datasets):
             if self._parquet is None:
                 self._datasets.mkdir(parents=True, exist_ok=True)
-                _remove_stale(self._datasets, time.time())
+                remove_stale(self._datasets, time.time())
                 self._temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=self._datasets))
                 (self._temporary / "new").mkdir(mode=0o755)
                 rows_file = self._temporary / "new" / ROWS_FILE
@@ -143,19 +147,24 @@ class DatasetWriter:
             self._parquet.write_batch(_record_batch(batch), row_group_size=ROWS_PER_GROUP)
         self._digest.add(batch)
         self._rows += len(batch.texts)
-        for labels, count in Counter(batch.labels).items():
-            for label in labels:
-                self._counts[label] = self._counts.get(label, 0) + count
+        _count(batch, self._counts)
 
-    def publish(self, schema: LabelSchema) -> "PublishedDataset":
-        """Two imports of the same rows at once are harmless: one rename wins, both end with the same folder."""
+    def publish(self, schema: LabelSchema, beside: Mapping[str, bytes] | None = None) -> "PublishedDataset":
+        """Two imports of the same rows at once are harmless: one rename wins, both end with the same folder.
+
+        `beside` are files that appear with the rows; of rows that are stored already they replace the older ones.
+        """
         self._wait()
         assert self._temporary is not None and self._parquet is not None, "no row was added"
         digest = self._digest.of(schema)
         folder = self._datasets / digest.removeprefix("sha256:")
-        with _storage_errors(self._datasets):
+        with storage_errors(self._datasets):
             self._parquet.close()
-            if not _is_intact(folder):
+            if _found_again(folder):
+                _replace_files(self._temporary, folder, beside or {})
+            else:
+                for name, content in (beside or {}).items():
+                    (self._temporary / "new" / name).write_bytes(content)
                 positives = {label: self._counts.get(label, 0) for label in schema.labels}
                 _write_dataset_file(self._temporary / "new", schema, digest, self._rows, positives)
                 # Another import may have published meanwhile: only what is damaged still is moved out of the way.
@@ -213,8 +222,13 @@ def targets_of(schema: LabelSchema, labels: Sequence[Labels]) -> Targets:
 
 
 def load_dataset(path: Path) -> StoredDataset:
-    """Raises DataError if the rows are not those of the digest in dataset.json, ConfigError if `path` is no dataset."""
+    """Raises DamagedError if the rows are not those of the folder's name and dataset.json, ConfigError if it is none."""
     described = _read_dataset_file(path)
+    if _HEXADECIMAL.fullmatch(path.name) and described.digest != f"sha256:{path.name}":
+        raise DamagedError(
+            f"{path}: the rows are not those of sha256:{path.name}; {DATASET_FILE} was changed, it names others",
+            hint="import the rows again",
+        )
     schema = LabelSchema(described.task_detail, tuple(described.labels))
     texts: list[str] = []
     parts: list[Targets] = []
@@ -225,30 +239,45 @@ def load_dataset(path: Path) -> StoredDataset:
 
 
 def _verified(path: Path, described: "DatasetFile") -> Iterator[Batch]:
-    """The rows; at their end, DataError if they are not those of the digest."""
+    """The rows; at their end, DamagedError if they are not those of the digest."""
     known = set(described.labels)
     digest = CanonicalDigest()
-    rows = 0
+    rows, counts = 0, dict.fromkeys(described.labels, 0)
     try:
+        if described.rows_sha256 not in (None, _sha256(path / ROWS_FILE)):
+            raise _changed(path, described, ROWS_FILE)
         with pq.ParquetFile(path / ROWS_FILE) as file:
             if file.schema_arrow.remove_metadata() != _PARQUET_SCHEMA:
-                raise DataError(f"{path / ROWS_FILE} has other columns than text and labels", hint="import again")
+                raise DamagedError(f"{path / ROWS_FILE} has other columns than text and labels", hint="import again")
             for part in file.iter_batches(ROWS_PER_GROUP):
                 batch = Batch(part.column("text").to_pylist(), list(map(tuple, part.column("labels").to_pylist())))
                 if not known.issuperset(label for labels in batch.labels for label in labels):
-                    raise DataError(f"{path}: a row has a label that {DATASET_FILE} does not", hint="import again")
+                    raise DamagedError(f"{path}: a row has a label that {DATASET_FILE} does not", hint="import again")
                 digest.add(batch)
                 rows += len(batch.texts)
+                _count(batch, counts)
                 yield batch
     except FileNotFoundError as err:
-        raise DataError(f"{path}: {ROWS_FILE} is missing", hint="import the rows again") from err
-    except (pa.ArrowException, OSError, TypeError) as err:
-        raise DataError(f"{path / ROWS_FILE} cannot be read: {err}", hint="import the rows again") from err
+        raise DamagedError(f"{path}: {ROWS_FILE} is missing", hint="import the rows again") from err
+    except (pa.ArrowException, OSError, TypeError, ValueError) as err:
+        raise DamagedError(f"{path / ROWS_FILE} cannot be read: {err}", hint="import the rows again") from err
     if not rows or digest.of(LabelSchema(described.task_detail, tuple(described.labels))) != described.digest:
-        raise DataError(
-            f"{path}: the rows are not those of {described.digest}; {ROWS_FILE} or {DATASET_FILE} was changed",
-            hint="import the rows again",
-        )
+        raise _changed(path, described, f"{ROWS_FILE} or {DATASET_FILE}")
+    if (rows, counts) != (described.rows, described.positives):
+        raise _changed(path, described, DATASET_FILE)
+
+
+def _changed(path: Path, described: "DatasetFile", files: str) -> DamagedError:
+    return DamagedError(
+        f"{path}: the rows are not those of {described.digest}; {files} was changed after the import",
+        hint="import the rows again",
+    )
+
+
+def _count(batch: Batch, counts: dict[str, int]) -> None:
+    for labels, count in Counter(batch.labels).items():
+        for label in labels:
+            counts[label] = counts.get(label, 0) + count
 
 
 def targets_in_schema(dataset: StoredDataset, schema: LabelSchema, name: str = "the test set") -> Targets:
@@ -298,13 +327,20 @@ def _read_dataset_file(path: Path) -> DatasetFile:
     try:
         described = DatasetFile.model_validate_json(raw)
     except ValidationError as err:
-        raise DataError(f"{path / DATASET_FILE} is damaged: {err.errors()[0]['msg']}", hint="import again") from err
+        raise DamagedError(f"{path / DATASET_FILE} is damaged: {err.errors()[0]['msg']}", hint="import again") from err
     if described.format_version != FORMAT_VERSION:
-        raise DataError(
+        raise DamagedError(
             f"{path}: format version {described.format_version} is not known; this version reads {FORMAT_VERSION}",
             hint="import the rows again",
         )
+    if _encoded(described) != raw:
+        raise _changed(path, described, DATASET_FILE)
     return described
+
+
+def _encoded(described: DatasetFile) -> bytes:
+    content = described.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n"
 
 
 def _write_dataset_file(folder: Path, schema: LabelSchema, digest: str, rows: int, positives: dict[str, int]) -> None:
@@ -315,10 +351,10 @@ def _write_dataset_file(folder: Path, schema: LabelSchema, digest: str, rows: in
         labels=list(schema.labels),
         rows=rows,
         positives=positives,
+        rows_sha256=_sha256(folder / ROWS_FILE),
     )
-    content: dict[str, Any] = described.model_dump(by_alias=True, mode="json")
-    (folder / DATASET_FILE).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
-    for path in (folder / ROWS_FILE, folder / DATASET_FILE, folder):
+    (folder / DATASET_FILE).write_bytes(_encoded(described))
+    for path in (*folder.iterdir(), folder):
         _fsync(path)
 
 
@@ -340,6 +376,26 @@ def _publish(temporary: Path, folder: Path) -> None:
     _fsync(folder.parent)
 
 
+def _replace_files(temporary: Path, folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (temporary / name).write_bytes(content)
+        (temporary / name).replace(folder / name)
+
+
+def _found_again(folder: Path) -> bool:
+    """Whether the rows are stored; then the time of their dataset.json says that they were wanted now. Whoever clears
+    away what nobody wants any more looks at that."""
+    if not _is_intact(folder):
+        return False
+    try:
+        os.utime(folder / DATASET_FILE)
+    except FileNotFoundError:
+        return False  # it was cleared away at this moment
+    except PermissionError:
+        pass  # stored by another user
+    return True
+
+
 def _is_intact(folder: Path) -> bool:
     try:
         described = _read_dataset_file(folder)
@@ -350,11 +406,24 @@ def _is_intact(folder: Path) -> bool:
     return described.digest == f"sha256:{folder.name}"
 
 
-def _remove_stale(datasets: Path, now: float) -> None:
-    for left in datasets.glob(".tmp-*"):
+def remove_stale(folder: Path, now: float) -> int:
+    """How many temporary files and folders of killed imports were removed."""
+    count = 0
+    for left in folder.glob(".tmp-*"):
         with contextlib.suppress(FileNotFoundError):
-            if now - left.stat().st_mtime > STALE_SECONDS:
+            if now - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) <= STALE_SECONDS:
+                continue
+            if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
+            count += 1
+    return count
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fsync(path: Path) -> None:
@@ -366,7 +435,7 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(where: Path) -> Iterator[None]:
+def storage_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:

@@ -7,7 +7,8 @@ WinnowError
 │   ├── BaseModelError   10 BaseModelInvalid       the base model's folder or repository
 │   └── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
 ├── DataError            11 InvalidRows            the rows
-│   └── EmptyDatasetError 11 EmptyDataset
+│   ├── EmptyDatasetError 11 EmptyDataset
+│   └── DamagedError      11 DataInvalid          stored rows that are no longer those that were imported
 ├── OutOfMemoryError_    12 OutOfMemory
 ├── DivergedError        13 Diverged
 └── StorageError         20 StorageUnavailable     worth a retry
@@ -56,6 +57,10 @@ class DataError(WinnowError):
 
 class EmptyDatasetError(DataError):
     reason = "EmptyDataset"
+
+
+class DamagedError(DataError):
+    reason = "DataInvalid"
 
 
 class OutOfMemoryError_(WinnowError):  # noqa: N801, N818 - the plain name would hide torch's

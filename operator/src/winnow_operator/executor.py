@@ -13,15 +13,17 @@ from winnow_operator import api, drift
 from winnow_operator.build.common import digest
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
-from winnow_operator.plan import Apply, Child, Create, Delete, Event, Refusal
+from winnow_operator.plan import Apply, Child, Create, Delete, Event, Hold, Plan, Refusal, Release
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import (
     API_VERSION,
     EVENT,
+    IN_USE,
     Object,
     Resource,
     being_deleted,
     controller_of,
+    finalizers_of,
     key_of,
     name_of,
     namespace_of,
@@ -31,15 +33,12 @@ from winnow_operator.resources import (
     uid_of,
 )
 from winnow_operator.store import Store
+from winnow_operator.turns import BusyError, Turns
 
 log = logging.getLogger(__name__)
 EVENT_BACKLOG = 1_000  # events are a courtesy: beyond this they are dropped
 EVENT_DELAY_SECONDS = 5.0  # and no longer, however busy it is
 NOTE_CHARS = 1_024  # the limit of events.k8s.io
-
-
-class BusyError(Exception):
-    """Something has to go or settle first; the same plan works a little later."""
 
 
 class RefusedError(Exception):
@@ -61,11 +60,17 @@ class Executor:
     def __init__(self, kube: Kube, store: Store, news: News, metrics: Metrics, *, instance: str) -> None:
         self._kube, self._store, self._news, self._metrics = kube, store, news, metrics
         self._instance = instance
+        self._turns = Turns()
+        self._finalizing = asyncio.Lock()  # a hundred jobs that start together on one Dataset mark it once
         self._events: asyncio.Queue[Object] = asyncio.Queue(EVENT_BACKLOG)
         self._pruned: dict[str, tuple[Object, Object]] = {}  # uid → (status as sent, as kept)
 
-    async def write(self, owner: api.Resource, children: Sequence[Child]) -> tuple[bool, Refusal | None]:
-        """Whether anything was written, and why the first child that was not could not be. Raises ApiError or BusyError for what passes by itself."""
+    async def write(self, owner: api.Resource, plan: Plan) -> tuple[bool, Refusal | None]:
+        """Whether any child was written, and why the first one that was not could not be. Raises ApiError or BusyError for what passes by itself."""
+        with self._turns.take(plan.turn):
+            return await self._write_all(owner, plan.children)
+
+    async def _write_all(self, owner: api.Resource, children: Sequence[Child]) -> tuple[bool, Refusal | None]:
         wrote = False
         for child in children:
             try:
@@ -76,7 +81,8 @@ class Executor:
                 if err.transient:
                     raise
                 what = f"{child.obj['kind']} {name_of(child.obj)}"
-                return wrote, Refusal(Reason.API_REFUSED, f"The API server refused {what}: {err.message}")
+                message = f"The API server refused {what}: {err.message}"
+                return wrote, Refusal(Reason.API_REFUSED, message, child.obj["kind"])
         return wrote, None
 
     async def _write(self, owner: api.Resource, child: Child) -> bool:
@@ -87,6 +93,10 @@ class Executor:
                 return await self._apply(owner, obj)
             case Delete(obj):
                 return await self._delete(obj)
+            case Hold(obj):
+                return await self._finalize(owner, obj, held=True)
+            case Release(obj):
+                return await self._finalize(owner, obj, held=False)
 
     async def _create(self, owner: api.Resource, obj: Object) -> bool:
         resource = resource_of(obj)
@@ -133,6 +143,37 @@ class Executor:
         if left.get("kind") == resource.kind:
             self._news.kept(left)  # it waits for its dependents
         return True
+
+    async def _finalize(self, owner: api.Resource, obj: Object, *, held: bool) -> bool:
+        """The one thing beside status that is written to an object of the user's."""
+        key = key_of(obj)
+        async with self._finalizing:
+            live = self._store.get(key.resource, key.namespace, key.name)
+            if live is None or uid_of(live) != uid_of(obj):
+                raise BusyError(f"{key} is another one by now")
+            finalizers = finalizers_of(live)
+            if (IN_USE in finalizers) == held:
+                return False
+            wanted = [*finalizers, IN_USE] if held else [name for name in finalizers if name != IN_USE]
+            patch = {
+                "metadata": {
+                    "uid": uid_of(live),
+                    "resourceVersion": live["metadata"]["resourceVersion"],
+                    "finalizers": wanted,
+                }
+            }
+            try:
+                written = await self._kube.patch(key.resource, key.namespace, key.name, patch, _manager(owner))
+            except ApiError as err:
+                if err.status in (404, 422):  # gone, or being deleted: the watch brings it
+                    raise BusyError(f"{key}: {err.message}") from err
+                raise
+            self._wrote(key.resource, "finalizers")
+            if being_deleted(written) and not finalizers_of(written):
+                self._news.gone(written)  # what came off was the last thing that kept it
+            else:
+                self._news.kept(written)
+            return True
 
     async def status(self, obj: Object, status: Object, events: Sequence[Event]) -> bool:
         """Written only when it says something new, and only onto the version that was looked at."""

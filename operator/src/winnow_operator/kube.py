@@ -84,6 +84,10 @@ class Kube:
         query = {"fieldManager": field_manager, "force": "true"}
         return await self.request("PATCH", path, query, obj, patch="apply")
 
+    async def patch(self, resource: Resource, namespace: str, name: str, patch: Object, field_manager: str) -> Object:
+        path = _path(resource, namespace, name)
+        return await self.request("PATCH", path, {"fieldManager": field_manager}, patch, patch="merge")
+
     async def patch_status(
         self, resource: Resource, namespace: str, name: str, patch: Object, field_manager: str
     ) -> Object:

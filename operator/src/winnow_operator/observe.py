@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from winnow_operator import api, report
 from winnow_operator.build.common import storage_claim
+from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
+from winnow_operator.policies import in_use
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
     CLAIM,
@@ -29,12 +31,20 @@ from winnow_operator.resources import (
 from winnow_operator.store import Store
 
 Pulled = Callable[[Key], report.Training | None]
-P = TypeVar("P", api.ModelService, api.Dataset, api.TrainingJob)
+P = TypeVar("P", api.ModelService, api.TrainingJob)
 
 
 def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
     namespace, name = obj.metadata.namespace, obj.metadata.name
     claim = store.get(CLAIM, namespace, storage_claim(obj))
+    jobs, pods = _jobs_and_pods(store, Key(MODEL_SERVICE, namespace, name), obj.metadata.uid)
+    sharing = {service.metadata.name for service in _sharing(store, obj)}
+    stored_by = tuple(
+        found
+        for found in store.models(api.Dataset, DATASET, namespace, leaving=True)
+        if found.spec.model_service in sharing
+    )
+    trainings = tuple(store.models(api.TrainingJob, TRAINING_JOB, namespace))
     return ModelServiceSeen(
         obj=obj,
         claim=claim if claim and owned_by(claim, obj.metadata.uid) else None,
@@ -42,20 +52,24 @@ def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
         datasets=tuple(
             found for found in store.models(api.Dataset, DATASET, namespace) if found.spec.model_service == name
         ),
-        training_jobs=tuple(
-            found
-            for found in store.models(api.TrainingJob, TRAINING_JOB, namespace)
-            if found.spec.model_service == name
-        ),
+        training_jobs=tuple(found for found in trainings if found.spec.model_service == name),
         deployments=tuple(
             found for found in store.models(api.Deployment, DEPLOYMENT, namespace) if found.spec.model_service == name
         ),
+        jobs=jobs,
+        pods=pods,
+        stored_by=stored_by,
+        referenced=collection.referenced(stored_by, (job for job in trainings if job.spec.model_service in sharing)),
+        importing=any(collection.importing(found, _import_jobs(store, found)) for found in stored_by),
     )
 
 
 def dataset(store: Store, obj: api.Dataset) -> DatasetSeen:
     jobs, pods = _jobs_and_pods(store, Key(DATASET, obj.metadata.namespace, obj.metadata.name), obj.metadata.uid)
-    return DatasetSeen(obj, _service(store, obj), jobs, pods)
+    service = _service(store, obj)
+    readers = _readers(store, obj) if in_use.held(obj) else ()
+    collecting = service is not None and obj.status.digest is None and _collecting(store, service)
+    return DatasetSeen(obj, service, jobs, pods, readers, collecting)
 
 
 def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> TrainingJobSeen:
@@ -100,7 +114,37 @@ def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) 
 
 
 def _dataset(store: Store, namespace: str, name: str | None) -> api.Dataset | None:
-    return _present(store.model(api.Dataset, Key(DATASET, namespace, name))) if name else None
+    """One that is being deleted too: a job that would start then is told so."""
+    return store.model(api.Dataset, Key(DATASET, namespace, name)) if name else None
+
+
+def _sharing(store: Store, service: api.ModelService) -> Iterator[api.ModelService]:
+    """ModelServices whose rows lie in the same storage, itself among them."""
+    for other in store.models(api.ModelService, MODEL_SERVICE, service.metadata.namespace):
+        if collection.place(other) == collection.place(service):
+            yield other
+
+
+def _collecting(store: Store, service: api.ModelService) -> bool:
+    keys = (Key(MODEL_SERVICE, other.metadata.namespace, other.metadata.name) for other in _sharing(store, service))
+    return any(collection.active(store.children(JOB, key)) for key in keys)
+
+
+def _import_jobs(store: Store, obj: api.Dataset) -> tuple[Object, ...]:
+    key = Key(DATASET, obj.metadata.namespace, obj.metadata.name)
+    return tuple(job for job in store.children(JOB, key) if owned_by(job, obj.metadata.uid))
+
+
+def _readers(store: Store, obj: api.Dataset) -> tuple[str, ...]:
+    """TrainingJobs with a batch Job that reads its rows, or will; also one that is being deleted, until its batch Job is gone."""
+    namespace = obj.metadata.namespace
+    found = []
+    for job in store.models(api.TrainingJob, TRAINING_JOB, namespace, leaving=True):
+        if in_use.reads(job, obj):
+            jobs, _ = _jobs_and_pods(store, Key(TRAINING_JOB, namespace, job.metadata.name), job.metadata.uid)
+            if in_use.active(jobs):
+                found.append(job.metadata.name)
+    return tuple(found)
 
 
 def _present(obj: P | None) -> P | None:

@@ -17,6 +17,11 @@ class ModelServiceSeen:
     datasets: tuple[api.Dataset, ...] = ()  # of this ModelService, by name, and so on
     training_jobs: tuple[api.TrainingJob, ...] = ()
     deployments: tuple[api.Deployment, ...] = ()
+    jobs: tuple[Object, ...] = ()  # collect Jobs that it owns
+    pods: tuple[Object, ...] = ()  # of these Jobs
+    stored_by: tuple[api.Dataset, ...] = ()  # Datasets with rows in the same storage, those that are being deleted too
+    referenced: frozenset[str] = frozenset()  # digests that are needed there
+    importing: bool = False  # whether an import there runs or wants to
     refusal: Refusal | None = None
 
 
@@ -26,6 +31,8 @@ class DatasetSeen:
     service: api.ModelService | None
     jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
     pods: tuple[Object, ...] = ()  # of these Jobs
+    readers: tuple[str, ...] = ()  # TrainingJobs that run on its rows, if it carries our finalizer
+    collecting: bool = False  # whether a collect Job may be removing rows from its storage
     lookups: Lookups = field(default_factory=dict)
     refusal: Refusal | None = None
 
@@ -42,6 +49,11 @@ class TrainingJobSeen:
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
     deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
     refusal: Refusal | None = None
+
+    @property
+    def datasets(self) -> tuple[api.Dataset, ...]:
+        """Those that it names and that are there."""
+        return tuple(dataset for dataset in (self.training, self.test, self.validation) if dataset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,32 @@ class Delete:
     obj: Object
 
 
-Child = Create | Apply | Delete
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Our finalizer on a Dataset of the user's: it stays until that is taken off again. Refused by the API server once it is being deleted."""
+
+    obj: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Our finalizer comes off."""
+
+    obj: Object
+
+
+Child = Create | Apply | Delete | Hold | Release
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the writing of a plan must not cross: many may share a name at once, or one has it alone."""
+
+    shared: frozenset[str] = frozenset()
+    alone: frozenset[str] = frozenset()
+
+
+NO_TURN = Turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +74,7 @@ class Plan:
     status: Object
     requeue_after: float | None = None  # seconds; None: when something changes
     events: tuple[Event, ...] = ()
+    turn: Turn = NO_TURN  # for its children
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +83,7 @@ class Refusal:
 
     reason: Reason
     message: str
+    kind: str = ""  # of the child
 
 
 @dataclass(frozen=True, slots=True, order=True)

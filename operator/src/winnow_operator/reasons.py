@@ -29,6 +29,8 @@ class Reason(StrEnum):
     NO_DEFAULT_STORAGE_CLASS = "NoDefaultStorageClass", "No storage class is named and the cluster has no default one."
     CLAIM_NOT_FOUND = "ClaimNotFound", "The PersistentVolumeClaim that spec.storage names does not exist (yet)."
     STORAGE_LOST = "StorageLost", "The claim lost its volume."
+    COLLECTED = "Collected", "What deleted datasets left in storage was removed."
+    COLLECTION_FAILED = "CollectionFailed", "What deleted datasets left in storage could not be removed (yet)."
 
     # Dataset
     VERIFIED = "Verified", "All rows are valid and stored."
@@ -38,10 +40,12 @@ class Reason(StrEnum):
     SOURCE_UNREACHABLE = "SourceUnreachable", "The source does not exist or cannot be read (yet)."
     STORAGE_FULL = "StorageFull", "The volume of the ModelService has no room left."
     IMPORT_FAILED = "ImportFailed", "The import ended without saying why."
+    IN_USE = "InUse", "A running training reads the rows; the Dataset goes once it ends, is suspended or deleted."
 
     # TrainingJob: acceptance
     ACCEPTED = "Accepted", "The spec fits its datasets."
     DATASET_NOT_FOUND = "DatasetNotFound", "A dataset does not exist in this namespace (yet)."
+    DATASET_BEING_DELETED = "DatasetBeingDeleted", "A dataset is being deleted, so no training starts on it."
     DATASET_NOT_READY = "DatasetNotReady", "A dataset is not imported yet."
     DATASET_FAILED = "DatasetFailed", "A dataset could not be imported."
     DATASET_OF_ANOTHER_MODEL_SERVICE = "DatasetOfAnotherModelService", "A dataset belongs to another ModelService."

@@ -9,16 +9,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from winnow_operator import api, observe, resources
-from winnow_operator.executor import BusyError, Executor
+from winnow_operator.executor import Executor
 from winnow_operator.kinds import dataset, deployment, model_service, training_job
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, Seen, TrainingJobSeen
 from winnow_operator.plan import Config, Lookups, Plan, Reference
+from winnow_operator.policies import in_use
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
 from winnow_operator.resources import Key
 from winnow_operator.store import Store
+from winnow_operator.turns import BusyError
 
 log = logging.getLogger(__name__)
 WORKERS = 16
@@ -44,11 +46,11 @@ class Reconciler:
     async def visit(self, key: Key, now: datetime) -> float | None:
         """Seconds until the next visit, None when something has to change first. Raises ApiError or BusyError."""
         seen = await self._look(key)
-        if seen is None or seen.obj.metadata.deletion_timestamp is not None:
+        if seen is None or (seen.obj.metadata.deletion_timestamp is not None and not _waits_for_us(seen)):
             self._poller.forget(key)
             return None  # the garbage collector follows the owner references
         plan = self._decide(seen, now)
-        wrote, refusal = await self._executor.write(seen.obj, plan.children)
+        wrote, refusal = await self._executor.write(seen.obj, plan)
         if refusal is not None:
             log.warning("Child refused", extra={"object": str(key), "reason": refusal.reason, "why": refusal.message})
             plan = self._decide(replace(seen, refusal=refusal), now)
@@ -84,9 +86,12 @@ class Reconciler:
                 if rows is None:
                     return None
                 looked = observe.dataset(self._store, rows)
-                if looked.jobs or dataset.imported(rows):
+                if looked.jobs or dataset.imported(rows) or not dataset.references(rows):
                     return looked
-                return replace(looked, lookups=await self._look_up(key.namespace, dataset.references(rows)))
+                lookups = await self._look_up(key.namespace, dataset.references(rows))
+                # Asking took a moment, in which the world went on.
+                rows = self._store.model(api.Dataset, key)
+                return replace(observe.dataset(self._store, rows), lookups=lookups) if rows else None
             case resources.TRAINING_JOB:
                 job = self._store.model(api.TrainingJob, key)
                 return observe.training_job(self._store, job, self._poller.latest) if job else None
@@ -146,3 +151,10 @@ class Reconciler:
             return
         seconds = self._queue.retry(key)
         log.warning("Visit put off", extra={"object": str(key), "error": str(err), "retrySeconds": round(seconds, 1)})
+
+
+def _waits_for_us(seen: Seen) -> bool:
+    """Whether the object is being deleted and goes only when we let it."""
+    if not isinstance(seen, DatasetSeen):
+        return False
+    return in_use.held(seen.obj) or seen.obj.status.condition(dataset.TERMINATING) is not None

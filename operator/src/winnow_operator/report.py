@@ -135,6 +135,15 @@ class Import(_Report):
     source: SourcePins | None = None
 
 
+class Collection(_Report):
+    """The termination message of a collect pod."""
+
+    state: Literal["Done", "Failed", "Stopped"]
+    message: str = ""
+    freed_bytes: Count | None = None
+    kept: list[Digest] = Field(default=[], max_length=1_000)
+
+
 class Serving(_Report):
     """The termination message of a server that could not load its checkpoint."""
 

@@ -12,6 +12,7 @@ GROUP = "winnow.dev"
 API_VERSION = f"{GROUP}/v1alpha1"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 PART_OF = "app.kubernetes.io/part-of"
+IN_USE = f"{GROUP}/in-use"  # the finalizer of a Dataset that a running job reads
 OURS = f"{MANAGED_BY}=winnow"  # the label selector of every child that is watched
 
 
@@ -91,6 +92,10 @@ def key_of(obj: Object) -> Key:
 
 def being_deleted(obj: Object) -> bool:
     return "deletionTimestamp" in obj["metadata"]
+
+
+def finalizers_of(obj: Object) -> list[str]:
+    return cast(list[str], obj["metadata"].get("finalizers") or [])
 
 
 def controller_of(obj: Object) -> Object | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from winnow_operator import pods
 from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
+    JOB,
     MODEL_SERVICE,
     STORAGE_CLASS,
     TRAINING_JOB,
@@ -24,6 +26,7 @@ from winnow_operator.store import Store, owner_key
 # A hundred jobs that change together are one change to their ModelService's counts.
 GATHER_SECONDS = 1.0
 Visit = tuple[Key, float]  # and after how many seconds
+ROWS = ("trainingDataset", "testDataset", "validationDataset")  # fields of a TrainingJob that name Datasets
 
 
 def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Visit]:
@@ -35,6 +38,8 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
     owner = owner_key(obj)
     if owner is not None:
         yield owner, 0
+        if resource == JOB and (new is None or (_over(new) and (old is None or not _over(old)))):
+            yield from _after(store, owner)
     elif resource == STORAGE_CLASS:
         yield from ((key_of(service), 0) for service in store.all(MODEL_SERVICE))
     else:
@@ -42,18 +47,44 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
         yield from _around(store, resource, obj, new, old)
 
 
+def _after(store: Store, owner: Key) -> Iterator[Visit]:
+    """Who waits for a batch Job to end: a Dataset that is read by a training, or that wants to import while storage is cleared."""
+    if owner.resource == TRAINING_JOB:
+        job = store.get(owner.resource, owner.namespace, owner.name)
+        if job is not None:
+            yield from _datasets(job, 0)
+    elif owner.resource == MODEL_SERVICE:
+        for obj in store.all(DATASET):
+            if namespace_of(obj) == owner.namespace and "digest" not in status_of(obj):
+                yield key_of(obj), 0
+
+
+def _datasets(job: Object, seconds: float) -> Iterator[Visit]:
+    spec = job["spec"]
+    for name in {spec.get(field) for field in ROWS} - {None}:
+        yield Key(DATASET, namespace_of(job), name), seconds
+
+
+def _over(job: Object) -> bool:
+    return pods.outcome(job) is not None
+
+
 def _around(store: Store, resource: Resource, obj: Object, new: Object | None, old: Object | None) -> Iterator[Visit]:
     namespace, name = namespace_of(obj), name_of(obj)
     if resource != MODEL_SERVICE:
-        yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), GATHER_SECONDS
+        # What was stored is noted at once: a Dataset that is deleted right afterwards could not be asked any more.
+        stored = resource == DATASET and new is not None and old is not None and _digest(new) != _digest(old)
+        yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), 0 if stored else GATHER_SECONDS
     if resource == MODEL_SERVICE and _changed(new, old, "spec"):
         for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
             yield from _naming(store, kind, namespace, lambda spec: spec["modelService"] == name)
     elif resource == DATASET:
-        fields = ("trainingDataset", "testDataset", "validationDataset")
-        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: name in (spec.get(field) for field in fields))
-    elif resource == TRAINING_JOB and _checkpoints_changed(new, old):
-        yield from _naming(store, DEPLOYMENT, namespace, lambda spec: spec["checkpoint"]["trainingJob"] == name)
+        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: name in (spec.get(field) for field in ROWS))
+    elif resource == TRAINING_JOB:
+        if new is None:
+            yield from _datasets(obj, 0)
+        if _checkpoints_changed(new, old):
+            yield from _naming(store, DEPLOYMENT, namespace, lambda spec: spec["checkpoint"]["trainingJob"] == name)
     elif resource == DEPLOYMENT:
         for version in (new, old):
             live = status_of(version).get("live") if version else None
@@ -65,6 +96,10 @@ def _naming(store: Store, kind: Resource, namespace: str, names: Callable[[Objec
     for obj in store.all(kind):
         if namespace_of(obj) == namespace and names(obj["spec"]):
             yield key_of(obj), 0
+
+
+def _digest(obj: Object) -> object:
+    return status_of(obj).get("digest")
 
 
 def _changed(new: Object | None, old: Object | None, field: str) -> bool:

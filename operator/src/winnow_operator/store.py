@@ -113,12 +113,12 @@ class Store:
         found = cached[1]
         return found if isinstance(found, model) else None
 
-    def models(self, model: type[M], resource: Resource, namespace: str) -> Iterator[M]:
-        """All of a kind in a namespace, by name."""
+    def models(self, model: type[M], resource: Resource, namespace: str, *, leaving: bool = False) -> Iterator[M]:
+        """All of a kind in a namespace, by name; those that are being deleted only where `leaving`."""
         names = sorted(name for space, name in self._objects[resource] if space == namespace)
         for name in names:
             found = self.model(model, Key(resource, namespace, name))
-            if found is not None and found.metadata.deletion_timestamp is None:
+            if found is not None and (leaving or found.metadata.deletion_timestamp is None):
                 yield found
 
 

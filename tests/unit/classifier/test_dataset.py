@@ -7,6 +7,7 @@ import os
 import threading
 
 import numpy as np
+import orjson
 import pyarrow.parquet as pq
 import pytest
 
@@ -59,6 +60,7 @@ def test_what_stands_in_the_folder(stored):
         "labels": ["ham", "spam"],
         "rows": 3,
         "positives": {"ham": 2, "spam": 1},
+        "rowsSha256": hashlib.sha256((stored.path / "rows.parquet").read_bytes()).hexdigest(),
     }
     table = pq.read_table(stored.path / "rows.parquet")
     assert [(field.name, str(field.type)) for field in table.schema] == [
@@ -113,7 +115,7 @@ def test_rows_that_were_changed_are_refused(stored):
     ("name", "content", "error", "message"),
     [
         pytest.param("rows.parquet", None, DataError, "rows.parquet is missing", id="no rows"),
-        pytest.param("rows.parquet", b"PAR1 not really", DataError, "cannot be read", id="no Parquet"),
+        pytest.param("rows.parquet", b"PAR1 not really", DataError, "rows.parquet was changed", id="no Parquet"),
         pytest.param("dataset.json", None, ConfigError, "has no dataset.json", id="no description"),
         pytest.param("dataset.json", b"{}", DataError, "is damaged", id="an empty description"),
     ],
@@ -125,6 +127,25 @@ def test_damage_is_named(stored, name, content, error, message):
         (stored.path / name).write_bytes(content)
     with pytest.raises(error, match=message):
         load_dataset(stored.path)
+
+
+def test_what_an_earlier_version_stored_can_be_read(stored):
+    described = json.loads((stored.path / "dataset.json").read_bytes())
+    del described["rowsSha256"]
+    (stored.path / "dataset.json").write_bytes(orjson.dumps(described, option=orjson.OPT_INDENT_2) + b"\n")
+    assert load_dataset(stored.path).digest == stored.digest
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "dataset.json"])
+def test_any_changed_byte_is_noticed(stored, name):
+    content = (stored.path / name).read_bytes()
+    for at in range(0, len(content), 7):
+        (stored.path / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(DataError) as raised:
+            load_dataset(stored.path)
+        assert raised.value.reason == "DataInvalid"
+    (stored.path / name).write_bytes(content)
+    assert load_dataset(stored.path).digest == stored.digest
 
 
 def test_a_dataset_of_a_later_format_is_refused(stored):

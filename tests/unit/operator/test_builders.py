@@ -10,9 +10,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from operator_scene import DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
+from operator_scene import DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_operator import api
+from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.build.common import inside
 from winnow_operator.build.config_map import config_map
 from winnow_operator.build.import_job import import_job
@@ -42,6 +43,7 @@ GPU: dict[str, Any] = {
     "runtimeClassName": "nvidia",
     "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
 }
+LEFT = (Left("mails", DIGEST, rows=True, problems=True), Left("others", OTHER_DIGEST, problems=True))
 SERVED = Served(
     "v1",
     "epoch-2",
@@ -100,6 +102,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "import-image": lambda: rows(
         {"image": {"reference": "docker.io/winnow/email-spam-rows:dev", "path": "/rows/train.jsonl"}}
     ),
+    "collect": lambda: [collect_job(model_service(), LEFT, NOW, TRAINER)],
     "training": lambda: trained(training_job(testDataset="test", maxRestarts=5), model_service(), OTHER_DIGEST),
     "training-hub-gpu-queue": lambda: trained(
         training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),

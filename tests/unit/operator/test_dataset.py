@@ -215,8 +215,14 @@ def test_a_job_that_is_seen_to_end_before_its_pod_is_not_judged_yet() -> None:
     early = plan(running, later(5), CONFIG)
     assert (conditions_of(early.status)["Ready"][1], early.requeue_after) == ("Importing", 1)
     late = plan(running, later(60), CONFIG)
-    assert conditions_of(late.status)["Ready"] == ("False", "ImportFailed")
-    assert "delete Job" in message_of(late.status, "Ready")
+    assert conditions_of(late.status)["Ready"] == ("False", "Importing")
+    assert late.children == (Delete(job),)  # its pod was deleted: the import is made again
+
+
+def test_a_last_word_that_is_none_is_for_a_person() -> None:
+    status = plan(ended(dataset(), 0, "Traceback: boom"), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", "ImportFailed")
+    assert "delete Job" in message_of(status, "Ready")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from operator_scene import (
     CONFIG,
     DIGEST,
     NOW,
+    OTHER_DIGEST,
     completed,
     condition,
     dataset,
@@ -24,18 +25,22 @@ from operator_scene import (
     pod_of,
     seen_again,
     training_job,
+    with_metadata,
 )
 
 from winnow_operator import api, drift, report
+from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.kinds import dataset as datasets
 from winnow_operator.kinds import deployment as deployments
 from winnow_operator.kinds import model_service as services
 from winnow_operator.kinds import training_job as trainings
+from winnow_operator.kinds.collection import referenced
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, Seen, TrainingJobSeen
-from winnow_operator.plan import Apply, Delete, Plan, Refusal
+from winnow_operator.plan import Apply, Delete, Hold, Plan, Refusal, Release
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object
+from winnow_operator.resources import IN_USE, Object
 
+AGO = "2026-11-23T11:59:00Z"
 S = TypeVar("S", ModelServiceSeen, DatasetSeen, TrainingJobSeen, DeploymentSeen)
 
 MESSAGES = st.sampled_from(
@@ -86,6 +91,13 @@ DATASETS = st.sampled_from(
         ),
     ]
 )
+
+
+def in_the_world(obj: api.Dataset | None) -> st.SearchStrategy[api.Dataset | None]:
+    """Held by a finalizer or not, being deleted or not."""
+    return st.none() if obj is None else IN_THE_WORLD.map(lambda metadata: with_metadata(obj, **metadata))
+
+
 PULLED = st.none() | st.builds(
     report.Training,
     state=st.just("Running"),
@@ -113,10 +125,20 @@ def owned(draw: st.DrawFn, owner: api.Resource) -> dict[str, Any]:
     return {"jobs": (job,), "pods": tuple(made)}
 
 
+IN_THE_WORLD: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {}, optional={"finalizers": st.just([IN_USE, "example.com/theirs"]), "deletionTimestamp": st.just(AGO)}
+)
+
+
 @st.composite
 def dataset_seen(draw: st.DrawFn) -> DatasetSeen:
     obj = draw(st.sampled_from([dataset(), imported(), dataset(source={"image": {"reference": "r", "path": "/p"}})]))
-    return DatasetSeen(obj, draw(SERVICES), refusal=draw(REFUSALS), **draw(owned(obj)))
+    obj = with_metadata(obj, **draw(IN_THE_WORLD))
+    readers = draw(st.sampled_from([(), ("v1",), ("v1", "v2")])) if obj.metadata.finalizers else ()
+    collecting = draw(st.booleans())
+    return DatasetSeen(
+        obj, draw(SERVICES), refusal=draw(REFUSALS), readers=readers, collecting=collecting, **draw(owned(obj))
+    )
 
 
 @st.composite
@@ -130,8 +152,8 @@ def training_seen(draw: st.DrawFn) -> TrainingJobSeen:
     return TrainingJobSeen(
         obj,
         draw(SERVICES),
-        draw(DATASETS),
-        draw(DATASETS),
+        draw(DATASETS.flatmap(in_the_world)),
+        draw(DATASETS.flatmap(in_the_world)),
         pulled=draw(PULLED),
         refusal=draw(REFUSALS),
         **draw(owned(obj)),
@@ -159,8 +181,32 @@ def service_seen(draw: st.DrawFn) -> ModelServiceSeen:
     phase = draw(st.sampled_from(["Bound", "Pending", "Lost", None]))
     claim = {"metadata": {"name": "spam-storage"}, "spec": {"storageClassName": "fast"}, "status": {"phase": phase}}
     jobs = draw(st.lists(st.sampled_from([training_job(), completed()]), max_size=12))
+    present = tuple(draw(st.lists(st.sampled_from([dataset(), imported(), imported("old")]), max_size=2)))
+    stored = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {"dataset": st.sampled_from(["old", "rows", "older"])},
+                optional={"digest": st.sampled_from([DIGEST, OTHER_DIGEST]), "unreferencedSince": st.just(AGO)},
+            ),
+            max_size=3,
+            unique_by=lambda entry: (entry["dataset"], entry.get("digest")),
+        )
+    )
+    obj = model_service(status={"stored": stored})
+    collect: dict[str, Any] = draw(owned(obj))
+    made = collect_job(obj, tuple(Left(entry["dataset"], entry.get("digest", "")) for entry in stored[:2]), NOW, "t")
+    for job in collect.get("jobs", ()):
+        job["metadata"]["annotations"] = made["metadata"]["annotations"]
     return ModelServiceSeen(
-        model_service(), claim if phase else None, training_jobs=tuple(jobs), refusal=draw(REFUSALS)
+        obj,
+        claim if phase else None,
+        datasets=present,
+        training_jobs=tuple(jobs),
+        stored_by=present,
+        referenced=referenced(present, ()),
+        importing=draw(st.booleans()),
+        refusal=draw(REFUSALS),
+        **collect,
     )
 
 
@@ -194,9 +240,29 @@ def done(seen: Seen, plan: Plan) -> Any:
                     after = replace(after, child={**drift.stamped(obj), "status": status})
             case Apply():
                 pass
+            case Hold(obj) | Release(obj):
+                after = finalized(after, obj, held=isinstance(child, Hold))
             case _ if child.obj["kind"] == "Job":
                 after = replace(after, jobs=(*after.jobs, child.obj))
     return after
+
+
+def finalized(seen: Any, obj: Object, *, held: bool) -> Any:
+    """The same world, with our finalizer put on a Dataset of it or taken off."""
+
+    def changed(found: api.Dataset) -> api.Dataset:
+        if found.metadata.name != obj["metadata"]["name"]:
+            return found
+        others = [name for name in found.metadata.finalizers if name != IN_USE]
+        return with_metadata(found, finalizers=[*others, IN_USE] if held else others)
+
+    if isinstance(seen, DatasetSeen):
+        return replace(seen, obj=changed(seen.obj))
+    return replace(
+        seen,
+        training=changed(seen.training) if seen.training else None,
+        test=changed(seen.test) if seen.test else None,
+    )
 
 
 @given(ANYTHING)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from operator_scene import CONFIG, DIGEST, OTHER_DIGEST, dataset, deployment, model_service, training_job
+from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
+from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.build.import_job import AWS_KEYS, HUB_TOKEN, import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
@@ -112,6 +113,14 @@ def test_the_base_models_token_is_not_the_datasets(tmp_path: Path) -> None:
     (container,) = made["spec"]["template"]["spec"]["containers"]
     assert {each["name"] for each in container["env"] if "valueFrom" in each} == {"HF_TOKEN"}
     assert parser().parse_args(command(made, "winnow_trainer")).hub_token_env == HUB_TOKEN != "HF_TOKEN"
+
+
+def test_the_trainer_understands_what_to_remove() -> None:
+    left = (Left("mails", DIGEST, rows=True, problems=True), Left("others", OTHER_DIGEST, problems=True))
+    made = collect_job(model_service(), left, NOW, "trainer")
+    options = parser().parse_args(command(made, "winnow_trainer"))
+    assert (options.command, str(options.storage), options.before) == ("collect", "/storage", NOW)
+    assert (options.remove, options.remove_problems_of) == ([DIGEST], ["mails", "others"])
 
 
 def test_the_server_understands_a_deployment() -> None:

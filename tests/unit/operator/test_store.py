@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from operator_scene import job_of, labels_of, raw, training_job
+from operator_scene import DIGEST, job_of, labels_of, model_service, raw, training_job
 
 from winnow_operator import api
 from winnow_operator.resources import (
@@ -114,6 +114,21 @@ def test_a_child_leads_to_its_owner() -> None:
     assert visited(filled(), None, pod) == {"TrainingJob/v1": 0}
 
 
+def test_a_training_that_ends_leads_to_the_rows_that_it_read() -> None:
+    running, done = job_of(training_job()), newer(job_of(training_job(), outcome="Complete"))
+    assert visited(filled(), done, running) == {"TrainingJob/v1": 0, "Dataset/rows": 0}
+    assert visited(filled(), None, running) == {"TrainingJob/v1": 0, "Dataset/rows": 0}
+    assert visited(filled(), newer(done, "100"), done) == {"TrainingJob/v1": 0}
+    assert visited(filled(), None, JOB_V1)["Dataset/rows"] == 0
+
+
+def test_a_collection_that_ends_leads_to_datasets_that_may_wait_for_it() -> None:
+    collecting = job_of(model_service())
+    assert visited(filled(), None, collecting) == {"ModelService/spam": 0, "Dataset/rows": 0}
+    stored = filled(newer(ROWS, status={"digest": DIGEST}))
+    assert visited(stored, None, collecting) == {"ModelService/spam": 0}
+
+
 def test_a_model_service_leads_to_all_that_name_it() -> None:
     assert visited(filled(), SERVICE, None) == {
         "ModelService/spam": 0,
@@ -134,6 +149,12 @@ def test_a_dataset_leads_to_the_jobs_that_use_it() -> None:
         "TrainingJob/v1": 0,
         "ModelService/spam": GATHER_SECONDS,
     }
+
+
+def test_rows_that_were_stored_are_noted_at_once() -> None:
+    stored = newer(ROWS, status={"digest": DIGEST})
+    assert visited(filled(), stored, ROWS)["ModelService/spam"] == 0
+    assert visited(filled(), newer(stored, "100"), stored)["ModelService/spam"] == GATHER_SECONDS
 
 
 def test_a_training_job_leads_to_deployments_when_its_checkpoints_change() -> None:

@@ -25,18 +25,21 @@ from operator_scene import (
     pod_of,
     seen_again,
     training_job,
+    with_metadata,
 )
 
 from winnow_operator import report
 from winnow_operator.kinds.training_job import plan
 from winnow_operator.observed import TrainingJobSeen
-from winnow_operator.plan import Create, Delete
-from winnow_operator.resources import Object
+from winnow_operator.plan import Create, Delete, Hold
+from winnow_operator.resources import IN_USE, Object
 
 
 def ready(obj: Any = None, **more: Any) -> TrainingJobSeen:
     """Everything that a job needs is there."""
-    return TrainingJobSeen(obj or training_job(), model_service(), imported(), **more)
+    return TrainingJobSeen(
+        obj or training_job(), model_service(), with_metadata(imported(), finalizers=[IN_USE]), **more
+    )
 
 
 def running(obj: Any = None, **pod: Any) -> TrainingJobSeen:
@@ -66,8 +69,8 @@ def checkpoint(number: int) -> Object:
 def test_an_accepted_job_starts_with_the_rows_of_its_datasets() -> None:
     seen = replace(ready(training_job(testDataset="test")), test=imported("test", digest=OTHER_DIGEST))
     decided = plan(seen, NOW, CONFIG)
-    settings, job = (child.obj for child in decided.children)
-    assert all(isinstance(child, Create) for child in decided.children)
+    assert [type(child) for child in decided.children] == [Hold, Hold, Create, Create]
+    settings, job = (child.obj for child in decided.children[2:])
     manifest = yaml.safe_load(settings["data"]["job.yaml"])["spec"]
     assert manifest["trainingDataset"].endswith(DIGEST.removeprefix("sha256:"))
     assert manifest["testDataset"].endswith(OTHER_DIGEST.removeprefix("sha256:"))
@@ -81,7 +84,8 @@ def test_a_run_that_goes_on_keeps_the_rows_that_it_began_with() -> None:
         "datasets": {"training": {"name": "rows", "digest": OTHER_DIGEST}},
     }
     decided = plan(ready(training_job(status=begun)), NOW, CONFIG)
-    manifest = yaml.safe_load(decided.children[0].obj["data"]["job.yaml"])["spec"]
+    settings, _ = (child.obj for child in decided.children)  # and no hold: these are other rows by now
+    manifest = yaml.safe_load(settings["data"]["job.yaml"])["spec"]
     assert manifest["trainingDataset"].endswith(OTHER_DIGEST.removeprefix("sha256:"))
     assert decided.status["datasets"]["training"]["digest"] == OTHER_DIGEST
 
@@ -96,6 +100,16 @@ def test_a_job_that_exists_is_never_created_again() -> None:
     job = job_of(training_job())
     assert plan(ready(jobs=(job,)), NOW, CONFIG).children == ()
     assert plan(running(), NOW, CONFIG).children == ()
+
+
+def test_rows_that_were_changed_are_named_as_the_user_names_them() -> None:
+    obj = training_job(status={"datasets": {"training": {"name": "rows", "digest": DIGEST}}})
+    message = f"/storage/datasets/{'a' * 64}/rows.parquet cannot be read: no footer; import the rows again"
+    status = plan(
+        ended(11, {"state": "Failed", "reason": "DataInvalid", "message": message}, obj=obj), NOW, CONFIG
+    ).status
+    assert conditions_of(status)["Failed"] == ("True", "DataInvalid")
+    assert message_of(status, "Failed").startswith(f"Dataset rows ({DIGEST}), rows.parquet cannot be read: no")
 
 
 def test_while_it_trains_it_is_neither_reconciling_nor_stalled() -> None:

@@ -142,3 +142,38 @@ def test_the_package_runs_as_a_module():
     )
     assert found.returncode == 10
     assert "error: the following arguments are required: --storage" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        pytest.param("rows.parquet", lambda content: flipped(content, len(content) // 3), id="a byte of the rows"),
+        pytest.param("rows.parquet", lambda content: content[:-10], id="rows cut off"),
+        pytest.param("dataset.json", lambda content: content.replace(b'"ham"', b'"hum"'), id="a label"),
+        pytest.param("dataset.json", lambda content: content.replace(b'"rows": 16', b'"rows": 17'), id="a count"),
+        pytest.param("dataset.json", lambda content: flipped(content, content.index(b"sha256:") + 10), id="a digest"),
+        pytest.param("dataset.json", lambda content: content.replace(b"\n", b" ", 1), id="a space"),
+    ],
+)
+def test_bytes_that_changed_after_the_import_fail_the_training_that_reads_them(train, folder, capsys, name, change):
+    storage = folder / "storage"
+    imports = ["import", "--file", str(folder / "rows.jsonl"), "--labels", "ham,spam", "--storage", str(storage)]
+    assert main([*imports, "--json"]) == 0
+    stored = Path(json.loads(capsys.readouterr().out)["path"])
+    write_job(folder, trainingDataset=f"sha256:{stored.name}")
+    content = (stored / name).read_bytes()
+    assert change(content) != content
+    (stored / name).write_bytes(change(content))
+    code, _, err, message = train()
+    assert code == 11
+    assert (message["state"], message["reason"]) == ("Failed", "DataInvalid")
+    assert stored.name in message["message"]
+    assert stored.name in err
+    assert not (storage / "runs" / "spam-v1" / "checkpoints").exists()
+    assert main(imports) == 0  # the next import replaces what was damaged
+    code, _, _, message = train()
+    assert (code, message["state"]) == (0, "Complete")
+
+
+def flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]

@@ -1,4 +1,4 @@
-"""The command line: import rows, train. Errors in words on stderr, exit codes as pods and scripts expect them."""
+"""The command line: import rows, train, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
 
 import argparse
 import ipaddress
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from winnow_classifier.row_files import FileFormat
 from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, termination
+from winnow_trainer.collect import collect
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.fetch import Limits, Network
 from winnow_trainer.fetched import Fetched
@@ -59,8 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "train":
         progress = Progress()
         failed = _failed_training(progress)
+    elif options.command == "collect":
+        failed = partial(verdict.failed_message, options.command)
     try:
-        result = train(options, progress) if progress else import_rows(options, pinned)
+        if progress:
+            result = train(options, progress)
+        else:
+            result = collect_unused(options) if options.command == "collect" else import_rows(options, pinned)
     except Terminated:
         termination.write(
             options.termination_log, failed("Stopped", "Stopped before the end; start it again", Terminated())
@@ -87,13 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_STOPPED if result["state"] == "Stopped" else 0
 
 
+def _unwind(*_: object) -> NoReturn:
+    raise Terminated
+
+
 def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str, Any]:
     """`pinned` is filled in as soon as it is known: a failure tells it too."""
-
-    def unwind(*_: object) -> NoReturn:
-        raise Terminated
-
-    with _handled(unwind, signal.SIGTERM):
+    with _handled(_unwind, signal.SIGTERM):
         how, name = _row_options(options)
         with _files(options) as found:
             pinned |= found.pinned
@@ -118,6 +125,14 @@ def _with_source(message: dict[str, Any], pinned: dict[str, str]) -> dict[str, A
 
 def _failed_import(pinned: dict[str, str], reason: str, message: str, error: BaseException) -> dict[str, Any]:
     return _with_source(verdict.failed_message("import", reason, message, error), pinned)
+
+
+def collect_unused(options: argparse.Namespace) -> dict[str, Any]:
+    with _handled(_unwind, signal.SIGTERM):
+        found = collect(options.storage, options.remove, options.remove_problems_of, options.before)
+    message = found.message()
+    print(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode() if options.json else message["message"])
+    return message
 
 
 def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
@@ -170,9 +185,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = root.add_subparsers(dest="command", required=True, metavar="import | train")
+    commands = root.add_subparsers(dest="command", required=True, metavar="import | train | collect")
     _add_import(commands)
     _add_train(commands)
+    _add_collect(commands)
     return root
 
 
@@ -229,6 +245,24 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 
 
+def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
+    add = commands.add_parser(
+        "collect",
+        help="remove stored rows that nothing needs any more",
+        description="Remove datasets from storage by their digests, and what imports that were killed left there. What is not there is "
+        "no error, and it can be stopped and started again at any moment.",
+        epilog="example: python -m winnow_trainer collect --storage storage --remove sha256:0123…",
+    ).add_argument
+    add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
+    add("--remove", action="append", default=[], metavar="DIGEST", help="rows to remove (repeatable)")
+    names = "dataset whose imports/NAME/problems.jsonl goes (repeatable)"
+    add("--remove-problems-of", action="append", default=[], metavar="NAME", help=names)
+    before = "keep rows that an import stored or found again since then, as 2026-11-24T20:00:00Z (default: now)"
+    add("--before", type=_time, default=datetime.now(UTC), metavar="TIME", help=before)
+    add("--json", action="store_true", help="print the result as JSON")
+    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, hint=f"{self.prog} --help")
@@ -246,6 +280,14 @@ def _files(options: argparse.Namespace) -> Iterator[Fetched]:
         raise ConfigError(f"--scratch: there is no folder {options.scratch}")
     with TemporaryDirectory(dir=options.scratch, prefix="rows-") as folder:
         yield fetch(source, Path(folder), limits, os.environ, options.hub_token_env)
+
+
+def _time(given: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{given!r} is no time such as 2026-11-24T20:00:00Z: {err}") from err
+    return found if found.tzinfo else found.astimezone()
 
 
 def _network(given: str) -> Network:

@@ -2,6 +2,9 @@
 
 import errno
 import logging
+import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,8 +15,8 @@ import orjson
 from tokenizers import Tokenizer
 
 from winnow_classifier import base_model
-from winnow_classifier.dataset import DatasetWriter, PublishedDataset
-from winnow_classifier.errors import BaseModelError, StorageError, StorageFull, WinnowError
+from winnow_classifier.dataset import DatasetWriter, PublishedDataset, remove_stale
+from winnow_classifier.errors import BaseModelError, DataError, StorageError, StorageFull, WinnowError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.profile import Profile, Profiler, Warn
 from winnow_classifier.row_files import Problem
@@ -51,49 +54,43 @@ def import_files(
         for batch in judge.read(files):
             profiler.add(batch, count_tokens(batch.texts))
             writer.add(batch)
+        problems.close()  # while nothing is published yet: a full volume may show with the last problem
         found = profiler.finish(judge.schema)
-        dataset = writer.publish(judge.schema)
-    write_profile(dataset.path, found)
-    if unknown:
-        found.warnings.append(Warn("NoTokenLengths", unknown))
+        if unknown:
+            found.warnings.append(Warn("NoTokenLengths", unknown))
+        # The last import's word stands: token lengths depend on the base model.
+        beside = {PROFILE_FILE: _encoded(found)}
+        if picture := _drawn(found, judge.schema):
+            beside[PICTURE_FILE] = picture
+        dataset = writer.publish(judge.schema, beside)
     verdict = Verdict(judge.schema, dataset.digest, judge.origin, found, judge.problem_count, judge.problems)
-    return Imported(dataset, verdict, write_picture(dataset.path, found, judge.schema))
+    return Imported(dataset, verdict, dataset.path / PICTURE_FILE if picture else None)
 
 
-def write_profile(dataset: Path, found: Profile) -> None:
-    """profile.json beside the rows, whole or not at all. The last import's word stands: token lengths depend on the
-    base model."""
-    temporary = dataset / f".tmp-{PROFILE_FILE}"
-    try:
-        temporary.write_bytes(orjson.dumps(found.document(), option=orjson.OPT_INDENT_2) + b"\n")
-        temporary.replace(dataset / PROFILE_FILE)
-    except OSError as err:
-        raise StorageError(f"{dataset / PROFILE_FILE} cannot be written: {err.strerror or err}") from err
+def _encoded(found: Profile) -> bytes:
+    return orjson.dumps(found.document(), option=orjson.OPT_INDENT_2) + b"\n"
 
 
-def write_picture(dataset: Path, found: Profile, schema: LabelSchema) -> Path | None:
-    """profile.png beside the rows. They are stored whatever becomes of it, so what goes wrong here is only logged."""
-    temporary = dataset / f".tmp-{PICTURE_FILE}"
+def _drawn(found: Profile, schema: LabelSchema) -> bytes | None:
+    """profile.png. The rows are good whatever becomes of it, so what goes wrong here is only logged."""
     try:
         logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no word on where it keeps its list of fonts
         from winnow_trainer.picture import draw  # here, because the library takes a second to import
 
-        temporary.write_bytes(draw(found, schema))
-        temporary.replace(dataset / PICTURE_FILE)
+        return draw(found, schema)
     except Exception as err:
         log.warning("The picture of the profile was not drawn", extra={"error": f"{type(err).__name__}: {err}"})
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         return None
-    return dataset / PICTURE_FILE
 
 
 class _ProblemFile:
-    """A line of JSON for each problem. It appears when all are in it; an import without any removes an older one."""
+    """A line of JSON for each problem. It appears when all are in it; an import without any removes an older one, and
+    one that did not come to judge all rows leaves nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._stream: IO[bytes] | None = None
+        self._temporary = ""
 
     def __enter__(self) -> Self:
         return self
@@ -104,18 +101,43 @@ class _ProblemFile:
         with _told(self._folder):
             if self._stream is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                self._stream = (self._folder / f".tmp-{PROBLEMS_FILE}").open("wb")
+                remove_stale(self._folder, time.time())
+                descriptor, self._temporary = tempfile.mkstemp(prefix=".tmp-", dir=self._folder)
+                self._stream = os.fdopen(descriptor, "wb")
             self._stream.write(orjson.dumps(place(problem), option=orjson.OPT_APPEND_NEWLINE))
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """After the last one."""
+        if self._folder is not None and self._stream is not None:
+            with _told(self._folder):
+                self._stream.close()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._folder is None:
             return
-        with _told(self._folder):
-            if self._stream is None:
-                (self._folder / PROBLEMS_FILE).unlink(missing_ok=True)
-            else:
-                self._stream.close()
-                Path(self._stream.name).replace(self._folder / PROBLEMS_FILE)
+        if error is not None and not isinstance(error, DataError):
+            self._discard(self._folder)
+            return
+        try:
+            with _told(self._folder):
+                if self._stream is None:
+                    (self._folder / PROBLEMS_FILE).unlink(missing_ok=True)
+                else:
+                    self._stream.close()
+                    Path(self._temporary).chmod(0o644)
+                    Path(self._temporary).replace(self._folder / PROBLEMS_FILE)
+        except StorageError:
+            self._discard(self._folder)
+            raise
+
+    def _discard(self, folder: Path) -> None:
+        if self._stream is None:
+            return
+        with suppress(OSError):
+            self._stream.close()
+        Path(self._temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # unless an earlier import left its problems there
 
 
 @contextmanager

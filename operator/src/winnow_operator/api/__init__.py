@@ -48,12 +48,14 @@ from .deployment import (
     PastCheckpoint,
 )
 from .model_service import (
+    Collected,
     LeaderboardEntry,
     ModelService,
     ModelServiceSpec,
     ModelServiceStatus,
     Storage,
     StorageClaim,
+    StoredRows,
 )
 from .training_job import (
     Checkpoint,
@@ -78,6 +80,7 @@ __all__ = [
     "BaseModelSource",
     "Checkpoint",
     "CheckpointRef",
+    "Collected",
     "Columns",
     "Condition",
     "ConfigMapSource",
@@ -114,6 +117,7 @@ __all__ = [
     "Source",
     "Storage",
     "StorageClaim",
+    "StoredRows",
     "TokenLengths",
     "Toleration",
     "TrainingJob",

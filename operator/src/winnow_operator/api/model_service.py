@@ -4,7 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from .common import BaseModelSource, CheckpointName, Count, Object, ObjectName, ObservedStatus, SeenName, Spec, Status
+from .common import (
+    BaseModelSource,
+    CheckpointName,
+    Count,
+    Digest,
+    Object,
+    ObjectName,
+    ObservedStatus,
+    SeenName,
+    Spec,
+    Status,
+    Time,
+)
 
 
 class StorageClaim(Spec):
@@ -47,6 +59,24 @@ class LeaderboardEntry(Status):
     deployed: bool
 
 
+class StoredRows(Status):
+    """What a Dataset put into storage, remembered until it is collected."""
+
+    dataset: SeenName
+    digest: Digest | None = None
+    unreferenced_since: Time | None = None
+
+
+class Collected(Status):
+    """The last collection."""
+
+    job: SeenName
+    time: Time
+    datasets: Count | None = None
+    freed_bytes: Count | None = None
+    message: Annotated[str, StringConstraints(max_length=1024)]
+
+
 class ModelServiceStatus(ObservedStatus):
     """Counts, the claim in use and the board."""
 
@@ -55,6 +85,8 @@ class ModelServiceStatus(ObservedStatus):
     deployments: Count | None = None
     storage_claim: SeenName | None = None
     leaderboard: Annotated[tuple[LeaderboardEntry, ...], Field(max_length=10)] | None = None
+    stored: Annotated[tuple[StoredRows, ...], Field(max_length=1000)] | None = None
+    collected: Collected | None = None
 
 
 class ModelService(Object):

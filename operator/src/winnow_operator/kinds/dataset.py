@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from winnow_operator import api, conditions, pods, report
 from winnow_operator.build.import_job import import_job
 from winnow_operator.conditions import Condition
+from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen
-from winnow_operator.plan import Child, Config, Create, Delete, Plan, Reference
-from winnow_operator.policies import failure
+from winnow_operator.plan import NO_TURN, Child, Config, Create, Delete, Plan, Reference, Turn
+from winnow_operator.policies import failure, in_use
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, name_of, newest
 
@@ -26,6 +27,7 @@ _MAY_PASS = {
     Reason.OUT_OF_MEMORY,
     Reason.IMPORT_FAILED,
 }
+TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
 LIST_ITEMS = 20  # of warnings and problems, as the CRD has it
 
 
@@ -38,6 +40,7 @@ class _State:
     result: report.Import | None = None
     children: tuple[Child, ...] = ()
     requeue_after: float | None = None
+    turn: Turn = NO_TURN
 
 
 def references(obj: api.Dataset) -> tuple[Reference, ...]:
@@ -55,12 +58,33 @@ def imported(obj: api.Dataset) -> bool:
 
 
 def plan(seen: DatasetSeen, now: datetime, config: Config) -> Plan:
+    # First, so that nothing happens between looking for readers and writing.
+    released = (in_use.release(seen.obj),) if in_use.held(seen.obj) and not seen.readers else ()
+    if in_use.leaving(seen.obj):
+        return _leaving(seen, released, now)
     state = _state(seen, now, config)
     found = _conditions(state)
     fields = _kept(seen.obj.status) if imported(seen.obj) and state.ready else _fields(state.result)
     status = conditions.status(seen.obj, found, now, **fields, summary=_summary(state, fields))
     events = conditions.news("Ready", found, seen.obj.status.conditions or ())
-    return Plan(state.children, status, state.requeue_after, events)
+    turn = Turn(state.turn.shared, in_use.turn(released).alone)
+    return Plan((*released, *state.children), status, state.requeue_after, events, turn)
+
+
+def _leaving(seen: DatasetSeen, released: tuple[Child, ...], now: datetime) -> Plan:
+    """It is being deleted, and waits while trainings run on it. What it said before stays true."""
+    obj, old = seen.obj, seen.obj.status
+    status = {**api.to_raw(old), "observedGeneration": obj.metadata.generation}
+    kept = [c for c in status.get("conditions", []) if c["type"] != TERMINATING]
+    if not seen.readers:
+        # Written only where somebody else's finalizer still keeps it.
+        status |= {"conditions": kept, "summary": "Deleting"}
+        return Plan(released, status, turn=in_use.turn(released))
+    waits = [conditions.true(TERMINATING, Reason.IN_USE, in_use.in_words(seen.readers))]
+    told = conditions.render(waits, old.conditions or (), generation=obj.metadata.generation, now=now)
+    status["conditions"] = [*({**c, "observedGeneration": obj.metadata.generation} for c in kept), *told]
+    status["summary"] = f"Deleting: {Reason.IN_USE} by {conditions.shorten(in_use.short(seen.readers), 200)}"
+    return Plan((), status, events=conditions.news(TERMINATING, waits, old.conditions or ()))
 
 
 def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
@@ -91,8 +115,11 @@ def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _Sta
         if found is None:
             message = f"{reference.resource.kind} {reference.name} does not exist in this namespace; the import starts once it does"
             return _State(False, Reason.SOURCE_UNREACHABLE, message, requeue_after=LOOK_AGAIN_SECONDS)
+    if seen.collecting:
+        return _State(False, Reason.IMPORTING, "The import starts once storage has been cleared of deleted datasets")
     settings, job = import_job(seen.obj, service, config)
-    return _State(False, Reason.IMPORTING, "The import starts", children=(Create(settings), Create(job)))
+    turn = Turn(shared=frozenset({collection.place(service)}))
+    return _State(False, Reason.IMPORTING, "The import starts", children=(Create(settings), Create(job)), turn=turn)
 
 
 def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
@@ -111,6 +138,10 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
     if outcome.complete:
         if said and said.state == "Ready" and said.digest:
             return _State(True, Reason.VERIFIED, f"{said.rows} rows are valid and stored", result=said)
+        if ended is None:
+            # Somebody deleted its pod: the rows are stored, and the next import finds them.
+            message = "The import's pod is gone, and its message with it; the rows are imported again"
+            return _State(False, Reason.IMPORTING, message, children=(Delete(job),))
         message = f"The import ended well, but its message was lost; delete Job {name_of(job)} to import again"
         return _State(False, Reason.IMPORT_FAILED, message, final=True)
     failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)

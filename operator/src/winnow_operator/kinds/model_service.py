@@ -8,11 +8,12 @@ from winnow_operator import api, conditions
 from winnow_operator.build import pvc
 from winnow_operator.build.common import storage_claim
 from winnow_operator.conditions import Condition
+from winnow_operator.kinds import collection
 from winnow_operator.kinds.training_results import best_value
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import Apply, Config, Plan, Reference
 from winnow_operator.policies import storage
-from winnow_operator.resources import CLAIM, Object
+from winnow_operator.resources import CLAIM, JOB, Object
 
 LEADERS = 10
 # A claim that the user brought carries no label of ours, so it is not watched.
@@ -26,10 +27,12 @@ def references(obj: api.ModelService) -> tuple[Reference, ...]:
 
 def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
     verdict = storage.judge(seen)
-    if seen.refusal:
+    # A collection that is refused, for example by a quota, is no reason to call the storage unusable.
+    if seen.refusal and seen.refusal.kind != JOB.kind:
         verdict = storage.Verdict(False, seen.refusal.reason, seen.refusal.message, final=True)
     found = _conditions(verdict)
     claim = pvc.claim(seen.obj)
+    collected = collection.decide(seen, now, config, ready=verdict.ready)
     status = conditions.status(
         seen.obj,
         found,
@@ -39,14 +42,17 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
         deployments=len(seen.deployments),
         storageClaim=storage_claim(seen.obj),
         leaderboard=leaderboard(seen),
+        stored=[api.to_raw(rows) for rows in collected.stored],
+        collected=api.to_raw(collected.collected) if collected.collected else None,
         summary=f"{verdict.reason}: {len(seen.datasets)} datasets, {len(seen.training_jobs)} training jobs, {len(seen.deployments)} deployments",
     )
     waits_for_users_claim = not verdict.ready and claim is None
     return Plan(
-        children=(Apply(claim),) if claim else (),
+        children=((Apply(claim),) if claim else ()) + collected.children,
         status=status,
-        requeue_after=LOOK_AGAIN_SECONDS if waits_for_users_claim else None,
-        events=conditions.news("Ready", found, seen.obj.status.conditions or ()),
+        requeue_after=LOOK_AGAIN_SECONDS if waits_for_users_claim else collected.requeue_after,
+        events=conditions.news("Ready", found, seen.obj.status.conditions or ()) + collected.events,
+        turn=collected.turn,
     )
 
 

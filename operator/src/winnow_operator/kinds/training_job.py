@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
-from winnow_operator.build.training_job import FINAL_EXIT_CODES, training_job
+from winnow_operator.build.training_job import FINAL_EXIT_CODES, dataset_path, training_job
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan
-from winnow_operator.policies import acceptance, failure
+from winnow_operator.policies import acceptance, failure, in_use
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, being_deleted, newest, status_of
@@ -50,7 +50,8 @@ def plan(seen: TrainingJobSeen, now: datetime, config: Config) -> Plan:
     state = _state(seen, now, config)
     found = _conditions(seen, state)
     status = _status(seen, state, found, now)
-    return Plan(state.children, status, state.requeue_after, _events(seen, state, found))
+    turn = in_use.turn(state.children)
+    return Plan(state.children, status, state.requeue_after, _events(seen, state, found), turn)
 
 
 def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
@@ -83,7 +84,10 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
         validation_digest=used["validation"]["digest"] if "validation" in used else None,
         image=config.trainer_image,
     )
-    children = (Create(settings), Create(job))
+    # The Datasets first: from then on they stay for as long as the batch Job is there.
+    digests = {used[field]["digest"] for field in ("training", "test", "validation") if field in used}
+    read = [dataset for dataset in seen.datasets if dataset.status.digest in digests]
+    children = (*in_use.holds(*read), Create(settings), Create(job))
     return _State("Starting", Reason.STARTING, "The batch Job is being created", children=children)
 
 
@@ -108,7 +112,10 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
             failed = failure.Failure(Reason.DEADLINE_EXCEEDED, message, None)
             return _State("Failed", failed.reason, message, news=seen.pulled, failed=failed, started=started)
     state = _pod_state(seen, job)
-    return replace(state, news=_news(seen), started=started, requeue_after=left)
+    # Of a job that an older version of the operator started, for example.
+    read = [dataset for dataset in seen.datasets if in_use.reads(seen.obj, dataset)]
+    held = in_use.holds(*(dataset for dataset in read if not in_use.held(dataset)))
+    return replace(state, news=_news(seen), started=started, requeue_after=left, children=held)
 
 
 def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
@@ -155,8 +162,20 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
         best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
         message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
         return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
-    failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome, TRAINING_ADVICE)
+    message = _in_words(seen.obj, said.message) if said else ""
+    failed = failure.of(ended, said.reason if said else "", message, outcome, TRAINING_ADVICE)
     return _State("Failed", failed.reason, failed.message, news=news, failed=failed)
+
+
+def _in_words(obj: api.TrainingJob, message: str) -> str:
+    """The trainer knows stored rows as a folder; the user knows them as a Dataset."""
+    used = obj.status.datasets
+    for use in (used.training, used.test, used.validation) if used else ():
+        if use and use.name and use.digest:
+            name = f"Dataset {use.name}" + ("" if use.digest in message else f" ({use.digest})")
+            path = dataset_path(use.digest)
+            message = message.replace(f"{path}/", f"{name}, ").replace(path, name)
+    return message
 
 
 def _conditions(seen: TrainingJobSeen, state: _State) -> list[Condition]:

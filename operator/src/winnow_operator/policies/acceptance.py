@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from winnow_operator import api
 from winnow_operator.observed import TrainingJobSeen
+from winnow_operator.policies import in_use
 from winnow_operator.reasons import Reason
 
 _OF_THE_POSITIVE_LABEL = ("precision", "recall", "f1")  # metrics of Binary datasets only
@@ -54,6 +55,15 @@ def datasets_exist(seen: TrainingJobSeen) -> Verdict | None:
     for field, name, dataset in _datasets(seen):
         if dataset is None:
             return _wait(Reason.DATASET_NOT_FOUND, f"{field}: Dataset {name} does not exist in this namespace")
+    return None
+
+
+def datasets_stay(seen: TrainingJobSeen) -> Verdict | None:
+    for field, name, dataset in _datasets(seen):
+        if dataset and in_use.leaving(dataset):
+            return _wait(
+                Reason.DATASET_BEING_DELETED, f"{field}: Dataset {name} is being deleted, so no training starts on it"
+            )
     return None
 
 
@@ -142,6 +152,7 @@ def not_refused(seen: TrainingJobSeen) -> Verdict | None:
 ACCEPT: tuple[Check, ...] = (
     model_service_exists,  # ModelServiceNotFound: wait, it may be applied later
     datasets_exist,  # DatasetNotFound: wait
+    datasets_stay,  # DatasetBeingDeleted: wait for another one of that name
     datasets_belong,  # DatasetOfAnotherModelService: the spec has to change
     datasets_imported,  # DatasetNotReady: wait; DatasetFailed: another dataset is needed
     more_than_one_class,  # SingleClass: there is nothing to learn

@@ -1,0 +1,72 @@
+"""The Job that removes from storage what deleted Datasets left there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from winnow_operator import api
+from winnow_operator.build import common
+from winnow_operator.resources import GROUP, Object
+
+CONTAINER = "collector"
+ATTEMPTS = 3
+DEADLINE_SECONDS = 600  # imports wait for it, so it may not take for ever
+# A failed one stays for people to look at, and keeps the next from being made: so it is tried again once an hour.
+KEPT_SECONDS = 3_600
+_LEFT = f"{GROUP}/left-by"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Left:
+    """What a Dataset left in storage."""
+
+    dataset: str
+    digest: str = ""  # empty: its import never succeeded
+    rows: bool = False  # whether the rows go: another Dataset may have the same ones
+    problems: bool = False  # whether imports/<dataset> goes: another Dataset may have the same name
+
+
+def collect_job(service: api.ModelService, left: tuple[Left, ...], before: datetime, image: str) -> Object:
+    """`before`: rows that an import stored or found again since then stay, whatever is asked for here."""
+    command = ["python", "-m", "winnow_trainer", "collect", "--storage", common.STORAGE]
+    command += ["--before", before.strftime("%Y-%m-%dT%H:%M:%SZ")]
+    for digest in sorted({one.digest for one in left if one.rows}):
+        command += ["--remove", digest]
+    for dataset in sorted({one.dataset for one in left if one.problems}):
+        command += ["--remove-problems-of", dataset]
+    command += ["--termination-log", common.TERMINATION_LOG]
+    container = common.container(
+        CONTAINER,
+        image,
+        command,
+        mounts=[common.storage_mount()],
+        resources={"requests": {"cpu": "50m", "memory": "128Mi"}},
+    )
+    volumes = [common.storage_volume(common.storage_claim(service))]
+    metadata = common.metadata(service, f"{service.metadata.name}-collect"[:54])
+    names = json.dumps([[one.dataset, one.digest] for one in left], separators=(",", ":"))
+    return common.named_by_content(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {**metadata, "annotations": {_LEFT: names}},
+            "spec": {
+                "backoffLimit": ATTEMPTS - 1,
+                "activeDeadlineSeconds": DEADLINE_SECONDS,
+                "ttlSecondsAfterFinished": KEPT_SECONDS,
+                "podReplacementPolicy": "Failed",
+                "template": {
+                    "metadata": {"labels": common.labels(service)},
+                    "spec": {"restartPolicy": "Never", **common.pod_spec(container, volumes, {}, grace_seconds=30)},
+                },
+            },
+        }
+    )
+
+
+def left_by(job: Object) -> tuple[tuple[str, str], ...]:
+    """(dataset, digest or empty) of those that a collect Job cleans up after."""
+    text = (job["metadata"].get("annotations") or {}).get(_LEFT, "[]")
+    return tuple((str(dataset), str(digest)) for dataset, digest in json.loads(text))

@@ -1,0 +1,137 @@
+"""Removing from storage what nothing refers to any more: rows by their digest, problems by the name of their dataset,
+and what killed imports left behind.
+
+It may be killed at any moment: a folder is renamed away before it is emptied, so that a dataset is there whole or not
+at all. And it may meet an import of the same rows, which finds them stored and writes nothing but the time of their
+dataset.json: rows that were stored or found again since `before` stay.
+"""
+
+import contextlib
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from winnow_classifier.dataset import DATASET_FILE, remove_stale, storage_errors
+from winnow_classifier.errors import ConfigError
+
+DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+@dataclass
+class Collected:
+    before: datetime
+    removed: list[str] = field(default_factory=list)  # digests
+    kept: list[str] = field(default_factory=list)  # digests: an import has found their rows again
+    absent: list[str] = field(default_factory=list)  # digests that were not there
+    problems: list[str] = field(default_factory=list)  # datasets whose problems.jsonl is gone
+    leftovers: int = 0  # temporary files and folders of imports that were killed
+    freed_bytes: int = 0
+
+    def message(self) -> dict[str, Any]:
+        """For programs."""
+        counts = {name: len(getattr(self, name)) for name in ("removed", "absent", "problems")}
+        return {
+            "kind": "collect",
+            "state": "Done",
+            "message": self.words(),
+            **counts,
+            "leftovers": self.leftovers,
+            "freedBytes": self.freed_bytes,
+            "kept": self.kept,
+        }
+
+    def words(self) -> str:
+        """One line for people."""
+        found = [f"{_count(len(self.removed), 'dataset')} removed, {self.freed_bytes:,} bytes freed"]
+        if self.kept:
+            since = self.before.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            found.append(f"{len(self.kept)} kept, because an import has found the rows again since {since}")
+        if self.absent:
+            found.append(f"{len(self.absent)} not there")
+        if self.leftovers:
+            found.append(f"{_count(self.leftovers, 'leftover')} of killed imports removed")
+        return "; ".join(found)
+
+
+def collect(storage: Path, digests: Sequence[str], datasets: Sequence[str], before: datetime) -> Collected:
+    """Raises ConfigError for a digest or a name that is none, StorageError where something cannot be removed."""
+    if not storage.is_dir():
+        raise ConfigError(f"--storage: there is no folder {storage}")
+    folders = [(digest, storage / "datasets" / _hexadecimal(digest)) for digest in dict.fromkeys(digests)]
+    problems = [storage / "imports" / _one_name(name) for name in dict.fromkeys(datasets)]
+    found = Collected(before)
+    for digest, folder in folders:
+        with storage_errors(folder):
+            _remove_rows(digest, folder, found)
+    for folder in problems:
+        with storage_errors(folder):
+            if _remove(folder, found):
+                found.problems.append(folder.name)
+    with storage_errors(storage):
+        now = time.time()
+        found.leftovers = remove_stale(storage / "datasets", now)
+        found.leftovers += sum(remove_stale(folder, now) for folder in (storage / "imports").glob("*/"))
+    return found
+
+
+def _remove_rows(digest: str, folder: Path, found: Collected) -> None:
+    if not folder.is_dir():
+        found.absent.append(digest)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+    try:
+        try:
+            folder.rename(aside / folder.name)
+        except FileNotFoundError:
+            found.absent.append(digest)
+            return
+        # Judged only now: an import that finds the folder from here on finds nothing, and stores its rows anew.
+        if _last_wanted(aside / folder.name) >= found.before.timestamp():
+            found.kept.append(digest)
+            with contextlib.suppress(OSError):  # one that has stored them anew is as good
+                (aside / folder.name).rename(folder)
+            return
+        _remove(aside / folder.name, found)
+        found.removed.append(digest)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _last_wanted(folder: Path) -> float:
+    """When an import stored the rows, or found them again."""
+    try:
+        return (folder / DATASET_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return folder.stat().st_mtime
+
+
+def _remove(folder: Path, found: Collected) -> bool:
+    """Whether it was there."""
+    if not folder.is_dir():
+        return False
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+    shutil.rmtree(folder)
+    found.freed_bytes += size
+    return True
+
+
+def _hexadecimal(digest: str) -> str:
+    if not (match := DIGEST.fullmatch(digest)):
+        raise ConfigError(f"--remove: {digest!r} is no digest", hint="it is sha256: and 64 hexadecimal digits")
+    return match[1]
+
+
+def _one_name(name: str) -> str:
+    if not name or name in (".", "..") or Path(name).name != name:
+        raise ConfigError(f"--remove-problems-of: {name!r} is no name of a dataset")
+    return name
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
