@@ -27,7 +27,9 @@ from integration_manifests import IMAGE_MODEL, dataset, deployment, model_servic
 
 CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 
-ONE_SOURCE = "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3, huggingFace"
+ONE_SOURCE = (
+    "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3, huggingFace, upload"
+)
 ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
 ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
 NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
@@ -167,6 +169,12 @@ RULES = [
         dataset(source={"huggingFace": {"repo": "a/b"}}),
         dataset(source={"huggingFace": {"repo": "a/b"}, "inline": "x"}),
         "Dataset: the Hub is a source too",
+    ),
+    rule(
+        ONE_SOURCE,
+        dataset(source={"upload": {"sizeBytes": 1, "sha256": "0" * 64, "fileName": "rows ä.jsonl.gz"}}),
+        dataset(source={"inline": "x", "upload": {"sizeBytes": 1, "sha256": "0" * 64}}),
+        "Dataset: an upload is a source",
     ),
     rule(
         ONE_SOURCE,

@@ -4,6 +4,7 @@ WinnowError
 ├── ConfigError          10 InvalidConfiguration   the manifest or the command line
 │   ├── SourceError      10 SourceUnreachable      there is no such row file, or it may not be fetched
 │   │   └── SourceUnavailable 20 SourceUnreachable worth a retry: the network, a server's trouble
+│   ├── UploadAbandoned  10 UploadAbandoned        no file came for too long
 │   ├── BaseModelError   10 BaseModelInvalid       the base model's folder or repository
 │   └── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
 ├── DataError            11 InvalidRows            the rows
@@ -13,6 +14,7 @@ WinnowError
 ├── DivergedError        13 Diverged
 └── StorageError         20 StorageUnavailable     worth a retry
     └── StorageFull      20 StorageFull
+        └── NoRoomForUpload 10 StorageFull         the file is gone with it: a retry would have nothing to read
 """
 
 from typing import ClassVar
@@ -40,6 +42,10 @@ class SourceError(ConfigError):
 
 class SourceUnavailable(SourceError):  # noqa: N818 - as StorageFull
     exit_code = 20
+
+
+class UploadAbandoned(ConfigError):  # noqa: N818 - named as the reason that users read
+    reason = "UploadAbandoned"
 
 
 class BaseModelError(ConfigError):
@@ -80,3 +86,7 @@ class StorageError(WinnowError):
 
 class StorageFull(StorageError):  # noqa: N818 - named as the reason that users read
     reason = "StorageFull"
+
+
+class NoRoomForUpload(StorageFull):
+    exit_code = 10

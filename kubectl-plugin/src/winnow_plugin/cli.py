@@ -21,9 +21,11 @@ from winnow_classifier.errors import ConfigError, WinnowError
 from winnow_plugin.objects import API_VERSION
 
 if TYPE_CHECKING:
+    from winnow_classifier.dataset_manifest import GivenOptions
     from winnow_plugin.cluster import Place
 
 EXIT_USAGE = 10  # as the trainer's; typer's own is 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the cluster refused or has no such object, 10 wrong options or kubeconfig, 11 wrong rows, "
     "12 not enough memory, 20 nothing answers, or a file cannot be read: try again."
@@ -31,7 +33,7 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="kubectl winnow",
-    help="Check rows before they are imported, and watch datasets, trainings and deployments of Winnow.",
+    help="Check rows, upload them, and watch datasets, trainings and deployments of Winnow.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -53,6 +55,39 @@ Kubeconfig = Annotated[
 ]
 
 
+# How rows are read, for validate and upload alike.
+RowManifest = Annotated[
+    Path | None,
+    typer.Option("--dataset", metavar="FILE", help="Read the options below from a Dataset manifest (YAML)."),
+]
+RowFormat = Annotated[
+    str | None,
+    typer.Option("--format", metavar="NAME", help="Auto, JSONL, JSON, CSV, Parquet; otherwise by the content."),
+]
+RowTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task-detail", metavar="NAME", help="Auto, Binary, Multiclass, Multilabel; otherwise as the rows show it."
+    ),
+]
+RowLabels = Annotated[
+    str | None,
+    typer.Option("--labels", metavar="A,B", help="Fix label names and order; for rows of 0 and 1: negative first."),
+]
+RowText = Annotated[
+    str | None,
+    typer.Option("--text-column", metavar="NAME", help="The field with the text; otherwise prompt, input or text."),
+]
+RowTarget = Annotated[
+    str | None,
+    typer.Option("--target-column", metavar="NAME", help="The field with the target; otherwise completion, …"),
+]
+RowSkip = Annotated[
+    str | None,
+    typer.Option("--on-invalid-rows", metavar="NAME", help="Fail, or Skip to leave wrong rows out and count them."),
+]
+
+
 class Output(StrEnum):
     TABLE = "table"
     JSON = "json"
@@ -66,31 +101,13 @@ def validate(
         list[Path],
         typer.Argument(metavar="FILE…", help="Files, folders or quoted globs; each is judged as a dataset of its own."),
     ],
-    dataset: Annotated[
-        Path | None,
-        typer.Option("--dataset", metavar="FILE", help="Read the options below from a Dataset manifest (YAML)."),
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option("--format", metavar="NAME", help="Auto, JSONL, JSON, CSV, Parquet; otherwise by the content."),
-    ] = None,
-    task_detail: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Auto, Binary, Multiclass, Multilabel; otherwise as the rows show it."),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Fix label names and order; for rows of 0 and 1: negative first."),
-    ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The field with the text; otherwise prompt, input or text.")
-    ] = None,
-    target_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The field with the target; otherwise completion, …")
-    ] = None,
-    on_invalid_rows: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Fail, or Skip to leave wrong rows out and count them.")
-    ] = None,
+    dataset: RowManifest = None,
+    file_format: RowFormat = None,
+    task_detail: RowTask = None,
+    labels: RowLabels = None,
+    text_column: RowText = None,
+    target_column: RowTarget = None,
+    on_invalid_rows: RowSkip = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON, one object for each file.")
     ] = False,
@@ -102,20 +119,61 @@ def validate(
 
     kubectl winnow validate train.jsonl test.jsonl --labels ham,spam
     """
-    from winnow_classifier.dataset_manifest import GivenOptions, row_options
+    from winnow_classifier.dataset_manifest import row_options
     from winnow_plugin.validate import validate as judge_files
 
-    given: GivenOptions = {
-        "format": file_format,
-        "task_detail": task_detail,
-        "labels": labels,
-        "text_column": text_column,
-        "target_column": target_column,
-        "on_invalid_rows": on_invalid_rows,
-    }
+    given = _given(file_format, task_detail, labels, text_column, target_column, on_invalid_rows)
     with _errors_in_words():
         options, _ = row_options(given, dataset)
         raise typer.Exit(judge_files(files, options, as_json=as_json))
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="One file of rows; compressed ones as they are.")],
+    model_service: Annotated[
+        str | None, typer.Option("--model-service", metavar="NAME", help="The ModelService that the rows are for.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What the Dataset is to be called.")
+    ] = None,
+    dataset: RowManifest = None,
+    file_format: RowFormat = None,
+    task_detail: RowTask = None,
+    labels: RowLabels = None,
+    text_column: RowText = None,
+    target_column: RowTarget = None,
+    on_invalid_rows: RowSkip = None,
+    check: Annotated[
+        bool | None,
+        typer.Option(
+            "--check/--no-check",
+            help="Judge the rows here first, as validate does. Files up to 32 MiB are, by themselves.",
+            show_default=False,
+        ),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Make a Dataset of a file, and send the file to its import.
+
+    The bytes go by kubectl port-forward straight to the import pod: no row passes through objects of the cluster. Broken off
+    anywhere, the same command goes on where it stood. What arrives is held to the file's SHA-256.
+
+    kubectl winnow upload train.jsonl --model-service mail --name spam-train -n demo --labels ham,spam
+    """
+    from winnow_plugin.upload import upload as send_file
+    from winnow_plugin.upload_request import upload_request
+
+    given = _given(file_format, task_detail, labels, text_column, target_column, on_invalid_rows)
+    with _errors_in_words():
+        request = upload_request(file, model_service, name, given, dataset, check)
+        try:
+            raise typer.Exit(send_file(request, _place(kubeconfig, context, namespace, False)))
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where this one stood", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 @app.command()
@@ -183,6 +241,24 @@ def status(
 def version() -> None:
     """Print the plugin's version, and the API that it reads."""
     print(f"kubectl-winnow {version_of('kubectl-winnow')}, {API_VERSION}")
+
+
+def _given(
+    file_format: str | None,
+    task_detail: str | None,
+    labels: str | None,
+    text_column: str | None,
+    target_column: str | None,
+    on_invalid_rows: str | None,
+) -> GivenOptions:
+    return {
+        "format": file_format,
+        "task_detail": task_detail,
+        "labels": labels,
+        "text_column": text_column,
+        "target_column": target_column,
+        "on_invalid_rows": on_invalid_rows,
+    }
 
 
 def _place(kubeconfig: Path | None, context: str | None, namespace: str | None, all_namespaces: bool) -> Place:

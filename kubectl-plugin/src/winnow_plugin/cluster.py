@@ -1,4 +1,5 @@
-"""The API server that the kubeconfig names: lists, watches, and what it refuses in words. Objects are plain JSON."""
+"""The API server that the kubeconfig names: lists, watches, the few writes of an upload, and what it refuses in words.
+Objects are plain JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from yaml import YAMLError
 
 from winnow_classifier.errors import ConfigError
 from winnow_plugin.errors import ClusterError, SignedOut, Unreachable
-from winnow_plugin.objects import API_VERSION, Kind, Object
+from winnow_plugin.objects import API_VERSION, DATASET, KINDS, Kind, Object, name_of
 
 PAGE = 500  # objects, as kubectl asks for them
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
@@ -65,21 +66,41 @@ class Cluster:
 
     async def get(self, kind: Kind, name: str) -> Object:
         """Raises ClusterError."""
+        if (found := await self.find(kind, name)) is None:
+            tool = "winnow" if kind == DATASET else "get"
+            hint = f"kubectl {tool} {kind.plural} --all-namespaces lists those that exist"
+            raise ClusterError(f'there is no {kind.name} "{name}" in the namespace {self.namespace}', hint)
+        return found
+
+    async def find(self, kind: Kind, name: str) -> Object | None:
+        """None where there is none of that name. Raises ClusterError."""
         response = await self._request(kind, kind.path(self.namespace, name), {}, TIMEOUT)
         if response.status == 404 and _said(await response.read()).get("kind") == "Status":
-            hint = f"kubectl winnow {kind.plural} --all-namespaces lists those that exist"
-            raise ClusterError(f'there is no {kind.name} "{name}" in the namespace {self.namespace}', hint)
+            return None
         return await self._content(kind, response)
 
-    async def list(self, kind: Kind) -> tuple[list[Object], str]:
+    async def create(self, kind: Kind, obj: Object) -> Object:
+        """Raises ClusterError."""
+        response = await self._request(kind, kind.path(self.namespace), {}, TIMEOUT, "POST", obj)
+        return await self._content(kind, response, "create")
+
+    async def delete(self, kind: Kind, obj: Object) -> None:
+        """This very object, not another that took its name. Gone already is good, too. Raises ClusterError."""
+        only = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": obj["metadata"]["uid"]}}
+        path = kind.path(self.namespace, name_of(obj))
+        response = await self._request(kind, path, {}, TIMEOUT, "DELETE", only)
+        if response.status not in (404, 409):
+            await self._content(kind, response, "delete")
+
+    async def list(self, kind: Kind, selector: str = "") -> tuple[list[Object], str]:
         """All objects, and where to watch from. Raises ClusterError."""
         found: list[Object] = []
-        query = {"limit": str(PAGE)}
+        query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
         while True:
             response = await self._request(kind, kind.path(self.namespace), query, TIMEOUT)
             page = await self._content(kind, response)
             # Items of a list carry no type of their own.
-            found += ({"apiVersion": API_VERSION, "kind": kind.name, **item} for item in page.get("items") or [])
+            found += ({"apiVersion": page["apiVersion"], "kind": kind.name, **item} for item in page.get("items") or [])
             if not (more := page["metadata"].get("continue")):
                 return found, page["metadata"]["resourceVersion"]
             query["continue"] = more
@@ -118,27 +139,35 @@ class Cluster:
                 raise Unreachable(f"the cluster at {self.server} ended a watch of {kind.plural} at once")
 
     async def _request(
-        self, kind: Kind, path: str, query: Mapping[str, str], timeout: aiohttp.ClientTimeout
+        self,
+        kind: Kind,
+        path: str,
+        query: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+        method: str = "GET",
+        body: Object | None = None,
     ) -> RESTResponse:
+        headers = {"Accept": "application/json", **({"Content-Type": "application/json"} if body else {})}
         try:
             prepared = await self._client.param_serialize(
-                "GET",
+                method,
                 path,
                 query_params=list(query.items()),
-                header_params={"Accept": "application/json"},
+                header_params=headers,
+                body=body,
                 auth_settings=["BearerToken"],
             )
             return await self._client.call_api(*prepared, _request_timeout=timeout)
         except (TimeoutError, aiohttp.ClientError, OSError) as err:
             raise self._unreachable(err) from err
 
-    async def _content(self, kind: Kind, response: RESTResponse) -> dict[str, Any]:
+    async def _content(self, kind: Kind, response: RESTResponse, verb: str = "read") -> dict[str, Any]:
         try:
             content = await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as err:
             raise self._unreachable(err) from err
         if response.status >= 400:
-            raise self._refusal(kind, response.status, _said(content))
+            raise self._refusal(kind, response.status, _said(content), verb)
         return cast(dict[str, Any], json.loads(content))
 
     def _unreachable(self, err: BaseException) -> Unreachable:
@@ -148,7 +177,7 @@ class Cluster:
             hint="is it up, and is this the right --context? kubectl cluster-info tells the same story",
         )
 
-    def _refusal(self, kind: Kind, status: int, said: Mapping[str, Any]) -> ClusterError:
+    def _refusal(self, kind: Kind, status: int, said: Mapping[str, Any], verb: str) -> ClusterError:
         message = said.get("message") or f"HTTP {status}"
         where = f"in the namespace {self.namespace}" if self.namespace is not None else "in all namespaces"
         if status == 401:
@@ -158,10 +187,12 @@ class Cluster:
             )
         if status == 403:
             flag = f"-n {self.namespace}" if self.namespace is not None else "-A"
+            what = f"{kind.plural}.winnow.dev" if kind in KINDS else kind.plural
+            needed, asked = ("get, list and watch are", "list") if verb == "read" else (f"{verb} is", verb)
             return ClusterError(
-                f"you may not read {kind.plural}.winnow.dev {where}: {message}",
-                hint="get, list and watch are needed; ask whoever grants rights in this cluster, and check with "
-                f"kubectl auth can-i list {kind.plural}.winnow.dev {flag}",
+                f"you may not {verb} {what} {where}: {message}",
+                hint=f"{needed} needed; ask whoever grants rights in this cluster, and check with "
+                f"kubectl auth can-i {asked} {what} {flag}",
             )
         if status == 404:
             return ClusterError(
@@ -171,7 +202,8 @@ class Cluster:
             )
         if status in (410, 429) or status >= 500:  # 410: a page of a list came too late
             return Unreachable(f"the cluster at {self.server} cannot answer now: {message}", hint="try again")
-        return ClusterError(f"the cluster at {self.server} refused to tell its {kind.plural}: {message}")
+        refused = f"refused to tell its {kind.plural}" if verb == "read" else f"refused to {verb} the {kind.name}"
+        return ClusterError(f"the cluster at {self.server} {refused}: {message}")
 
 
 def _said(content: bytes) -> Mapping[str, Any]:

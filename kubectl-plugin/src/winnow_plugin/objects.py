@@ -15,17 +15,19 @@ API_VERSION = "winnow.dev/v1alpha1"
 class Kind:
     name: str
     plural: str
+    api: str = f"/apis/{API_VERSION}"
 
     def path(self, namespace: str | None, name: str = "") -> str:
         """Of one object, or of all in a namespace; in all namespaces where it is None."""
         place = f"/namespaces/{namespace}" if namespace is not None else ""
-        return f"/apis/{API_VERSION}{place}/{self.plural}{f'/{name}' if name else ''}"
+        return f"{self.api}{place}/{self.plural}{f'/{name}' if name else ''}"
 
 
 MODEL_SERVICE = Kind("ModelService", "modelservices")
 DATASET = Kind("Dataset", "datasets")
 TRAINING_JOB = Kind("TrainingJob", "trainingjobs")
 DEPLOYMENT = Kind("Deployment", "deployments")
+POD = Kind("Pod", "pods", "/api/v1")
 KINDS = (MODEL_SERVICE, DATASET, TRAINING_JOB, DEPLOYMENT)
 
 

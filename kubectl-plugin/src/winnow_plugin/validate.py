@@ -18,13 +18,16 @@ from winnow_classifier.rows import Judge, RowOptions
 from winnow_classifier.verdict import Verdict
 
 
-def validate(files: Sequence[Path], options: RowOptions, *, as_json: bool) -> int:
-    """Each file, folder or glob is a set of rows of its own. Returns the exit code: of several, the one of the worst file."""
+def validate(files: Sequence[Path], options: RowOptions, *, as_json: bool, quiet: bool = False) -> int:
+    """Each file, folder or glob is a set of rows of its own. Returns the exit code: of several, the one of the worst file.
+
+    Quiet: of good rows nothing is said.
+    """
     code = 0
     for number, file in enumerate(files):
         if len(files) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {file}", flush=True)
-        code = max(code, _validate(file, options, as_json=as_json))
+        code = max(code, _validate(file, options, as_json=as_json, quiet=quiet))
     return code
 
 
@@ -38,7 +41,7 @@ def judge(path: Path, options: RowOptions) -> Verdict:
     return Verdict(judge.schema, digest.of(judge.schema), judge.origin, found, judge.problem_count, judge.problems)
 
 
-def _validate(file: Path, options: RowOptions, *, as_json: bool) -> int:
+def _validate(file: Path, options: RowOptions, *, as_json: bool, quiet: bool) -> int:
     try:
         judged = judge(file, options)
     except WinnowError as err:
@@ -47,7 +50,7 @@ def _validate(file: Path, options: RowOptions, *, as_json: bool) -> int:
         return _fail(file, OutOfMemoryError_("there is not enough memory for this file"), as_json=as_json)
     if as_json:
         _print_json(file, verdict.ready_message(judged, "validate"))
-    else:
+    elif not quiet:
         print("\n".join(verdict.summary(judged)), flush=True)
     return 0
 

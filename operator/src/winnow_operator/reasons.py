@@ -35,6 +35,8 @@ class Reason(StrEnum):
     # Dataset
     VERIFIED = "Verified", "All rows are valid and stored."
     IMPORTING = "Importing", "The rows are being read and checked."
+    AWAITING_UPLOAD = "AwaitingUpload", "The import waits for the file that `kubectl winnow upload` sends."
+    UPLOAD_ABANDONED = "UploadAbandoned", "No byte of the file came for an hour; upload it again."
     INVALID_ROWS = "InvalidRows", "Some rows are wrong; status.problems names their lines."
     EMPTY_DATASET = "EmptyDataset", "The source has no rows."
     SOURCE_UNREACHABLE = "SourceUnreachable", "The source does not exist or cannot be read (yet)."

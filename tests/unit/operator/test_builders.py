@@ -99,6 +99,9 @@ CASES: dict[str, Callable[[], list[Object]]] = {
             CONFIG,
         )
     ),
+    "import-upload": lambda: rows(
+        {"upload": {"sizeBytes": 52_428_800, "sha256": "0" * 64, "fileName": "mail.jsonl"}}, labels=["ham", "spam"]
+    ),
     "import-image": lambda: rows(
         {"image": {"reference": "docker.io/winnow/email-spam-rows:dev", "path": "/rows/train.jsonl"}}
     ),

@@ -266,3 +266,54 @@ def test_news_are_told_once() -> None:
     assert [(event.type, event.reason) for event in first.events] == [("Normal", "ModelServiceNotFound")]
     told = dataset(status={"conditions": [condition("Ready", "False", "ModelServiceNotFound")]})
     assert plan(DatasetSeen(told, None), NOW, CONFIG).events == ()
+
+
+UPLOAD: Object = {"upload": {"sizeBytes": 10, "sha256": "0" * 64, "fileName": "my mail.jsonl"}}
+COMMAND = "kubectl winnow upload 'my mail.jsonl' --model-service spam --name rows -n ml"
+
+
+def with_pod(obj: Any, *, ready: bool, **more: Any) -> DatasetSeen:
+    job = wanted_job(obj)
+    pod = pod_of(job, **more)
+    pod["status"]["conditions"] = [{"type": "Ready", "status": str(ready)}]
+    return DatasetSeen(obj, SERVICE, (job,), (pod,))
+
+
+def test_an_import_that_waits_for_its_file_says_how_to_send_it() -> None:
+    obj = dataset(source=UPLOAD)
+    for seen in (
+        DatasetSeen(obj, SERVICE, (wanted_job(obj),)),
+        with_pod(obj, ready=False, phase="Running"),
+        with_pod(obj, ready=False, exit_code=143),
+    ):
+        status = plan(seen, NOW, CONFIG).status
+        assert conditions_of(status)["Ready"] == ("False", "AwaitingUpload")
+        assert message_of(status, "Ready") == f"The import waits for the file: {COMMAND}"
+        assert kstatus(obj, status) == "InProgress"
+
+
+def test_an_import_that_has_its_file_is_one_like_any_other() -> None:
+    obj = dataset(source=UPLOAD)
+    status = plan(with_pod(obj, ready=True, phase="Running"), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", "Importing")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason"), [(10, "UploadAbandoned"), (10, "StorageFull"), (20, "StorageUnavailable")]
+)
+def test_an_upload_that_failed_for_no_fault_of_its_rows_says_how_to_try_again(exit_code: int, reason: str) -> None:
+    said = {"kind": "import", "state": "Failed", "reason": reason, "message": "Something passed"}
+    status = plan(ended(dataset(source=UPLOAD), exit_code, said), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", reason)
+    assert message_of(status, "Ready") == f"Something passed; to try again: {COMMAND}"
+
+
+def test_an_uploaded_file_is_called_as_its_owner_calls_it() -> None:
+    said = {
+        "kind": "import",
+        "state": "Failed",
+        "reason": "EmptyDataset",
+        "message": "/storage/uploads/rows-0a1b2c3d/rows has no rows",
+    }
+    status = plan(ended(dataset(source=UPLOAD), 11, said), NOW, CONFIG).status
+    assert message_of(status, "Ready") == "my mail.jsonl has no rows"

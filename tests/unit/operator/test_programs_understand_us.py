@@ -10,13 +10,18 @@ from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deploymen
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
 from winnow_operator.build.collect_job import Left, collect_job
-from winnow_operator.build.import_job import AWS_KEYS, HUB_TOKEN, import_job
+from winnow_operator.build.import_job import AWS_KEYS, HUB_TOKEN, UPLOAD_PORT, import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
 from winnow_operator.build.training_job import training_job as training_job_of
+from winnow_operator.kinds.dataset import MAY_PASS
 from winnow_operator.plan import FetchLimits
+from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object
+from winnow_plugin import upload as plugin
+from winnow_plugin import upload_spec
 from winnow_server.settings import parse
+from winnow_trainer import reception
 from winnow_trainer.cli import parser
 from winnow_trainer.job import load_job
 from winnow_trainer.sources import source_of
@@ -121,6 +126,25 @@ def test_the_trainer_understands_what_to_remove() -> None:
     options = parser().parse_args(command(made, "winnow_trainer"))
     assert (options.command, str(options.storage), options.before) == ("collect", "/storage", NOW)
     assert (options.remove, options.remove_problems_of) == ([DIGEST], ["mails", "others"])
+
+
+def test_the_trainer_understands_what_to_receive(tmp_path: Path) -> None:
+    upload = {"sizeBytes": 10, "sha256": "0" * 64, "fileName": "mail.jsonl"}
+    settings, made = import_job(dataset(source={"upload": upload}), model_service(), CONFIG)
+    options = parser().parse_args(command(made, "winnow_trainer"))
+    assert (options.file, options.receive_port) == (None, UPLOAD_PORT)
+    assert UPLOAD_PORT == plugin.POD_PORT
+    (tmp_path / "dataset.yaml").write_text(settings["data"]["dataset.yaml"])
+    source = source_of(read_dataset(tmp_path / "dataset.yaml").spec.source)
+    assert source.model_dump(by_alias=True, exclude_none=True) == {"upload": upload}
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert options.receive.parent == options.storage / reception.FOLDER
+    assert container["readinessProbe"]["exec"]["command"] == ["test", "-e", str(options.receive / reception.FILE)]
+
+
+def test_the_plugin_tries_again_what_the_operator_says_may_pass() -> None:
+    assert {str(reason) for reason in MAY_PASS} == upload_spec.WORTH_ANOTHER_TRY
+    assert str(Reason.AWAITING_UPLOAD) == upload_spec.AWAITING_UPLOAD
 
 
 def test_the_server_understands_a_deployment() -> None:

@@ -20,7 +20,7 @@ def test_help_tells_commands_and_exit_codes(plugin):
     code, out, _ = plugin("--help")
     assert code == 0
     assert "Usage: kubectl winnow" in out
-    assert all(f" {command} " in out for command in ("validate", "datasets", "status", "version"))
+    assert all(f" {command} " in out for command in ("validate", "upload", "datasets", "status", "version"))
     assert "11 wrong rows" in out
 
 
@@ -64,7 +64,7 @@ def completed(*words):
 
 
 def test_kubectl_completes_commands_and_options():
-    assert completed("") == ["validate", "datasets", "status", "version", ":0"]
+    assert completed("") == ["validate", "upload", "datasets", "status", "version", ":0"]
     assert completed("st") == ["status", ":0"]
     assert completed("status", "--name") == ["--namespace", ":0"]
     assert completed("datasets", "-o", "") == ["table", "json", "yaml", "name", ":0"]

@@ -25,7 +25,7 @@ from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
-from winnow_trainer import importer, logs, termination
+from winnow_trainer import importer, logs, reception, termination
 from winnow_trainer.collect import collect
 from winnow_trainer.console import LogLines, TerminalLine
 from winnow_trainer.fetch import Limits, Network
@@ -33,6 +33,7 @@ from winnow_trainer.fetched import Fetched
 from winnow_trainer.hub_dataset import TOKEN_VARIABLE
 from winnow_trainer.progress import FIELDS, Progress
 from winnow_trainer.progress_server import served
+from winnow_trainer.receiver import PORT, received
 from winnow_trainer.sources import fetch, source_of
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
     """`pinned` is filled in as soon as it is known: a failure tells it too."""
     with _handled(_unwind, signal.SIGTERM):
         how, name = _row_options(options)
+        reception.remove_stale(options.storage / reception.FOLDER)
         with _files(options) as found:
             pinned |= found.pinned
             how = replace(how, class_names=found.class_names)
@@ -219,6 +221,11 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--allow-network", type=_network, action="append", default=[], metavar="CIDR", help=networks)
     token = "environment variable with the access token of a huggingFace source (default: %(default)s)"
     add("--hub-token-env", default=TOKEN_VARIABLE, metavar="NAME", help=token)
+    receive = "receive spec.source.upload into this folder first, on a port of this machine's loopback"
+    add("--receive", type=Path, metavar="DIR", help=receive)
+    add("--receive-port", type=int, default=PORT, metavar="PORT", help="0: any (default: %(default)s)")
+    idle = "give up when no byte came for so long (default: %(default)s)"
+    add("--receive-idle-seconds", type=float, default=reception.IDLE_SECONDS, metavar="N", help=idle)
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
     add("--format", metavar="NAME", help=_choices(FileFormat, "by the content"))
     add("--task-detail", metavar="NAME", help=_choices(TASK_DETAILS, "as the rows show it"))
@@ -270,11 +277,18 @@ class _Parser(argparse.ArgumentParser):
 
 @contextmanager
 def _files(options: argparse.Namespace) -> Iterator[Fetched]:
-    """The row files: those named, or else fetched for as long as they are read."""
+    """The row files: those named, or else received or fetched for as long as they are read."""
     if options.file:
         yield Fetched(find_files(options.file))
         return
     source = source_of(read_dataset(options.dataset).spec.source if options.dataset else None)
+    if options.receive:
+        if source.upload is None:
+            raise ConfigError("--receive: spec.source of the manifest is no upload", hint="set spec.source.upload")
+        arriving = reception.Reception(options.receive, source.upload.size_bytes, source.upload.sha256)
+        with received(arriving, options.receive_port, options.receive_idle_seconds) as file:
+            yield Fetched([file])
+        return
     limits = Limits(options.max_bytes, options.timeout_seconds, tuple(options.allow_network))
     if options.scratch and not options.scratch.is_dir():
         raise ConfigError(f"--scratch: there is no folder {options.scratch}")

@@ -49,6 +49,12 @@ class S3Source(_Spec):
     secret_ref: dict[str, str] | None = None  # the pod has its keys in the environment, as on a laptop
 
 
+class UploadSource(_Spec):
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=1)
+    file_name: str | None = None
+
+
 class Source(_Spec):
     """As in the manifest; one of them. What a pod mounts is of no use here, and is not looked into."""
 
@@ -56,6 +62,7 @@ class Source(_Spec):
     http: HttpSource | None = None
     s3: S3Source | None = None
     hugging_face: HubSource | None = None
+    upload: UploadSource | None = None
     config_map: dict[str, Any] | None = None
     persistent_volume_claim: dict[str, Any] | None = None
     image: dict[str, Any] | None = None

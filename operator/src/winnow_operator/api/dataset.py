@@ -19,6 +19,7 @@ from .common import (
 )
 
 INLINE_BYTES = 262_144
+UPLOAD_BYTES = 1_099_511_627_776
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 SeenLabelName = Annotated[str, StringConstraints(max_length=128)]
 Message = Annotated[str, StringConstraints(max_length=1024)]
@@ -101,6 +102,16 @@ class HuggingFaceSource(Spec):
     )
 
 
+class UploadSource(Spec):
+    """A file that is sent to the import pod."""
+
+    sha256: Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=1, le=UPLOAD_BYTES)]
+    file_name: (
+        Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$")] | None
+    ) = None
+
+
 class Source(Spec):
     """Where the rows are read from; a CEL rule allows exactly one."""
 
@@ -111,6 +122,7 @@ class Source(Spec):
     http: HttpSource | None = None
     s3: S3Source | None = None
     hugging_face: HuggingFaceSource | None = None
+    upload: UploadSource | None = None
 
 
 class DatasetSpec(Spec):

@@ -15,6 +15,8 @@ INLINE_KEY = "rows"
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Not HF_TOKEN, which is the base model's: its token must not go where a Dataset's author says.
 HUB_TOKEN = "DATASET_HF_TOKEN"
+UPLOAD_PORT = 8082
+STOPPED = 143  # 128 + SIGTERM
 ATTEMPTS = 3  # for a network or a volume that fails for a moment; wrong rows are not tried again
 
 
@@ -23,15 +25,16 @@ class _Source:
     """What the importer is told of where the rows are, and what must be mounted or set for it."""
 
     arguments: tuple[str, ...]
-    volume: Object
+    volume: Object | None = None
     env: tuple[Object, ...] = ()
     read_only: bool = True
+    ready_once: str | None = None  # a file whose appearance makes the pod ready
 
 
 def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) -> tuple[Object, Object]:
     """The ConfigMap and the Job that mounts it."""
     settings = config_map(dataset, _settings(dataset))
-    source = _source(dataset.spec.source, settings["metadata"]["name"], config.fetch)
+    source = _source(dataset, settings["metadata"]["name"], config.fetch)
     base = common.base_model(service.spec.base_model)
     command = ["python", "-m", "winnow_trainer", "import"]
     command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", *source.arguments, "--storage", common.STORAGE]
@@ -44,15 +47,16 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
         mounts=[
             common.storage_mount(),
             common.settings_mount(),
-            {"name": "source", "mountPath": common.SOURCE, **({"readOnly": True} if source.read_only else {})},
+            *_mounts(source),
             *base.mounts,
         ],
         resources={"requests": {"cpu": "100m", "memory": "512Mi"}},
+        readinessProbe=_readiness(source),
     )
     volumes = [
         common.storage_volume(common.storage_claim(service)),
         common.settings_volume(settings["metadata"]["name"]),
-        source.volume,
+        *([source.volume] if source.volume else []),
         *base.volumes,
     ]
     job = {
@@ -70,6 +74,7 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
                         # Bad configuration, bad rows, out of memory: the next attempt would end the same.
                         "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [10, 11, 12, 137]},
                     },
+                    *_more_rules(source),
                 ]
             },
             "template": {
@@ -84,9 +89,30 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
     return settings, common.named_by_content(job)
 
 
+def _mounts(source: _Source) -> list[Object]:
+    if source.volume is None:
+        return []
+    return [{"name": "source", "mountPath": common.SOURCE, **({"readOnly": True} if source.read_only else {})}]
+
+
+def _readiness(source: _Source) -> Object | None:
+    """How the operator learns that an upload has arrived: the receiver listens on the pod's loopback, so that only
+    port-forward reaches it."""
+    if source.ready_once is None:
+        return None
+    return {"exec": {"command": ["test", "-e", source.ready_once]}, "periodSeconds": 5}
+
+
+def _more_rules(source: _Source) -> list[Object]:
+    """A pod that waits for its file may be stopped as often as nodes are drained and people delete it."""
+    if source.ready_once is None:
+        return []
+    return [{"action": "Ignore", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [STOPPED]}}]
+
+
 def _settings(dataset: api.Dataset) -> dict[str, str]:
     spec = api.to_raw(dataset.spec)
-    if not _is_fetched(dataset.spec.source):
+    if not _is_fetched(dataset.spec.source) and dataset.spec.source.upload is None:
         del spec["source"]  # where the rows lie is the Job's business: it mounts them
     document = {
         "apiVersion": dataset.api_version,
@@ -129,7 +155,15 @@ def _hub_token(hub: api.HuggingFaceSource) -> tuple[Object, ...]:
     return ({"name": HUB_TOKEN, "valueFrom": {"secretKeyRef": ref}},)
 
 
-def _source(source: api.Source, settings_name: str, limits: FetchLimits) -> _Source:
+def _uploaded(dataset: api.Dataset) -> _Source:
+    folder = f"{common.STORAGE}/uploads/{dataset.metadata.name}-{dataset.metadata.uid[:8]}"
+    return _Source(("--receive", folder, "--receive-port", str(UPLOAD_PORT)), ready_once=f"{folder}/rows")
+
+
+def _source(dataset: api.Dataset, settings_name: str, limits: FetchLimits) -> _Source:
+    source = dataset.spec.source
+    if source.upload is not None:
+        return _uploaded(dataset)
     if _is_fetched(source):
         return _fetched(source, limits)
     if source.inline is not None:

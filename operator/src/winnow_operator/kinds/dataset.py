@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,12 +21,13 @@ from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, 
 MESSAGE_GRACE = timedelta(seconds=30)
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
 # Failures that the same rows need not meet again: a person mends what is wrong, and asks for another try by deleting the Job.
-_MAY_PASS = {
+MAY_PASS = {
     Reason.SOURCE_UNREACHABLE,
     Reason.STORAGE_FULL,
     Reason.STORAGE_UNAVAILABLE,
     Reason.OUT_OF_MEMORY,
     Reason.IMPORT_FAILED,
+    Reason.UPLOAD_ABANDONED,
 }
 TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
 LIST_ITEMS = 20  # of warnings and problems, as the CRD has it
@@ -130,6 +132,9 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         if trouble:
             final = trouble.reason is not Reason.UNSCHEDULABLE
             return _State(False, trouble.reason, _in_words(seen.obj, trouble.message), final=final)
+        if seen.obj.spec.source.upload and not (pod and pods.ready(pod)):
+            message = f"The import waits for the file: {_upload_command(seen.obj)}"
+            return _State(False, Reason.AWAITING_UPLOAD, message)
         return _State(False, Reason.IMPORTING, "The rows are being read and checked")
     ended = pods.ended(pod) if pod else None
     if ended is None and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
@@ -146,8 +151,11 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         return _State(False, Reason.IMPORT_FAILED, message, final=True)
     failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)
     reason, message = _reason(failed), _in_words(seen.obj, failed.message)
-    if reason in _MAY_PASS:
-        message = f"{message}; delete Job {name_of(job)} to import again"
+    if reason in MAY_PASS:
+        again = f"delete Job {name_of(job)} to import again"
+        if seen.obj.spec.source.upload:
+            again = f"to try again: {_upload_command(seen.obj)}"
+        message = f"{message}; {again}"
     return _State(False, reason, message, final=True, result=said)
 
 
@@ -158,6 +166,14 @@ def _reason(failed: failure.Failure) -> Reason:
         Reason.TOO_MANY_RESTARTS: Reason.IMPORT_FAILED,
         Reason.JOB_FAILED: Reason.IMPORT_FAILED,
     }.get(failed.reason, failed.reason)
+
+
+def _upload_command(obj: api.Dataset) -> str:
+    """How the rows are read need not be said again: it stands in the spec."""
+    upload = obj.spec.source.upload
+    file = shlex.quote(upload.file_name) if upload and upload.file_name else "FILE"
+    where = f"--model-service {obj.spec.model_service} --name {obj.metadata.name} -n {obj.metadata.namespace}"
+    return f"kubectl winnow upload {file} {where}"
 
 
 def _in_words(obj: api.Dataset, message: str) -> str:
@@ -174,6 +190,9 @@ def _in_words(obj: api.Dataset, message: str) -> str:
         return _mounted(message, f"Image {source.image.reference}, path /")
     if source.http or source.s3 or source.hugging_face:
         return re.sub(r"/source/rows-[^/\s]+/", "", message)
+    if source.upload:
+        name = source.upload.file_name or "the uploaded file"
+        return re.sub(r"/\S*uploads/[^/\s]+/rows\b", lambda _: name, message)
     return message.replace("/source/rows", "spec.source.inline")
 
 
