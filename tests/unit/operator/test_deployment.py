@@ -304,9 +304,8 @@ def test_a_name_that_is_taken_is_told() -> None:
 
 
 def test_thresholds_change_in_place_and_start_no_pod() -> None:
-    plain, with_thresholds = (
-        plan(seeing(deployment(**more)), NOW, CONFIG) for more in ({}, {"thresholds": {"spam": 0.7}})
-    )
+    plain = plan(seeing(), NOW, CONFIG)
+    with_thresholds = plan(seeing(deployment(thresholds={"spam": 0.7})), NOW, CONFIG)
     assert plain.children[1].obj["data"] == {"thresholds.json": "{}"}
     assert with_thresholds.children[1].obj["data"] == {"thresholds.json": '{"spam": 0.7}'}
     assert plain.children[-1].obj["spec"]["template"] == with_thresholds.children[-1].obj["spec"]["template"]
