@@ -335,6 +335,8 @@ BOUNDS = [
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
     pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),
     pytest.param(deployment(replicas=-1), "greater than or equal to 0", id="replicas are not negative"),
+    pytest.param(deployment(thresholds={"spam": 1.5}), "less than or equal to 1", id="a threshold is a probability"),
+    pytest.param(deployment(access={"apiKeysSecretRef": {}}), "name", id="API keys lie in a Secret with a name"),
     pytest.param(deployment(checkpoint={}), "spec.checkpoint.trainingJob: Required value", id="a checkpoint of a job"),
     pytest.param(
         deployment(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),

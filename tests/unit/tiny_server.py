@@ -20,10 +20,13 @@ from winnow_classifier import base_model, checkpoint
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.tokens import load_tokenizer
-from winnow_server import model
+from winnow_server import model, standing
+from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
+from winnow_server.limits import Limits
 from winnow_server.serve import listen
 from winnow_server.service import Service
+from winnow_server.watched import Watched
 
 MAX_TOKENS = 12  # of a text: ten words and two special tokens
 
@@ -72,6 +75,10 @@ class RunningServer:
         self.service = service
         self.client = httpx.Client(base_url=url, timeout=30)
 
+    def on_loop(self, call: Callable[[], object]) -> None:
+        """What only the server's own event loop may do."""
+        self.service.loop.call_soon_threadsafe(call)
+
     def classify(self, texts: Any, **fields: Any) -> dict[str, Any]:
         response = self.client.post("/v1/classify", json={"input": texts, **fields})
         assert response.status_code == 200, response.text
@@ -114,7 +121,9 @@ def running(
     wait: bool = True,
     max_batch_tokens: int = 64,
     max_queue_tokens: int = 4_096,
-    max_body_bytes: int = 2 * 1024 * 1024,
+    limits: Limits | None = None,
+    api_keys: Path | None = None,
+    thresholds: Path | None = None,
 ) -> Iterator[RunningServer]:
     """`prepare` gets the loaded model, to hang hooks on it: the server around it stays the real one."""
     announced = model.announce(folder, None, None)
@@ -125,9 +134,15 @@ def running(
         prepare(served.model)
         return served
 
-    service = Service(announced, load, max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens)
+    service = Service(
+        announced, load, max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens, limits=limits
+    )
     listener = listen("127.0.0.1", 0)
-    app = create_app(service, max_body_bytes=max_body_bytes)
+    keys = ApiKeys() if api_keys else None
+    watched = [Watched(api_keys, keys.read)] if keys and api_keys else []
+    if thresholds:
+        watched.append(Watched(thresholds, standing.into(service)))
+    app = create_app(service, keys=keys, watched=watched)
     config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", proxy_headers=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

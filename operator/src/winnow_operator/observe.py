@@ -31,7 +31,7 @@ from winnow_operator.resources import (
 from winnow_operator.store import Store
 
 Pulled = Callable[[Key], report.Training | None]
-P = TypeVar("P", api.ModelService, api.TrainingJob)
+P = TypeVar("P", api.ModelService, api.Dataset, api.TrainingJob)
 
 
 def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
@@ -97,11 +97,14 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
     namespace, name = obj.metadata.namespace, obj.metadata.name
     child = store.get(APPS_DEPLOYMENT, namespace, name)
     service = store.get(SERVICE, namespace, name)
-    job = Key(TRAINING_JOB, namespace, obj.spec.checkpoint.training_job)
+    job = _present(store.model(api.TrainingJob, Key(TRAINING_JOB, namespace, obj.spec.checkpoint.training_job)))
     return DeploymentSeen(
         obj=obj,
         service=_service(store, obj),
-        training_job=_present(store.model(api.TrainingJob, job)),
+        training_job=job,
+        training=_present(store.model(api.Dataset, Key(DATASET, namespace, job.spec.training_dataset)))
+        if job
+        else None,
         child=child if child and owned_by(child, obj.metadata.uid) else None,
         child_service=service if service and owned_by(service, obj.metadata.uid) else None,
         pods=store.children(POD, Key(DEPLOYMENT, namespace, name)),

@@ -61,6 +61,7 @@ class DeploymentSeen:
     obj: api.Deployment
     service: api.ModelService | None
     training_job: api.TrainingJob | None = None
+    training: api.Dataset | None = None  # that the TrainingJob learned from: it has the checkpoint's labels
     child: Object | None = None  # the apps/v1 Deployment that it owns
     child_service: Object | None = None  # the Service that it owns
     pods: tuple[Object, ...] = ()

@@ -95,6 +95,10 @@ class Reason(StrEnum):
     CHECKPOINT_NOT_READY = "CheckpointNotReady", "The training has not written the checkpoint yet."
     CHECKPOINT_NOT_FOUND = "CheckpointNotFound", "The training ended without a checkpoint of that name."
     CHECKPOINT_FAILED = "CheckpointFailed", "The server cannot load the checkpoint; what was live stays live."
+    THRESHOLDS_DIFFER = (
+        "ThresholdsDiffer",
+        "spec.thresholds names labels that the checkpoint lacks; it is served with the others.",
+    )
     ROLLING_OUT = "RollingOut", "New pods are being started; the old ones serve until the new ones are ready."
     LIVE = "Live", "The checkpoint that the spec asks for is served by all replicas."
     SERVING = "Serving", "Pods answer requests."

@@ -47,12 +47,12 @@ CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", select
 SERVICE = Resource("v1", "Service", "services", selector=OURS)
 APPS_DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments", selector=OURS)
 STORAGE_CLASS = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
-WATCHED = (*KINDS, JOB, POD, CLAIM, SERVICE, APPS_DEPLOYMENT, STORAGE_CLASS)
+CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps", selector=OURS)
+WATCHED = (*KINDS, JOB, POD, CLAIM, SERVICE, APPS_DEPLOYMENT, CONFIG_MAP, STORAGE_CLASS)
 
-CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
 EVENT = Resource("events.k8s.io/v1", "Event", "events")
 LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases")
-ALL = (*WATCHED, CONFIG_MAP, EVENT, LEASE)
+ALL = (*WATCHED, EVENT, LEASE)
 
 _BY_TYPE = {(resource.api_version, resource.kind): resource for resource in ALL}
 

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,8 +19,8 @@ CLIENT_LEFT = 499  # nginx's number for it, in metrics and logs only
 class Edge:
     """ASGI middleware; scope["state"]["request_id"] is for the layers below."""
 
-    def __init__(self, app: ASGIApp, service: Service, counted: frozenset[str]) -> None:
-        """counted: the paths whose requests are work; probes and pages are not."""
+    def __init__(self, app: ASGIApp, service: Service, counted: Mapping[str, str]) -> None:
+        """counted: the paths whose requests are work, and what metrics call them; probes and pages are not."""
         self._app = app
         self._service = service
         self._counted = counted
@@ -46,7 +46,8 @@ class Edge:
                     headers["connection"] = "close"
             await send(message)
 
-        if scope["path"] not in self._counted:
+        endpoint = self._counted.get(scope["path"]) if scope["method"] == "POST" else None
+        if endpoint is None:
             await self._app(scope, receive, send_with_headers)
             return
         self._service.metrics.request_started()
@@ -58,7 +59,7 @@ class Edge:
                 raise
         finally:
             seconds = time.perf_counter() - started
-            self._service.metrics.request_ended(scope["path"], status, seconds)
+            self._service.metrics.request_ended(endpoint, status, seconds)
             level = logging.DEBUG if status < 400 else logging.INFO
             if log.isEnabledFor(level):
                 facts = {"requestId": request_id, "path": scope["path"], "status": status, "seconds": round(seconds, 4)}

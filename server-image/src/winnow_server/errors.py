@@ -2,6 +2,7 @@
 
 ApiError
 ├── BadRequest         400  not JSON, or not readable as a request
+├── Unauthorized       401  no API key, or one that is not known
 ├── NotFound           404  no such path, or a model that is not served here
 ├── MethodNotAllowed   405
 ├── RequestTimedOut    408  the body did not arrive in time
@@ -9,7 +10,8 @@ ApiError
 ├── Unprocessable      422  a field that is missing, unknown or out of bounds; a text that is empty or too long
 ├── Overloaded         429  the queue is full; Retry-After says when it will have run
 ├── InternalError      500  a defect, or a result that is not a number
-└── Unavailable        503  loading or draining
+├── Unavailable        503  loading or draining
+└── DeadlineExceeded   504  the request took longer than one may take
 """
 
 # ruff: noqa: N818 - each is named as HTTP names its status
@@ -18,6 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+# text-embeddings-inference's names, where they are not validation or backend.
+FOREIGN_TYPES = {401: "unauthorized", 429: "overloaded", 503: "unhealthy"}
+
 
 @dataclass
 class ApiError(Exception):
@@ -25,6 +30,7 @@ class ApiError(Exception):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "internal_error"
+    challenge: ClassVar[Mapping[str, str]] = {}  # headers of every error of the kind
 
     message: str
     code: str
@@ -33,6 +39,16 @@ class ApiError(Exception):
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
+
+    def flat(self, request_id: str) -> dict[str, Any]:
+        """As clients of text-embeddings-inference, Open Inference Protocol and KServe read errors: words under `error`."""
+        return {
+            "error": self.message,
+            "error_type": FOREIGN_TYPES.get(self.status, "validation" if self.status < 500 else "backend"),
+            "code": self.code,
+            "param": self.param,
+            "request_id": request_id,
+        }
 
     def body(self, request_id: str) -> dict[str, Any]:
         return {
@@ -48,6 +64,11 @@ class ApiError(Exception):
 
 class BadRequest(ApiError):
     status, type = 400, "invalid_request_error"
+
+
+class Unauthorized(ApiError):
+    status, type = 401, "authentication_error"
+    challenge: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="winnow"'}
 
 
 class NotFound(ApiError):
@@ -88,3 +109,7 @@ class InternalError(ApiError):
 
 class Unavailable(ApiError):
     status, type = 503, "unavailable_error"
+
+
+class DeadlineExceeded(ApiError):
+    status, type = 504, "timeout_error"

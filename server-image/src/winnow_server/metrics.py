@@ -41,6 +41,9 @@ class Metrics:
         self._batch_tokens = one(Histogram, "clf_batch_tokens", "Tokens in a batch", buckets=TOKENS)
         self._input_tokens = one(Histogram, "clf_input_tokens", "Tokens of a text, after a cut", buckets=TOKENS)
         self._truncated = one(Counter, "clf_truncated", "Texts that were cut")
+        self._lines = each(Counter, "clf_stream_lines", "Lines of streams answered", "outcome")
+        for outcome in ("ok", "error"):
+            self._lines.labels(*self._model, outcome)
         self._running = one(Gauge, "clf_requests_running", "Requests in work")
         self._load_seconds = one(Gauge, "clf_model_load_seconds", "Verifying, loading and warming up")
         one(Gauge, "clf_model_info", "Always 1").set(1)
@@ -63,6 +66,9 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         self._rejected.labels(*self._model, reason).inc()
 
+    def line(self, *, ok: bool) -> None:
+        self._lines.labels(*self._model, "ok" if ok else "error").inc()
+
     def batch(self, *, texts: int, tokens: int, seconds: float) -> None:
         self._batch_size.observe(texts)
         self._batch_tokens.observe(tokens)
@@ -70,8 +76,9 @@ class Metrics:
 
     def classified(self, ticket: Ticket, labels: tuple[str, ...]) -> None:
         """A request that got its results."""
-        self._tokenise.observe(ticket.timing.tokenised - ticket.timing.arrived)
-        self._queue.observe(ticket.timing.started - ticket.timing.tokenised)
+        if not ticket.background:  # how long a stream's line waits says nothing of how long a client does
+            self._tokenise.observe(ticket.timing.tokenised - ticket.timing.arrived)
+            self._queue.observe(ticket.timing.started - ticket.timing.tokenised)
         for encoded, result in zip(ticket.encoded, ticket.complete_results(), strict=True):
             self._input_tokens.observe(len(encoded.input_ids))
             if encoded.truncated:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Iterable
 
 from winnow_server.batcher import Pick, Waiting, next_batch
@@ -11,6 +12,10 @@ from winnow_server.ticket import Ticket
 # The share of the newest batch in the measured speed: about the last ten batches count.
 NEWEST_SHARE = 0.2
 MAX_RETRY_AFTER_SECONDS = 60
+# A batch cannot be interrupted, so background work runs in short ones while requests keep coming: one that arrives in the
+# middle waits for a quarter of a batch at most. When nobody asked for a while it runs in full ones.
+BACKGROUND_SHARE = 4
+QUIET_SECONDS = 2.0
 
 
 class TokenQueue:
@@ -23,6 +28,8 @@ class TokenQueue:
         self._running = 0  # tokens in the engine
         self._tokens_per_second = 0.0
         self._waiting: dict[Ticket, None] = {}  # in order of arrival
+        self._background: dict[Ticket, None] = {}
+        self._last_request = -QUIET_SECONDS  # on time.monotonic's clock
         self._closed = False
         self._changed = threading.Condition()
 
@@ -39,6 +46,10 @@ class TokenQueue:
         tokens = sum(ticket.lengths)
         with self._changed:
             if ticket.dropped:
+                return
+            if ticket.background:
+                self._background[ticket] = None
+                self._changed.notify()
                 return
             if tokens > self.max_tokens:
                 self._release(ticket)
@@ -57,20 +68,23 @@ class TokenQueue:
         with self._changed:
             ticket.dropped = True
             self._waiting.pop(ticket, None)
+            self._background.pop(ticket, None)
             self._release(ticket)
 
     def take(self) -> list[tuple[Ticket, int]] | None:
         """Waits for work; the next batch as (request, index of its text), or None when closed and empty."""
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not self._waiting and not self._background and not self._closed:
                 self._changed.wait()
-            if not self._waiting:
+            lane, budget = self._lane()
+            if not lane:
                 return None
-            tickets = list(self._waiting)
-            picks = next_batch([Waiting(t.lengths, t.started) for t in tickets], self.max_batch_tokens)
-            for ticket, text in self._started(picks, tickets):
-                ticket.reserved -= ticket.lengths[text]
-                self.tokens -= ticket.lengths[text]
+            tickets = list(lane)
+            picks = next_batch([Waiting(t.lengths, t.started) for t in tickets], budget)
+            for ticket, text in self._started(picks, tickets, lane):
+                if not ticket.background:
+                    ticket.reserved -= ticket.lengths[text]
+                    self.tokens -= ticket.lengths[text]
                 self._running += ticket.lengths[text]
             return [(tickets[pick.request], pick.text) for pick in picks]
 
@@ -89,6 +103,11 @@ class TokenQueue:
             self._changed.notify_all()
 
     @property
+    def background_tokens(self) -> int:
+        with self._changed:
+            return sum(sum(ticket.lengths[ticket.started :]) for ticket in self._background)
+
+    @property
     def requests(self) -> int:
         return len(self._waiting)
 
@@ -99,12 +118,22 @@ class TokenQueue:
         seconds = (self.tokens + self._running) / self._tokens_per_second
         return min(MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(seconds)))
 
-    def _started(self, picks: Iterable[Pick], tickets: list[Ticket]) -> Iterable[tuple[Ticket, int]]:
+    def _lane(self) -> tuple[dict[Ticket, None], int]:
+        """What runs next, and in how large a batch: the background never shares a batch with those who wait."""
+        if self._waiting:
+            self._last_request = time.monotonic()
+            return self._waiting, self.max_batch_tokens
+        quiet = time.monotonic() - self._last_request > QUIET_SECONDS
+        return self._background, self.max_batch_tokens if quiet else max(1, self.max_batch_tokens // BACKGROUND_SHARE)
+
+    def _started(
+        self, picks: Iterable[Pick], tickets: list[Ticket], lane: dict[Ticket, None]
+    ) -> Iterable[tuple[Ticket, int]]:
         for pick in picks:
             ticket = tickets[pick.request]
             ticket.started = pick.text + 1
             if ticket.started == len(ticket.lengths):
-                del self._waiting[ticket]
+                del lane[ticket]
             yield ticket, pick.text
 
     def _hold(self, ticket: Ticket, tokens: int) -> None:

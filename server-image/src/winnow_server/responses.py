@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from winnow_server.model import Announced
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest
+from winnow_server.thresholds import Thresholds
 from winnow_server.ticket import Result, Ticket
 
 
@@ -22,7 +23,7 @@ class Json(Response):
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced) -> dict[str, Any]:
+def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, thresholds: Thresholds) -> dict[str, Any]:
     """POST /v1/classify: vLLM's answer, and what it leaves out."""
     labels = announced.manifest.labels
     data = []
@@ -57,6 +58,7 @@ def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced) -> 
         "model_version": announced.version,
         "problem_type": announced.manifest.problem_type,
         "labels": labels,
+        "thresholds": thresholds,
         "data": data,
         "usage": usage(ticket),
         "warnings": [f"{truncated} of {len(data)} inputs truncated"] if truncated else [],
@@ -80,8 +82,12 @@ def classification(request: ClassificationRequest, ticket: Ticket, announced: An
 
 
 def most_probable(result: Result, labels: Sequence[str], count: int) -> list[dict[str, Any]]:
-    order = np.argsort(-result.probabilities, kind="stable")[:count]
-    return [{"label": labels[index], "prob": result.probabilities[index]} for index in order]
+    return [{"label": label, "prob": value} for label, value in by_score(result.probabilities, labels, count)]
+
+
+def by_score(values: NDArray[np.float32], labels: Sequence[str], count: int) -> list[tuple[str, np.float32]]:
+    """Highest first; equal ones in label order."""
+    return [(labels[index], values[index]) for index in np.argsort(-values, kind="stable")[:count]]
 
 
 def named(values: NDArray[np.float32], labels: Sequence[str]) -> Mapping[str, np.float32]:

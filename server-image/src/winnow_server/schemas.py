@@ -1,5 +1,6 @@
 """Request bodies: bounded, unknown fields refused, every complaint names the field."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -38,7 +39,26 @@ def as_items(value: Any) -> list[Any]:
     return [{"text": item} if isinstance(item, str) else item for item in value]
 
 
-Inputs = Annotated[list[Item], BeforeValidator(as_items), Field(min_length=1, max_length=MAX_INPUTS)]
+Inputs = Annotated[
+    list[Item],
+    BeforeValidator(as_items, json_schema_input_type=str | list[str | Item]),
+    Field(min_length=1, max_length=MAX_INPUTS),
+]
+
+
+def as_thresholds(value: Any) -> Any:
+    """A number from 0 to 1, or such a number for each label that is named."""
+    for one in value.values() if isinstance(value, dict) else (value,):
+        if one is not None and (isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= 1):
+            raise PydanticCustomError("thresholds_type", "must be a number from 0 to 1, or such numbers by label")
+    return value
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+AskedThresholds = Annotated[
+    float | dict[str, float] | None,
+    BeforeValidator(as_thresholds, json_schema_input_type=Fraction | dict[str, Fraction] | None),
+]
 ModelName = Annotated[str, Field(max_length=256)]
 
 
@@ -46,11 +66,16 @@ class ClassifyRequest(Body):
     """POST /v1/classify. The second part are vLLM's fields, so that its clients work: what they can ask for beyond the
     checkpoint's own way of reading a text is refused."""
 
-    input: Inputs
-    model: ModelName | None = None
-    truncation: Literal["right", "error"] = "right"
-    return_logits: bool = False
-    top_k: int | None = Field(default=None, ge=1)
+    input: Inputs = Field(description="A text, a list of texts, or a list of objects with a text and an id.")
+    model: ModelName | None = Field(default=None, description="The served name, if given.")
+    truncation: Literal["right", "error"] = Field(
+        default="right", description="right cuts a text that is too long and says so, error refuses the request."
+    )
+    thresholds: AskedThresholds = Field(
+        default=None, description="From which probability on a label is predicted, by label, or one number."
+    )
+    return_logits: bool = Field(default=False, description="Adds logits to each item.")
+    top_k: int | None = Field(default=None, ge=1, description="Adds the most probable labels to each item.")
 
     use_activation: bool | None = None  # false: probs holds logits
     request_id: str | None = Field(default=None, max_length=128)
@@ -69,7 +94,7 @@ class ClassificationRequest(Body):
     data_format: Literal["logits", "probs"] = "logits"
 
 
-def parse(kind: type[AnyBody], body: bytes) -> AnyBody:
+def parse(kind: type[AnyBody], body: bytes | bytearray) -> AnyBody:
     """Raises BadRequest if it is not JSON, Unprocessable if it is not what the endpoint takes."""
     try:
         return kind.model_validate_json(body)
@@ -77,12 +102,19 @@ def parse(kind: type[AnyBody], body: bytes) -> AnyBody:
         raise from_validation(err) from err
 
 
-def texts_of(items: list[Item]) -> list[str]:
-    """Raises Unprocessable for a text without a character that is not white space."""
-    for number, item in enumerate(items):
-        if not item.text or item.text.isspace():
-            raise Unprocessable(f"input[{number}] is empty.", code="text_empty", param=f"input[{number}]")
-    return [item.text for item in items]
+def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "input") -> list[str]:
+    """Raises Unprocessable for a text without a character that is not white space, and for one that is far too long."""
+    texts = [item if isinstance(item, str) else item.text for item in items]
+    for number, text in enumerate(texts):
+        if not text or text.isspace():
+            raise Unprocessable(f"{field}[{number}] is empty.", code="text_empty", param=f"{field}[{number}]")
+        if len(text) > max_characters:
+            raise Unprocessable(
+                f"{field}[{number}] has {len(text)} characters, the limit is {max_characters}. Shorten it.",
+                code="text_too_many_characters",
+                param=f"{field}[{number}]",
+            )
+    return texts
 
 
 def from_validation(err: ValidationError) -> ApiError:
@@ -109,6 +141,10 @@ WORDS = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "float_type": "must be a number",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
     "literal_error": "must be {expected}",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",

@@ -14,10 +14,13 @@ import uvicorn
 
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.errors import ConfigError
-from winnow_server import model
+from winnow_server import model, standing
+from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
+from winnow_server.limits import Limits
 from winnow_server.service import Service
 from winnow_server.settings import Settings
+from winnow_server.watched import Watched
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +80,14 @@ def serve(settings: Settings) -> None:
         lambda: model.load(settings.checkpoint, announced, settings.base_model, settings.storage),
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
+        limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),
     )
+    keys = ApiKeys() if settings.api_keys else None
+    watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
+    if settings.thresholds:
+        watched.append(Watched(settings.thresholds, standing.into(service)))
     config = uvicorn.Config(
-        create_app(service, max_body_bytes=settings.max_body_bytes),
+        create_app(service, keys=keys, watched=watched),
         loop="uvloop",
         http="httptools",
         ws="none",

@@ -6,14 +6,17 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 
+import numpy as np
 from starlette.requests import ClientDisconnect
 
 from winnow_classifier.errors import StorageError, WinnowError
 from winnow_server.engine import Engine
-from winnow_server.errors import Overloaded, Unavailable
+from winnow_server.errors import DeadlineExceeded, Overloaded, Unavailable
+from winnow_server.limits import Limits
 from winnow_server.metrics import Metrics
 from winnow_server.model import Announced, Served
 from winnow_server.queue import TokenQueue
+from winnow_server.thresholds import NONE, Thresholds, predicted
 from winnow_server.ticket import Ticket
 from winnow_server.tokenising import WORKERS, Tokeniser, estimated_tokens
 
@@ -31,9 +34,19 @@ class Phase(StrEnum):
 
 class Service:
     def __init__(
-        self, announced: Announced, load: Callable[[], Served], *, max_batch_tokens: int, max_queue_tokens: int
+        self,
+        announced: Announced,
+        load: Callable[[], Served],
+        *,
+        max_batch_tokens: int,
+        max_queue_tokens: int,
+        limits: Limits | None = None,
     ) -> None:
         self.announced = announced
+        self.schema = announced.manifest.schema_
+        self.limits = limits or Limits()
+        self.thresholds: Thresholds = NONE  # where a request brings none
+        self.draining = asyncio.Event()
         self.phase = Phase.LOADING
         self.failure: WinnowError | None = None
         self.on_failure: Callable[[], None] = lambda: None
@@ -42,15 +55,19 @@ class Service:
         self._load = load
         self._queue = TokenQueue(max_queue_tokens, max_batch_tokens)
         self._tokeniser: Tokeniser | None = None
+        self._background_tokeniser: Tokeniser | None = None
         self._engine: Engine | None = None
         self._load_started = 0.0
         self.metrics.watch("clf_queue_size", "Requests that wait for the model", lambda: self._queue.requests)
         self.metrics.watch("clf_queue_tokens", "Tokens that wait for the model", lambda: self._queue.tokens)
+        self.metrics.watch(
+            "clf_background_tokens", "Tokens of streams that wait for the model", lambda: self._queue.background_tokens
+        )
         self.metrics.watch("clf_ready", "1 when new requests are wanted", lambda: self.phase is Phase.READY)
 
     async def start(self) -> None:
         """Loading goes on in the engine's thread; probes are answered meanwhile."""
-        loop = asyncio.get_running_loop()
+        self.loop = loop = asyncio.get_running_loop()
         self._load_started = time.perf_counter()
         self._engine = Engine(
             self._load,
@@ -64,8 +81,9 @@ class Service:
 
     async def stop(self) -> None:
         """What was accepted runs to its end first."""
-        if self._tokeniser is not None:
-            await asyncio.to_thread(self._tokeniser.close)
+        for tokeniser in (self._tokeniser, self._background_tokeniser):
+            if tokeniser is not None:
+                await asyncio.to_thread(tokeniser.close)
         self._queue.close()
         if self._engine is not None and self.phase is not Phase.LOADING:
             await asyncio.to_thread(self._engine.join)
@@ -73,45 +91,96 @@ class Service:
     def drain(self) -> None:
         if self.phase is Phase.READY:
             self.phase = Phase.DRAINING
+            self.draining.set()
 
     def alive(self) -> bool:
         return self._engine is None or self._engine.alive(time.perf_counter())
 
     async def classify(
-        self, texts: Sequence[str], *, refuse_truncation: bool, gone: Callable[[], Awaitable[None]]
+        self,
+        texts: Sequence[str],
+        *,
+        refuse_truncation: bool,
+        gone: Callable[[], Awaitable[None]],
+        thresholds: Thresholds = NONE,
     ) -> Ticket:
         """A ticket with all its results; raises ApiError, ClientDisconnect. gone() returns when the client has left."""
-        if self._tokeniser is None:
-            self.metrics.rejected("not_ready")
-            raise Unavailable(
-                "The model is still loading.", code="not_ready", headers={"Retry-After": str(LOADING_RETRY_SECONDS)}
-            )
+        tokeniser = self._loaded(self._tokeniser)
         ticket = Ticket(texts, refuse_truncation=refuse_truncation)
         try:
             self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
-            self._tokeniser.submit(ticket)
+            tokeniser.submit(ticket)
             await self._finished(ticket, gone)
         except Overloaded:
             self.metrics.rejected("queue_full")
             raise
-        self.metrics.classified(ticket, self.announced.manifest.labels)
+        self._classified(ticket, thresholds)
         return ticket
 
+    def check_loaded(self) -> None:
+        """Raises Unavailable."""
+        self._loaded(self._tokeniser)
+
+    def submit_background(self, text: str, *, refuse_truncation: bool) -> Ticket:
+        """One text that runs when nobody waits; finish_background() gives its result, drop() forgets it. The caller bounds
+        how many there are. Raises Unavailable."""
+        tokeniser = self._loaded(self._background_tokeniser)
+        ticket = Ticket([text], refuse_truncation=refuse_truncation, background=True)
+        tokeniser.submit(ticket)
+        return ticket
+
+    async def finish_background(self, ticket: Ticket, thresholds: Thresholds) -> Ticket:
+        """Raises ApiError."""
+        await ticket.done
+        self._classified(ticket, thresholds)
+        return ticket
+
+    def drop(self, ticket: Ticket) -> None:
+        ticket.done.cancel()
+        self._queue.drop(ticket)
+
+    def _loaded(self, tokeniser: Tokeniser | None) -> Tokeniser:
+        if tokeniser is None:
+            self.metrics.rejected("not_ready")
+            raise Unavailable(
+                "The model is still loading.", code="not_ready", headers={"Retry-After": str(LOADING_RETRY_SECONDS)}
+            )
+        return tokeniser
+
+    def _classified(self, ticket: Ticket, thresholds: Thresholds) -> None:
+        if thresholds:
+            probabilities = np.stack([result.probabilities for result in ticket.complete_results()])
+            ticket.decide(predicted(probabilities, thresholds, self.schema))
+        self.metrics.classified(ticket, self.announced.manifest.labels)
+
     async def _finished(self, ticket: Ticket, gone: Callable[[], Awaitable[None]]) -> None:
-        """Waits for the results; if the client leaves first, what has not run yet never will."""
+        """Waits for the results; if the client leaves first or it takes too long, what has not run yet never will."""
         watch = asyncio.ensure_future(gone())
         watch.add_done_callback(lambda done: None if done.cancelled() else ticket.reject(ClientDisconnect()))
+        deadline = asyncio.get_running_loop().call_later(self.limits.request_seconds, self._too_late, ticket)
         try:
             await ticket.done
-        except (ClientDisconnect, asyncio.CancelledError):
+        except (ClientDisconnect, DeadlineExceeded, asyncio.CancelledError):
             self._queue.drop(ticket)
             raise
         finally:
+            deadline.cancel()
             watch.cancel()
+
+    def _too_late(self, ticket: Ticket) -> None:
+        ticket.reject(
+            DeadlineExceeded(
+                f"The request was not done within {self.limits.request_seconds:g} s. Send fewer texts in a request.",
+                code="deadline_exceeded",
+            )
+        )
 
     def _ready(self, served: Served) -> None:
         self._tokeniser = Tokeniser(served.encoders(WORKERS), self._queue)
         self._tokeniser.start()
+        # Of its own, so that a text whose sender waits never stands behind a stream's.
+        self._background_tokeniser = Tokeniser(served.encoders(1), self._queue)
+        self._background_tokeniser.start()
         seconds = time.perf_counter() - self._load_started
         self.metrics.loaded(seconds)
         if self.phase is Phase.LOADING:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MEBIBYTE = 1024 * 1024
+from winnow_server.limits import Limits
+
+DEFAULT = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,10 @@ class Settings:
     max_batch_tokens: int | None  # None: by device
     max_queue_tokens: int | None  # None: by max_batch_tokens
     max_body_bytes: int
+    max_text_characters: int
+    max_request_seconds: float
+    api_keys: Path | None  # a folder, a file for each key
+    thresholds: Path | None  # a JSON file
     drain_seconds: float
     termination_log: Path | None
     log_level: str
@@ -38,7 +44,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--port", type=int, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
     add("--max-batch-tokens", type=positive, metavar="N", help="tokens that run together (default: 1024, GPU 4096)")
     add("--max-queue-tokens", type=positive, metavar="N", help="tokens that may wait (default: 32 batches)")
-    add("--max-body-bytes", type=positive, default=2 * MEBIBYTE, metavar="N", help="(default: %(default)s, 2 MiB)")
+    add("--max-body-bytes", type=positive, default=DEFAULT.body_bytes, metavar="N", help="(default: 2 MiB)")
+    add("--max-text-characters", type=positive, default=DEFAULT.text_characters, metavar="N", help="(default: 262144)")
+    add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
+    add("--api-keys", type=Path, metavar="DIR", help="ask for one of these keys, a file for each; read again on change")
+    add("--thresholds", type=Path, metavar="FILE", help='{"label": 0.7}, from which on it holds; read again on change')
     add("--drain-seconds", type=float, default=5.0, metavar="S", help="to go on serving after SIGTERM (default: 5)")
     add("--termination-log", type=Path, metavar="FILE", help="where to say why the process failed, as JSON")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="debug logs each request")

@@ -41,6 +41,7 @@ class Ticket:
     __slots__ = (
         "_loop",
         "_remaining",
+        "background",
         "done",
         "dropped",
         "encoded",
@@ -53,11 +54,13 @@ class Ticket:
         "timing",
     )
 
-    def __init__(self, texts: Sequence[str], *, refuse_truncation: bool = False) -> None:
+    def __init__(self, texts: Sequence[str], *, refuse_truncation: bool = False, background: bool = False) -> None:
+        """background: runs only when nobody waits for an answer, and takes no room in the queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
         self.refuse_truncation = refuse_truncation
+        self.background = background
         self.encoded: list[Encoded] = []
         self.lengths: list[int] = []
         self.results: list[Result | None] = [None] * len(texts)
@@ -80,6 +83,12 @@ class Ticket:
 
     def complete_results(self) -> list[Result]:
         return [result for result in self.results if result is not None]
+
+    def decide(self, predicted: Sequence[list[str]]) -> None:
+        """Puts other predicted labels in the place of the model's own decision; for a ticket with all its results."""
+        self.results = [
+            result._replace(predicted=labels) for result, labels in zip(self.complete_results(), predicted, strict=True)
+        ]
 
     def resolve(self) -> None:
         """On the event loop."""

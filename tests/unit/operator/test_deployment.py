@@ -14,6 +14,7 @@ from operator_scene import (
     completed,
     conditions_of,
     deployment,
+    imported,
     kstatus,
     labels_of,
     later,
@@ -50,7 +51,7 @@ def named(name: str) -> api.Deployment:
 
 def child_of(seen: DeploymentSeen, *, updated: int = 1, ready: int = 1, total: int = 1, conditions: Any = ()) -> Object:
     """The apps/v1 Deployment that plan() wants, as its controller keeps it."""
-    workload: Object = plan(seen, NOW, CONFIG).children[1].obj
+    workload: Object = plan(seen, NOW, CONFIG).children[-1].obj
     metadata = {**workload["metadata"], "generation": 1, "resourceVersion": "20", "uid": "c"}
     status = {
         "observedGeneration": 1,
@@ -154,7 +155,7 @@ def test_a_checkpoint_without_a_digest_is_not_served() -> None:
 
 def test_only_an_adapter_gets_its_base_model_mounted() -> None:
     def volumes(method: str) -> set[str]:
-        workload = plan(seeing(job=completed(spec={"method": method})), NOW, CONFIG).children[1].obj
+        workload = plan(seeing(job=completed(spec={"method": method})), NOW, CONFIG).children[-1].obj
         return {volume["name"] for volume in workload["spec"]["template"]["spec"]["volumes"]}
 
     assert "base" in volumes("LoRA")
@@ -166,6 +167,7 @@ def test_the_service_is_applied_before_the_pods() -> None:
     decided = plan(seeing(), NOW, CONFIG)
     assert [(type(child), child.obj["kind"]) for child in decided.children] == [
         (Apply, "Service"),
+        (Apply, "ConfigMap"),
         (Apply, "Deployment"),
     ]
 
@@ -274,7 +276,7 @@ def test_a_deleted_training_job_takes_nothing_down() -> None:
     decided = plan(orphan, later(60), CONFIG)
     assert decided.status == first
     scaled = seen_again(deployment(replicas=3), first)
-    assert plan(replace(orphan, obj=scaled), NOW, CONFIG).children[1].obj["spec"]["replicas"] == 3
+    assert plan(replace(orphan, obj=scaled), NOW, CONFIG).children[-1].obj["spec"]["replicas"] == 3
 
 
 def test_without_its_training_job_it_cannot_change_to_another_checkpoint() -> None:
@@ -299,3 +301,34 @@ def test_a_name_that_is_taken_is_told() -> None:
     refusal = Refusal(Reason.NAME_CONFLICT, "Service web exists and belongs to somebody else")
     status = plan(seeing(refusal=refusal), NOW, CONFIG).status
     assert conditions_of(status)["Stalled"] == ("True", "NameConflict")
+
+
+def test_thresholds_change_in_place_and_start_no_pod() -> None:
+    plain = plan(seeing(), NOW, CONFIG)
+    with_thresholds = plan(seeing(deployment(thresholds={"spam": 0.7})), NOW, CONFIG)
+    assert plain.children[1].obj["data"] == {"thresholds.json": "{}"}
+    assert with_thresholds.children[1].obj["data"] == {"thresholds.json": '{"spam": 0.7}'}
+    assert plain.children[-1].obj["spec"]["template"] == with_thresholds.children[-1].obj["spec"]["template"]
+
+
+def test_a_threshold_of_a_label_that_the_checkpoint_lacks_is_said_while_it_serves() -> None:
+    for thresholds, ready in (({"spam": 0.7}, ("True", "Live")), ({"spma": 0.7}, ("False", "ThresholdsDiffer"))):
+        seen = replace(rolled_out(deployment(thresholds=thresholds)), training=imported())
+        status = plan(seen, NOW, CONFIG).status
+        assert conditions_of(status)["Ready"] == ready
+        assert status["live"]["checkpoint"] == "epoch-2"
+    assert "labels that it lacks: spma" in message_of(status, "Ready")
+    assert kstatus(seen.obj, status) == "Failed"
+
+
+def test_keys_are_mounted_and_a_missing_secret_keeps_no_pod_from_saying_so() -> None:
+    closed = plan(seeing(deployment(access={"apiKeysSecretRef": {"name": "keys"}})), NOW, CONFIG).children[-1].obj
+    pod = closed["spec"]["template"]["spec"]
+    assert {"name": "api-keys", "secret": {"secretName": "keys", "optional": True, "defaultMode": 0o440}} in pod[
+        "volumes"
+    ]
+    command = pod["containers"][0]["command"]
+    mount = next(mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "api-keys")
+    assert command[command.index("--api-keys") + 1] == mount["mountPath"]
+    open_to_all = plan(seeing(), NOW, CONFIG).children[-1].obj
+    assert "--api-keys" not in open_to_all["spec"]["template"]["spec"]["containers"][0]["command"]

@@ -170,7 +170,7 @@ def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
         return seen
     counts = st.integers(0, 2)
     status = {name: draw(counts) for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")}
-    child = {**drift.stamped(children[1].obj), "status": {**status, "observedGeneration": 1}}
+    child = {**drift.stamped(children[-1].obj), "status": {**status, "observedGeneration": 1}}
     child["metadata"]["generation"] = 1
     rs = {"metadata": {"name": "rs", "uid": "rs", "labels": labels_of(obj)}}
     return replace(seen, child=child, pods=tuple(pod_of(rs, **fields) for fields in draw(st.lists(PODS, max_size=1))))

@@ -200,7 +200,9 @@ def test_validation_rows_are_told_beside_the_test_rows_and_choose() -> None:
 
 def test_validation_rows_reach_the_trainer() -> None:
     seen = replace(ready(training_job(validationDataset="dev")), validation=imported("dev", digest=OTHER_DIGEST))
-    manifest = yaml.safe_load(plan(seen, NOW, CONFIG).children[0].obj["data"]["job.yaml"])["spec"]
+    *held, settings, _ = plan(seen, NOW, CONFIG).children
+    assert [child.obj["metadata"]["name"] for child in held][-1] == "dev"
+    manifest = yaml.safe_load(settings.obj["data"]["job.yaml"])["spec"]
     assert manifest["validationDataset"].endswith(OTHER_DIGEST.removeprefix("sha256:"))
 
 

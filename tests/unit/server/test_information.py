@@ -86,7 +86,7 @@ def test_no_text_gets_into_the_log(server, caplog):
 
 @pytest.mark.parametrize("path", ["/", "/ui"])
 def test_the_page_is_found_by_a_relative_address(server, path):
-    response = server.client.get(path)
+    response = server.client.get(path, headers={"Accept": "text/html,*/*;q=0.8"})
     assert (response.status_code, response.headers["location"]) == (307, "ui/")
 
 

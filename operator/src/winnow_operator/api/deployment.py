@@ -1,5 +1,6 @@
 """Deployment (winnow.dev): a chosen checkpoint, served."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -9,6 +10,7 @@ from .common import (
     Count,
     Digest,
     Object,
+    ObjectName,
     ObservedStatus,
     OwnName,
     PodSettings,
@@ -28,12 +30,26 @@ class CheckpointRef(Spec):
     )
 
 
+class SecretRef(Spec):
+    """A Secret in the same namespace; pods mount it, the operator never reads it."""
+
+    name: ObjectName
+
+
+class Access(Spec):
+    """Who may ask."""
+
+    api_keys_secret_ref: SecretRef | None = None
+
+
 class DeploymentSpec(PodSettings):
     """Which checkpoint to serve, and how."""
 
     model_service: OwnName
     checkpoint: CheckpointRef
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    thresholds: Annotated[Mapping[str, Annotated[float, Field(ge=0, le=1)]], Field(max_length=1000)] | None = None
+    access: Access | None = None
 
 
 class LiveCheckpoint(Status):

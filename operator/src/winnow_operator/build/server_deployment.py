@@ -6,11 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 
 from winnow_operator import api
-from winnow_operator.build import common
+from winnow_operator.build import common, thresholds
 from winnow_operator.resources import GROUP, Object
 
 CONTAINER = "server"
 PORT = 8080
+KEYS = "/etc/winnow-keys"
 SERVED = f"{GROUP}/served"
 # From an image pull that is over to a loaded model: 15 minutes suffice for 16 GiB at 20 MiB/s.
 START_SECONDS = 900
@@ -45,12 +46,20 @@ def server_deployment(deployment: api.Deployment, service: api.ModelService, ser
         command += ["--base-model", base.reference]
     command += ["--storage", common.STORAGE, "--name", deployment.metadata.name, "--port", str(PORT)]
     command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
+    command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
+    keys = _api_keys(deployment)
+    command += ["--api-keys", KEYS] if keys else []
     container = common.container(
         CONTAINER,
         image,
         command,
         env=[*(base.env if base else ()), *common.user_env(deployment.spec)],
-        mounts=[common.storage_mount(read_only=True), *(base.mounts if base else ())],
+        mounts=[
+            common.storage_mount(read_only=True),
+            common.settings_mount(),
+            *(base.mounts if base else ()),
+            *([{"name": "api-keys", "mountPath": KEYS, "readOnly": True}] if keys else ()),
+        ],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         resources=common.resources(deployment.spec),
         startupProbe=_probe("ready", PROBE_SECONDS, failures=START_SECONDS // PROBE_SECONDS),
@@ -59,7 +68,9 @@ def server_deployment(deployment: api.Deployment, service: api.ModelService, ser
     )
     volumes = [
         common.storage_volume(common.storage_claim(service), read_only=True),
+        common.settings_volume(thresholds.name(deployment)),
         *(base.volumes if base else ()),
+        *keys,
     ]
     metadata = common.metadata(deployment, deployment.metadata.name)
     metadata["annotations"] = {SERVED: served.to_json()}
@@ -83,6 +94,15 @@ def server_deployment(deployment: api.Deployment, service: api.ModelService, ser
             },
         },
     }
+
+
+def _api_keys(deployment: api.Deployment) -> list[Object]:
+    """The volume with the API keys. A Secret that is missing keeps the server closed, not the pod from starting: the
+    server says what is wrong, and takes the keys up when they come."""
+    ref = deployment.spec.access.api_keys_secret_ref if deployment.spec.access else None
+    if ref is None:
+        return []
+    return [{"name": "api-keys", "secret": {"secretName": ref.name, "optional": True, "defaultMode": 0o440}}]
 
 
 def _probe(what: str, period_seconds: int, *, failures: int) -> Object:

@@ -9,6 +9,7 @@ from winnow_operator import api, conditions, pods, report
 from winnow_operator.build import common
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.service import service, url
+from winnow_operator.build.thresholds import thresholds
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Apply, Child, Config, Plan
@@ -65,7 +66,7 @@ def _children(seen: DeploymentSeen, wanted: Served | Missing, config: Config) ->
         return ()
     workload = server_deployment(seen.obj, seen.service, wanted, image=config.server_image)
     # The Service first: a name that is taken shows before any pod is started for it.
-    return (Apply(service(seen.obj)), Apply(workload))
+    return (Apply(service(seen.obj)), Apply(thresholds(seen.obj)), Apply(workload))
 
 
 def _rollout(seen: DeploymentSeen, wanted: Served | Missing) -> _Rollout:
@@ -119,12 +120,25 @@ def _state(seen: DeploymentSeen, wanted: Served | Missing, rollout: _Rollout) ->
         return _State(Reason.CHECKPOINT_FAILED, f"{what} does not come up: {rollout.failed}", final=True)
     if rollout.done and seen.obj.spec.replicas == 0:
         return _State(Reason.SCALED_TO_ZERO, f"{what} is chosen, but no replicas are asked for", live=True)
+    unknown = _unknown_labels(seen)
+    if rollout.done and unknown:
+        message = f"{what} is served, but spec.thresholds names labels that it lacks: {', '.join(unknown[:10])}"
+        return _State(Reason.THRESHOLDS_DIFFER, message, final=True)
     if rollout.done:
         return _State(
             Reason.LIVE, f"{what} is served by {rollout.ready} of {seen.obj.spec.replicas} replicas", live=True
         )
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
     return _State(Reason.ROLLING_OUT, f"{what} is being started{f'. {waiting.message}' if waiting else ''}")
+
+
+def _unknown_labels(seen: DeploymentSeen) -> list[str]:
+    """Labels with a threshold that the checkpoint lacks; none where its labels are not known, or not all of them."""
+    status = seen.training.status if seen.training else None
+    names = {label.name for label in (status.labels or ())} if status else set()
+    if status is None or not names or len(names) != status.label_count:
+        return []
+    return sorted(label for label in seen.obj.spec.thresholds or {} if label not in names)
 
 
 def _conditions(seen: DeploymentSeen, state: _State, rollout: _Rollout) -> list[Condition]:

@@ -1,5 +1,13 @@
 // The server, as functions. No DOM. Addresses are relative to /ui/, so any path prefix in front of the server works.
 
+let key = null; // in memory only: it is gone when the page is
+
+export function useKey(given) {
+  key = given;
+}
+
+export class KeyNeeded extends Error {}
+
 export async function fetchModel() {
   return (await ask("../v1/model")).body;
 }
@@ -35,12 +43,15 @@ function duration(header, name) {
 async function ask(url, options) {
   let response;
   try {
-    response = await fetch(url, options);
+    // Not Authorization: the API server's proxy keeps that for itself.
+    const headers = { ...options?.headers, ...(key === null ? {} : { "x-api-key": key }) };
+    response = await fetch(url, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server cannot be reached. Is it still running, and the port still forwarded?");
   }
   const body = await response.json().catch(() => null);
+  if (response.status === 401) throw new KeyNeeded(body?.error?.message ?? "An API key is needed.");
   if (!response.ok) throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
   if (body === null) throw new Error("The answer is not JSON. Is something between this page and the server?");
   return { body, headers: response.headers };

@@ -1,6 +1,6 @@
 // The page's wiring: what the user does becomes a request, its answer becomes state, the view follows.
 
-import { classify, fetchModel } from "./api.js";
+import { KeyNeeded, classify, fetchModel, useKey } from "./api.js";
 import { State } from "./state.js";
 import { render } from "./view.js";
 
@@ -26,8 +26,16 @@ form.addEventListener("submit", async (event) => {
     const result = await classify(text.value, { signal });
     if (!signal.aborted) state.succeed(result);
   } catch (error) {
-    if (!signal.aborted) state.fail(error);
+    if (signal.aborted) return;
+    if (error instanceof KeyNeeded) askForKey(error);
+    state.fail(error);
   }
+});
+
+document.getElementById("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useKey(document.getElementById("key").value.trim());
+  load();
 });
 
 text.addEventListener("keydown", (event) => {
@@ -48,7 +56,20 @@ document.getElementById("forget").addEventListener("click", () => {
   text.focus();
 });
 
-fetchModel().then(
-  (model) => state.set({ model }),
-  (error) => state.set({ modelError: error.message }),
-);
+function load() {
+  fetchModel().then(
+    (model) => {
+      const asked = state.keyError !== null;
+      state.set({ model, modelError: null, keyError: null, error: null });
+      if (asked) text.focus();
+    },
+    (error) => (error instanceof KeyNeeded ? askForKey(error) : state.set({ modelError: error.message })),
+  );
+}
+
+function askForKey(error) {
+  state.set({ keyError: error.message });
+  document.getElementById("key").focus();
+}
+
+load();

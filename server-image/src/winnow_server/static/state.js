@@ -5,6 +5,7 @@ const HISTORY_LENGTH = 20;
 export class State extends EventTarget {
   model = null;
   modelError = null;
+  keyError = null; // why a key is asked for
   busy = false;
   error = null;
   result = null;

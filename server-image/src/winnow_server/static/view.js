@@ -7,6 +7,8 @@ const fraction = new Intl.NumberFormat("en", { maximumFractionDigits: 4 });
 export function render(state) {
   renderModel(state.model);
   say("about-error", state.modelError);
+  byId("access").hidden = state.keyError === null;
+  say("key-error", state.keyError);
   say("error", state.error);
   byId("classify").textContent = state.busy ? "Classifying…" : "Classify";
   byId("form").setAttribute("aria-busy", String(state.busy));

@@ -1,0 +1,51 @@
+"""KServe's V1 protocol: POST /v1/models/{model}:predict."""
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
+
+from winnow_server.responses import named
+from winnow_server.schemas import MAX_INPUTS, Body, Item, as_items
+from winnow_server.ticket import Ticket
+
+
+class PredictRequest(Body):
+    instances: Annotated[
+        list[Item],
+        BeforeValidator(as_items, json_schema_input_type=list[str | Item]),
+        Field(min_length=1, max_length=MAX_INPUTS),
+    ] = Field(validation_alias=AliasChoices("instances", "inputs"), description="Texts, or objects with a text.")
+
+
+class Prediction(BaseModel):
+    label: str = Field(description="The most probable label.")
+    predicted_labels: list[str] = Field(description="The decision: one label, or with several at once perhaps none.")
+    scores: dict[str, float] = Field(description="Probabilities by label, unrounded.")
+
+
+class PredictAnswer(BaseModel):
+    predictions: list[Prediction]
+
+
+class ModelState(BaseModel):
+    """What KServe's clients ask for and what OpenAI's do, at one address."""
+
+    name: str
+    ready: bool
+    id: str
+    object: str
+    created: int
+    owned_by: str
+
+
+def answer(ticket: Ticket, labels: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "predictions": [
+            {
+                "label": labels[result.top],
+                "predicted_labels": result.predicted,
+                "scores": named(result.probabilities, labels),
+            }
+            for result in ticket.complete_results()
+        ]
+    }

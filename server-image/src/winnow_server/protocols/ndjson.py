@@ -1,0 +1,125 @@
+"""POST /v1/classify/batch: one JSON value a line in, one a line out. How these flow: stream.py."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, Field, RootModel, field_validator
+from pydantic_core import PydanticCustomError
+
+from winnow_server.errors import ApiError, TooLarge
+from winnow_server.responses import named
+from winnow_server.schemas import AskedThresholds, Body, Item, ModelName, parse, texts_of
+from winnow_server.ticket import Ticket
+
+MEDIA_TYPE = "application/x-ndjson"
+
+
+class Options(Body):
+    """The address's query; strings, as all queries are."""
+
+    model_config = Body.model_config | {"strict": False}
+
+    model: ModelName | None = None
+    truncation: Literal["right", "error"] = "right"
+    return_logits: bool = False
+    thresholds: AskedThresholds = Field(default=None, description="A number, or a JSON object of numbers by label.")
+
+    @field_validator("thresholds", mode="before")
+    @classmethod
+    def from_json(cls, value: Any) -> Any:
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            raise PydanticCustomError(
+                "thresholds_type", "must be a number, or a JSON object of numbers by label"
+            ) from None
+
+
+class Line(RootModel[str | Item]):
+    """A text, or an object with a text and an id."""
+
+
+class LineError(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str
+
+
+class LineAnswer(BaseModel):
+    """index counts lines from 0. Either error or all of the others stand in it."""
+
+    index: int
+    id: str | None = None
+    label: str | None = None
+    predicted_labels: list[str] | None = None
+    scores: dict[str, float] | None = Field(default=None, description="Probabilities by label, unrounded.")
+    logits: dict[str, float] | None = None
+    tokens: int | None = None
+    truncated: bool | None = None
+    original_tokens: int | None = None
+    error: LineError | None = None
+
+
+def item_of(line: bytes, max_characters: int) -> Item:
+    """Raises ApiError."""
+    item = parse(Item, b'{"text":' + line + b"}" if line.lstrip().startswith(b'"') else line)
+    texts_of([item], max_characters)
+    return item
+
+
+def rendered(
+    index: int, id_: str | None, ticket: Ticket, labels: tuple[str, ...], *, with_logits: bool
+) -> dict[str, Any]:
+    (result,) = ticket.complete_results()
+    (encoded,) = ticket.encoded
+    answer: dict[str, Any] = {"index": index} if id_ is None else {"index": index, "id": id_}
+    answer |= {
+        "label": labels[result.top],
+        "predicted_labels": result.predicted,
+        "scores": named(result.probabilities, labels),
+        "tokens": len(encoded.input_ids),
+        "truncated": encoded.truncated,
+        "original_tokens": encoded.original_tokens,
+    }
+    if with_logits:
+        answer["logits"] = named(result.logits, labels)
+    return answer
+
+
+def failed(index: int, id_: str | None, error: ApiError, request_id: str) -> dict[str, Any]:
+    answer: dict[str, Any] = {"index": index} if id_ is None else {"index": index, "id": id_}
+    return answer | error.body(request_id)
+
+
+async def lines(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes | TooLarge]:
+    """The lines of a body that comes in pieces; one that is too long is an error of its own, and never held in memory.
+
+    Empty lines are left out: a body usually ends with one.
+    """
+    held = bytearray()
+    skipping = False
+    async for chunk in chunks:
+        *complete, rest = chunk.split(b"\n")
+        for part in complete:
+            if skipping or len(held) + len(part) > max_bytes:
+                yield too_large(max_bytes)
+            elif (line := bytes(held) + part).strip():
+                yield line
+            held.clear()
+            skipping = False
+        if skipping or len(held) + len(rest) > max_bytes:
+            skipping = True
+            held.clear()
+        else:
+            held += rest
+    if skipping:
+        yield too_large(max_bytes)
+    elif held.strip():
+        yield bytes(held)
+
+
+def too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"The line is larger than {max_bytes} bytes.", code="line_too_large")

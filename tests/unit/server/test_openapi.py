@@ -1,0 +1,92 @@
+"""openapi.json and its page: valid, complete, and true to what the server answers."""
+
+import re
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+import winnow_server
+
+DOCS = Path(winnow_server.__file__).parent / "docs"
+TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["prize"]}
+CALLS = [
+    (
+        "post",
+        "/v1/classify",
+        "/v1/classify",
+        {"input": [{"id": "a", "text": "prize"}], "return_logits": True, "top_k": 1},
+    ),
+    ("post", "/classify", "/classify", {"input": "prize"}),
+    ("post", "/v1/classification", "/v1/classification", {"input": "prize", "data_format": "probs"}),
+    ("post", "/predict", "/predict", {"inputs": [["prize"], ["meeting"]]}),
+    ("post", "/", "/", {"inputs": "prize"}),
+    ("post", "/v1/models/{model}:predict", "/v1/models/spam-detector:predict", {"instances": ["prize"]}),
+    ("post", "/v2/models/{model}/infer", "/v2/models/spam-detector/infer", {"inputs": [TENSOR]}),
+    ("get", "/v2/models/{model}", "/v2/models/spam-detector", None),
+    ("get", "/v2/models/{model}/ready", "/v2/models/spam-detector/ready", None),
+    ("get", "/v2", "/v2", None),
+    ("get", "/v2/health/live", "/v2/health/live", None),
+    ("get", "/v2/health/ready", "/v2/health/ready", None),
+    ("get", "/v1/models", "/v1/models", None),
+    ("get", "/v1/models/{model}", "/v1/models/spam-detector", None),
+    ("get", "/v1/model", "/v1/model", None),
+    ("get", "/", "/", None),
+]
+
+
+@pytest.fixture(scope="module")
+def described(server):
+    return server.client.get("/openapi.json").json()
+
+
+def schema_of(described, content):
+    return {**content["schema"], "components": described["components"]}
+
+
+def test_it_is_valid(described):
+    OpenAPIV31SpecValidator(described).validate()
+    assert described["openapi"] == "3.1.0"
+
+
+@pytest.mark.parametrize(("method", "template", "path", "body"), CALLS, ids=[f"{one[0]} {one[1]}" for one in CALLS])
+def test_answers_are_as_described(server, described, method, template, path, body):
+    operation = described["paths"][template][method]
+    if body is not None:
+        request = operation["requestBody"]["content"]["application/json"]
+        Draft202012Validator(schema_of(described, request)).validate(body)
+    response = server.client.request(method, path, json=body)
+    assert response.status_code == 200, response.text
+    answer = operation["responses"]["200"]["content"]["application/json"]
+    Draft202012Validator(schema_of(described, answer)).validate(response.json())
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", "/predict"])
+def test_errors_are_as_described(server, described, path):
+    refused = server.client.post(path, json={"nothing": 1})
+    content = described["paths"][path]["post"]["responses"][str(refused.status_code)]["content"]["application/json"]
+    Draft202012Validator(schema_of(described, content)).validate(refused.json())
+
+
+def test_what_is_documented_in_words_is_described(described):
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    documented = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", page)) - {"/ui/", "/docs/", "/openapi.json"}
+    assert documented
+    assert sorted(documented - set(described["paths"])) == []
+    assert "securitySchemes" not in described["components"]
+
+
+def test_the_page_is_found_and_may_speak_to_its_own_host_only(server):
+    assert server.client.get("/docs").headers["location"] == "docs/"
+    page = server.client.get("/docs/")
+    assert page.headers["content-security-policy"].startswith("default-src 'self';")
+    for file in re.findall(r'(?:src|href)="([^"]+)"', page.text):
+        assert server.client.get(f"/docs/{file}").status_code == 200
+
+
+@pytest.mark.parametrize("file", sorted(DOCS.iterdir()), ids=lambda file: file.name)
+def test_no_file_of_the_page_names_another_host_or_an_absolute_path(file):
+    text = file.read_text()
+    assert not re.search(r"https?://|//[a-z0-9-]+\.[a-z]|[\"'(]/[a-z]", text)
+    assert not re.search(r"innerHTML|eval\(|<script>| style=", text)

@@ -1,0 +1,150 @@
+"""POST /v1/classify/batch: lines in, lines out."""
+
+import json
+import socket
+import threading
+
+import pytest
+import tiny_server
+
+from winnow_server import stream
+from winnow_server.limits import Limits
+
+PATH = "/v1/classify/batch"
+
+
+def ask(server, lines, **query):
+    body = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+    response = server.client.post(PATH, content=body, params=query)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/x-ndjson"
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_lines_are_answered_in_their_order_with_the_same_probabilities(server):
+    texts = ["prize", "meeting", "win free money now"] * 300
+    answers = ask(server, texts)
+    assert [answer["index"] for answer in answers] == list(range(900))
+    expected = server.probabilities(texts[:3])
+    for number, answer in enumerate(answers):
+        assert list(answer["scores"].values()) == pytest.approx(expected[number % 3], abs=1e-5)
+    assert set(answers[0]) == {"index", "label", "predicted_labels", "scores", "tokens", "truncated", "original_tokens"}
+
+
+def test_a_bad_line_answers_an_error_line_and_the_stream_goes_on(server):
+    long = "meeting " * 20
+    lines = [
+        "prize",
+        b"{broken\n",
+        b"\n",
+        {"id": "a", "text": " "},
+        {"txt": 1},
+        {"id": "b", "text": "meeting"},
+        long,
+        b'"end"',
+    ]
+    answers = ask(server, lines, truncation="error")
+    assert [answer["index"] for answer in answers] == [0, 1, 2, 3, 4, 5, 6]
+    codes = [answer.get("error", {}).get("code") for answer in answers]
+    assert codes == [None, "json_invalid", "text_empty", "missing", None, "text_too_long", None]
+    assert answers[4]["id"] == "b"
+    assert server.metric("clf_stream_lines_total") >= 7
+
+
+def test_a_line_that_is_too_large_is_left_out_without_being_held(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder, limits=Limits(body_bytes=1_000)) as server:
+        answers = ask(server, ["prize", "x" * 5_000, "prize"])
+        assert [answer.get("error", {}).get("code") for answer in answers] == [None, "line_too_large", None]
+
+
+def test_options_stand_in_the_query(server):
+    (answer,) = ask(server, ["prize"], return_logits="true", thresholds='{"spam": 0}')
+    assert answer["predicted_labels"] == ["spam"]
+    assert set(answer["logits"]) == {"ham", "spam"}
+    refused = server.client.post(PATH, content=b'"a"', params={"truncation": "left"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "truncation")
+
+
+def test_requests_go_before_lines_that_wait(checkpoint_folder):
+    gate = tiny_server.Gate()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:
+        server.classify("prize")
+        gate.close()
+        answers = []
+        streaming = threading.Thread(target=lambda: answers.extend(ask(server, ["prize"] * 40)))
+        streaming.start()
+        assert gate.reached.wait(10)
+        server.until(lambda: server.metric("clf_background_tokens") > 100)
+        assert server.metric("clf_queue_tokens") == 0
+        waiting = threading.Thread(target=lambda: server.classify("win free money now"))
+        waiting.start()
+        server.until(lambda: server.metric("clf_queue_tokens") == 6)
+        gate.open()
+        waiting.join()
+        streaming.join()
+        assert len(answers) == 40
+        # What ran when the request came, the request by itself, then the rest in short batches.
+        assert gate.batches[1] == [6]
+        assert all(sum(batch) <= 4 for batch in gate.batches[2:6])
+
+
+def test_the_work_of_a_stream_whose_client_left_is_dropped(checkpoint_folder):
+    gate = tiny_server.Gate()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:
+        gate.close()
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            lines = b'"prize"\n' * 50
+            head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" % PATH.encode()
+            client.sendall(head + lines)
+            server.until(lambda: server.metric("clf_background_tokens") > 100)
+        server.until(lambda: server.metric("clf_background_tokens") == 0)
+        gate.open()
+        assert server.probabilities("prize")
+        assert len(ask(server, ["prize"])) == 1
+
+
+def test_a_full_window_stops_reading(checkpoint_folder):
+    gate = tiny_server.Gate()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:
+        gate.close()
+        answers = []
+        streaming = threading.Thread(target=lambda: answers.extend(ask(server, ["prize"] * 5_000)))
+        streaming.start()
+        assert gate.reached.wait(10)
+        server.until(lambda: server.metric("clf_background_tokens") > 3 * 200)
+        assert server.metric("clf_background_tokens") <= 3 * stream.WINDOW_LINES
+        gate.open()
+        streaming.join()
+        assert [answer["index"] for answer in answers] == list(range(5_000))
+
+
+def test_only_so_many_streams_run_at_once(checkpoint_folder):
+    gate = tiny_server.Gate()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, limits=Limits(streams=1)) as server:
+        gate.close()
+        streaming = threading.Thread(target=lambda: ask(server, ["prize"]))
+        streaming.start()
+        assert gate.reached.wait(10)
+        refused = server.client.post(PATH, content=b'"prize"')
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_streams")
+        assert int(refused.headers["retry-after"]) > 0
+        gate.open()
+        streaming.join()
+        assert len(ask(server, ["prize"])) == 1
+
+
+def test_a_server_that_stops_says_from_which_line_on_to_send_again(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(
+                b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" % PATH.encode() + b'"prize"\n"cash"\n'
+            )
+            server.until(lambda: server.metric("clf_stream_lines_total") == 2)
+            server.on_loop(server.service.drain)
+            content = b""
+            while b"draining" not in content:
+                content += client.recv(65_536)
+    last = next(json.loads(line) for line in content.splitlines() if b"draining" in line)
+    assert (last["index"], last["error"]["code"]) == (2, "draining")
