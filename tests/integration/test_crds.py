@@ -412,6 +412,16 @@ STATUS: dict[Kind, Object] = {
         "trainingJobs": 1,
         "deployments": 0,
         "storageClaim": "spam-storage",
+        "stored": [
+            {"dataset": "spam-train", "digest": f"sha256:{'a' * 64}", "unreferencedSince": "2026-11-24T00:00:00Z"}
+        ],
+        "collected": {
+            "job": "spam-collect-1",
+            "time": "2026-11-24T00:00:00Z",
+            "datasets": 1,
+            "freedBytes": 10,
+            "message": "Removed from storage what deleted datasets left there",
+        },
         "leaderboard": [
             {
                 "trainingJob": "v1",
