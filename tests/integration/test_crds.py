@@ -225,6 +225,30 @@ RULES = [
         "TrainingJob: one origin of validation rows",
     ),
     rule(
+        "classWeights.mode Custom needs weights, and weights need mode Custom",
+        training_job(parameters={"classWeights": {"mode": "Custom", "weights": {"spam": 5}}}),
+        training_job(parameters={"classWeights": {"weights": {"spam": 5}}}),
+        "TrainingJob: weights with Custom",
+    ),
+    rule(
+        "classWeights.mode Custom needs weights, and weights need mode Custom",
+        training_job(parameters={"classWeights": {"mode": "Balanced"}}),
+        training_job(parameters={"classWeights": {"mode": "Custom"}}),
+        "TrainingJob: Custom with weights",
+    ),
+    rule(
+        "loss.gamma needs type Focal",
+        training_job(parameters={"loss": {"type": "Focal", "gamma": 1.5}}),
+        training_job(parameters={"loss": {"gamma": 1.5}}),
+        "TrainingJob: gamma with Focal",
+    ),
+    rule(
+        "parameters.labelSmoothing is not defined for the Focal loss; use one of them",
+        training_job(parameters={"labelSmoothing": 0.1, "loss": {"type": "CrossEntropy"}}),
+        training_job(parameters={"labelSmoothing": 0.1, "loss": {"type": "Focal"}}),
+        "TrainingJob: smoothing or Focal",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),

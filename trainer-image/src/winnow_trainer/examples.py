@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.packing import PackedBatch, pack
 from winnow_classifier.tokens import Encoder
 
@@ -46,10 +43,3 @@ def encode(texts: list[str], targets: npt.NDArray[np.int8], encoder: Encoder) ->
             truncated += encoded.truncated
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])])
     return Examples(texts, targets, np.concatenate(ids), offsets.astype(np.int64), truncated)
-
-
-def losses(logits: Tensor, targets: Tensor, schema: LabelSchema) -> Tensor:
-    """(B, C) logits and targets to (B,) losses in nats: cross entropy, or the mean over labels of binary ones."""
-    if schema.task_detail is TaskDetail.MULTILABEL:
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    return torch.nn.functional.cross_entropy(logits, targets.argmax(dim=1), reduction="none")

@@ -27,6 +27,31 @@ class _Manifest(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
+Weight = Annotated[float, Field(gt=0, le=1_000_000)]
+
+
+class ClassWeights(_Manifest):
+    mode: Literal["None", "Balanced", "Custom"] = "None"
+    weights: dict[Name, Weight] | None = Field(None, min_length=1, max_length=1_000)
+
+    @model_validator(mode="after")
+    def weights_are_used(self) -> ClassWeights:
+        if (self.mode == "Custom") != (self.weights is not None):
+            raise ValueError("mode Custom needs weights, and weights need mode Custom")
+        return self
+
+
+class Loss(_Manifest):
+    type: Literal["CrossEntropy", "Focal"] = "CrossEntropy"
+    gamma: float | None = Field(None, ge=0, le=10)
+
+    @model_validator(mode="after")
+    def gamma_is_used(self) -> Loss:
+        if self.gamma is not None and self.type != "Focal":
+            raise ValueError("gamma needs type Focal")
+        return self
+
+
 class Parameters(_Manifest):
     num_train_epochs: int = Field(5, ge=1, le=1_000)
     learning_rate: float | None = Field(None, gt=0, le=1)
@@ -42,7 +67,16 @@ class Parameters(_Manifest):
     lora_alpha: int | None = Field(None, ge=1, le=4_096)
     lora_dropout: float | None = Field(None, ge=0, lt=1)
     lora_target_modules: list[Name] | None = Field(None, min_length=1, max_length=64)
+    class_weights: ClassWeights | None = None
+    loss: Loss | None = None
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
     seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def the_loss_is_defined(self) -> Parameters:
+        if self.label_smoothing and self.loss is not None and self.loss.type == "Focal":
+            raise ValueError("labelSmoothing is not defined for the Focal loss; use one of them")
+        return self
 
     @property
     def batch_size(self) -> int:

@@ -19,9 +19,10 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
 from winnow_trainer.embedding import TrimmedTable
-from winnow_trainer.examples import Examples, losses
+from winnow_trainer.examples import Examples
 from winnow_trainer.inference import over_rows
 from winnow_trainer.job import Method, Parameters
+from winnow_trainer.losses import objective
 from winnow_trainer.methods import set_training
 from winnow_trainer.steps import Rows
 
@@ -53,6 +54,7 @@ class Learner:
         self.accelerator = accelerator
         self.stop = stop
         self.targets = torch.tensor(examples.targets, dtype=torch.float32, device=model.device)
+        self.objective = objective(parameters, schema, examples.targets, model.device)
         # A body that does not change gives each row the same features in all epochs.
         self.features = self.run(model.features, examples) if method == "HeadOnly" else None
         trims = method == "Full" and parameters.weight_decay == 0
@@ -83,7 +85,7 @@ class Learner:
             chosen = rows[places]
             with self.accelerator.autocast():
                 logits = self.logits(chosen)
-            each = losses(logits, self.targets[torch.from_numpy(chosen)], self.schema)
+            each = self.objective(logits, self.targets[torch.from_numpy(chosen)])
             # Divided by the rows of the whole step, not of this part of it: the parts differ in size.
             self.accelerator.backward(each.sum() / len(rows))
             result[torch.tensor(places)] = each.detach()

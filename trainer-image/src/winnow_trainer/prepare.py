@@ -14,6 +14,7 @@ from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedO
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import architecture_of, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer import losses
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import Parameters, Part, TrainingJob
 
@@ -112,6 +113,7 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
     tokenizer = load_tokenizer(base)
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
     data = load_data(spec, storage, import_rows)
+    losses.check_labels(parameters, data.train.schema)
     task_detail = data.train.schema.task_detail
     primary = spec.metrics.primary or metrics.default_primary(task_detail)
     metrics.check_names([primary, *(spec.metrics.functions or [])], task_detail)

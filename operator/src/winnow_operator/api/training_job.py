@@ -1,5 +1,6 @@
 """TrainingJob: one fine-tune, evaluated at each epoch."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -44,6 +45,23 @@ PartBelowOne = Annotated[float, Field(ge=0, lt=1)]
 EpochNumber = Annotated[int, Field(ge=1)]
 
 
+class ClassWeights(Spec):
+    """How much the rows of each label count."""
+
+    mode: Literal["None", "Balanced", "Custom"] = "None"
+    weights: (
+        Annotated[Mapping[str, Annotated[float, Field(gt=0, le=1_000_000)]], Field(min_length=1, max_length=1000)]
+        | None
+    ) = None
+
+
+class Loss(Spec):
+    """What is minimised."""
+
+    type: Literal["CrossEntropy", "Focal"] = "CrossEntropy"
+    gamma: Annotated[float, Field(ge=0, le=10)] | None = None
+
+
 class Parameters(Spec):
     """How to train. What is None is resolved by the trainer, since it depends on method and model."""
 
@@ -67,6 +85,9 @@ class Parameters(Spec):
         ]
         | None
     ) = None
+    class_weights: ClassWeights | None = None
+    loss: Loss | None = None
+    label_smoothing: PartBelowOne | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
