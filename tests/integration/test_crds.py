@@ -249,6 +249,18 @@ RULES = [
         "TrainingJob: smoothing or Focal",
     ),
     rule(
+        "rebalance needs exactly one of: counts, ratios",
+        training_job(rebalance={"counts": {"spam": 500}}),
+        training_job(rebalance={"counts": {"spam": 500}, "ratios": {"ham": 1, "spam": 1}}),
+        "TrainingJob: one way to rebalance",
+    ),
+    rule(
+        "rebalance.ratios needs two labels or more, since it compares them",
+        training_job(rebalance={"ratios": {"ham": 2, "spam": 1}}),
+        training_job(rebalance={"ratios": {"spam": 1}}),
+        "TrainingJob: ratios of two labels",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),
@@ -281,6 +293,7 @@ CHANGES = [
         ("nothing, not a validation split", {}, {"validationSplit": {"percent": 10}}),
         ("nothing, not validation rows", {}, {"validationDataset": "dev"}),
         ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
+        ("nothing, not the balance", {}, {"rebalance": {"counts": {"spam": 5}}}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
 ]

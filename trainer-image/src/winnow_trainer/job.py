@@ -70,6 +70,7 @@ class Parameters(_Manifest):
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
     label_smoothing: float | None = Field(None, ge=0, lt=1)
+    downsample_percent: float | None = Field(None, ge=1, le=100)
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
     @model_validator(mode="after")
@@ -119,6 +120,19 @@ class Part(_Manifest):
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
 
+class Rebalance(_Manifest):
+    counts: dict[Name, Annotated[int, Field(ge=1, le=10_000_000)]] | None = Field(None, min_length=1, max_length=1_000)
+    ratios: dict[Name, Weight] | None = Field(None, min_length=1, max_length=1_000)
+
+    @model_validator(mode="after")
+    def says_one_thing(self) -> Rebalance:
+        if (self.counts is None) == (self.ratios is None):
+            raise ValueError("rebalance needs exactly one of: counts, ratios")
+        if self.ratios is not None and len(self.ratios) < 2:
+            raise ValueError("rebalance.ratios needs two labels or more, since it compares them")
+        return self
+
+
 class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -134,6 +148,7 @@ class Spec(_Manifest):
     validation_dataset: Name | None = None
     validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
+    rebalance: Rebalance | None = None
     base_model: Name
     task_type: Literal["Classification"] = "Classification"
     output_model_name: Name | None = None

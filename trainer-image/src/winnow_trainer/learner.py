@@ -45,7 +45,9 @@ class Learner:
         parameters: Parameters,
         accelerator: Accelerator,
         stop: Event,
+        rows: Rows | None = None,
     ) -> None:
+        """`rows`: those of `examples` that train, repeated where they repeat; None for all."""
         self.model = model
         self.examples = examples
         self.schema = schema
@@ -54,7 +56,9 @@ class Learner:
         self.accelerator = accelerator
         self.stop = stop
         self.targets = torch.tensor(examples.targets, dtype=torch.float32, device=model.device)
-        self.objective = objective(parameters, schema, examples.targets, model.device)
+        self.objective = objective(
+            parameters, schema, examples.targets if rows is None else examples.targets[rows], model.device
+        )
         # A body that does not change gives each row the same features in all epochs.
         self.features = self.run(model.features, examples) if method == "HeadOnly" else None
         trims = method == "Full" and parameters.weight_decay == 0

@@ -55,6 +55,18 @@ class ClassWeights(Spec):
     ) = None
 
 
+class Rebalance(Spec):
+    """How many rows of each label train."""
+
+    counts: (
+        Annotated[Mapping[str, Annotated[int, Field(ge=1, le=10_000_000)]], Field(min_length=1, max_length=1000)] | None
+    ) = None
+    ratios: (
+        Annotated[Mapping[str, Annotated[float, Field(gt=0, le=1_000_000)]], Field(min_length=1, max_length=1000)]
+        | None
+    ) = None
+
+
 class Loss(Spec):
     """What is minimised."""
 
@@ -88,6 +100,7 @@ class Parameters(Spec):
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
     label_smoothing: PartBelowOne | None = None
+    downsample_percent: Annotated[float, Field(ge=1, le=100)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
@@ -123,6 +136,7 @@ class TrainingJobSpec(PodSettings):
     validation_dataset: OwnName | None = None
     validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
+    rebalance: Rebalance | None = None
     method: Literal["LoRA", "Full", "HeadOnly"] = "LoRA"
     parameters: Parameters = Parameters()
     prompt_template: Annotated[str, StringConstraints(min_length=6, max_length=16384)] = "{text}"
