@@ -368,6 +368,7 @@ BOUNDS = [
     pytest.param(training_job(parameters={"numTrainEpochs": 2.5}), "must be of type integer", id="whole epochs"),
     pytest.param(training_job(metrics={"primary": "f2"}), 'Unsupported value: "f2"', id="a metric that exists"),
     pytest.param(training_job(method="QLoRA"), 'Unsupported value: "QLoRA"', id="a method that exists"),
+    pytest.param(training_job(parameters={"headInit": "Zero"}), 'Unsupported value: "Zero"', id="a start that exists"),
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
     pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),

@@ -1,40 +1,12 @@
 """One optimizer step: the same gradient however it is cut, exact shortcuts, rows that can be learned."""
 
-from pathlib import Path
-from threading import Event
-
-import numpy as np
 import pytest
-import tiny_models
 import torch
-from accelerate import Accelerator
+from tiny_learner import ALL, learner
 from torch.testing import assert_close
 
-from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.tokens import Encoder, load_tokenizer
 from winnow_trainer.embedding import TrimmedTable
-from winnow_trainer.examples import encode
-from winnow_trainer.job import Parameters
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import build
-
-SCHEMA = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
-ALL = np.arange(12)
-
-
-def learner(folder: Path, method="Full", model_type="bert", dropout=False, **parameters) -> Learner:
-    changes = (
-        {} if dropout or model_type != "bert" else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    )
-    base = tiny_models.base_model(folder / f"{model_type}-{dropout}", model_type, **changes)
-    tokenizer = load_tokenizer(base)
-    resolved = Parameters(max_seq_length=16, max_grad_norm=1e6, **parameters).resolved(method, "cls")
-    texts, _ = tiny_models.texts(len(ALL), seed=3)
-    targets = np.eye(3, dtype=np.int8)[ALL % 3]
-    examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
-    accelerator = Accelerator(cpu=True)  # in float32: these are tests of exactness
-    model = build(base, tokenizer, SCHEMA, method, resolved, accelerator.device)
-    return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event())
 
 
 def gradients(learner: Learner, monkeypatch) -> dict[str, torch.Tensor]:

@@ -29,6 +29,13 @@ class Examples:
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.offsets)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Examples:
+        """Some of them, in this order."""
+        spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64)
+        texts = [self.texts[row] for row in rows.tolist()]
+        return Examples(texts, self.targets[rows], np.concatenate(spans), offsets, self.truncated)
+
     def pack(self, rows: Sequence[int], position_start: int) -> PackedBatch:
         spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]].tolist() for row in rows]
         return pack(spans, position_start)

@@ -67,6 +67,7 @@ class Parameters(_Manifest):
     lora_alpha: int | None = Field(None, ge=1, le=4_096)
     lora_dropout: float | None = Field(None, ge=0, lt=1)
     lora_target_modules: list[Name] | None = Field(None, min_length=1, max_length=64)
+    head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
     label_smoothing: float | None = Field(None, ge=0, lt=1)

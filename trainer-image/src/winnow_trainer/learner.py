@@ -18,6 +18,7 @@ from torch import Tensor
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
+from winnow_trainer import head_start
 from winnow_trainer.embedding import TrimmedTable
 from winnow_trainer.examples import Examples
 from winnow_trainer.inference import over_rows
@@ -82,6 +83,17 @@ class Learner:
             self.table.restore()
         self.model.eval()
 
+    def start_head(self, rows: Rows) -> None:
+        """What parameters.headInit asks for, from the rows that train; before the first step."""
+        if self.parameters.head_init != "Ridge":
+            return
+        chosen = head_start.sample(rows, self.parameters.seed)
+        if self.features is not None:
+            features = self.features[torch.from_numpy(chosen)]
+        else:
+            features = self.run(self.model.features, self.examples.take(chosen), learns=True)
+        head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
+
     def step(self, rows: Rows, learning_rate: float) -> StepResult:
         """One step on `rows`, whose order does not matter but for dropout."""
         result = torch.empty(len(rows), device=self.model.device)
@@ -120,14 +132,15 @@ class Learner:
         with torch.no_grad():
             return self.model.head(self.test_features.to(self.model.device)).cpu()
 
-    def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples) -> Tensor:
+    def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples, learns: bool = False) -> Tensor:
         return over_rows(
             self.model,
             function,
             examples,
             self.parameters.max_eval_tokens,
-            # Scores are told in the precision of the server, which computes in float32 on a CPU.
-            self.accelerator.autocast if self.model.device.type == "cuda" else nullcontext,
+            # Scores are told in the precision of the server, which computes in float32 on a CPU; what a head learns from
+            # has the precision of training.
+            self.accelerator.autocast if learns or self.model.device.type == "cuda" else nullcontext,
             self.stop,
         )
 

@@ -131,6 +131,8 @@ class Training:
             self.position, state = found
             self.learner.load_state(state)
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
+        else:
+            self.learner.start_head(self.prepared.rows)
         self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)

@@ -97,6 +97,7 @@ class Parameters(Spec):
         ]
         | None
     ) = None
+    head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
     label_smoothing: PartBelowOne | None = None
