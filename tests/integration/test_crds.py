@@ -261,6 +261,18 @@ RULES = [
         "TrainingJob: ratios of two labels",
     ),
     rule(
+        "parameters.adamBeta1, adamBeta2 and adamEpsilon need optim adamw",
+        training_job(parameters={"optim": "adamw", "adamBeta2": 0.95}),
+        training_job(parameters={"optim": "adafactor", "adamBeta2": 0.95}),
+        "TrainingJob: betas of adamw",
+    ),
+    rule(
+        "parameters.gradientCheckpointing needs a body that trains: method LoRA or Full",
+        training_job(method="Full", parameters={"gradientCheckpointing": True}),
+        training_job(method="HeadOnly", parameters={"gradientCheckpointing": True}),
+        "TrainingJob: checkpointing of a body that trains",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),

@@ -20,6 +20,7 @@ from winnow_classifier.tokens import PLACEHOLDER
 Method = Literal["LoRA", "Full", "HeadOnly"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
 Name = Annotated[str, Field(min_length=1)]
+ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
@@ -67,6 +68,11 @@ class Parameters(_Manifest):
     lora_alpha: int | None = Field(None, ge=1, le=4_096)
     lora_dropout: float | None = Field(None, ge=0, lt=1)
     lora_target_modules: list[Name] | None = Field(None, min_length=1, max_length=64)
+    optim: Literal["adamw", "adafactor"] | None = None
+    adam_beta1: float | None = Field(None, ge=0, lt=1)
+    adam_beta2: float | None = Field(None, ge=0, lt=1)
+    adam_epsilon: float | None = Field(None, gt=0, le=1)
+    gradient_checkpointing: bool | None = None
     head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
@@ -78,6 +84,13 @@ class Parameters(_Manifest):
     def the_loss_is_defined(self) -> Parameters:
         if self.label_smoothing and self.loss is not None and self.loss.type == "Focal":
             raise ValueError("labelSmoothing is not defined for the Focal loss; use one of them")
+        return self
+
+    @model_validator(mode="after")
+    def the_optimizer_has_what_is_given(self) -> Parameters:
+        given = [to_camel(name) for name in ADAMW_ONLY if getattr(self, name) is not None]
+        if given and self.optim == "adafactor":
+            raise ValueError(f"{', '.join(given)} need optim adamw, and optim is adafactor")
         return self
 
     @property
@@ -177,6 +190,8 @@ class Spec(_Manifest):
         given = [to_camel(name) for name in LORA_ONLY if getattr(self.parameters, name) is not None]
         if given and self.method != "LoRA":
             raise ValueError(f"parameters.{', '.join(given)} need method LoRA, and method is {self.method}")
+        if self.method == "HeadOnly" and self.parameters.gradient_checkpointing:
+            raise ValueError("parameters.gradientCheckpointing needs a body that trains: method LoRA or Full")
         if self.test_dataset is not None and self.test_split is not None:
             raise ValueError("testDataset and testSplit are both given; the test rows come from one of them")
         if self.validation_dataset is not None and self.validation_split is not None:

@@ -25,6 +25,7 @@ from winnow_trainer.inference import over_rows
 from winnow_trainer.job import Method, Parameters
 from winnow_trainer.losses import objective
 from winnow_trainer.methods import set_training
+from winnow_trainer.optimizers import make_optimizer
 from winnow_trainer.steps import Rows
 
 
@@ -62,13 +63,14 @@ class Learner:
         )
         # A body that does not change gives each row the same features in all epochs.
         self.features = self.run(model.features, examples) if method == "HeadOnly" else None
-        trims = method == "Full" and parameters.weight_decay == 0
+        # Adafactor's rows share their moments, so a row that is left out would be missed by the others.
+        trims = method == "Full" and parameters.weight_decay == 0 and parameters.optim != "adafactor"
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.test_features: Tensor | None = None
         self.table = TrimmedTable(model.body, occurring) if trims else None
         self.learn()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.trainable, parameters), lr=0.0, fused=True)
+        self.optimizer = make_optimizer(self.trainable, parameters)
         self.read()
 
     def learn(self) -> None:
@@ -162,14 +164,3 @@ class Learner:
         if state["random"]["cuda"]:
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
         self.read()
-
-
-def parameter_groups(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> list[dict[str, Any]]:
-    """Weight decay for matrices, none for biases and norms, as transformers' Trainer does."""
-    decayed = [parameter for parameter in trainable.values() if parameter.ndim > 1]
-    plain = [parameter for parameter in trainable.values() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": parameters.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

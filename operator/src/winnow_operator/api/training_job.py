@@ -97,6 +97,11 @@ class Parameters(Spec):
         ]
         | None
     ) = None
+    optim: Literal["adamw", "adafactor"] | None = None
+    adam_beta1: PartBelowOne | None = None
+    adam_beta2: PartBelowOne | None = None
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
+    gradient_checkpointing: bool | None = None
     head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
