@@ -58,6 +58,16 @@ def test_rows_that_do_not_occur_may_be_left_out_of_adamw(tmp_path, monkeypatch):
         assert_close(trimmed.model.get_parameter(name), parameter, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("model_type", ["gemma", "gemma3_text", "phi3"])
+def test_the_states_that_learn_are_those_that_are_read(tmp_path, model_type):
+    """A table may scale what it looks up: a stand-in that does not would train another model."""
+    each = learner(tmp_path, "Full", model_type)
+    read = each.logits(ALL)
+    each.learn()
+    each.model.eval()
+    assert_close(each.logits(ALL), read)
+
+
 class Untrimmed(TrimmedTable):
     def __init__(self, body, occurring):
         table = body.get_input_embeddings()
@@ -90,7 +100,7 @@ def test_a_head_learns_the_same_from_kept_features_as_from_the_body_each_time(tm
         assert_close(kept.trainable[name], fresh.trainable[name], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize("model_type", ["bert", "llama", "gemma", "gemma3_text", "phi3"])
 @pytest.mark.parametrize(("method", "rate"), [("Full", 0.02), ("LoRA", 0.01)])
 def test_a_few_rows_can_be_learned_by_heart(tmp_path, method, rate, model_type):
     each = learner(tmp_path, method, model_type, **({"lora_dropout": 0.0} if method == "LoRA" else {}))

@@ -64,7 +64,9 @@ class Learner:
         # A body that does not change gives each row the same features in all epochs.
         self.features = self.run(model.features, examples) if method == "HeadOnly" else None
         # Adafactor's rows share their moments, so a row that is left out would be missed by the others.
-        trims = method == "Full" and parameters.weight_decay == 0 and parameters.optim != "adafactor"
+        # Some tables do more than look up: Gemma 3's scales what it finds.
+        plain = type(model.body.get_input_embeddings()) is torch.nn.Embedding
+        trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim != "adafactor"
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.test_features: Tensor | None = None
         self.table = TrimmedTable(model.body, occurring) if trims else None
