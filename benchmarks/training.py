@@ -169,10 +169,12 @@ class Stopwatch(TrainerCallback):
         self.seconds = time.perf_counter() - self.began
 
 
-def peer(task: Task, rows: Examples, epochs: int, strategy: str, bf16: bool = False) -> Trained:
+def peer(task: Task, rows: Examples, epochs: int, strategy: str, bf16: bool = False, frozen: bool = False) -> Trained:
     """transformers' Trainer as its examples use it: default attention, collator that pads to the longest of a batch."""
     torch.manual_seed(PARAMETERS.seed)
     model = AutoModelForSequenceClassification.from_pretrained(task.base, num_labels=len(task.schema.labels))
+    if frozen:
+        model.base_model.requires_grad_(False)
     watch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

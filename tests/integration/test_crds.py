@@ -225,6 +225,54 @@ RULES = [
         "TrainingJob: one origin of validation rows",
     ),
     rule(
+        "classWeights.mode Custom needs weights, and weights need mode Custom",
+        training_job(parameters={"classWeights": {"mode": "Custom", "weights": {"spam": 5}}}),
+        training_job(parameters={"classWeights": {"weights": {"spam": 5}}}),
+        "TrainingJob: weights with Custom",
+    ),
+    rule(
+        "classWeights.mode Custom needs weights, and weights need mode Custom",
+        training_job(parameters={"classWeights": {"mode": "Balanced"}}),
+        training_job(parameters={"classWeights": {"mode": "Custom"}}),
+        "TrainingJob: Custom with weights",
+    ),
+    rule(
+        "loss.gamma needs type Focal",
+        training_job(parameters={"loss": {"type": "Focal", "gamma": 1.5}}),
+        training_job(parameters={"loss": {"gamma": 1.5}}),
+        "TrainingJob: gamma with Focal",
+    ),
+    rule(
+        "parameters.labelSmoothing is not defined for the Focal loss; use one of them",
+        training_job(parameters={"labelSmoothing": 0.1, "loss": {"type": "CrossEntropy"}}),
+        training_job(parameters={"labelSmoothing": 0.1, "loss": {"type": "Focal"}}),
+        "TrainingJob: smoothing or Focal",
+    ),
+    rule(
+        "rebalance needs exactly one of: counts, ratios",
+        training_job(rebalance={"counts": {"spam": 500}}),
+        training_job(rebalance={"counts": {"spam": 500}, "ratios": {"ham": 1, "spam": 1}}),
+        "TrainingJob: one way to rebalance",
+    ),
+    rule(
+        "rebalance.ratios needs two labels or more, since it compares them",
+        training_job(rebalance={"ratios": {"ham": 2, "spam": 1}}),
+        training_job(rebalance={"ratios": {"spam": 1}}),
+        "TrainingJob: ratios of two labels",
+    ),
+    rule(
+        "parameters.adamBeta1, adamBeta2 and adamEpsilon need optim adamw",
+        training_job(parameters={"optim": "adamw", "adamBeta2": 0.95}),
+        training_job(parameters={"optim": "adafactor", "adamBeta2": 0.95}),
+        "TrainingJob: betas of adamw",
+    ),
+    rule(
+        "parameters.gradientCheckpointing needs a body that trains: method LoRA or Full",
+        training_job(method="Full", parameters={"gradientCheckpointing": True}),
+        training_job(method="HeadOnly", parameters={"gradientCheckpointing": True}),
+        "TrainingJob: checkpointing of a body that trains",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),
@@ -257,6 +305,7 @@ CHANGES = [
         ("nothing, not a validation split", {}, {"validationSplit": {"percent": 10}}),
         ("nothing, not validation rows", {}, {"validationDataset": "dev"}),
         ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
+        ("nothing, not the balance", {}, {"rebalance": {"counts": {"spam": 5}}}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
 ]
@@ -331,6 +380,7 @@ BOUNDS = [
     pytest.param(training_job(parameters={"numTrainEpochs": 2.5}), "must be of type integer", id="whole epochs"),
     pytest.param(training_job(metrics={"primary": "f2"}), 'Unsupported value: "f2"', id="a metric that exists"),
     pytest.param(training_job(method="QLoRA"), 'Unsupported value: "QLoRA"', id="a method that exists"),
+    pytest.param(training_job(parameters={"headInit": "Zero"}), 'Unsupported value: "Zero"', id="a start that exists"),
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
     pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),

@@ -11,8 +11,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     AutoModel,
     BertConfig,
+    Gemma3TextConfig,
+    GemmaConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -69,6 +72,11 @@ CONFIGS: dict[str, Any] = {
     "mistral": lambda **sizes: MistralConfig(**sizes, **GROUPED, sliding_window=5),
     "qwen2": lambda **sizes: Qwen2Config(**sizes, num_key_value_heads=2),
     "qwen3": lambda **sizes: Qwen3Config(**sizes, **GROUPED),
+    "gemma": lambda **sizes: GemmaConfig(**sizes, **GROUPED),
+    "gemma3_text": lambda **sizes: Gemma3TextConfig(
+        **sizes, **GROUPED, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "phi3": lambda **sizes: Phi3Config(**sizes, num_key_value_heads=2, sliding_window=5, eos_token_id=3),
 }
 ENCODERS = ("bert", "roberta", "xlm-roberta")
 

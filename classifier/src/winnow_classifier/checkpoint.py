@@ -85,6 +85,7 @@ class Manifest(_Model):
     training_dataset: DatasetEntry
     test_dataset: DatasetEntry | None = None
     validation_dataset: DatasetEntry | None = None
+    rebalance: dict[str, Any] | None = None  # of the training rows: counts or ratios by label, as the job asked
     metrics: dict[str, float | None] = Field(default_factory=dict)  # on the test rows
     validation_metrics: dict[str, float | None] = Field(default_factory=dict)
     train_loss: float | None = None

@@ -52,6 +52,9 @@ ARCHITECTURES = {
     "mistral": DECODER,
     "qwen2": DECODER,
     "qwen3": DECODER,
+    "gemma": DECODER,
+    "gemma3_text": DECODER,
+    "phi3": DECODER,
 }
 
 

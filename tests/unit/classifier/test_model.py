@@ -76,7 +76,9 @@ def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
 
 def test_a_model_type_without_a_test_is_refused_with_those_there_are(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(BaseModelError, match=r"'t5' are not supported; these are: bert, llama, mistral"):
+    with pytest.raises(
+        BaseModelError, match=r"'t5' are not supported; these are: bert, gemma, gemma3_text, llama, mistral"
+    ):
         classifier_config(tmp_path, SCHEMA, PAD)
 
 

@@ -49,11 +49,16 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
     assert understood.spec.test_dataset == f"/storage/datasets/{'b' * 64}"
     assert understood.spec.metrics.primary == "f1"
     split = training_job(
-        testSplit={"percent": 20, "seed": 7}, validationSplit={"percent": 10, "seed": 8}, onOverlap="Drop"
+        testSplit={"percent": 20, "seed": 7},
+        validationSplit={"percent": 10, "seed": 8},
+        onOverlap="Drop",
+        rebalance={"counts": {"spam": 5}},
     )
     settings, _ = training_job_of(split, model_service(), training_digest=DIGEST, image="trainer")
     (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
     understood = load_job(tmp_path / "job.yaml")
+    assert understood.spec.rebalance is not None
+    assert understood.spec.rebalance.counts == {"spam": 5}
     assert understood.spec.test_split is not None
     assert (understood.spec.test_split.percent, understood.spec.test_split.seed) == (20, 7)
     assert understood.spec.validation_split is not None

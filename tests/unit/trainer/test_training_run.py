@@ -457,3 +457,16 @@ def test_a_file_of_rows_is_imported_first(trainer):
         import_rows=lambda path: imported.append(path) or stored,
     )
     assert (told["state"], imported) == ("Complete", [rows])
+
+
+def test_a_run_learns_with_weights_and_another_loss_and_keeps_them_in_its_manifest(trainer):
+    loss = {"classWeights": {"mode": "Custom", "weights": {"spam": 3.0}}, "loss": {"type": "Focal", "gamma": 1.0}}
+    told = trainer.run(trainer.job(**loss))
+    assert told["epochs"][1]["trainLoss"] < told["epochs"][0]["trainLoss"]
+    assert loss.items() <= checkpoint.verify(trainer.checkpoint(2)).parameters.items()
+
+
+def test_a_weight_for_a_label_that_the_rows_lack_is_refused(trainer):
+    job = trainer.job(classWeights={"mode": "Custom", "weights": {"eggs": 3.0}})
+    with pytest.raises(ConfigError, match=r"eggs is no label of the training rows\. They have: ham, spam"):
+        trainer.run(job)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.packing import PackedBatch, pack
 from winnow_classifier.tokens import Encoder
 
@@ -32,6 +29,13 @@ class Examples:
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.offsets)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Examples:
+        """Some of them, in this order."""
+        spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64)
+        texts = [self.texts[row] for row in rows.tolist()]
+        return Examples(texts, self.targets[rows], np.concatenate(spans), offsets, self.truncated)
+
     def pack(self, rows: Sequence[int], position_start: int) -> PackedBatch:
         spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]].tolist() for row in rows]
         return pack(spans, position_start)
@@ -46,10 +50,3 @@ def encode(texts: list[str], targets: npt.NDArray[np.int8], encoder: Encoder) ->
             truncated += encoded.truncated
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])])
     return Examples(texts, targets, np.concatenate(ids), offsets.astype(np.int64), truncated)
-
-
-def losses(logits: Tensor, targets: Tensor, schema: LabelSchema) -> Tensor:
-    """(B, C) logits and targets to (B,) losses in nats: cross entropy, or the mean over labels of binary ones."""
-    if schema.task_detail is TaskDetail.MULTILABEL:
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    return torch.nn.functional.cross_entropy(logits, targets.argmax(dim=1), reduction="none")

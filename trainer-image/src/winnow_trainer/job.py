@@ -20,11 +20,37 @@ from winnow_classifier.tokens import PLACEHOLDER
 Method = Literal["LoRA", "Full", "HeadOnly"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
 Name = Annotated[str, Field(min_length=1)]
+ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
 class _Manifest(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+Weight = Annotated[float, Field(gt=0, le=1_000_000)]
+
+
+class ClassWeights(_Manifest):
+    mode: Literal["None", "Balanced", "Custom"] = "None"
+    weights: dict[Name, Weight] | None = Field(None, min_length=1, max_length=1_000)
+
+    @model_validator(mode="after")
+    def weights_are_used(self) -> ClassWeights:
+        if (self.mode == "Custom") != (self.weights is not None):
+            raise ValueError("mode Custom needs weights, and weights need mode Custom")
+        return self
+
+
+class Loss(_Manifest):
+    type: Literal["CrossEntropy", "Focal"] = "CrossEntropy"
+    gamma: float | None = Field(None, ge=0, le=10)
+
+    @model_validator(mode="after")
+    def gamma_is_used(self) -> Loss:
+        if self.gamma is not None and self.type != "Focal":
+            raise ValueError("gamma needs type Focal")
+        return self
 
 
 class Parameters(_Manifest):
@@ -42,7 +68,30 @@ class Parameters(_Manifest):
     lora_alpha: int | None = Field(None, ge=1, le=4_096)
     lora_dropout: float | None = Field(None, ge=0, lt=1)
     lora_target_modules: list[Name] | None = Field(None, min_length=1, max_length=64)
+    optim: Literal["adamw", "adafactor"] | None = None
+    adam_beta1: float | None = Field(None, ge=0, lt=1)
+    adam_beta2: float | None = Field(None, ge=0, lt=1)
+    adam_epsilon: float | None = Field(None, gt=0, le=1)
+    gradient_checkpointing: bool | None = None
+    head_init: Literal["Random", "Ridge"] | None = None
+    class_weights: ClassWeights | None = None
+    loss: Loss | None = None
+    label_smoothing: float | None = Field(None, ge=0, lt=1)
+    downsample_percent: float | None = Field(None, ge=1, le=100)
     seed: int = Field(0, ge=0, le=2**31 - 1)
+
+    @model_validator(mode="after")
+    def the_loss_is_defined(self) -> Parameters:
+        if self.label_smoothing and self.loss is not None and self.loss.type == "Focal":
+            raise ValueError("labelSmoothing is not defined for the Focal loss; use one of them")
+        return self
+
+    @model_validator(mode="after")
+    def the_optimizer_has_what_is_given(self) -> Parameters:
+        given = [to_camel(name) for name in ADAMW_ONLY if getattr(self, name) is not None]
+        if given and self.optim == "adafactor":
+            raise ValueError(f"{', '.join(given)} need optim adamw, and optim is adafactor")
+        return self
 
     @property
     def batch_size(self) -> int:
@@ -85,6 +134,19 @@ class Part(_Manifest):
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
 
+class Rebalance(_Manifest):
+    counts: dict[Name, Annotated[int, Field(ge=1, le=10_000_000)]] | None = Field(None, min_length=1, max_length=1_000)
+    ratios: dict[Name, Weight] | None = Field(None, min_length=1, max_length=1_000)
+
+    @model_validator(mode="after")
+    def says_one_thing(self) -> Rebalance:
+        if (self.counts is None) == (self.ratios is None):
+            raise ValueError("rebalance needs exactly one of: counts, ratios")
+        if self.ratios is not None and len(self.ratios) < 2:
+            raise ValueError("rebalance.ratios needs two labels or more, since it compares them")
+        return self
+
+
 class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -100,6 +162,7 @@ class Spec(_Manifest):
     validation_dataset: Name | None = None
     validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
+    rebalance: Rebalance | None = None
     base_model: Name
     task_type: Literal["Classification"] = "Classification"
     output_model_name: Name | None = None
@@ -127,6 +190,8 @@ class Spec(_Manifest):
         given = [to_camel(name) for name in LORA_ONLY if getattr(self.parameters, name) is not None]
         if given and self.method != "LoRA":
             raise ValueError(f"parameters.{', '.join(given)} need method LoRA, and method is {self.method}")
+        if self.method == "HeadOnly" and self.parameters.gradient_checkpointing:
+            raise ValueError("parameters.gradientCheckpointing needs a body that trains: method LoRA or Full")
         if self.test_dataset is not None and self.test_split is not None:
             raise ValueError("testDataset and testSplit are both given; the test rows come from one of them")
         if self.validation_dataset is not None and self.validation_split is not None:

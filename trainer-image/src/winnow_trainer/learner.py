@@ -18,11 +18,14 @@ from torch import Tensor
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
+from winnow_trainer import head_start
 from winnow_trainer.embedding import TrimmedTable
-from winnow_trainer.examples import Examples, losses
+from winnow_trainer.examples import Examples
 from winnow_trainer.inference import over_rows
 from winnow_trainer.job import Method, Parameters
+from winnow_trainer.losses import objective
 from winnow_trainer.methods import set_training
+from winnow_trainer.optimizers import make_optimizer
 from winnow_trainer.steps import Rows
 
 
@@ -44,7 +47,9 @@ class Learner:
         parameters: Parameters,
         accelerator: Accelerator,
         stop: Event,
+        rows: Rows | None = None,
     ) -> None:
+        """`rows`: those of `examples` that train, repeated where they repeat; None for all."""
         self.model = model
         self.examples = examples
         self.schema = schema
@@ -53,15 +58,21 @@ class Learner:
         self.accelerator = accelerator
         self.stop = stop
         self.targets = torch.tensor(examples.targets, dtype=torch.float32, device=model.device)
+        self.objective = objective(
+            parameters, schema, examples.targets if rows is None else examples.targets[rows], model.device
+        )
         # A body that does not change gives each row the same features in all epochs.
         self.features = self.run(model.features, examples) if method == "HeadOnly" else None
-        trims = method == "Full" and parameters.weight_decay == 0
+        # Adafactor's rows share their moments, so a row that is left out would be missed by the others.
+        # Some tables do more than look up: Gemma 3's scales what it finds.
+        plain = type(model.body.get_input_embeddings()) is torch.nn.Embedding
+        trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim != "adafactor"
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.test_features: Tensor | None = None
         self.table = TrimmedTable(model.body, occurring) if trims else None
         self.learn()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.trainable, parameters), lr=0.0, fused=True)
+        self.optimizer = make_optimizer(self.trainable, parameters)
         self.read()
 
     def learn(self) -> None:
@@ -76,6 +87,17 @@ class Learner:
             self.table.restore()
         self.model.eval()
 
+    def start_head(self, rows: Rows) -> None:
+        """What parameters.headInit asks for, from the rows that train; before the first step."""
+        if self.parameters.head_init != "Ridge":
+            return
+        chosen = head_start.sample(rows, self.parameters.seed)
+        if self.features is not None:
+            features = self.features[torch.from_numpy(chosen)]
+        else:
+            features = self.run(self.model.features, self.examples.take(chosen), learns=True)
+        head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
+
     def step(self, rows: Rows, learning_rate: float) -> StepResult:
         """One step on `rows`, whose order does not matter but for dropout."""
         result = torch.empty(len(rows), device=self.model.device)
@@ -83,7 +105,7 @@ class Learner:
             chosen = rows[places]
             with self.accelerator.autocast():
                 logits = self.logits(chosen)
-            each = losses(logits, self.targets[torch.from_numpy(chosen)], self.schema)
+            each = self.objective(logits, self.targets[torch.from_numpy(chosen)])
             # Divided by the rows of the whole step, not of this part of it: the parts differ in size.
             self.accelerator.backward(each.sum() / len(rows))
             result[torch.tensor(places)] = each.detach()
@@ -114,14 +136,15 @@ class Learner:
         with torch.no_grad():
             return self.model.head(self.test_features.to(self.model.device)).cpu()
 
-    def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples) -> Tensor:
+    def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples, learns: bool = False) -> Tensor:
         return over_rows(
             self.model,
             function,
             examples,
             self.parameters.max_eval_tokens,
-            # Scores are told in the precision of the server, which computes in float32 on a CPU.
-            self.accelerator.autocast if self.model.device.type == "cuda" else nullcontext,
+            # Scores are told in the precision of the server, which computes in float32 on a CPU; what a head learns from
+            # has the precision of training.
+            self.accelerator.autocast if learns or self.model.device.type == "cuda" else nullcontext,
             self.stop,
         )
 
@@ -143,14 +166,3 @@ class Learner:
         if state["random"]["cuda"]:
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
         self.read()
-
-
-def parameter_groups(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> list[dict[str, Any]]:
-    """Weight decay for matrices, none for biases and norms, as transformers' Trainer does."""
-    decayed = [parameter for parameter in trainable.values() if parameter.ndim > 1]
-    plain = [parameter for parameter in trainable.values() if parameter.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": parameters.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]

@@ -48,7 +48,14 @@ def build(
     for parameter in model.head_parameters():
         parameter.data = parameter.data.float()
     replace_dropout(model)
+    if parameters.gradient_checkpointing:
+        keep_less(model)
     return model.to(device)
+
+
+def keep_less(model: Classifier) -> None:
+    """Layers compute their states again for the gradient instead of keeping them; dropout draws the same again."""
+    model.body.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def lora(parameters: Parameters) -> Lora:

@@ -14,8 +14,10 @@ from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedO
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import architecture_of, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer import losses, sampling
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import Parameters, Part, TrainingJob
+from winnow_trainer.steps import Rows
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "winnow-trainer", "winnow-classifier")
 
@@ -27,6 +29,7 @@ class Prepared:
     base: Path
     base_model: BaseModelEntry
     data: Data
+    rows: Rows  # of data.train that train, repeated where they repeat
     tokenizer: PreTrainedTokenizerFast
     encoder: Encoder
     primary: str | None  # None: there are no rows to measure on
@@ -62,19 +65,24 @@ class Prepared:
             **({"validationDataset": self.data.validation.rows.digest} if self.data.validation else {}),
             **({"testSplit": spec.test_split.model_dump(by_alias=True)} if spec.test_split else {}),
             **({"validationSplit": spec.validation_split.model_dump(by_alias=True)} if spec.validation_split else {}),
+            **({"rebalance": self.rebalance} if self.rebalance else {}),
             **({"onOverlap": spec.on_overlap} if spec.on_overlap != "Keep" else {}),
         }
 
     @property
     def training_entry(self) -> DatasetEntry:
-        rows = self.data.train
         spec = self.job.spec
         return DatasetEntry(
-            digest=rows.digest,
-            rows=len(rows.texts),
+            digest=self.data.train.digest,
+            rows=len(self.rows),
             split=_entry(spec.test_split),
             validation_split=_entry(spec.validation_split),
         )
+
+    @property
+    def rebalance(self) -> dict[str, Any] | None:
+        wanted = self.job.spec.rebalance
+        return wanted.model_dump(by_alias=True, exclude_none=True) if wanted else None
 
     @property
     def test_entry(self) -> DatasetEntry | None:
@@ -112,6 +120,8 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
     tokenizer = load_tokenizer(base)
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
     data = load_data(spec, storage, import_rows)
+    data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
+    losses.check_labels(parameters, data.train.schema)
     task_detail = data.train.schema.task_detail
     primary = spec.metrics.primary or metrics.default_primary(task_detail)
     metrics.check_names([primary, *(spec.metrics.functions or [])], task_detail)
@@ -121,6 +131,7 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
         base,
         BaseModelEntry(reference=base_model.pinned(spec.base_model, base), digest=base_model.digest(base)),
         data,
+        rows,
         tokenizer,
         encoder,
         primary if data.test or data.validation else None,

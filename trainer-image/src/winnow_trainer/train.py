@@ -93,7 +93,7 @@ def train(
 def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
     """The fields that /progress and the termination message share."""
     data = prepared.data
-    rows = {"trainingRows": len(data.train.texts), "overlap": data.test.overlap if data.test else 0}
+    rows = {"trainingRows": len(prepared.rows), "overlap": data.test.overlap if data.test else 0}
     if data.test:
         rows["testRows"] = len(data.test.targets)
     if data.validation:
@@ -126,11 +126,13 @@ class Training:
     def run(self) -> None:
         """Raises Stopped after a resume point."""
         self.learner, self.test, self.validation = self.set_up()
-        rows, epochs = len(self.learner.examples), self.parameters.num_train_epochs
+        rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
         if found := resume.load(self.folder.resume):
             self.position, state = found
             self.learner.load_state(state)
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
+        else:
+            self.learner.start_head(self.prepared.rows)
         self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
@@ -160,12 +162,14 @@ class Training:
         check(self.stop)
         method = prepared.job.spec.method
         model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, accelerator.device)
-        learner = Learner(model, examples, prepared.schema, method, self.parameters, accelerator, self.stop)
+        learner = Learner(
+            model, examples, prepared.schema, method, self.parameters, accelerator, self.stop, prepared.rows
+        )
         log.info(
             "Training",
             extra={
                 "method": method,
-                "rows": len(examples),
+                "rows": len(prepared.rows),
                 "tokens": len(examples.tokens),
                 "truncatedTexts": examples.truncated,
                 "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
@@ -180,12 +184,13 @@ class Training:
 
     def run_epoch(self, epoch: int) -> None:
         """The steps of the epoch that are still to do; a resume point at its end."""
-        steps = steps_of_epoch(len(self.learner.examples), self.parameters.batch_size, self.parameters.seed, epoch)
+        steps = steps_of_epoch(len(self.prepared.rows), self.parameters.batch_size, self.parameters.seed, epoch)
         if self.position.step == len(steps):
             return
         self.learner.learn()
         saved = self.clock()
-        for rows in steps[self.position.step :]:
+        for chosen in steps[self.position.step :]:
+            rows = self.prepared.rows[chosen]
             began = self.clock()
             rate = self.learning_rate()
             self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate))
@@ -284,6 +289,7 @@ class Training:
             training_dataset=prepared.training_entry,
             test_dataset=prepared.test_entry,
             validation_dataset=prepared.validation_entry,
+            rebalance=prepared.rebalance,
             metrics=test.metrics if test else {},
             validation_metrics=validation.metrics if validation else {},
             train_loss=self.position.loss_sum / self.position.rows,

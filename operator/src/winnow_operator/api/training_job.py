@@ -1,5 +1,6 @@
 """TrainingJob: one fine-tune, evaluated at each epoch."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -44,6 +45,35 @@ PartBelowOne = Annotated[float, Field(ge=0, lt=1)]
 EpochNumber = Annotated[int, Field(ge=1)]
 
 
+class ClassWeights(Spec):
+    """How much the rows of each label count."""
+
+    mode: Literal["None", "Balanced", "Custom"] = "None"
+    weights: (
+        Annotated[Mapping[str, Annotated[float, Field(gt=0, le=1_000_000)]], Field(min_length=1, max_length=1000)]
+        | None
+    ) = None
+
+
+class Rebalance(Spec):
+    """How many rows of each label train."""
+
+    counts: (
+        Annotated[Mapping[str, Annotated[int, Field(ge=1, le=10_000_000)]], Field(min_length=1, max_length=1000)] | None
+    ) = None
+    ratios: (
+        Annotated[Mapping[str, Annotated[float, Field(gt=0, le=1_000_000)]], Field(min_length=1, max_length=1000)]
+        | None
+    ) = None
+
+
+class Loss(Spec):
+    """What is minimised."""
+
+    type: Literal["CrossEntropy", "Focal"] = "CrossEntropy"
+    gamma: Annotated[float, Field(ge=0, le=10)] | None = None
+
+
 class Parameters(Spec):
     """How to train. What is None is resolved by the trainer, since it depends on method and model."""
 
@@ -67,6 +97,16 @@ class Parameters(Spec):
         ]
         | None
     ) = None
+    optim: Literal["adamw", "adafactor"] | None = None
+    adam_beta1: PartBelowOne | None = None
+    adam_beta2: PartBelowOne | None = None
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
+    gradient_checkpointing: bool | None = None
+    head_init: Literal["Random", "Ridge"] | None = None
+    class_weights: ClassWeights | None = None
+    loss: Loss | None = None
+    label_smoothing: PartBelowOne | None = None
+    downsample_percent: Annotated[float, Field(ge=1, le=100)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
@@ -102,6 +142,7 @@ class TrainingJobSpec(PodSettings):
     validation_dataset: OwnName | None = None
     validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
+    rebalance: Rebalance | None = None
     method: Literal["LoRA", "Full", "HeadOnly"] = "LoRA"
     parameters: Parameters = Parameters()
     prompt_template: Annotated[str, StringConstraints(min_length=6, max_length=16384)] = "{text}"

@@ -111,6 +111,7 @@ def _manifest(
         "validationDataset": dataset_path(validation_digest) if validation_digest else None,
         "validationSplit": api.to_raw(spec.validation_split) if spec.validation_split else None,
         "onOverlap": "Drop" if spec.on_overlap == "Drop" else None,
+        "rebalance": api.to_raw(spec.rebalance) if spec.rebalance else None,
         "method": spec.method,
         "parameters": api.to_raw(spec.parameters),
         "promptTemplate": spec.prompt_template,

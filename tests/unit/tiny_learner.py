@@ -1,0 +1,38 @@
+"""A learner on twelve rows of three labels, in float32: for tests of exactness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import tiny_models
+from accelerate import Accelerator
+
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer.examples import encode
+from winnow_trainer.job import Method, Parameters
+from winnow_trainer.learner import Learner
+from winnow_trainer.methods import build
+
+SCHEMA = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
+ALL = np.arange(12)
+
+
+def learner(
+    folder: Path, method: Method = "Full", model_type: str = "bert", dropout: bool = False, **parameters: Any
+) -> Learner:
+    changes = (
+        {} if dropout or model_type != "bert" else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    )
+    base = tiny_models.base_model(folder / f"{model_type}-{dropout}", model_type, **changes)
+    tokenizer = load_tokenizer(base)
+    resolved = Parameters(max_seq_length=16, max_grad_norm=1e6, **parameters).resolved(method, "cls")
+    texts, _ = tiny_models.texts(len(ALL), seed=3)
+    targets = np.eye(3, dtype=np.int8)[ALL % 3]
+    examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
+    accelerator = Accelerator(cpu=True)
+    model = build(base, tokenizer, SCHEMA, method, resolved, accelerator.device)
+    return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event())

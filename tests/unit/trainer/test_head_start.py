@@ -1,0 +1,105 @@
+"""A head that starts from ridge regression: the numbers of scikit-learn, a better first loss, the same bits after a resume."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from sklearn.linear_model import Ridge, RidgeCV
+from tiny_learner import ALL, learner
+from tiny_training import Trainer, stop_after
+from torch.testing import assert_close
+
+from winnow_trainer import head_start
+from winnow_trainer.head_start import fit_ridge, fit_scale, into_last_layer, sample
+from winnow_trainer.job import Parameters
+
+
+def rows(count=60, width=12, labels=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, width, generator=generator, dtype=torch.float64) + 0.5
+    truth = torch.randn(width, labels, generator=generator, dtype=torch.float64)
+    noise = torch.randn(count, labels, generator=generator, dtype=torch.float64)
+    return features, torch.eye(labels, dtype=torch.float64)[(features @ truth + noise).argmax(dim=1)]
+
+
+@pytest.mark.parametrize("width", [12, 100], ids=["more rows than features", "more features than rows"])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_regression_is_scikit_learns(width, intercept):
+    features, targets = rows(width=width)
+    found = fit_ridge(features, targets, intercept)
+    theirs = Ridge(alpha=found.strength, fit_intercept=intercept).fit(features.numpy(), targets.numpy())
+    assert found.weight.numpy() == pytest.approx(theirs.coef_, rel=1e-6, abs=1e-9)
+    assert found.bias.numpy() == pytest.approx(np.broadcast_to(theirs.intercept_, 3), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_strength_is_the_one_that_scikit_learn_finds_by_leaving_rows_out(intercept):
+    features, targets = rows()
+    found = fit_ridge(features, targets, intercept)
+    shape = features - features.mean(dim=0) if intercept else features
+    strengths = head_start.STRENGTHS * float(torch.linalg.svdvals(shape).max() ** 2)
+    theirs = RidgeCV(alphas=strengths, fit_intercept=intercept).fit(features.numpy(), targets.numpy())
+    assert found.strength == pytest.approx(theirs.alpha_)
+
+
+def test_a_left_out_row_is_answered_by_the_others_alone():
+    features, targets = rows(count=20)
+    found = fit_ridge(features, targets, intercept=True)
+    for row in (0, 7, 19):
+        others = [other for other in range(20) if other != row]
+        model = Ridge(alpha=found.strength).fit(features[others].numpy(), targets[others].numpy())
+        assert found.left_out[row].numpy() == pytest.approx(model.predict(features[[row]].numpy())[0], abs=1e-8)
+
+
+def test_the_scale_stays_finite_where_no_row_is_mistaken():
+    scores = torch.eye(2, dtype=torch.float64).repeat(10, 1)
+    scale, shift = fit_scale(
+        scores, scores.float(), lambda z, y: torch.nn.functional.cross_entropy(z, y, reduction="none"), True
+    )
+    assert 1 < float(scale) < 100
+    assert torch.isfinite(shift).all()
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "llama"])
+@pytest.mark.parametrize("method", ["Full", "LoRA", "HeadOnly"])
+def test_the_first_loss_is_better_than_that_of_a_random_head(tmp_path, method, model_type):
+    losses = {}
+    for start in ("Random", "Ridge"):
+        each = learner(tmp_path, method, model_type, head_init=start)
+        each.targets = torch.eye(3)[torch.from_numpy(ALL % 2)]  # as the words say: spam or not
+        each.start_head(ALL)
+        with torch.no_grad():
+            losses[start] = float(each.objective(each.logits(ALL), each.targets).mean())
+    assert losses["Ridge"] < losses["Random"] - 0.05
+
+
+def test_the_last_layer_of_an_adapter_is_the_one_that_trains(tmp_path):
+    each = learner(tmp_path, "LoRA", "bert", head_init="Ridge")
+    layer, inputs = into_last_layer(each.model, each.run(each.model.features, each.examples))
+    assert any(parameter is layer.weight for parameter in each.trainable.values())
+    assert_close(layer(inputs), each.predict(each.examples))
+
+
+def test_a_repeated_row_is_met_once_and_many_are_sampled_by_seed(monkeypatch):
+    assert sample(np.array([3, 1, 1, 3]), 0).tolist() == [1, 3]
+    monkeypatch.setattr(head_start, "SAMPLE_ROWS", 5)
+    chosen = sample(np.arange(50), 1)
+    assert len(set(chosen.tolist())) == 5
+    assert chosen.tolist() == sample(np.arange(50), 1).tolist() != sample(np.arange(50), 2).tolist()
+
+
+@pytest.mark.parametrize("method", ["Full", "HeadOnly"])
+def test_a_run_that_stopped_ends_with_the_same_bits(tmp_path, method):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job(method, headInit="Ridge"))
+    broken.run(broken.job(method, headInit="Ridge"), stop_after(broken.progress, 4))
+    broken.run(broken.job(method, headInit="Ridge"))
+    ours, theirs = (load_file(each.checkpoint(2) / "model.safetensors") for each in (broken, straight))
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_another_start_is_refused():
+    with pytest.raises(ValidationError, match="'Random' or 'Ridge'"):
+        Parameters.model_validate({"headInit": "Zero"})

@@ -1,0 +1,112 @@
+"""A head that knows something before its first step: ridge regression from the features of some rows to their labels.
+
+The regularisation is the one with the least leave-one-out error, which ridge gives in closed form (Golub, Heath and Wahba
+1979); its leave-one-out answers also fit the scale that turns scores into logits, so that the head does not begin too sure.
+Letters: N rows, d width, C labels. Computed in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from winnow_classifier.model import Classifier
+from winnow_trainer.steps import Rows
+
+SAMPLE_ROWS = 4_096  # more hardly changes a linear head, and the decomposition takes a time that grows with N d²
+STRENGTHS = 10.0 ** np.arange(-6.0, 1.5, 0.5)  # of the largest squared singular value
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Ridge:
+    """Scores (N, C) are `features @ weight.T + bias`; `left_out` has those of each row by the others alone."""
+
+    weight: Tensor  # (C, d)
+    bias: Tensor  # (C,)
+    left_out: Tensor  # (N, C)
+    strength: float
+
+
+def sample(rows: Rows, seed: int) -> Rows:
+    """Some of the rows that train, each once: one that is repeated would tell about itself when it is left out."""
+    different = np.unique(rows)
+    if len(different) <= SAMPLE_ROWS:
+        return different
+    return np.sort(np.random.default_rng([seed, len(different)]).permutation(different)[:SAMPLE_ROWS])
+
+
+def start_head(model: Classifier, features: Tensor, targets: Tensor, objective: Objective) -> None:
+    """Sets the last layer of the head, from features (N, d) and targets (N, C); layers before it stay as they are."""
+    layer, inputs = into_last_layer(model, features)
+    ridge = fit_ridge(inputs.double(), targets.double(), intercept=layer.bias is not None)
+    scale, shift = fit_scale(ridge.left_out, targets, objective, shifted=layer.bias is not None)
+    with torch.no_grad():
+        layer.weight.copy_(ridge.weight * scale)
+        if layer.bias is not None:
+            layer.bias.copy_(ridge.bias * scale + shift)
+
+
+def into_last_layer(model: Classifier, features: Tensor) -> tuple[nn.Linear, Tensor]:
+    """The linear layer that gives the logits, and what reaches it, (N, its width)."""
+    seen: list[tuple[nn.Linear, Tensor]] = []
+
+    def see(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, nn.Linear)
+        seen.append((layer, given[0].detach().flatten(0, -2)))
+
+    heads = [model.base.get_submodule(name) for name in model.architecture.head]
+    layers = [layer for head in heads for layer in head.modules() if isinstance(layer, nn.Linear)]
+    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
+    model.eval()
+    try:
+        with torch.no_grad():
+            model.head(features.to(model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen[-1]
+
+
+def fit_ridge(features: Tensor, targets: Tensor, intercept: bool) -> Ridge:
+    """features (N, d) and targets (N, C), float64."""
+    count = len(features)
+    centre = features.mean(dim=0) if intercept else torch.zeros_like(features[0])
+    level = targets.mean(dim=0) if intercept else torch.zeros_like(targets[0])
+    u, singular, vt = torch.linalg.svd(features - centre, full_matrices=False)
+    squared, along = singular**2, u.T @ (targets - level)
+    best: tuple[float, float, Tensor] | None = None
+    for strength in (STRENGTHS * max(float(squared.max()), 1e-12)).tolist():
+        kept = squared / (squared + strength)
+        own = (u**2 @ kept) + (1 / count if intercept else 0.0)  # how far each row decides its own score
+        residual = (targets - level - u @ (kept[:, None] * along)) / (1 - own).clamp(min=1e-9)[:, None]
+        error = float((residual**2).mean())
+        if best is None or error < best[0]:
+            best = (error, strength, targets - residual)
+    assert best is not None
+    _, strength, left_out = best
+    weight = ((singular / (squared + strength))[:, None] * along).T @ vt
+    return Ridge(weight, level - weight @ centre, left_out, strength)
+
+
+def fit_scale(scores: Tensor, targets: Tensor, objective: Objective, shifted: bool) -> tuple[Tensor, Tensor]:
+    """The factor and, if `shifted`, the addition of each label that make scores (N, C) the best logits for the loss."""
+    power = torch.zeros((), dtype=torch.float64, device=scores.device, requires_grad=True)
+    shift = torch.zeros(scores.shape[1], dtype=torch.float64, device=scores.device, requires_grad=shifted)
+    optimizer = torch.optim.LBFGS([power, shift] if shifted else [power], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = (scores * power.exp() + shift).float()
+        # Rows that a plane parts without a mistake have no best scale; this keeps it finite.
+        loss = objective(logits, targets).mean() + 1e-3 * (power**2 + shift.square().mean())
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return power.detach().exp(), shift.detach()

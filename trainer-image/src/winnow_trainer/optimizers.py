@@ -1,0 +1,40 @@
+"""The optimizer of a run: AdamW, or Adafactor as transformers' Trainer sets it up. The learning rate comes with each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import Adafactor
+
+from winnow_trainer.job import Parameters
+
+
+def make_optimizer(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> torch.optim.Optimizer:
+    groups = parameter_groups(trainable, parameters)
+    if parameters.optim == "adafactor":
+        # Its own rates, which ignore the learning rate, are off: the schedule decides, as with the Trainer's adafactor.
+        return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+    return torch.optim.AdamW(
+        groups,
+        lr=0.0,
+        betas=(either(parameters.adam_beta1, 0.9), either(parameters.adam_beta2, 0.999)),
+        eps=either(parameters.adam_epsilon, 1e-8),
+        fused=True,
+    )
+
+
+def either(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def parameter_groups(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> list[dict[str, Any]]:
+    """Weight decay for matrices, none for biases and norms, as transformers' Trainer does."""
+    decayed = [parameter for parameter in trainable.values() if parameter.ndim > 1]
+    plain = [parameter for parameter in trainable.values() if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": parameters.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
