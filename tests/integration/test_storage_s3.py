@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,23 @@ def test_rows_are_stored_once_and_damaged_ones_again(laptop: Laptop) -> None:
     (rows.parent / "dataset.json").unlink()
     assert laptop.imported().returncode == 0
     assert names(rows.parent) == {"dataset.json", "rows.parquet", "profile.json", "profile.png"}
+
+
+def test_rows_that_nobody_needs_are_removed_unless_an_import_found_them_again(laptop: Laptop) -> None:
+    digest = json.loads(laptop.imported().stdout)["digest"]
+    folder = laptop.bucket / "datasets" / digest.removeprefix("sha256:")
+    remove = ("winnow_trainer", "collect", "--storage", laptop.uri, "--remove", digest, "--json", *HERE)
+    between = datetime.now(UTC).replace(microsecond=0).isoformat()
+    time.sleep(1.1)  # the server's times have whole seconds
+    assert laptop.imported().returncode == 0
+    said = laptop.run(*remove, "--before", between)
+    assert json.loads(said.stdout)["kept"] == [digest], said.stderr
+    assert names(folder) == {"dataset.json", "rows.parquet", "profile.json", "profile.png"}
+    time.sleep(1.1)
+    said = laptop.run(*remove)
+    assert json.loads(said.stdout)["removed"] == 1, said.stderr
+    assert not list(laptop.bucket.glob("datasets/**/*.*"))
+    assert json.loads(laptop.run(*remove).stdout)["absent"] == 1
 
 
 def test_two_imports_of_the_same_rows_at_once_do_no_harm(laptop: Laptop) -> None:
