@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from e2e_support import Cluster
+from e2e_support import ROOT, S3_IMAGE, Cluster
 
 
 @pytest.fixture
@@ -19,3 +22,13 @@ def cluster() -> Iterator[Cluster]:
     yield cluster
     if not os.environ.get("WINNOW_E2E_KEEP"):
         cluster.run("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def s3_image(tmp_path_factory: pytest.TempPathFactory) -> None:
+    context: Path = tmp_path_factory.mktemp("versitygw")
+    shutil.copy(ROOT / ".local" / "bin" / "versitygw", context / "versitygw")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY versitygw /versitygw\n")
+    command = [str(ROOT / "cluster" / "cluster"), "image", "--name", S3_IMAGE, "--context", str(context)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

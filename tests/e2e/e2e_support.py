@@ -17,6 +17,7 @@ KUBECTL = next((str(own) for own in [ROOT / ".local" / "bin" / "kubectl"] if own
 
 BASE_MINILM = {"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}}
 BASE_TINY_LLAMA = {"image": {"reference": "docker.io/winnow/base-tiny-llama:dev", "path": "/model"}}
+S3_IMAGE = "docker.io/winnow/versitygw:dev"  # made by the fixture s3_image
 
 CHART = ("winnow", str(ROOT / "helm" / "winnow"), "--namespace", "winnow-system")
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_support import CHART, ROOT, Cluster, condition, helm, manifest, model_service, short_rows
+from e2e_support import CHART, S3_IMAGE, Cluster, condition, helm, manifest, model_service, short_rows
 
-S3_IMAGE = "docker.io/winnow/versitygw:dev"
 WEB_IMAGE = "docker.io/winnow/trainer:dev"  # has Python, and with it a web server
 ROWS = "".join(json.dumps(row) + "\n" for row in short_rows(60))
 KEYS = {"AWS_ACCESS_KEY_ID": "e2e", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
-
-
-@pytest.fixture(scope="module")
-def s3_image(tmp_path_factory: pytest.TempPathFactory) -> None:
-    context: Path = tmp_path_factory.mktemp("versitygw")
-    shutil.copy(ROOT / ".local" / "bin" / "versitygw", context / "versitygw")
-    (context / "Dockerfile").write_text("FROM scratch\nCOPY versitygw /versitygw\n")
-    command = [str(ROOT / "cluster" / "cluster"), "image", "--name", S3_IMAGE, "--context", str(context)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def server(name: str, image: str, command: list[str], env: list[dict[str, Any]], place: str) -> list[dict[str, Any]]:

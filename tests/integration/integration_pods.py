@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from integration_client import NODE, POD, Client, Object, RefusedError
 
 NODE_NAME = "played"
 PROGRESS_PORT = 8081
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # those beside it have addresses too
 
 
 def now() -> str:
@@ -151,7 +153,7 @@ class ProgressServer:
 
     def __init__(self, **progress: Any) -> None:
         number = next(self._addresses)
-        self.ip = f"127.77.{number // 250}.{number % 250 + 1}"
+        self.ip = f"127.{77 + WORKER}.{number // 250}.{number % 250 + 1}"
         self.progress: Object = progress
         self.pulls = 0
         self._runner: web.AppRunner | None = None

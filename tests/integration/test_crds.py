@@ -32,6 +32,7 @@ ONE_SOURCE = (
 )
 ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
 ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
+ONE_STORAGE = "storage needs exactly one of: persistentVolumeClaim, s3"
 NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
 NO_PARENT = "path must not contain '..'"
 NAME_LENGTH = "metadata.name may have at most 52 characters, so that the names of the objects made for it fit"
@@ -54,6 +55,10 @@ RWX = ["ReadWriteMany"]
 
 def claim(**fields: Any) -> Object:
     return {"persistentVolumeClaim": fields}
+
+
+def bucket(uri: str = "s3://winnow/mail", **fields: Any) -> Object:
+    return {"s3": {"uri": uri, "secretRef": {"name": "keys"}, **fields}}
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,25 @@ RULES = [
         dataset(source={"image": {"reference": "r", "path": "/rows/train.jsonl"}}),
         dataset(source={"image": {"reference": "r", "path": "/rows/../train.jsonl"}}),
         "Dataset: an image path that stays inside",
+    ),
+    rule(ONE_STORAGE, model_service(storage=bucket()), model_service(storage={}), "ModelService: a storage"),
+    rule(
+        ONE_STORAGE,
+        model_service(storage=bucket(endpoint="https://s3.example", region="eu-1")),
+        model_service(storage={**bucket(), **claim(size="20Gi")}),
+        "ModelService: a volume or a bucket",
+    ),
+    rule(
+        "uri must not contain '..'",
+        model_service(storage=bucket("s3://winnow/a.b/c")),
+        model_service(storage=bucket("s3://winnow/a/../b")),
+        "ModelService: a prefix that stays inside",
+    ),
+    rule(
+        "endpoint must not hold a user or a password; a manifest is no place for secrets",
+        model_service(storage=bucket(endpoint="http://s3.ml.svc:9000")),
+        model_service(storage=bucket(endpoint="https://me:secret@s3.example")),
+        "ModelService: an endpoint without secrets",
     ),
     rule(ONE_CLAIM, model_service(storage=claim(size="20Gi")), model_service(storage=claim()), "ModelService: storage"),
     rule(
@@ -325,6 +349,12 @@ CHANGES += [
         "ModelService: its storage",
     ),
     rule(
+        STORAGE_IS_FIXED,
+        model_service(description="new"),
+        model_service(storage=bucket()),
+        "ModelService: a volume for a bucket",
+    ),
+    rule(
         SERVICE_IS_FIXED,
         deployment(checkpoint={"trainingJob": "v2", "name": "epoch-1"}, replicas=2),
         deployment(modelService="other"),
@@ -461,6 +491,7 @@ STATUS: dict[Kind, Object] = {
         "datasets": 1,
         "trainingJobs": 1,
         "deployments": 0,
+        "storage": "spam-storage",
         "storageClaim": "spam-storage",
         "stored": [
             {"dataset": "spam-train", "digest": f"sha256:{'a' * 64}", "unreferencedSince": "2026-11-24T00:00:00Z"}

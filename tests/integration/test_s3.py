@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from integration_s3 import KEYS, Server, running
 
-from winnow_cluster.paths import Paths
-from winnow_cluster.tools import Toolbox
-
-START_SECONDS = 20
-KEYS = {"AWS_ACCESS_KEY_ID": "winnow-tests", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
 FILES = {
     "rows.jsonl": 10,
     "mail/2026/part-1.jsonl": 20,
@@ -30,12 +23,6 @@ FILES = {
     "mail/2025/part 1+ä.jsonl": 40,
     "mail/notes.txt": 1,
 }
-
-
-@dataclass(frozen=True)
-class Server:
-    endpoint: str
-    folder: Path
 
 
 @pytest.fixture(scope="module")
@@ -47,36 +34,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         path.write_text(
             "".join(f'{{"prompt": "{name} {number}", "completion": {number % 2}}}\n' for number in range(rows))
         )
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    program = Toolbox(Paths.of_this_clone()).program("versitygw")
-    process = subprocess.Popen(
-        [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", "--nometa", folder],
-        env={
-            **os.environ,
-            "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],
-            "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"],
-        },
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        _wait_for(port, process)
-        yield Server(f"http://127.0.0.1:{port}", folder)
-    finally:
-        process.terminate()
-        process.wait(START_SECONDS)
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"versitygw does not answer on port {port}; exit code {process.poll()}")
+    with running(folder) as server:
+        yield server
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import nn
 
 from winnow_classifier import base_model, checkpoint
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.mirror import VOLUME
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.tokens import load_tokenizer
 from winnow_server import model, standing
@@ -130,7 +131,7 @@ def running(
 
     def load() -> model.Served:
         before_load()
-        served = model.load(folder, announced, None, None)
+        served = model.load(folder, announced, None, None, VOLUME)
         prepare(served.model)
         return served
 

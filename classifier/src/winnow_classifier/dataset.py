@@ -149,6 +149,11 @@ class DatasetWriter:
         self._rows += len(batch.texts)
         _count(batch, self._counts)
 
+    def folder(self, schema: LabelSchema) -> Path:
+        """Where the rows will be published."""
+        self._wait()
+        return self._datasets / self._digest.of(schema).removeprefix("sha256:")
+
     def publish(self, schema: LabelSchema, beside: Mapping[str, bytes] | None = None) -> "PublishedDataset":
         """Two imports of the same rows at once are harmless: one rename wins, both end with the same folder.
 
@@ -156,11 +161,11 @@ class DatasetWriter:
         """
         self._wait()
         assert self._temporary is not None and self._parquet is not None, "no row was added"
-        digest = self._digest.of(schema)
-        folder = self._datasets / digest.removeprefix("sha256:")
+        digest, folder = self._digest.of(schema), self.folder(schema)
         with storage_errors(self._datasets):
             self._parquet.close()
-            if _found_again(folder):
+            kept = _found_again(folder)
+            if kept:
                 _replace_files(self._temporary, folder, beside or {})
             else:
                 for name, content in (beside or {}).items():
@@ -172,7 +177,7 @@ class DatasetWriter:
                     with contextlib.suppress(FileNotFoundError):  # another import was faster
                         folder.rename(self._temporary / "damaged")
                 _publish(self._temporary / "new", folder)
-        return PublishedDataset(schema, digest, folder)
+        return PublishedDataset(schema, digest, folder, is_new=not kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ class PublishedDataset:
     schema: LabelSchema
     digest: str
     path: Path
+    is_new: bool = True  # False: the same rows were there already, whole
 
 
 def store_dataset(storage: Path, schema: LabelSchema, texts: Sequence[str], targets: Targets) -> StoredDataset:

@@ -6,7 +6,8 @@ WinnowError
 │   │   └── SourceUnavailable 20 SourceUnreachable worth a retry: the network, a server's trouble
 │   ├── UploadAbandoned  10 UploadAbandoned        no file came for too long
 │   ├── BaseModelError   10 BaseModelInvalid       the base model's folder or repository
-│   └── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
+│   ├── CheckpointError  10 CheckpointInvalid      a checkpoint that is missing or was changed
+│   └── StorageRefused   10 StorageUnavailable     a bucket that these keys may not use, or that is not there
 ├── DataError            11 InvalidRows            the rows
 │   ├── EmptyDatasetError 11 EmptyDataset
 │   └── DamagedError      11 DataInvalid          stored rows that are no longer those that were imported
@@ -54,6 +55,10 @@ class BaseModelError(ConfigError):
 
 class CheckpointError(ConfigError):
     reason = "CheckpointInvalid"
+
+
+class StorageRefused(ConfigError):  # noqa: N818 - as StorageFull
+    reason = "StorageUnavailable"
 
 
 class DataError(WinnowError):

@@ -36,7 +36,8 @@ P = TypeVar("P", api.ModelService, api.Dataset, api.TrainingJob)
 
 def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
     namespace, name = obj.metadata.namespace, obj.metadata.name
-    claim = store.get(CLAIM, namespace, storage_claim(obj))
+    claim_name = storage_claim(obj)
+    claim = store.get(CLAIM, namespace, claim_name) if claim_name else None
     jobs, pods = _jobs_and_pods(store, Key(MODEL_SERVICE, namespace, name), obj.metadata.uid)
     sharing = {service.metadata.name for service in _sharing(store, obj)}
     stored_by = tuple(

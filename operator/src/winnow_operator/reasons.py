@@ -22,7 +22,7 @@ class Reason(StrEnum):
     MODEL_SERVICE_NOT_FOUND = "ModelServiceNotFound", "The ModelService does not exist in this namespace (yet)."
 
     # ModelService
-    STORAGE_READY = "StorageReady", "The volume is bound."
+    STORAGE_READY = "StorageReady", "The volume is bound, or storage is a bucket."
     WAITING_FOR_FIRST_CONSUMER = "WaitingForFirstConsumer", "The volume will be made for the first pod that uses it."
     STORAGE_PENDING = "StoragePending", "The volume is not bound yet."
     STORAGE_CLASS_NOT_FOUND = "StorageClassNotFound", "The claim names a storage class that does not exist."
@@ -40,7 +40,7 @@ class Reason(StrEnum):
     INVALID_ROWS = "InvalidRows", "Some rows are wrong; status.problems names their lines."
     EMPTY_DATASET = "EmptyDataset", "The source has no rows."
     SOURCE_UNREACHABLE = "SourceUnreachable", "The source does not exist or cannot be read (yet)."
-    STORAGE_FULL = "StorageFull", "The volume of the ModelService has no room left."
+    STORAGE_FULL = "StorageFull", "The storage of the ModelService has no room left."
     IMPORT_FAILED = "ImportFailed", "The import ended without saying why."
     IN_USE = "InUse", "A running training reads the rows; the Dataset goes once it ends, is suspended or deleted."
 

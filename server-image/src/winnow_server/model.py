@@ -14,6 +14,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import Manifest
 from winnow_classifier.errors import CheckpointError
 from winnow_classifier.labels import LabelSchema
+from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import PackedBatch, pack
 from winnow_classifier.tokens import Encoder
 
@@ -71,8 +72,10 @@ def announce(directory: Path, digest: str | None, name: str | None) -> Announced
     return Announced(name or manifest.training_job.output_model_name or manifest.name, manifest, found)
 
 
-def load(directory: Path, announced: Announced, base_model: str | None, storage: Path | None) -> Served:
+def load(directory: Path, announced: Announced, base_model: str | None, storage: Path | None, mirror: Mirror) -> Served:
     """Every file is held against its digest first. Raises CheckpointError, BaseModelError, StorageError."""
+    for name in announced.manifest.files:
+        mirror.fetch(directory / name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = checkpoint.load(directory, digest=announced.digest, base_model=base_model, storage=storage, device=device)
     return Served(loaded.schema, loaded.encoder, loaded.model, device, loaded.model.position_start)

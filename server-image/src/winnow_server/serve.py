@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import prometheus_client
 import torch
 import uvicorn
 
+from winnow_classifier.checkpoint import MANIFEST
 from winnow_classifier.cpu import usable_cpus
-from winnow_classifier.errors import ConfigError
+from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
@@ -70,14 +74,23 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Returns after a clean stop. Raises WinnowError if the checkpoint cannot be served or the port is taken."""
-    announced = model.announce(settings.checkpoint, settings.digest, settings.name)
+    with opened(settings.checkpoint, settings.mirror, settings.allow_network, os.environ) as (directory, mirror):
+        serve_from(directory, mirror, settings)
+
+
+def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
+    mirror.fetch(directory / MANIFEST)
+    if is_bucket(settings.checkpoint) and not (directory / MANIFEST).is_file():
+        raise CheckpointError(f"There is no checkpoint in {settings.checkpoint}: {MANIFEST} is missing.")
+    announced = model.announce(directory, settings.digest, settings.name)
+    storage = settings.storage or (directory if is_bucket(settings.checkpoint) else None)
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that no dashboard asks for
     cpus = usable_cpus()
     torch.set_num_threads(cpus)
     batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)
     service = Service(
         announced,
-        lambda: model.load(settings.checkpoint, announced, settings.base_model, settings.storage),
+        lambda: model.load(directory, announced, settings.base_model, storage, mirror),
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
         limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from winnow_classifier.addresses import Network, network
 from winnow_server.limits import Limits
 
 DEFAULT = Limits()
@@ -12,10 +13,12 @@ DEFAULT = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    checkpoint: Path
+    checkpoint: str  # a folder, or s3://bucket/prefix
     digest: str | None
     base_model: str | None
     storage: Path | None
+    mirror: Path | None
+    allow_network: list[Network]
     name: str | None
     host: str
     port: int
@@ -35,10 +38,14 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Ends the process with 2 and words on stderr if an argument is wrong."""
     parser = argparse.ArgumentParser(prog="python -m winnow_server", description="Serve a checkpoint over HTTP.")
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, metavar="DIR", help="the checkpoint's folder, with checkpoint.json")
+    where = "the checkpoint's folder, with checkpoint.json, or s3://… with keys, endpoint and region from AWS_…"
+    add("--checkpoint", required=True, metavar="DIR", help=where)
     add("--digest", metavar="sha256:…", help="refuse to serve any other checkpoint than the one with this digest")
     add("--base-model", metavar="REF", help="where an adapter's base model is, if not where the checkpoint says")
     add("--storage", type=Path, metavar="DIR", help="where downloaded base models lie, for hf:// references")
+    add("--mirror", type=Path, metavar="DIR", help="where files of an s3:// checkpoint lie (default: temporary)")
+    networks = "for s3://, connect to addresses in there too (repeatable); otherwise to public ones only"
+    add("--allow-network", type=network, action="append", default=[], metavar="CIDR", help=networks)
     add("--name", help="what clients call the model (default: the training job's outputModelName)")
     add("--host", default="0.0.0.0", help="the address to listen on (default: %(default)s)")
     add("--port", type=int, default=8080, help="0 takes a free one and logs it (default: %(default)s)")

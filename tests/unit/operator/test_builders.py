@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from winnow_operator.build.pvc import claim
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.service import service
 from winnow_operator.build.training_job import training_job as training_job_of
-from winnow_operator.plan import Config
+from winnow_operator.plan import Config, FetchLimits
 from winnow_operator.resources import Object
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -44,6 +45,11 @@ GPU: dict[str, Any] = {
     "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
 }
 LEFT = (Left("mails", DIGEST, rows=True, problems=True), Left("others", OTHER_DIGEST, problems=True))
+BUCKET: dict[str, Any] = {
+    "s3": {"uri": "s3://winnow/mail", "endpoint": "https://s3.ml.example", "region": "eu", "secretRef": {"name": "s3"}}
+}
+BOUNDED = replace(CONFIG, fetch=FetchLimits(allowed_networks=("10.20.0.0/16",)))
+NETWORKS = BOUNDED.fetch.allowed_networks
 SERVED = Served(
     "v1",
     "epoch-2",
@@ -106,6 +112,23 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         {"image": {"reference": "docker.io/winnow/email-spam-rows:dev", "path": "/rows/train.jsonl"}}
     ),
     "collect": lambda: [collect_job(model_service(), LEFT, NOW, TRAINER)],
+    "import-into-bucket": lambda: both(
+        import_job(dataset(source={"s3": {"uri": "s3://rows/mail/"}}), model_service(storage=BUCKET), BOUNDED)
+    ),
+    "training-in-bucket": lambda: both(
+        training_job_of(
+            training_job(testDataset="test"),
+            model_service(storage=BUCKET),
+            training_digest=DIGEST,
+            test_digest=OTHER_DIGEST,
+            image=TRAINER,
+            networks=NETWORKS,
+        )
+    ),
+    "serving-from-bucket": lambda: [
+        server_deployment(deployment(), model_service(storage=BUCKET), SERVED, image=SERVER, networks=NETWORKS)
+    ],
+    "collect-bucket": lambda: [collect_job(model_service(storage=BUCKET), LEFT, NOW, TRAINER, NETWORKS)],
     "training": lambda: trained(training_job(testDataset="test", maxRestarts=5), model_service(), OTHER_DIGEST),
     "training-hub-gpu-queue": lambda: trained(
         training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),
@@ -170,6 +193,10 @@ def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
         }
         allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim"}
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
+
+
+def test_no_claim_is_made_for_a_bucket() -> None:
+    assert claim(model_service(storage=BUCKET)) is None
 
 
 def test_a_claim_that_the_user_brings_is_not_made() -> None:

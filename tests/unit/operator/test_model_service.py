@@ -24,6 +24,7 @@ from winnow_operator.plan import Apply, Reference
 from winnow_operator.resources import CLAIM, Object
 
 MINE = {"persistentVolumeClaim": {"claimName": "mine"}}
+BUCKET = {"s3": {"uri": "s3://winnow/mail", "secretRef": {"name": "keys"}}}
 
 
 def storage_class(name: str, *, mode: str = "Immediate", default: bool = False) -> Object:
@@ -107,7 +108,16 @@ def test_a_claim_of_the_users_is_used_and_not_written() -> None:
     assert (waiting.children, conditions_of(waiting.status)["Ready"][1]) == ((), "ClaimNotFound")
     assert waiting.requeue_after is not None
     bound = plan(ModelServiceSeen(obj, claim("Bound")), NOW, CONFIG)
-    assert (bound.status["storageClaim"], bound.requeue_after) == ("mine", None)
+    assert (bound.status["storage"], bound.status["storageClaim"], bound.requeue_after) == ("mine", "mine", None)
+
+
+def test_a_bucket_needs_no_claim_and_is_named() -> None:
+    decided = plan(ModelServiceSeen(model_service(storage=BUCKET), None), NOW, CONFIG)
+    assert (decided.children, decided.requeue_after, references(model_service(storage=BUCKET))) == ((), None, ())
+    assert conditions_of(decided.status)["Ready"] == ("True", "StorageReady")
+    assert "s3://winnow/mail" in message_of(decided.status, "Ready")
+    assert decided.status["storage"] == "s3://winnow/mail"
+    assert decided.status.get("storageClaim") is None
 
 
 def test_it_counts_what_belongs_to_it() -> None:

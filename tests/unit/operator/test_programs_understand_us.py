@@ -10,7 +10,8 @@ from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deploymen
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
 from winnow_operator.build.collect_job import Left, collect_job
-from winnow_operator.build.import_job import AWS_KEYS, HUB_TOKEN, UPLOAD_PORT, import_job
+from winnow_operator.build.common import AWS_KEYS
+from winnow_operator.build.import_job import HUB_TOKEN, UPLOAD_PORT, import_job
 from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.training_job import run_name
 from winnow_operator.build.training_job import training_job as training_job_of
@@ -112,7 +113,7 @@ def test_the_trainer_understands_what_to_fetch(tmp_path: Path) -> None:
         assert source.model_dump(by_alias=True, exclude_none=True) == {kind: fields}
         (container,) = made["spec"]["template"]["spec"]["containers"]
         secrets = {each["name"] for each in container["env"] if "valueFrom" in each}
-        expected = {"s3": set(AWS_KEYS), "huggingFace": {options.hub_token_env}}
+        expected = {"s3": {options.source_keys + key for key in AWS_KEYS}, "huggingFace": {options.hub_token_env}}
         assert secrets == expected.get(kind, set())
 
 
@@ -143,13 +144,36 @@ def test_the_trainer_understands_what_to_receive(tmp_path: Path) -> None:
     source = source_of(read_dataset(tmp_path / "dataset.yaml").spec.source)
     assert source.model_dump(by_alias=True, exclude_none=True) == {"upload": upload}
     (container,) = made["spec"]["template"]["spec"]["containers"]
-    assert options.receive.parent == options.storage / reception.FOLDER
+    assert options.receive.parent == Path(options.storage) / reception.FOLDER
     assert container["readinessProbe"]["exec"]["command"] == ["test", "-e", str(options.receive / reception.FILE)]
 
 
 def test_the_plugin_tries_again_what_the_operator_says_may_pass() -> None:
     assert {str(reason) for reason in MAY_PASS} == upload_spec.WORTH_ANOTHER_TRY
     assert str(Reason.AWAITING_UPLOAD) == upload_spec.AWAITING_UPLOAD
+
+
+def test_the_programs_understand_storage_in_a_bucket(tmp_path: Path) -> None:
+    s3 = {"uri": "s3://winnow/mail/", "endpoint": "https://s3.example", "secretRef": {"name": "bucket"}}
+    service, networks = model_service(storage={"s3": s3}), ("10.0.0.0/8",)
+    bounded = replace(CONFIG, fetch=FetchLimits(allowed_networks=networks))
+    settings, training = training_job_of(
+        training_job(), service, training_digest=DIGEST, test_digest=None, image="trainer", networks=networks
+    )
+    base = {"image": {"reference": "models:1", "path": "/model"}}
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", base)
+    serving = server_deployment(deployment(), service, served, image="server", networks=networks)
+    left = (Left("mails", DIGEST, rows=True),)
+    collecting = collect_job(service, left, NOW, "trainer", networks)
+    for made in (training, import_job(dataset(), service, bounded)[1], collecting):
+        options = parser().parse_args(command(made, "winnow_trainer"))
+        assert (options.storage, str(options.mirror)) == ("s3://winnow/mail", "/storage")
+        assert options.allow_network == [ip_network("10.0.0.0/8")]
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    assert load_job(tmp_path / "job.yaml").spec.training_dataset == DIGEST
+    said = parse(command(serving, "winnow_server"))
+    assert said.checkpoint == "s3://winnow/mail/runs/v1-0a1b2c3d/checkpoints/epoch-2"
+    assert (str(said.mirror), said.allow_network) == ("/storage", [ip_network("10.0.0.0/8")])
 
 
 def test_the_server_understands_a_deployment() -> None:

@@ -10,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 
+from winnow_classifier.addresses import is_allowed
+from winnow_classifier.bucket import Credentials
 from winnow_classifier.errors import SourceError, SourceUnavailable
 from winnow_trainer.cli import main
-from winnow_trainer.fetch import Fetcher, Limits, is_allowed, shown
-from winnow_trainer.sources import Credentials, signature
+from winnow_trainer.fetch import Fetcher, Limits, shown
+from winnow_trainer.sources import signature
 
 ROWS = "".join(f'{{"prompt": "text {number}", "completion": {number % 2}}}\n' for number in range(2_000)).encode()
 HERE = ipaddress.ip_network("127.0.0.0/8")

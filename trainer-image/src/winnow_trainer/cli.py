@@ -1,13 +1,12 @@
 """The command line: import rows, train, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
 
 import argparse
-import ipaddress
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -20,15 +19,17 @@ from typing import Any, NoReturn
 import orjson
 
 from winnow_classifier import verdict
+from winnow_classifier.addresses import Network, network
 from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, read_dataset, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
+from winnow_classifier.mirror import Mirror, opened
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, reception, termination
 from winnow_trainer.collect import collect
 from winnow_trainer.console import LogLines, TerminalLine
-from winnow_trainer.fetch import Limits, Network
+from winnow_trainer.fetch import Limits
 from winnow_trainer.fetched import Fetched
 from winnow_trainer.hub_dataset import TOKEN_VARIABLE
 from winnow_trainer.progress import FIELDS, Progress
@@ -103,20 +104,21 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
     """`pinned` is filled in as soon as it is known: a failure tells it too."""
     with _handled(_unwind, signal.SIGTERM):
         how, name = _row_options(options)
-        reception.remove_stale(options.storage / reception.FOLDER)
-        with _files(options) as found:
+        with _storage(options) as (storage, mirror), _files(options) as found:
+            reception.remove_stale(storage / reception.FOLDER)
             pinned |= found.pinned
             how = replace(how, class_names=found.class_names)
-            imported = importer.import_files(found.files, options.storage, how, options.base_model, name)
+            imported = importer.import_files(found.files, storage, how, options.base_model, name, mirror)
+            stored = mirror.shown(imported.dataset.path)
+            picture = mirror.shown(imported.picture) if imported.picture else None
     imported.verdict.profile.warnings.extend(found.warnings)
     message = _with_source(verdict.ready_message(imported.verdict, "import"), pinned)
     if options.json:
-        paths = {"path": str(imported.dataset.path), "picture": str(imported.picture) if imported.picture else None}
-        print(orjson.dumps({**message, **paths}, option=orjson.OPT_INDENT_2).decode())
+        print(orjson.dumps({**message, "path": stored, "picture": picture}, option=orjson.OPT_INDENT_2).decode())
     else:
-        lines = [*verdict.summary(imported.verdict), f"stored  {imported.dataset.path}"]
+        lines = [*verdict.summary(imported.verdict), f"stored  {stored}"]
         lines += [f"source  {name} {value}" for name, value in pinned.items()]
-        lines += [f"picture {imported.picture}"] if imported.picture else []
+        lines += [f"picture {picture}"] if picture else []
         print("\n".join(lines))
     return message
 
@@ -130,8 +132,8 @@ def _failed_import(pinned: dict[str, str], reason: str, message: str, error: Bas
 
 
 def collect_unused(options: argparse.Namespace) -> dict[str, Any]:
-    with _handled(_unwind, signal.SIGTERM):
-        found = collect(options.storage, options.remove, options.remove_problems_of, options.before)
+    with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
+        found = collect(storage, options.remove, options.remove_problems_of, options.before, mirror)
     message = found.message()
     print(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode() if options.json else message["message"])
     return message
@@ -152,32 +154,39 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         from winnow_trainer.train import train as run_training
 
         job = load_job(options.job)
+        storage, mirror = stack.enter_context(_storage(options))
         result = run_training(
             job,
-            options.storage,
+            storage,
             run=options.run,
             progress=progress,
             stop=stop,
-            import_rows=lambda file: _import_missing(file, options.storage),
+            import_rows=lambda file: _import_missing(file, storage, mirror),
+            mirror=mirror,
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
-    _print_checkpoints(result, options.storage / "runs" / (options.run or job.run) / "checkpoints")
+        checkpoints = mirror.shown(storage / "runs" / (options.run or job.run) / "checkpoints")
+    _print_checkpoints(result, checkpoints)
     return result
 
 
-def _import_missing(file: Path, storage: Path) -> Path:
-    imported = importer.import_files([file], storage, RowOptions())
+def _storage(options: argparse.Namespace) -> AbstractContextManager[tuple[Path, Mirror]]:
+    return opened(options.storage, options.mirror, options.allow_network, os.environ)
+
+
+def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:
+    imported = importer.import_files([file], storage, RowOptions(), mirror=mirror)
     log.info("Rows imported", extra={"file": str(file), "rows": imported.verdict.profile.rows})
     return imported.dataset.path
 
 
-def _print_checkpoints(result: dict[str, Any], folder: Path) -> None:
+def _print_checkpoints(result: dict[str, Any], folder: str) -> None:
     print(result["message"])
     for warning in result.get("warnings") or []:
         print(f"warning: {warning['message']} ({warning['code']})")
     for checkpoint in result.get("checkpoints", []):
         best = "  best" if checkpoint["name"] == result.get("bestCheckpoint") else ""
-        print(f"{checkpoint['name']}  {folder / checkpoint['name']}{best}")
+        print(f"{checkpoint['name']}  {folder}/{checkpoint['name']}{best}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -210,15 +219,13 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
         help="the rows: JSON, CSV or Parquet, also compressed with gzip or zstd; files, folders or globs such as "
         "'shards/*.jsonl.gz' ('**' for any folders); default: where spec.source of --dataset says",
     )
-    add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
+    _add_storage(add)
     add("--dataset", type=Path, metavar="FILE", help="read the options below from a Dataset manifest (YAML)")
     limits = Limits()
     add("--scratch", type=Path, metavar="DIR", help="where fetched files lie meanwhile (default: a temporary folder)")
     add("--max-bytes", type=int, default=limits.max_bytes, metavar="N", help="fetch no more (default: %(default)s)")
     seconds = int(limits.timeout_seconds)
     add("--timeout-seconds", type=int, default=seconds, metavar="N", help="fetch no longer (default: %(default)s)")
-    networks = "fetch from there too (repeatable); otherwise from public addresses only"
-    add("--allow-network", type=_network, action="append", default=[], metavar="CIDR", help=networks)
     token = "environment variable with the access token of a huggingFace source (default: %(default)s)"
     add("--hub-token-env", default=TOKEN_VARIABLE, metavar="NAME", help=token)
     receive = "receive spec.source.upload into this folder first, on a port of this machine's loopback"
@@ -226,6 +233,8 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--receive-port", type=int, default=PORT, metavar="PORT", help="0: any (default: %(default)s)")
     idle = "give up when no byte came for so long (default: %(default)s)"
     add("--receive-idle-seconds", type=float, default=reception.IDLE_SECONDS, metavar="N", help=idle)
+    keys = "the names of the variables with the keys of source.s3 begin with this (default: AWS_ACCESS_KEY_ID, …)"
+    add("--source-keys", default="", metavar="PREFIX", help=keys)
     add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
     add("--format", metavar="NAME", help=_choices(FileFormat, "by the content"))
     add("--task-detail", metavar="NAME", help=_choices(TASK_DETAILS, "as the rows show it"))
@@ -246,7 +255,7 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
         "of rows, and baseModel is a folder or hf://repo@revision.",
     ).add_argument
     add("--job", type=Path, required=True, metavar="FILE", help="a TrainingJob manifest (YAML)")
-    add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
+    _add_storage(add)
     add("--run", metavar="NAME", help="folder below runs/ (default: the job's name)")
     add("--progress-port", type=int, metavar="PORT", help="serve /progress, /metrics and /healthz there; 0: any port")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
@@ -260,7 +269,7 @@ def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
         "no error, and it can be stopped and started again at any moment.",
         epilog="example: python -m winnow_trainer collect --storage storage --remove sha256:0123…",
     ).add_argument
-    add("--storage", type=Path, required=True, help="folder for datasets, base models and runs")
+    _add_storage(add)
     add("--remove", action="append", default=[], metavar="DIGEST", help="rows to remove (repeatable)")
     names = "dataset whose imports/NAME/problems.jsonl goes (repeatable)"
     add("--remove-problems-of", action="append", default=[], metavar="NAME", help=names)
@@ -268,6 +277,14 @@ def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--before", type=_time, default=datetime.now(UTC), metavar="TIME", help=before)
     add("--json", action="store_true", help="print the result as JSON")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
+def _add_storage(add: Callable[..., Any]) -> None:
+    what = "folder for datasets, base models and runs, or s3://bucket/prefix with keys, endpoint and region from AWS_…"
+    add("--storage", required=True, metavar="DIR", help=what)
+    add("--mirror", type=Path, metavar="DIR", help="where files of s3:// storage lie meanwhile (default: temporary)")
+    networks = "connect to addresses in there too (repeatable); otherwise to public ones only"
+    add("--allow-network", type=_network, action="append", default=[], metavar="CIDR", help=networks)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -293,7 +310,7 @@ def _files(options: argparse.Namespace) -> Iterator[Fetched]:
     if options.scratch and not options.scratch.is_dir():
         raise ConfigError(f"--scratch: there is no folder {options.scratch}")
     with TemporaryDirectory(dir=options.scratch, prefix="rows-") as folder:
-        yield fetch(source, Path(folder), limits, os.environ, options.hub_token_env)
+        yield fetch(source, Path(folder), limits, os.environ, options.hub_token_env, options.source_keys)
 
 
 def _time(given: str) -> datetime:
@@ -306,9 +323,9 @@ def _time(given: str) -> datetime:
 
 def _network(given: str) -> Network:
     try:
-        return ipaddress.ip_network(given)
+        return network(given)
     except ValueError as err:
-        raise argparse.ArgumentTypeError(f"{given!r} is no network such as 10.20.0.0/16: {err}") from err
+        raise argparse.ArgumentTypeError(str(err)) from err
 
 
 def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:

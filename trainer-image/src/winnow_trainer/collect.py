@@ -3,7 +3,8 @@ and what killed imports left behind.
 
 It may be killed at any moment: a folder is renamed away before it is emptied, so that a dataset is there whole or not
 at all. And it may meet an import of the same rows, which finds them stored and writes nothing but the time of their
-dataset.json: rows that were stored or found again since `before` stay.
+dataset.json: rows that were stored or found again since `before` stay. A bucket knows no rename: there dataset.json goes
+first, and that no import runs meanwhile is seen to by whoever starts this.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from typing import Any
 
 from winnow_classifier.dataset import DATASET_FILE, remove_stale, storage_errors
 from winnow_classifier.errors import ConfigError
+from winnow_classifier.mirror import VOLUME, BucketMirror, Mirror
 
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
@@ -59,13 +61,18 @@ class Collected:
         return "; ".join(found)
 
 
-def collect(storage: Path, digests: Sequence[str], datasets: Sequence[str], before: datetime) -> Collected:
+def collect(
+    storage: Path, digests: Sequence[str], datasets: Sequence[str], before: datetime, mirror: Mirror = VOLUME
+) -> Collected:
     """Raises ConfigError for a digest or a name that is none, StorageError where something cannot be removed."""
     if not storage.is_dir():
         raise ConfigError(f"--storage: there is no folder {storage}")
     folders = [(digest, storage / "datasets" / _hexadecimal(digest)) for digest in dict.fromkeys(digests)]
     problems = [storage / "imports" / _one_name(name) for name in dict.fromkeys(datasets)]
     found = Collected(before)
+    if isinstance(mirror, BucketMirror):
+        _collect_bucket(folders, problems, found, mirror)
+        return found
     for digest, folder in folders:
         with storage_errors(folder):
             _remove_rows(digest, folder, found)
@@ -78,6 +85,24 @@ def collect(storage: Path, digests: Sequence[str], datasets: Sequence[str], befo
         found.leftovers = remove_stale(storage / "datasets", now)
         found.leftovers += sum(remove_stale(folder, now) for folder in (storage / "imports").glob("*/"))
     return found
+
+
+def _collect_bucket(
+    folders: Sequence[tuple[str, Path]], problems: Sequence[Path], found: Collected, mirror: BucketMirror
+) -> None:
+    for digest, folder in folders:
+        times = mirror.times(folder)
+        if not times:
+            found.absent.append(digest)
+        elif times.get(DATASET_FILE, max(times.values())) >= found.before.timestamp():
+            found.kept.append(digest)
+        else:
+            found.freed_bytes += mirror.remove(folder)
+            found.removed.append(digest)
+    for folder in problems:
+        if size := mirror.remove(folder):
+            found.freed_bytes += size
+            found.problems.append(folder.name)
 
 
 def _remove_rows(digest: str, folder: Path, found: Collected) -> None:

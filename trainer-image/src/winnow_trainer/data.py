@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from winnow_classifier.dataset import DATASET_FILE, StoredDataset, load_dataset, targets_in_schema
 from winnow_classifier.errors import ConfigError, DataError
+from winnow_classifier.mirror import VOLUME, Mirror, is_bucket
 from winnow_classifier.split import split
 from winnow_trainer.job import Part, Spec
 
@@ -35,13 +36,13 @@ class Data:
     validation: HeldOut | None
 
 
-def load_data(spec: Spec, storage: Path, import_rows: ImportRows) -> Data:
+def load_data(spec: Spec, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Data:
     """Raises DataError if the rows cannot teach anything or do not fit together, ConfigError if they are not there.
 
     Test rows must not stand in the training dataset; validation rows must not stand in the training rows, nor be test
     rows. So which rows a job is tested on does not depend on its validation rows, and jobs stay comparable.
     """
-    train = load_dataset(locate("trainingDataset", spec.training_dataset, storage, import_rows))
+    train = load_dataset(locate("trainingDataset", spec.training_dataset, storage, import_rows, mirror))
     test = validation = None
     if spec.test_split is not None:
         train, test = take("testSplit", train, spec.test_split)
@@ -51,7 +52,7 @@ def load_data(spec: Spec, storage: Path, import_rows: ImportRows) -> Data:
     learnable(train)
 
     def brought(field: str, reference: str) -> HeldOut:
-        rows = load_dataset(locate(field, reference, storage, import_rows))
+        rows = load_dataset(locate(field, reference, storage, import_rows, mirror))
         return held_out(field, rows, train, known, drop=spec.on_overlap == "Drop")
 
     if spec.test_dataset is not None:
@@ -105,11 +106,16 @@ def learnable(train: StoredDataset) -> None:
         )
 
 
-def locate(field: str, reference: str, storage: Path, import_rows: ImportRows) -> Path:
-    """The stored dataset of a folder, of a digest, or of a file of rows, which is imported."""
-    path = Path(reference)
-    if reference.startswith(DIGEST):
-        return storage / "datasets" / reference.removeprefix(DIGEST)
+def locate(field: str, reference: str, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Path:
+    """The stored dataset of a folder, of a digest, of its place in a bucket, or of a file of rows, which is imported."""
+    path, stored = Path(reference), storage / "datasets"
+    in_bucket = reference.startswith(f"{mirror.shown(stored)}/") and is_bucket(reference)
+    if reference.startswith(DIGEST) or in_bucket:
+        path = stored / reference.removeprefix(DIGEST).rstrip("/").rpartition("/")[2]
+        mirror.fetch_folder(path, DATASET_FILE)
+        if not (path / DATASET_FILE).is_file():
+            raise ConfigError(f"{field}: there is no stored dataset {mirror.shown(path)}", hint="import the rows again")
+        return path
     if path.is_file() and path.name == DATASET_FILE:
         return path.parent
     if path.is_file():

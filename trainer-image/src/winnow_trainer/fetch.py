@@ -6,10 +6,8 @@ addresses a Dataset could read the cloud's metadata service or services of the c
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,12 +19,11 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
+from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses
 from winnow_classifier.errors import SourceError, SourceUnavailable, StorageError
 
 log = logging.getLogger(__name__)
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Sign = Callable[[str], Mapping[str, str]]  # from a URL to headers that prove who asks
 
 REDIRECTS = 5
@@ -37,7 +34,6 @@ ERROR_BYTES = 65_536  # kept of an answer that is not the content
 CONTENT = (200, 206)
 _REDIRECTED = (301, 302, 303, 307, 308)
 _MAY_PASS = (408, 425, 429)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError)
 
 
@@ -65,19 +61,6 @@ class Answer:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)  # names in small letters
     body: bytes = b""
-
-
-def is_allowed(address: Address, networks: Iterable[Network] = ()) -> bool:
-    """Public, or in one of the networks. An IPv4 address within an IPv6 one is judged as what it leads to."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_allowed(inner, networks)
-    if any(address in network for network in networks):
-        return True
-    return address.is_global and not address.is_multicast
 
 
 def shown(url: str) -> str:
@@ -269,17 +252,12 @@ class _CheckedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            allowed = allowed_addresses(host, port, self._networks)
         except OSError as err:
             raise httpcore.ConnectError(f"the name {host} cannot be resolved: {err.strerror or err}") from err
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        allowed = [text for text in addresses if is_allowed(ipaddress.ip_address(text), self._networks)]
-        if not allowed:
-            where = f"{host} has the address {addresses[0]}" if addresses[0] != host else f"the address {host}"
-            message = f"{where}, which is not public, and rows are fetched from public addresses only"
-            raise SourceError(
-                message, hint="an administrator may allow its network by the chart's value fetch.allowedNetworks"
-            )
+        except NotPublicError as err:
+            message = f"{err}, which is not public, and rows are fetched from public addresses only"
+            raise SourceError(message, hint=ALLOWING) from err
         for address in allowed[:-1]:
             try:
                 return self._plain.connect_tcp(address, port, timeout, local_address, socket_options)

@@ -15,9 +15,10 @@ import orjson
 from tokenizers import Tokenizer
 
 from winnow_classifier import base_model
-from winnow_classifier.dataset import DatasetWriter, PublishedDataset, remove_stale
+from winnow_classifier.dataset import DATASET_FILE, ROWS_FILE, DatasetWriter, PublishedDataset, remove_stale
 from winnow_classifier.errors import BaseModelError, DataError, StorageError, StorageFull, WinnowError
 from winnow_classifier.labels import LabelSchema
+from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.profile import Profile, Profiler, Warn
 from winnow_classifier.row_files import Problem
 from winnow_classifier.rows import Judge, RowOptions
@@ -43,13 +44,15 @@ def import_files(
     options: RowOptions,
     base_model_reference: str | None = None,
     name: str | None = None,
+    mirror: Mirror = VOLUME,
 ) -> Imported:
     """Reads, judges, profiles and stores in one pass. Raises a WinnowError; then no row is stored.
 
     All problems, not only the first, go to imports/<name>/problems.jsonl in storage, where a name is given.
     """
     count_tokens, unknown = _token_counter(base_model_reference, storage)
-    with _ProblemFile(storage / "imports" / name if name else None) as problems, DatasetWriter(storage) as writer:
+    problem_file = _ProblemFile(storage / "imports" / name if name else None, mirror)
+    with problem_file as problems, DatasetWriter(storage) as writer:
         judge, profiler = Judge(options, problems.add), Profiler()
         for batch in judge.read(files):
             profiler.add(batch, count_tokens(batch.texts))
@@ -62,9 +65,22 @@ def import_files(
         beside = {PROFILE_FILE: _encoded(found)}
         if picture := _drawn(found, judge.schema):
             beside[PICTURE_FILE] = picture
+        mirror.fetch_folder(writer.folder(judge.schema), DATASET_FILE)  # the same rows may be stored already
         dataset = writer.publish(judge.schema, beside)
+        _store(dataset, mirror)
     verdict = Verdict(judge.schema, dataset.digest, judge.origin, found, judge.problem_count, judge.problems)
     return Imported(dataset, verdict, dataset.path / PICTURE_FILE if picture else None)
+
+
+def _store(dataset: PublishedDataset, mirror: Mirror) -> None:
+    """Of rows that are stored already dataset.json goes up again all the same: its time says that they were wanted now."""
+    if not dataset.is_new:
+        for file in (PROFILE_FILE, PICTURE_FILE, DATASET_FILE):
+            mirror.store(dataset.path / file)
+        stored = mirror.sizes(dataset.path)
+        if stored is None or ROWS_FILE in stored:
+            return  # else they were cleared away at this moment
+    mirror.publish(dataset.path, DATASET_FILE)
 
 
 def _encoded(found: Profile) -> bytes:
@@ -87,8 +103,9 @@ class _ProblemFile:
     """A line of JSON for each problem. It appears when all are in it; an import without any removes an older one, and
     one that did not come to judge all rows leaves nothing."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, mirror: Mirror) -> None:
         self._folder = folder
+        self._mirror = mirror
         self._stream: IO[bytes] | None = None
         self._temporary = ""
 
@@ -126,6 +143,7 @@ class _ProblemFile:
                     self._stream.close()
                     Path(self._temporary).chmod(0o644)
                     Path(self._temporary).replace(self._folder / PROBLEMS_FILE)
+            self._mirror.store(self._folder / PROBLEMS_FILE)
         except StorageError:
             self._discard(self._folder)
             raise

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from winnow_classifier import base_model, metrics
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedOn, SplitEntry
 from winnow_classifier.labels import LabelSchema
+from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import architecture_of, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
 from winnow_trainer import losses, sampling
@@ -111,7 +112,7 @@ def _entry(wanted: Part | None) -> SplitEntry | None:
     return SplitEntry(percent=wanted.percent, seed=wanted.seed) if wanted else None
 
 
-def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepared:
+def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Prepared:
     """Raises ConfigError, BaseModelError, DataError."""
     spec = job.spec
     base = base_model.resolve(spec.base_model, storage)
@@ -119,7 +120,7 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows) -> Prepare
     parameters = spec.parameters.resolved(spec.method, pooling)
     tokenizer = load_tokenizer(base)
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
-    data = load_data(spec, storage, import_rows)
+    data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema)
     task_detail = data.train.schema.task_detail

@@ -1,7 +1,7 @@
 """Resume points: all that a training needs to go on as if it had never stopped.
 
 `resume/step-<n>/` holds `state.pt` and `point.json` with its SHA-256. It appears by a rename; the one before it is deleted
-afterwards, so there is always a whole one.
+afterwards, so there is always a whole one; the same goes for its copy in a bucket.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 
 from winnow_classifier.base_model import sha256_of_file
 from winnow_classifier.checkpoint import sync
+from winnow_classifier.mirror import VOLUME, Mirror
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,9 @@ class Position:
     seconds: float = 0.0  # spent on steps since the first epoch
 
 
-def save(folder: Path, total_steps_done: int, position: Position, state: Mapping[str, Any]) -> Path:
+def save(
+    folder: Path, total_steps_done: int, position: Position, state: Mapping[str, Any], mirror: Mirror = VOLUME
+) -> Path:
     point = folder / f"step-{total_steps_done}"
     temporary = folder / f".tmp-{point.name}"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -49,16 +52,17 @@ def save(folder: Path, total_steps_done: int, position: Position, state: Mapping
     shutil.rmtree(point, ignore_errors=True)
     temporary.rename(point)
     sync(folder)
-    for other in folder.iterdir():
-        if other != point:
-            shutil.rmtree(other, ignore_errors=True)
+    mirror.publish(point, POINT)
+    for other in {*folder.iterdir(), *mirror.folders(folder)} - {point}:
+        mirror.remove(other)
     return point
 
 
-def load(folder: Path) -> tuple[Position, dict[str, Any]] | None:
+def load(folder: Path, mirror: Mirror = VOLUME) -> tuple[Position, dict[str, Any]] | None:
     """The latest whole resume point, or None. A damaged one is passed over, and said so in the log."""
-    points = sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
-    for point in points:
+    points = [path for path in mirror.folders(folder) if path.name.startswith("step-")]
+    for point in sorted(points, key=lambda path: int(path.name.removeprefix("step-")), reverse=True):
+        mirror.fetch_folder(point, POINT)
         try:
             content = json.loads((point / POINT).read_bytes())
             if sha256_of_file(point / STATE) != content["sha256"]:

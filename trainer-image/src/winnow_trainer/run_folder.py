@@ -1,26 +1,28 @@
 """The folder of one run: whose it is, what it published, and how it ended.
 
-`run.json` says which job the folder belongs to, `result.json` that it is done; both appear by a rename.
+`run.json` says which job the folder belongs to, `result.json` that it is done; both appear by a rename. Where storage is a
+bucket, the folder is a copy of what is there, and of a checkpoint only the manifest is.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from winnow_classifier.checkpoint import MANIFEST, Published, inspect, sync
 from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.mirror import VOLUME, Mirror
 
 log = logging.getLogger(__name__)
 
 
 class RunFolder:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mirror: Mirror = VOLUME) -> None:
         self.path = path
+        self.mirror = mirror
         self.checkpoints = path / "checkpoints"
         self.resume = path / "resume"
 
@@ -28,24 +30,33 @@ class RunFolder:
         """Make the folder this job's. Raises ConfigError if it is another's, and says what differs."""
         path = self.path / "run.json"
         wanted = json.loads(json.dumps(identity))
+        self.mirror.fetch(path)
         if not path.is_file():
             write_json(path, wanted)
+            self.mirror.store(path)
             return
         found = json.loads(path.read_bytes())
         if different := differences(found, wanted):
             raise ConfigError(
-                f"{self.path} holds the files of another job: {'; '.join(different)}. "
+                f"{self.mirror.shown(self.path)} holds the files of another job: {'; '.join(different)}. "
                 "Give this job another name, or delete that folder."
             )
 
     def result(self) -> dict[str, Any] | None:
         """How the run ended, if it did."""
         path = self.path / "result.json"
+        self.mirror.fetch(path)
         return json.loads(path.read_bytes()) if path.is_file() else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        write_json(self.path / "result.json", result)
-        shutil.rmtree(self.resume, ignore_errors=True)
+        path = self.path / "result.json"
+        write_json(path, result)
+        self.mirror.store(path)
+        self.clear()
+
+    def clear(self) -> None:
+        """What only a run that goes on needs."""
+        self.mirror.remove(self.resume)
 
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / f"epoch-{epoch}"
@@ -53,13 +64,21 @@ class RunFolder:
     def published(self) -> list[Published]:
         """The whole checkpoints, by epoch. What is damaged is passed over and deleted, so that it is made again."""
         found = []
-        for manifest in sorted(self.checkpoints.glob(f"epoch-*/{MANIFEST}")):
+        for folder in self.mirror.folders(self.checkpoints):
+            self.mirror.fetch(folder / MANIFEST)
+            if not (folder / MANIFEST).is_file():
+                continue
             try:
-                found.append(inspect(manifest.parent))
+                found.append(inspect(folder, sizes=self.mirror.sizes(folder)))
             except CheckpointError as error:
-                log.warning("Checkpoint ignored", extra={"checkpoint": manifest.parent.name, "error": str(error)})
-                shutil.rmtree(manifest.parent)
+                log.warning("Checkpoint ignored", extra={"checkpoint": folder.name, "error": str(error)})
+                self.mirror.remove(folder)
         return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch)
+
+    def stored(self, epoch: int) -> None:
+        """The epoch's checkpoint, written here, goes where it is kept."""
+        self.mirror.publish(self.checkpoint(epoch), MANIFEST)
+        self.mirror.release(self.checkpoint(epoch))
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -8,7 +8,6 @@ import hmac
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier import row_paths
+from winnow_classifier.bucket import Credentials
 from winnow_classifier.errors import ConfigError, SourceError
 from winnow_classifier.manifest import describe
 from winnow_trainer import hub_dataset
@@ -68,20 +68,6 @@ class Source(_Spec):
     image: dict[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """As in a Secret, under the names that every S3 tool reads."""
-
-    key_id: str
-    secret: str
-    token: str = ""
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Credentials | None:
-        key_id, secret = environ.get("AWS_ACCESS_KEY_ID", ""), environ.get("AWS_SECRET_ACCESS_KEY", "")
-        return cls(key_id, secret, environ.get("AWS_SESSION_TOKEN", "")) if key_id and secret else None
-
-
 def source_of(given: Mapping[str, Any] | None) -> Source:
     """spec.source of a manifest. Raises ConfigError naming the field."""
     if not given:
@@ -98,18 +84,19 @@ def fetch(
     limits: Limits,
     environ: Mapping[str, str],
     hub_token_variable: str = hub_dataset.TOKEN_VARIABLE,
+    source_keys: str = "",
 ) -> Fetched:
     """The rows' files, put into the folder. Raises SourceError (SourceUnavailable where a retry may help)."""
     if source.hugging_face is not None:
         fetched = hub_dataset.fetch(source.hugging_face, folder, limits, environ.get(hub_token_variable))
     else:
-        fetched = Fetched(_files(source, folder, limits, environ))
+        fetched = Fetched(_files(source, folder, limits, Credentials.of(environ, source_keys)))
     size = sum(file.stat().st_size for file in fetched.files)
     log.info("Source fetched", extra={"files": len(fetched.files), "sizeBytes": size})
     return fetched
 
 
-def _files(source: Source, folder: Path, limits: Limits, environ: Mapping[str, str]) -> list[Path]:
+def _files(source: Source, folder: Path, limits: Limits, keys: Credentials | None) -> list[Path]:
     if source.inline is not None:
         file = folder / "rows"
         file.write_text(source.inline, encoding="utf-8")
@@ -118,7 +105,7 @@ def _files(source: Source, folder: Path, limits: Limits, environ: Mapping[str, s
         if source.http:
             files = [_http(source.http, folder, fetcher)]
         elif source.s3:
-            files = _s3(source.s3, folder, fetcher, Credentials.of(environ))
+            files = _s3(source.s3, folder, fetcher, keys)
         else:
             name = next(iter(source.model_dump(by_alias=True, exclude_none=True)), "spec.source")
             raise ConfigError(f"{name} can be read in a cluster only", hint="name the files with --file")

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
+from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer import advice, evaluate, outcome, resume
 from winnow_trainer.data import ImportRows
@@ -56,6 +57,7 @@ def train(
     progress: Progress,
     stop: Event,
     import_rows: ImportRows,
+    mirror: Mirror = VOLUME,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
@@ -64,10 +66,11 @@ def train(
     """
     quiet_transformers()
     with in_words(storage):
-        prepared = prepare(job, storage, import_rows)
-        folder = RunFolder(storage / "runs" / (run or job.run))
+        prepared = prepare(job, storage, import_rows, mirror)
+        folder = RunFolder(storage / "runs" / (run or job.run), mirror)
         folder.claim(prepared.identity())
         if finished := folder.result():
+            folder.clear()
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
             told = history(folder.published(), prepared) | {"warnings": finished.get("warnings")}
             progress.update(percent=100.0, **told, state="Complete")
@@ -127,7 +130,7 @@ class Training:
         """Raises Stopped after a resume point."""
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
-        if found := resume.load(self.folder.resume):
+        if found := resume.load(self.folder.resume, self.folder.mirror):
             self.position, state = found
             self.learner.load_state(state)
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
@@ -202,7 +205,8 @@ class Training:
             stopping, last = self.stop.is_set(), self.position.step == len(steps)
             if stopping or last or self.clock() - saved >= RESUME_POINT_SECONDS:
                 self.look(rate)
-                resume.save(self.folder.resume, self.steps_done, self.position, self.learner.state())
+                state = self.learner.state()
+                resume.save(self.folder.resume, self.steps_done, self.position, state, self.folder.mirror)
                 saved = self.clock()
             if stopping:
                 raise Stopped
@@ -250,6 +254,7 @@ class Training:
             self.prepared.tokenizer,
             evaluate.artifacts(test, validation, self.prepared.schema, self.prepared.selected_on),
         )
+        self.folder.stored(epoch)
         self.published.append(published)
         self.pace.evaluation(self.clock() - began)
         log.info(

@@ -17,6 +17,7 @@ from .common import (
     Status,
     Time,
 )
+from .dataset import SecretRef
 
 
 class StorageClaim(Spec):
@@ -33,10 +34,27 @@ class StorageClaim(Spec):
     claim_name: ObjectName | None = None
 
 
-class Storage(Spec):
-    """Where rows, checkpoints and downloaded models live."""
+class S3Storage(Spec):
+    """A bucket of an S3 server, all of it or what is below a prefix."""
 
-    persistent_volume_claim: StorageClaim
+    uri: Annotated[
+        str,
+        StringConstraints(
+            min_length=8, max_length=512, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-._a-zA-Z0-9]+)*/?$"
+        ),
+    ]
+    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
+        None
+    )
+    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
+    secret_ref: SecretRef
+
+
+class Storage(Spec):
+    """Where rows and checkpoints live; a CEL rule allows exactly one."""
+
+    persistent_volume_claim: StorageClaim | None = None
+    s3: S3Storage | None = None
 
 
 class ModelServiceSpec(Spec):
@@ -83,6 +101,7 @@ class ModelServiceStatus(ObservedStatus):
     datasets: Count | None = None
     training_jobs: Count | None = None
     deployments: Count | None = None
+    storage: Annotated[str, StringConstraints(max_length=512)] | None = None
     storage_claim: SeenName | None = None
     leaderboard: Annotated[tuple[LeaderboardEntry, ...], Field(max_length=10)] | None = None
     stored: Annotated[tuple[StoredRows, ...], Field(max_length=1000)] | None = None

@@ -28,9 +28,12 @@ class Left:
     problems: bool = False  # whether imports/<dataset> goes: another Dataset may have the same name
 
 
-def collect_job(service: api.ModelService, left: tuple[Left, ...], before: datetime, image: str) -> Object:
+def collect_job(
+    service: api.ModelService, left: tuple[Left, ...], before: datetime, image: str, networks: tuple[str, ...] = ()
+) -> Object:
     """`before`: rows that an import stored or found again since then stay, whatever is asked for here."""
-    command = ["python", "-m", "winnow_trainer", "collect", "--storage", common.STORAGE]
+    storage = common.storage(service, networks)
+    command = ["python", "-m", "winnow_trainer", "collect", "--storage", storage.reference, *storage.arguments]
     command += ["--before", before.strftime("%Y-%m-%dT%H:%M:%SZ")]
     for digest in sorted({one.digest for one in left if one.rows}):
         command += ["--remove", digest]
@@ -41,10 +44,11 @@ def collect_job(service: api.ModelService, left: tuple[Left, ...], before: datet
         CONTAINER,
         image,
         command,
-        mounts=[common.storage_mount()],
+        env=[*storage.env],
+        mounts=[storage.mount],
         resources={"requests": {"cpu": "50m", "memory": "128Mi"}},
     )
-    volumes = [common.storage_volume(common.storage_claim(service))]
+    volumes = [storage.volume]
     metadata = common.metadata(service, f"{service.metadata.name}-collect"[:54])
     names = json.dumps([[one.dataset, one.digest] for one in left], separators=(",", ":"))
     return common.named_by_content(

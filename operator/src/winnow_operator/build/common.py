@@ -16,6 +16,7 @@ STORAGE = "/storage"
 SETTINGS = "/etc/winnow"
 BASE = "/base"
 SOURCE = "/source"
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 TERMINATION_LOG = "/dev/termination-log"
 USER = 65532  # "nonroot" of distroless images: not root, and no user of any node
 PROGRESS_PORT = 8081
@@ -102,17 +103,46 @@ def base_model(source: api.BaseModelSource) -> BaseModel:
     return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env)
 
 
-def storage_claim(service: api.ModelService) -> str:
-    return service.spec.storage.persistent_volume_claim.claim_name or f"{service.metadata.name}-storage"
+def storage_claim(service: api.ModelService) -> str | None:
+    """None where storage is a bucket."""
+    claim = service.spec.storage.persistent_volume_claim
+    return (claim.claim_name or f"{service.metadata.name}-storage") if claim else None
 
 
-def storage_volume(claim: str, *, read_only: bool = False) -> Object:
-    reference: Object = {"claimName": claim, **({"readOnly": True} if read_only else {})}
-    return {"name": "storage", "persistentVolumeClaim": reference}
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How a container gets at the ModelService's storage: where it is told it lies, and what must be mounted or set for it."""
+
+    reference: str
+    volume: Object
+    mount: Object
+    arguments: tuple[str, ...] = ()
+    env: tuple[Object, ...] = ()
 
 
-def storage_mount(*, read_only: bool = False) -> Object:
-    return {"name": "storage", "mountPath": STORAGE, **({"readOnly": True} if read_only else {})}
+def storage(service: api.ModelService, networks: tuple[str, ...] = (), *, read_only: bool = False) -> Storage:
+    """A bucket's files come and go by way of a folder of the pod's own; `networks` may be connected to for them."""
+    s3 = service.spec.storage.s3
+    mount: Object = {"name": "storage", "mountPath": STORAGE}
+    if s3 is None:
+        only: Object = {"readOnly": True} if read_only else {}
+        claim = {"claimName": storage_claim(service), **only}
+        return Storage(STORAGE, {"name": "storage", "persistentVolumeClaim": claim}, {**mount, **only})
+    arguments = ["--mirror", STORAGE, *(part for network in networks for part in ("--allow-network", network))]
+    where = {"AWS_ENDPOINT_URL_S3": s3.endpoint, "AWS_REGION": s3.region}
+    env = (
+        *aws_keys(s3.secret_ref.name),
+        *({"name": name, "value": value} for name, value in where.items() if value is not None),
+    )
+    return Storage(s3.uri.rstrip("/"), {"name": "storage", "emptyDir": {}}, mount, tuple(arguments), env)
+
+
+def aws_keys(secret: str, prefix: str = "") -> tuple[Object, ...]:
+    """Optional, so that a missing Secret is said by the program in words instead of a pod that never starts."""
+    return tuple(
+        {"name": prefix + name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
+        for name in AWS_KEYS
+    )
 
 
 def settings_volume(config_map: str) -> Object:

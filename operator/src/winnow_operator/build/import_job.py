@@ -12,7 +12,7 @@ from winnow_operator.resources import Object
 
 CONTAINER = "importer"
 INLINE_KEY = "rows"
-AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+SOURCE_KEYS = "SOURCE_"  # before the names of the source's keys, which may be others than the storage's
 # Not HF_TOKEN, which is the base model's: its token must not go where a Dataset's author says.
 HUB_TOKEN = "DATASET_HF_TOKEN"
 UPLOAD_PORT = 8082
@@ -36,16 +36,18 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
     settings = config_map(dataset, _settings(dataset))
     source = _source(dataset, settings["metadata"]["name"], config.fetch)
     base = common.base_model(service.spec.base_model)
+    storage = common.storage(service, () if _is_fetched(dataset.spec.source) else config.fetch.allowed_networks)
     command = ["python", "-m", "winnow_trainer", "import"]
-    command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", *source.arguments, "--storage", common.STORAGE]
+    command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", *source.arguments]
+    command += ["--storage", storage.reference, *storage.arguments]
     command += ["--base-model", base.reference, "--termination-log", common.TERMINATION_LOG]
     container = common.container(
         CONTAINER,
         config.trainer_image,
         command,
-        env=[*base.env, *source.env],
+        env=[*base.env, *storage.env, *source.env],
         mounts=[
-            common.storage_mount(),
+            storage.mount,
             common.settings_mount(),
             *_mounts(source),
             *base.mounts,
@@ -54,7 +56,7 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
         readinessProbe=_readiness(source),
     )
     volumes = [
-        common.storage_volume(common.storage_claim(service)),
+        storage.volume,
         common.settings_volume(settings["metadata"]["name"]),
         *([source.volume] if source.volume else []),
         *base.volumes,
@@ -135,13 +137,10 @@ def _fetched(source: api.Source, limits: FetchLimits) -> _Source:
     arguments += ["--timeout-seconds", str(limits.timeout_seconds)]
     for network in limits.allowed_networks:
         arguments += ["--allow-network", network]
-    secret = source.s3.secret_ref.name if source.s3 and source.s3.secret_ref else None
-    # Optional, so that a missing Secret is said by the importer in words instead of a pod that never starts.
-    env = tuple(
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
-        for name in AWS_KEYS
-        if secret
-    )
+    env: tuple[Object, ...] = ()
+    if source.s3:
+        arguments += ["--source-keys", SOURCE_KEYS]
+        env = common.aws_keys(source.s3.secret_ref.name, SOURCE_KEYS) if source.s3.secret_ref else ()
     if source.hugging_face:
         arguments += ["--hub-token-env", HUB_TOKEN]
         env = _hub_token(source.hugging_face)

@@ -8,9 +8,9 @@ from winnow_operator.resources import Object
 
 
 def claim(service: api.ModelService) -> Object | None:
-    """None where the user brings a claim of their own."""
-    wanted = service.spec.storage.persistent_volume_claim
-    if wanted.size is None:
+    """None where the user brings a claim of their own, or a bucket."""
+    wanted, name = service.spec.storage.persistent_volume_claim, common.storage_claim(service)
+    if wanted is None or name is None or wanted.size is None:
         return None
     spec: Object = {
         "accessModes": list(wanted.access_modes or ("ReadWriteOnce",)),
@@ -21,6 +21,6 @@ def claim(service: api.ModelService) -> Object | None:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": common.metadata(service, common.storage_claim(service)),
+        "metadata": common.metadata(service, name),
         "spec": spec,
     }

@@ -38,13 +38,22 @@ class Served:
         return Served(**json.loads(text)) if text else None
 
 
-def server_deployment(deployment: api.Deployment, service: api.ModelService, served: Served, *, image: str) -> Object:
+def server_deployment(
+    deployment: api.Deployment,
+    service: api.ModelService,
+    served: Served,
+    *,
+    image: str,
+    networks: tuple[str, ...] = (),
+) -> Object:
     base = common.base_model(api.BaseModelSource.model_validate(served.base_model)) if served.base_model else None
-    checkpoint = f"{common.STORAGE}/runs/{served.run}/checkpoints/{served.checkpoint}"
+    storage = common.storage(service, networks, read_only=True)
+    checkpoint = f"{storage.reference}/runs/{served.run}/checkpoints/{served.checkpoint}"
     command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
     if base:
         command += ["--base-model", base.reference]
-    command += ["--storage", common.STORAGE, "--name", deployment.metadata.name, "--port", str(PORT)]
+    command += ["--storage", common.STORAGE, *storage.arguments]
+    command += ["--name", deployment.metadata.name, "--port", str(PORT)]
     command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
     command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
     keys = _api_keys(deployment)
@@ -53,9 +62,9 @@ def server_deployment(deployment: api.Deployment, service: api.ModelService, ser
         CONTAINER,
         image,
         command,
-        env=[*(base.env if base else ()), *common.user_env(deployment.spec)],
+        env=[*(base.env if base else ()), *storage.env, *common.user_env(deployment.spec)],
         mounts=[
-            common.storage_mount(read_only=True),
+            storage.mount,
             common.settings_mount(),
             *(base.mounts if base else ()),
             *([{"name": "api-keys", "mountPath": KEYS, "readOnly": True}] if keys else ()),
@@ -67,7 +76,7 @@ def server_deployment(deployment: api.Deployment, service: api.ModelService, ser
         livenessProbe=_probe("live", 10, failures=6),
     )
     volumes = [
-        common.storage_volume(common.storage_claim(service), read_only=True),
+        storage.volume,
         common.settings_volume(thresholds.name(deployment)),
         *(base.volumes if base else ()),
         *keys,

@@ -25,6 +25,11 @@ def dataset_path(digest: str) -> str:
     return f"{common.STORAGE}/datasets/{digest.removeprefix('sha256:')}"
 
 
+def dataset_reference(digest: str, service: api.ModelService) -> str:
+    """A folder of the volume; in a bucket the digest says it."""
+    return digest if service.spec.storage.s3 else dataset_path(digest)
+
+
 def base_model_source(job: api.TrainingJob, service: api.ModelService) -> api.BaseModelSource:
     return job.spec.base_model or service.spec.base_model
 
@@ -37,25 +42,30 @@ def training_job(
     test_digest: str | None = None,
     validation_digest: str | None = None,
     image: str,
+    networks: tuple[str, ...] = (),
 ) -> tuple[Object, Object]:
     """The ConfigMap and the Job that mounts it."""
     base = common.base_model(base_model_source(job, service))
-    document = _manifest(job, base.reference, training_digest, test_digest, validation_digest)
+    storage = common.storage(service, networks)
+    digests = {"trainingDataset": training_digest, "testDataset": test_digest, "validationDataset": validation_digest}
+    rows = {field: dataset_reference(digest, service) for field, digest in digests.items() if digest}
+    document = _manifest(job, base.reference, rows)
     settings = config_map(job, {"job.yaml": common.to_yaml(document)})
     command = ["python", "-m", "winnow_trainer", "train"]
-    command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", common.STORAGE, "--run", run_name(job)]
+    command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
+    command += ["--run", run_name(job)]
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
     container = common.container(
         CONTAINER,
         image,
         command,
-        env=[*base.env, *common.user_env(job.spec)],
-        mounts=[common.storage_mount(), common.settings_mount(), *base.mounts],
+        env=[*base.env, *storage.env, *common.user_env(job.spec)],
+        mounts=[storage.mount, common.settings_mount(), *base.mounts],
         ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
         resources=common.resources(job.spec),
     )
     volumes = [
-        common.storage_volume(common.storage_claim(service)),
+        storage.volume,
         common.settings_volume(settings["metadata"]["name"]),
         *base.volumes,
     ]
@@ -95,9 +105,7 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _manifest(
-    job: api.TrainingJob, base: str, training_digest: str, test_digest: str | None, validation_digest: str | None
-) -> Object:
+def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
     """What the trainer reads: the same manifest as on a laptop, with paths for names, and nothing of the cluster's."""
     spec = job.spec
     wanted: Object = {
@@ -105,10 +113,10 @@ def _manifest(
         "taskType": spec.task_type,
         "outputModelName": spec.output_model_name,
         "baseModel": base,
-        "trainingDataset": dataset_path(training_digest),
-        "testDataset": dataset_path(test_digest) if test_digest else None,
+        "trainingDataset": rows["trainingDataset"],
+        "testDataset": rows.get("testDataset"),
         "testSplit": api.to_raw(spec.test_split) if spec.test_split else None,
-        "validationDataset": dataset_path(validation_digest) if validation_digest else None,
+        "validationDataset": rows.get("validationDataset"),
         "validationSplit": api.to_raw(spec.validation_split) if spec.validation_split else None,
         "onOverlap": "Drop" if spec.on_overlap == "Drop" else None,
         "rebalance": api.to_raw(spec.rebalance) if spec.rebalance else None,

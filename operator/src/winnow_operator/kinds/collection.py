@@ -40,7 +40,9 @@ class Collection:
 
 
 def place(service: api.ModelService) -> str:
-    """Where its rows lie: ModelServices may share a claim that was brought."""
+    """Where its rows lie: ModelServices may share a claim that was brought, or a bucket."""
+    if s3 := service.spec.storage.s3:
+        return f"{s3.endpoint or 'AWS'} {s3.uri.rstrip('/')}"
     return f"PersistentVolumeClaim {service.metadata.namespace}/{storage_claim(service)}"
 
 
@@ -145,7 +147,7 @@ def _start(seen: ModelServiceSeen, found: Collection, now: datetime, config: Con
         for entry in due
     )
     before = max(entry.unreferenced_since for entry in due if entry.unreferenced_since)
-    job = collect_job(seen.obj, left, before, config.trainer_image)
+    job = collect_job(seen.obj, left, before, config.trainer_image, config.fetch.allowed_networks)
     return replace(found, children=(Create(job),), turn=Turn(alone=frozenset({place(seen.obj)})))
 
 

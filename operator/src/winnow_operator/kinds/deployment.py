@@ -64,7 +64,8 @@ def _children(seen: DeploymentSeen, wanted: Served | Missing, config: Config) ->
     """Without a checkpoint to serve nothing is touched: what was live stays live."""
     if seen.service is None or isinstance(wanted, Missing):
         return ()
-    workload = server_deployment(seen.obj, seen.service, wanted, image=config.server_image)
+    networks = config.fetch.allowed_networks
+    workload = server_deployment(seen.obj, seen.service, wanted, image=config.server_image, networks=networks)
     # The Service first: a name that is taken shows before any pod is started for it.
     return (Apply(service(seen.obj)), Apply(thresholds(seen.obj)), Apply(workload))
 

@@ -1,4 +1,4 @@
-"""ModelService: its volume, what belongs to it, and which checkpoint leads. Pure."""
+"""ModelService: its storage, what belongs to it, and which checkpoint leads. Pure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LOOK_AGAIN_SECONDS = 15
 
 
 def references(obj: api.ModelService) -> tuple[Reference, ...]:
-    name = obj.spec.storage.persistent_volume_claim.claim_name
-    return (Reference(CLAIM, name),) if name else ()
+    claim = obj.spec.storage.persistent_volume_claim
+    return (Reference(CLAIM, claim.claim_name),) if claim and claim.claim_name else ()
 
 
 def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
@@ -40,6 +40,7 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
         datasets=len(seen.datasets),
         trainingJobs=len(seen.training_jobs),
         deployments=len(seen.deployments),
+        storage=seen.obj.spec.storage.s3.uri if seen.obj.spec.storage.s3 else storage_claim(seen.obj),
         storageClaim=storage_claim(seen.obj),
         leaderboard=leaderboard(seen),
         stored=[api.to_raw(rows) for rows in collected.stored],

@@ -83,6 +83,7 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
         test_digest=used["test"]["digest"] if "test" in used else None,
         validation_digest=used["validation"]["digest"] if "validation" in used else None,
         image=config.trainer_image,
+        networks=config.fetch.allowed_networks,
     )
     # The Datasets first: from then on they stay for as long as the batch Job is there.
     digests = {used[field]["digest"] for field in ("training", "test", "validation") if field in used}

@@ -1,4 +1,4 @@
-"""Can the volume of a ModelService be used? In words, with the storage class's name."""
+"""Can the storage of a ModelService be used? Of a volume in words, with the storage class's name; of a bucket the pods say."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ class Verdict:
 
 
 def judge(seen: ModelServiceSeen) -> Verdict:
-    name = storage_claim(seen.obj)
-    brought = seen.obj.spec.storage.persistent_volume_claim.claim_name is not None
+    storage = seen.obj.spec.storage
+    if storage.s3:
+        message = f"Rows and checkpoints go to {storage.s3.uri}; imports and trainings say whether it can be reached"
+        return Verdict(True, Reason.STORAGE_READY, message)
+    claim, name = storage.persistent_volume_claim, storage_claim(seen.obj)
+    if claim is None or name is None:
+        raise ValueError("spec.storage has neither volume nor bucket, which the CRD rules out. This is a bug.")
+    brought = claim.claim_name is not None
     if seen.claim is None:
         if brought:
             return Verdict(

@@ -1,0 +1,283 @@
+"""A bucket of an S3 server: objects listed, read, written and removed, tried again where that may help.
+
+The only module that knows an S3 client; it is imported when a bucket is opened. Whoever makes a ModelService chooses the
+endpoint, and the pods stand within the cluster's network: so connections go to checked addresses only (ADR 51, 54).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urlsplit
+
+from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses
+from winnow_classifier.errors import ConfigError, StorageRefused
+
+if TYPE_CHECKING:
+    import socket
+
+    from urllib3 import PoolManager
+
+log = logging.getLogger(__name__)
+
+SCHEME = "s3://"
+REGION = "us-east-1"
+URI = re.compile(r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?P<prefix>(/[-._a-zA-Z0-9]+)*)/?")
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 60.0  # without a byte; a connection that is dead says nothing else
+QUICK_TRIES = 4  # of one request
+TRIES = 4  # of the whole, such as a file of many parts
+PAUSE_SECONDS = 1.0  # before a second try; each pause is twice the last
+PART_BYTES = 16 * 1024 * 1024  # of which up to four are in memory
+CHUNK_BYTES = 1024 * 1024
+_TROUBLE = (429, 500, 502, 503, 504)
+_PASSING = ("InvalidRange", "NoSuchUpload", "OperationAborted", "PreconditionFailed", "RequestTimeout")
+T = TypeVar("T")
+Headers = dict[str, str | list[str] | tuple[str]]
+
+
+class Refused(Exception):  # noqa: N818 - what the server does, and no error of ours
+    """The server's answer to a request that it does not serve: another try would end the same."""
+
+    def __init__(self, code: str, status: int, region: str = "") -> None:
+        super().__init__(f"{status} {code}".strip())
+        self.code, self.status, self.region = code, status, region
+
+
+class Unreachable(Exception):  # noqa: N818
+    """No answer, or trouble of the server's, after several tries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """As in a Secret, under the names that every S3 tool reads."""
+
+    key_id: str
+    secret: str
+    token: str = ""
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], prefix: str = "") -> Self | None:
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+        key_id, secret, token = (environ.get(prefix + name, "").strip() for name in names)
+        return cls(key_id, secret, token) if key_id and secret else None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    size_bytes: int
+    timestamp: float  # seconds since the epoch
+
+
+class Bucket:
+    """`prefix` goes before every key. Methods raise Refused or Unreachable, StorageRefused where the address may not be
+    connected to, and OSError of the local disk."""
+
+    def __init__(
+        self,
+        name: str,
+        prefix: str,
+        *,
+        endpoint: str | None,
+        region: str,
+        credentials: Credentials | None,
+        networks: Iterable[Network] = (),
+    ) -> None:
+        from minio import Minio
+
+        host, secure = _server(endpoint, region)
+        self.name, self.prefix = name, prefix.strip("/")
+        self.server = f"{'https' if secure else 'http'}://{host}"
+        try:
+            self._client = Minio(
+                host,
+                credentials.key_id if credentials else None,
+                credentials.secret if credentials else None,
+                credentials.token or None if credentials else None,
+                secure=secure,
+                region=region,
+                http_client=_connections(tuple(networks)),
+            )
+        except ValueError as err:
+            raise ConfigError(f"{self.server} is not the URL of an S3 server: {err}") from err
+        self._client.set_app_info("winnow", "1")
+
+    def uri(self, key: str = "") -> str:
+        return SCHEME + "/".join(part for part in (self.name, self.prefix, key) if part)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Of all objects below it, in bytes, by their names within it."""
+        return {name: stored.size_bytes for name, stored in self.objects(folder).items()}
+
+    def objects(self, folder: str) -> dict[str, Stored]:
+        """All objects below it, by their names within it."""
+        start = f"{self._key(folder)}/" if self._key(folder) else ""
+
+        def found() -> dict[str, Stored]:
+            objects = {}
+            for each in self._client.list_objects(self.name, prefix=start, recursive=True):
+                name = str(each.object_name).removeprefix(start)
+                if name and not name.endswith("/"):
+                    modified = each.last_modified.timestamp() if each.last_modified else 0.0
+                    objects[name] = Stored(each.size or 0, modified)
+            return objects
+
+        return self._tried(found)
+
+    def get(self, key: str, path: Path) -> bool:
+        """The object as a file, taken up where a connection broke. False if there is none; then there is no file either."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        etag = ""
+
+        def read() -> None:
+            nonlocal etag
+            goes_on: Headers = {"If-Match": f'"{etag}"'} if out.tell() and etag else {}
+            if not goes_on:
+                out.seek(0)
+                out.truncate()
+            try:
+                response = self._client.get_object(self.name, self._key(key), out.tell(), request_headers=goes_on)
+            except Exception:
+                etag = ""  # what cannot go on begins anew
+                raise
+            try:
+                etag = response.headers.get("etag", "").strip('"')
+                for chunk in response.stream(CHUNK_BYTES):
+                    out.write(chunk)
+            finally:
+                response.close()
+                response.release_conn()
+
+        with path.open("wb") as out:
+            try:
+                self._tried(read)
+                return True
+            except Refused as err:
+                if err.code != "NoSuchKey":
+                    raise
+        path.unlink()
+        return False
+
+    def put(self, key: str, path: Path) -> None:
+        """The file as an object, which appears whole or not at all. The server checks its bytes by their digest."""
+        self._tried(lambda: self._client.fput_object(self.name, self._key(key), str(path), part_size=PART_BYTES))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """One after the other, in this order. What is gone is gone."""
+        for key in keys:
+            self._tried(partial(self._client.remove_object, self.name, self._key(key)))
+
+    def _key(self, key: str) -> str:
+        return "/".join(part for part in (self.prefix, key) if part)
+
+    def _tried(self, attempt: Callable[[], T]) -> T:
+        from minio.error import InvalidResponseError, S3Error, ServerError
+        from urllib3.exceptions import HTTPError
+
+        pause = PAUSE_SECONDS
+        for number in range(1, TRIES + 1):
+            try:
+                return attempt()
+            except NotPublicError as err:
+                message = f"{err}, which is not public, and storage may have public addresses only"
+                raise StorageRefused(message, hint=ALLOWING) from err
+            except InvalidResponseError as err:
+                raise Refused("not as an S3 server", 0) from err
+            except S3Error as err:
+                status = err.response.status
+                if err.code not in _PASSING and status not in _TROUBLE:
+                    raise Refused(err.code or "", status, err.response.headers.get("x-amz-bucket-region", "")) from err
+                said = f"{status} {err.code}"
+                failed: Exception = err
+            except ServerError as err:
+                if err.status_code not in _TROUBLE:
+                    raise Refused("", err.status_code) from err
+                said, failed = str(err.status_code), err
+            except HTTPError as err:
+                said, failed = _reason(err), err
+            if number == TRIES:
+                raise Unreachable(said) from failed
+            log.info("S3 request failed, trying again", extra={"server": self.server, "error": said, "attempt": number})
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("unreachable")
+
+
+def _server(endpoint: str | None, region: str) -> tuple[str, bool]:
+    """Host with port, and whether by TLS."""
+    if not endpoint:
+        return f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}", True
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise ConfigError(
+            f"{endpoint} is not the URL of an S3 server", hint="write it as https://host or https://host:port"
+        )
+    if "@" in parts.netloc:
+        raise ConfigError("the endpoint has a user or a password in it", hint="keys belong into the Secret")
+    return parts.netloc, parts.scheme == "https"
+
+
+def _reason(err: Exception) -> str:
+    """urllib3 wraps what happened into what it was doing, and begins with the connection it had."""
+    inner = getattr(err, "reason", None)
+    return str(inner if isinstance(inner, Exception) else err).rpartition("): ")[2]
+
+
+def _connections(networks: tuple[Network, ...]) -> PoolManager:
+    """Connections to checked addresses, within time limits; a redirect is an answer, since a signature is for one server."""
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Retry, Timeout
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+    def connected(connection: Any, connect: Callable[[], socket.socket]) -> socket.socket:
+        host = connection.host
+        try:
+            addresses = allowed_addresses(host, connection.port, networks)
+        except OSError as err:
+            raise NameResolutionError(host, connection, err) from err  # type: ignore[arg-type]
+        try:
+            for address in addresses[:-1]:
+                connection.host = address
+                try:
+                    return connect()
+                except (NewConnectionError, ConnectTimeoutError):
+                    continue
+            connection.host = addresses[-1]
+            return connect()
+        finally:
+            connection.host = host  # for the Host header and the certificate
+
+    class Http(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return connected(self, super()._new_conn)
+
+    class Https(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return connected(self, super()._new_conn)
+
+    class HttpPool(HTTPConnectionPool):
+        ConnectionCls = Http
+
+    class HttpsPool(HTTPSConnectionPool):
+        ConnectionCls = Https
+
+    manager = PoolManager(
+        maxsize=8,
+        timeout=Timeout(connect=CONNECT_SECONDS, read=SILENCE_SECONDS),
+        retries=Retry(
+            total=QUICK_TRIES - 1,
+            redirect=False,
+            allowed_methods=None,  # all: each of ours may be repeated
+            status_forcelist=_TROUBLE,
+            backoff_factor=0.5,
+            respect_retry_after_header=False,  # it may name hours
+        ),
+    )
+    manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+    return manager

@@ -1,0 +1,221 @@
+"""Storage in a bucket, mirrored by a local folder: fetched before a step reads it, stored after a step wrote it.
+
+Everything works on a folder, as on a volume. Names below the folder are names below the bucket's prefix. What is published
+is there once its manifest is (dataset.json, checkpoint.json, point.json): it is written last and removed first, so nothing
+half is ever met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from winnow_classifier.addresses import Network
+from winnow_classifier.bucket import REGION, SCHEME, URI, Bucket, Credentials, Refused, Unreachable
+from winnow_classifier.errors import ConfigError, StorageError, StorageFull, StorageRefused
+
+log = logging.getLogger(__name__)
+
+MANIFESTS = ("dataset.json", "checkpoint.json", "point.json")  # each is written last of its folder
+KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+
+class Mirror:
+    """Of a volume: the folder is the storage, so there is nothing to fetch and nothing to store."""
+
+    def shown(self, path: Path) -> str:
+        """The path as a user finds it."""
+        return str(path)
+
+    def sizes(self, folder: Path) -> Mapping[str, int] | None:
+        """What storage has below the folder, in bytes. None: look for yourself."""
+        return None
+
+    def folders(self, folder: Path) -> list[Path]:
+        """The folders in this folder, as storage has them."""
+        return sorted(path for path in folder.glob("[!.]*") if path.is_dir())
+
+    def fetch(self, path: Path) -> None:
+        """The file as storage has it: afterwards it is here, or it is not stored."""
+
+    def fetch_folder(self, folder: Path, manifest: str) -> None:
+        """The same for a published folder: afterwards it is here whole, or it is not here."""
+
+    def store(self, path: Path) -> None:
+        """The file as it is here: stored, or, if it is not here, not stored."""
+
+    def publish(self, folder: Path, manifest: str) -> None:
+        """A folder that is whole here becomes whole there."""
+
+    def remove(self, path: Path) -> int:
+        """A file or folder, here and there. Bytes that were freed in a bucket."""
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        return 0
+
+    def release(self, folder: Path) -> None:
+        """The copy here is not needed any more."""
+
+
+VOLUME = Mirror()
+
+
+class BucketMirror(Mirror):
+    """Raises StorageRefused for what a person has to change, StorageFull, or StorageError where a later try may help."""
+
+    def __init__(self, root: Path, bucket: Bucket) -> None:
+        self.root = root
+        self._bucket = bucket
+
+    def shown(self, path: Path) -> str:
+        return self._bucket.uri(self._key(path))
+
+    def sizes(self, folder: Path) -> Mapping[str, int]:
+        with self._told(folder):
+            return self._bucket.sizes(self._key(folder))
+
+    def times(self, folder: Path) -> Mapping[str, float]:
+        """When each file below the folder was stored, in seconds since the epoch, by the server's clock."""
+        with self._told(folder):
+            found = self._bucket.objects(self._key(folder))
+            return {name: stored.timestamp for name, stored in found.items()}
+
+    def folders(self, folder: Path) -> list[Path]:
+        names = {name.split("/")[0] for name in self.sizes(folder) if "/" in name}
+        return [folder / name for name in sorted(names)]
+
+    def fetch(self, path: Path) -> None:
+        with self._told(path):
+            self._bucket.get(self._key(path), path)
+
+    def fetch_folder(self, folder: Path, manifest: str) -> None:
+        """The manifest at last, so that a process that ends in between leaves no folder that looks whole."""
+        shutil.rmtree(folder, ignore_errors=True)
+        names = self.sizes(folder)
+        if manifest not in names:
+            return
+        for name in _manifests_last(names):
+            self.fetch(folder / name)
+
+    def store(self, path: Path) -> None:
+        with self._told(path):
+            if path.is_file():
+                self._bucket.put(self._key(path), path)
+            else:
+                self._bucket.remove([self._key(path)])
+
+    def publish(self, folder: Path, manifest: str) -> None:
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        assert manifest in names
+        for name in _manifests_last(names):
+            self.store(folder / name)
+
+    def remove(self, path: Path) -> int:
+        sizes = self.sizes(path)
+        names = list(reversed(_manifests_last(sizes)))
+        with self._told(path):
+            self._bucket.remove(f"{self._key(path)}/{name}" for name in names)
+            self._bucket.remove([] if names else [self._key(path)])
+        super().remove(path)
+        return sum(sizes.values())
+
+    def release(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _key(self, path: Path) -> str:
+        if not path.is_relative_to(self.root) or ".." in path.parts or "\0" in str(path):
+            # A bucket, or a manifest in it, may hold any names.
+            raise ConfigError(f"{str(path)!r} leads out of {self.root}", hint="the bucket holds what is not Winnow's")
+        key = path.relative_to(self.root).as_posix()
+        return "" if key == "." else key
+
+    @contextlib.contextmanager
+    def _told(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except Unreachable as err:
+            message = f"{self.shown(path)}: {self._bucket.server} does not answer as it should; the last try: {err}"
+            raise StorageError(message, hint="see whether the server runs and can be reached") from err
+        except Refused as err:
+            if err.status == 507 or "QuotaExceeded" in err.code or "StorageFull" in err.code:
+                message = f"{self.shown(path)}: the bucket is full ({err})"
+                raise StorageFull(message, hint="raise its quota or delete old runs") from err
+            message = f"{self.shown(path)}: {self._bucket.server} answers {err}"
+            if err.code in _LATER:
+                raise StorageError(message, hint=_HINTS.get(err.code)) from err
+            hint = _HINTS.get(err.code) or _HINTS.get(str(err.status))
+            if err.region:
+                hint = f"the bucket lies in {err.region}: set spec.storage.s3.region (AWS_REGION)"
+            raise StorageRefused(message, hint=hint) from err
+        except OSError as err:
+            message = f"{path}: {err.strerror or err}, while it was fetched or stored"
+            full = err.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "the local copy of what is in the bucket needs more room"
+            raise (StorageFull(message, hint) if full else StorageError(message)) from err
+
+
+_LATER = ("ExpiredToken", "RequestTimeTooSkewed", "InvalidObjectState")
+_HINTS: Mapping[str, str] = {
+    "NoSuchBucket": "there is no such bucket: make it, or check spec.storage.s3.uri and endpoint",
+    "InvalidAccessKeyId": "the server does not know the AWS_ACCESS_KEY_ID of spec.storage.s3.secretRef",
+    "XAdminUserNotFound": "the server does not know the AWS_ACCESS_KEY_ID of spec.storage.s3.secretRef",  # Versity
+    "SignatureDoesNotMatch": "the AWS_SECRET_ACCESS_KEY of spec.storage.s3.secretRef does not belong to its key id",
+    "ExpiredToken": "the AWS_SESSION_TOKEN of spec.storage.s3.secretRef has run out",
+    "RequestTimeTooSkewed": "the clocks of this machine and of the server differ",
+    "0": "check spec.storage.s3.endpoint",
+    "301": "check spec.storage.s3.region and endpoint",
+    "307": "check spec.storage.s3.region and endpoint",
+    "403": "the keys of spec.storage.s3.secretRef need s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, "
+    "s3:DeleteObject and s3:AbortMultipartUpload on its objects",
+}
+
+
+def is_bucket(storage: str) -> bool:
+    return storage.startswith(SCHEME)
+
+
+@contextlib.contextmanager
+def opened(
+    storage: str, folder: Path | None, networks: Sequence[Network], environ: Mapping[str, str]
+) -> Iterator[tuple[Path, Mirror]]:
+    """A folder to work on and what mirrors it: of `--storage DIR` that folder; of `--storage s3://…` `folder`, or a
+    temporary one. Keys, endpoint and region are in the environment, as for every S3 tool. Raises ConfigError."""
+    if not is_bucket(storage):
+        yield Path(storage), VOLUME
+        return
+    bucket = _bucket(storage, networks, environ)
+    with contextlib.ExitStack() as stack:
+        root = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="winnow-")))
+        root.mkdir(parents=True, exist_ok=True)
+        yield root, BucketMirror(root, bucket)
+
+
+def _bucket(uri: str, networks: Sequence[Network], environ: Mapping[str, str]) -> Bucket:
+    found = URI.fullmatch(uri)
+    if not found or ".." in uri:
+        message = f"{uri} is not s3://bucket or s3://bucket/prefix, the prefix of letters, digits and - . _ /"
+        raise ConfigError(message, hint="check spec.storage.s3.uri, or --storage")
+    credentials = Credentials.of(environ)
+    if credentials is None:
+        message = f"{uri} needs keys, and {KEYS} are not both there"
+        hint = "give the Secret of spec.storage.s3.secretRef both keys; outside a cluster, set them in the environment"
+        raise StorageRefused(message, hint=hint)
+    return Bucket(
+        found["bucket"],
+        found["prefix"],
+        endpoint=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None,
+        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or REGION,
+        credentials=credentials,
+        networks=networks,
+    )
+
+
+def _manifests_last(names: Sequence[str] | Mapping[str, int]) -> list[str]:
+    return sorted(names, key=lambda name: (name.rpartition("/")[2] in MANIFESTS, name))

@@ -1,0 +1,315 @@
+"""Storage in a bucket of a real S3 server, by the command lines that pods run: import, train, killed and resumed, served."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from integration_s3 import KEYS, Server, running
+
+from winnow_classifier.bucket import Bucket, Credentials, Refused
+from winnow_classifier.dataset import load_dataset
+
+SECONDS = 180
+EPOCHS = 30
+HERE = ("--allow-network", "127.0.0.0/8")
+ROWS = "".join(
+    json.dumps({"prompt": text, "completion": int(spam)}) + "\n"
+    for text, spam in zip(*tiny_models.texts(40, 1), strict=True)
+)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "s3" / "bucket").mkdir(parents=True)
+    with running(tmp_path / "s3") as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Laptop:
+    """A folder with rows, a base model and a job, and what the programs are told by the environment."""
+
+    folder: Path
+    server: Server
+    uri: str = "s3://bucket/team/mail"
+
+    @property
+    def bucket(self) -> Path:
+        """As the server keeps it."""
+        return self.server.folder / self.uri.removeprefix("s3://")
+
+    def environ(self, **more: str) -> dict[str, str]:
+        return {**os.environ, **KEYS, "AWS_ENDPOINT_URL_S3": self.server.endpoint, **more}
+
+    def run(self, *arguments: Any, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", *map(str, arguments)]
+        env = self.environ(**more)
+        return subprocess.run(command, env=env, cwd=self.folder, capture_output=True, text=True, timeout=SECONDS)
+
+    def imported(
+        self, *more: Any, storage: str | Path | None = None, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        given = ("import", "--file", "rows.jsonl", "--storage", storage or self.uri, "--json", *HERE, *more)
+        return self.run("winnow_trainer", *given, **environ)
+
+    def train(self, storage: str | Path | None = None) -> list[Any]:
+        return ["winnow_trainer", "train", "--job", "job.yaml", "--storage", storage or self.uri, *HERE]
+
+
+@pytest.fixture
+def laptop(tmp_path: Path, server: Server) -> Laptop:
+    folder = tmp_path / "laptop"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text(ROWS)
+    tiny_models.base_model(folder / "base", "bert")
+    return Laptop(folder, server)
+
+
+def write_job(folder: Path, dataset: str) -> None:
+    parameters = {"numTrainEpochs": EPOCHS, "learningRate": 0.001, "perDeviceTrainBatchSize": 2, "maxSeqLength": 16}
+    spec = {"trainingDataset": dataset, "testSplit": {"percent": 20}, "baseModel": "base", "method": "Full"}
+    job = {"kind": "TrainingJob", "metadata": {"name": "v1"}, "spec": {**spec, "parameters": parameters}}
+    (folder / "job.yaml").write_text(json.dumps(job))
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def wait_for(there: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def weights(checkpoint: Path) -> Mapping[str, Any]:
+    return {
+        name: entry["sha256"]
+        for name, entry in json.loads((checkpoint / "checkpoint.json").read_text())["files"].items()
+    }
+
+
+def test_a_bucket_holds_everything_and_a_killed_training_goes_on_from_it(laptop: Laptop) -> None:
+    said = laptop.imported()
+    assert said.returncode == 0, said.stderr
+    stored = json.loads(said.stdout)
+    dataset = laptop.bucket / "datasets" / stored["digest"].removeprefix("sha256:")
+    assert stored["path"] == f"{laptop.uri}/datasets/{dataset.name}"
+    assert names(dataset) == {"dataset.json", "rows.parquet", "profile.json", "profile.png"}
+
+    write_job(laptop.folder, stored["path"])
+    run = laptop.bucket / "runs" / "v1"
+    command = [sys.executable, "-m", *map(str, laptop.train())]
+    log = laptop.folder / "killed.log"
+    with log.open("wb") as out:
+        training = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
+        wait_for(lambda: (run / "checkpoints" / "epoch-3" / "checkpoint.json").exists() or training.poll() is not None)
+        training.send_signal(signal.SIGKILL)
+        training.wait()
+    assert not (run / "result.json").exists(), log.read_text()
+    before = {path: path.read_bytes() for path in sorted(run.glob("checkpoints/*/*"))}
+    assert list(run.glob("resume/*/point.json"))
+
+    said = laptop.run(*laptop.train())
+    assert said.returncode == 0, said.stderr
+    assert "Resumed" in said.stderr
+    assert f"{laptop.uri}/runs/v1/checkpoints/epoch-{EPOCHS}" in said.stdout
+    checkpoints = {path.name for path in (run / "checkpoints").iterdir()}
+    assert checkpoints == {f"epoch-{number}" for number in range(1, EPOCHS + 1)}
+    assert json.loads((run / "result.json").read_text())["state"] == "Complete"
+    assert not list(run.glob("resume/**/*.*"))
+    published = [path for path in before if (path.parent / "checkpoint.json") in before]
+    assert published
+    assert all(path.read_bytes() == before[path] for path in published)
+
+    # The same bits as from one straight run on a disk.
+    straight = laptop.folder / "straight"
+    assert laptop.imported(storage=straight).returncode == 0
+    write_job(laptop.folder, stored["digest"])
+    assert laptop.run(*laptop.train(straight)).returncode == 0
+    last = f"checkpoints/epoch-{EPOCHS}"
+    assert weights(run / last) == weights(straight / "runs" / "v1" / last)
+
+    assert "finished before" in laptop.run(*laptop.train()).stdout
+    classified_from(laptop, f"{laptop.uri}/runs/v1/{last}")
+
+
+def classified_from(laptop: Laptop, checkpoint: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "winnow_server",
+        "--checkpoint",
+        checkpoint,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        *HERE,
+    ]
+    log = laptop.folder / "server.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
+    try:
+        wait_for(lambda: '"Ready"' in log.read_text() or server.poll() is not None)
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        port = next(line["port"] for line in lines if "port" in line)
+        body = json.dumps({"input": ["hello"]}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/classify", body, {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert len(json.load(answer)["data"]) == 1
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0, log.read_text()
+
+
+def test_a_checkpoint_that_was_changed_in_the_bucket_is_not_served(laptop: Laptop) -> None:
+    storage = laptop.folder / "storage"
+    assert laptop.imported(storage=storage).returncode == 0
+    write_job(laptop.folder, "rows.jsonl")
+    job = (laptop.folder / "job.yaml").read_text().replace(f'"numTrainEpochs": {EPOCHS}', '"numTrainEpochs": 1')
+    (laptop.folder / "job.yaml").write_text(job)
+    assert laptop.run(*laptop.train(storage)).returncode == 0
+    shutil.copytree(storage / "runs", laptop.bucket / "runs")
+    file = laptop.bucket / "runs" / "v1" / "checkpoints" / "epoch-1" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    checkpoint = f"{laptop.uri}/runs/v1/checkpoints/epoch-1"
+    said = laptop.run("winnow_server", "--checkpoint", checkpoint, "--port", "0", *HERE)
+    assert said.returncode == 10
+    assert "model.safetensors was changed" in said.stderr
+    said = laptop.run("winnow_server", "--checkpoint", f"{checkpoint}0", "--port", "0", *HERE)
+    assert said.returncode == 10
+    assert f"There is no checkpoint in {checkpoint}0" in said.stderr
+
+
+def test_rows_are_stored_once_and_damaged_ones_again(laptop: Laptop) -> None:
+    first = json.loads(laptop.imported().stdout)
+    rows = laptop.bucket / "datasets" / first["digest"].removeprefix("sha256:") / "rows.parquet"
+    written = rows.stat().st_mtime_ns
+    assert json.loads(laptop.imported().stdout)["digest"] == first["digest"]
+    assert rows.stat().st_mtime_ns == written
+    content = rows.read_bytes()
+    rows.write_bytes(content[:-100] + bytes(100))
+    assert laptop.imported().returncode == 0
+    assert rows.read_bytes() == content
+    (rows.parent / "dataset.json").unlink()
+    assert laptop.imported().returncode == 0
+    assert names(rows.parent) == {"dataset.json", "rows.parquet", "profile.json", "profile.png"}
+
+
+def test_rows_that_nobody_needs_are_removed_unless_an_import_found_them_again(laptop: Laptop) -> None:
+    digest = json.loads(laptop.imported().stdout)["digest"]
+    folder = laptop.bucket / "datasets" / digest.removeprefix("sha256:")
+    remove = ("winnow_trainer", "collect", "--storage", laptop.uri, "--remove", digest, "--json", *HERE)
+    between = datetime.now(UTC).replace(microsecond=0).isoformat()
+    time.sleep(1.1)  # the server's times have whole seconds
+    assert laptop.imported().returncode == 0
+    said = laptop.run(*remove, "--before", between)
+    assert json.loads(said.stdout)["kept"] == [digest], said.stderr
+    assert names(folder) == {"dataset.json", "rows.parquet", "profile.json", "profile.png"}
+    time.sleep(1.1)
+    said = laptop.run(*remove)
+    assert json.loads(said.stdout)["removed"] == 1, said.stderr
+    assert not list(laptop.bucket.glob("datasets/**/*.*"))
+    assert json.loads(laptop.run(*remove).stdout)["absent"] == 1
+
+
+def test_two_imports_of_the_same_rows_at_once_do_no_harm(laptop: Laptop) -> None:
+    with ThreadPoolExecutor() as pool:
+        both = [said.result() for said in [pool.submit(laptop.imported) for _ in range(2)]]
+    assert [said.returncode for said in both] == [0, 0]
+    (folder,) = (laptop.bucket / "datasets").iterdir()
+    assert load_dataset(folder).digest == f"sha256:{folder.name}"
+
+
+def test_all_problems_go_to_the_bucket_and_go_when_the_rows_are_mended(laptop: Laptop) -> None:
+    manifest = laptop.folder / "dataset.yaml"
+    manifest.write_text(json.dumps({"kind": "Dataset", "metadata": {"name": "mail"}, "spec": {}}))
+    (laptop.folder / "rows.jsonl").write_text(ROWS + "{broken\n")
+    assert laptop.imported("--dataset", manifest).returncode == 11
+    problems = laptop.bucket / "imports" / "mail" / "problems.jsonl"
+    assert len(problems.read_text().splitlines()) == 1
+    assert not (laptop.bucket / "datasets").exists()
+    (laptop.folder / "rows.jsonl").write_text(ROWS)
+    assert laptop.imported("--dataset", manifest).returncode == 0
+    assert not problems.exists()
+
+
+@pytest.mark.parametrize(
+    ("storage", "environ", "code", "says"),
+    [
+        pytest.param("s3://no-such-bucket/a", {}, 10, "there is no such bucket", id="no such bucket"),
+        pytest.param("s3://bucket/a b", {}, 10, "is not s3://bucket or s3://bucket/prefix", id="no such prefix"),
+        pytest.param(
+            "s3://bucket/a", {"AWS_ACCESS_KEY_ID": "nobody"}, 10, "does not know the AWS_ACCESS_KEY_ID", id="key"
+        ),
+        pytest.param(
+            "s3://bucket/a", {"AWS_SECRET_ACCESS_KEY": "wrong"}, 10, "does not belong to its key id", id="secret"
+        ),
+        pytest.param("s3://bucket/a", {"AWS_SECRET_ACCESS_KEY": ""}, 10, "are not both there", id="no secret"),
+        pytest.param(
+            "s3://bucket/a", {"AWS_ENDPOINT_URL_S3": "ftp://x"}, 10, "not the URL of an S3 server", id="endpoint"
+        ),
+        pytest.param(
+            "s3://bucket/a", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 20, "Connection refused", id="down"
+        ),
+        pytest.param(
+            "s3://bucket/a", {"AWS_ENDPOINT_URL_S3": "http://169.254.169.254"}, 10, "which is not public", id="metadata"
+        ),
+    ],
+)
+def test_what_keeps_a_bucket_from_being_used_is_said(
+    laptop: Laptop, storage: str, environ: dict[str, str], code: int, says: str
+) -> None:
+    said = laptop.imported(storage=storage, **environ)
+    assert said.returncode == code
+    assert says in said.stderr
+    assert json.loads(said.stdout)["reason"] in ("StorageUnavailable", "InvalidConfiguration")
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+def test_files_of_many_parts_and_those_that_are_gone(server: Server, tmp_path: Path) -> None:
+    bucket = Bucket(
+        "bucket",
+        "a/b",
+        endpoint=server.endpoint,
+        region="us-east-1",
+        credentials=Credentials.of(KEYS),
+        networks=[ipaddress.ip_network("127.0.0.0/8")],
+    )
+    large, back = tmp_path / "large", tmp_path / "back"
+    large.write_bytes(secrets.token_bytes(40 * 1024 * 1024))
+    bucket.put("c/large", large)
+    assert bucket.sizes("c") == {"large": large.stat().st_size}
+    assert bucket.get("c/large", back)
+    assert back.read_bytes() == large.read_bytes()
+    bucket.remove(["c/large", "c/large"])
+    assert not bucket.get("c/large", back)
+    assert not back.exists()
+    assert bucket.sizes("") == {}
+    with pytest.raises(Refused, match="NoSuchBucket"):
+        Bucket("other", "", endpoint=server.endpoint, region="us-east-1", credentials=Credentials.of(KEYS),
+               networks=[ipaddress.ip_network("127.0.0.0/8")]).sizes("")  # fmt: skip
