@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,18 @@ def helm(cluster: Cluster, *args: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=cluster.env, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@contextmanager
+def allowed(cluster: Cluster, *addresses: str) -> Iterator[None]:
+    """The chart lets pods fetch from these addresses too, which are not public."""
+    networks = json.dumps([f"{address}/32" for address in addresses])
+    upgrade = ("upgrade", *CHART, "--reuse-values", "--wait", "--set-json")
+    try:
+        helm(cluster, *upgrade, f"fetch.allowedNetworks={networks}")
+        yield
+    finally:
+        helm(cluster, *upgrade, "fetch.allowedNetworks=[]")
 
 
 def condition(obj: Manifest, kind: str) -> dict[str, Any]:

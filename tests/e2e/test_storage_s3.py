@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from e2e_support import (
     BASE_MINILM,
-    CHART,
     S3_IMAGE,
     Cluster,
+    allowed,
     condition,
     dataset,
     deployment,
-    helm,
     manifest,
     short_rows,
     training_job,
@@ -75,13 +74,8 @@ def test_a_model_service_lives_in_a_bucket(cluster: Cluster) -> None:
     cluster.apply(in_bucket(cluster, "mail", "keys"), dataset("train", "mail", short_rows(300), labels=["ham", "spam"]))
     assert "which is not public" in cluster.says("wds", "train", "Stalled", status="True")["message"]
 
-    allow = "fetch.allowedNetworks="
-    networks = json.dumps([f"{address}/32"])
-    try:
-        helm(cluster, "upgrade", *CHART, "--reuse-values", "--wait", "--set-json", f"{allow}{networks}")
+    with allowed(cluster, address):
         everything_in_a_bucket(cluster)
-    finally:
-        helm(cluster, "upgrade", *CHART, "--reuse-values", "--wait", "--set-json", f"{allow}[]")
 
 
 def everything_in_a_bucket(cluster: Cluster) -> None:

@@ -44,15 +44,16 @@ class Repository:
 
 
 class TinyHub:
-    def __init__(self) -> None:
+    def __init__(self, host: str | None = None) -> None:
+        """`host`: the address of this machine that others reach it by."""
         self.repositories: dict[str, Repository] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []  # path and headers
         self.cdn_requests: list[tuple[str, dict[str, str]]] = []
         self.breaks_after: int | None = None  # bytes of the next large file, once
         self.damaged: set[str] = set()  # paths that come with other bytes
-        self._hub, self._cdn = _server(self._answer), _server(self._large)
-        self.url = f"http://127.0.0.1:{self._hub.server_port}"
-        self.cdn = f"http://localhost:{self._cdn.server_port}"
+        self._hub, self._cdn = (_server(answer, host or "127.0.0.1") for answer in (self._answer, self._large))
+        self.url = f"http://{host or '127.0.0.1'}:{self._hub.server_port}"
+        self.cdn = f"http://{host or 'localhost'}:{self._cdn.server_port}"
 
     @contextmanager
     def running(self) -> Iterator[TinyHub]:
@@ -135,7 +136,7 @@ def _say(request: BaseHTTPRequestHandler, status: int, body: bytes, length: Any 
     request.wfile.write(body)
 
 
-def _server(answer: Callable[[BaseHTTPRequestHandler], None]) -> ThreadingHTTPServer:
+def _server(answer: Callable[[BaseHTTPRequestHandler], None], host: str) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -145,6 +146,6 @@ def _server(answer: Callable[[BaseHTTPRequestHandler], None]) -> ThreadingHTTPSe
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
     return server
