@@ -30,11 +30,11 @@ test:  ## All that CI needs, unit to end to end, on a clean machine
 	  echo "== make $$part"; started=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "== make $$part passed in $$((SECONDS - started)) s"; done
 
 test-unit: $(LOCAL)/venv  ## Unit tests: no cluster, under a minute
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 tests/unit
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
 
 test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
 	$(CLUSTER) build
-	$(PYTEST) -n 3 tests/integration
+	$(PYTEST) -n 3 --dist worksteal tests/integration
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
 	$(CLUSTER) build

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,17 +38,14 @@ CHROMIUM = [
 DESKTOP, PHONE = (1200, 1000), (390, 844)
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the server is, without a path."""
-    if url := os.environ.get("WINNOW_URL"):
-        yield url.rstrip("/")
-        return
+@contextmanager
+def served(folder: Path, *options: str) -> Iterator[str]:
+    """The address of a server of a tiny checkpoint, without a path."""
     from tiny_server import publish  # needs torch, which a WINNOW_URL spares
 
-    folder = publish(tmp_path_factory.mktemp("page"))
-    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(folder), "--host", "127.0.0.1"]
-    process = subprocess.Popen([*command, "--port", "0", "--drain-seconds", "0"], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(publish(folder)), "--host", "127.0.0.1"]
+    command += ["--port", "0", "--drain-seconds", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     port = 0
     for line in process.stderr:
@@ -60,6 +58,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the server is, without a path."""
+    if url := os.environ.get("WINNOW_URL"):
+        yield url.rstrip("/")
+        return
+    with served(tmp_path_factory.mktemp("page")) as url:
+        yield url
 
 
 @pytest.fixture(params=[pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])
@@ -168,3 +176,35 @@ def test_errors_are_said_in_words(browser: WebDriver, address: str, request: pyt
     wait_for_text(browser, "#error", "larger than")
     assert not one(browser, "#result").is_displayed()
     keep(browser, "error", request)
+
+
+def test_a_key_is_asked_for_where_one_is_needed(
+    browser: WebDriver, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "alice").write_text("a-key-of-some-length-1234")
+    with served(tmp_path, "--api-keys", str(keys)) as address:
+        browser.get(f"{address}/ui/")
+        assert wait(browser, "#key-error").text == "This model answers with an API key only."
+        keep(browser, "key", request)
+        one(browser, "#key").send_keys("another-key-of-some-length", Keys.ENTER)
+        wait_for_text(browser, "#key-error", "not one of this server's")
+        one(browser, "#key").clear()
+        one(browser, "#key").send_keys("a-key-of-some-length-1234", Keys.ENTER)
+        wait(browser, "#about")
+        one(browser, "#text").send_keys("free prize", Keys.CONTROL + Keys.ENTER)
+        wait(browser, "#bars")
+        assert not one(browser, "#access").is_displayed()
+
+
+def test_the_api_is_told_on_a_page_that_needs_no_other_host(
+    browser: WebDriver, address: str, request: pytest.FixtureRequest
+) -> None:
+    browser.get(f"{address}/docs/")
+    wait(browser, "details summary")
+    first = one(browser, "details")
+    first.find_element(By.CSS_SELECTOR, "summary").click()
+    assert "/v1/classify" in first.text and "ClassifyRequest" in first.text
+    keep(browser, "api", request)
+    assert requested_hosts(browser) == {urlsplit(address).netloc}

@@ -51,7 +51,7 @@ async function ask(url, options) {
     throw new Error("The server cannot be reached. Is it still running, and the port still forwarded?");
   }
   const body = await response.json().catch(() => null);
-  if (response.status === 401) throw new KeyNeeded(body?.error?.message ?? "An API key is needed.");
+  if (response.status === 401) throw new KeyNeeded(key === null ? "This model answers with an API key only." : body?.error?.message);
   if (!response.ok) throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
   if (body === null) throw new Error("The answer is not JSON. Is something between this page and the server?");
   return { body, headers: response.headers };
