@@ -124,8 +124,8 @@ class SecretKeyRef(Spec):
     key: Annotated[str, StringConstraints(min_length=1, max_length=253)] = "token"
 
 
-class HuggingFaceModel(Spec):
-    """A model of the Hugging Face Hub."""
+class HubRepository(Spec):
+    """What names a repository of the Hugging Face Hub."""
 
     repo: Annotated[
         str,
@@ -137,6 +137,10 @@ class HuggingFaceModel(Spec):
         str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     ] = "main"
     token_secret_ref: SecretKeyRef | None = None
+
+
+class HuggingFaceModel(HubRepository):
+    """A model of the Hugging Face Hub."""
 
 
 class BaseModelSource(Spec):

@@ -7,13 +7,13 @@ from pydantic import Field, StringConstraints
 from .common import (
     Count,
     Digest,
+    HubRepository,
     ImageReference,
     Object,
     ObjectName,
     ObservedStatus,
     OwnName,
     Path,
-    SecretKeyRef,
     Spec,
     Status,
 )
@@ -80,23 +80,13 @@ class S3Source(Spec):
     secret_ref: SecretRef | None = None
 
 
-class HuggingFaceSource(Spec):
+class HuggingFaceSource(HubRepository):
     """A split of a dataset repository of the Hugging Face Hub."""
 
-    repo: Annotated[
-        str,
-        StringConstraints(
-            min_length=1, max_length=193, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$"
-        ),
-    ]
-    revision: Annotated[
-        str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
-    ] = "main"
     config: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     split: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+\s/]+$")] | None = None
     text_column: LabelName | None = None
     label_column: LabelName | None = None
-    token_secret_ref: SecretKeyRef | None = None
     endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
         None
     )
