@@ -64,11 +64,18 @@ class Cluster:
         self, what: str, kind: Kind, check: Callable[[Object], Any], *, name: str, seconds: float = WAIT_SECONDS
     ) -> Object:
         """The object once the check holds; on a time-out its story is told."""
+
+        def holds(obj: Object) -> bool:
+            try:
+                return bool(check(obj))
+            except (KeyError, IndexError):  # a field that is not there yet
+                return False
+
         try:
             return await self.client.until(
                 kind,
                 self.namespace,
-                lambda found: next((obj for obj in found if check(obj)), None),
+                lambda found: next((obj for obj in found if holds(obj)), None),
                 name=name,
                 seconds=seconds,
             )
