@@ -1,12 +1,11 @@
 """From a row file to a stored dataset: read, judge, profile, store."""
 
-import errno
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -15,8 +14,15 @@ import orjson
 from tokenizers import Tokenizer
 
 from winnow_classifier import base_model
-from winnow_classifier.dataset import DATASET_FILE, ROWS_FILE, DatasetWriter, PublishedDataset, remove_stale
-from winnow_classifier.errors import BaseModelError, DataError, StorageError, StorageFull, WinnowError
+from winnow_classifier.dataset import (
+    DATASET_FILE,
+    ROWS_FILE,
+    DatasetWriter,
+    PublishedDataset,
+    remove_stale,
+    storage_errors,
+)
+from winnow_classifier.errors import BaseModelError, DataError, StorageError, WinnowError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.profile import Profile, Profiler, Warn
@@ -115,7 +121,7 @@ class _ProblemFile:
     def add(self, problem: Problem) -> None:
         if self._folder is None:
             return
-        with _told(self._folder):
+        with storage_errors(self._folder / PROBLEMS_FILE):
             if self._stream is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 remove_stale(self._folder, time.time())
@@ -126,7 +132,7 @@ class _ProblemFile:
     def close(self) -> None:
         """After the last one."""
         if self._folder is not None and self._stream is not None:
-            with _told(self._folder):
+            with storage_errors(self._folder / PROBLEMS_FILE):
                 self._stream.close()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -136,7 +142,7 @@ class _ProblemFile:
             self._discard(self._folder)
             return
         try:
-            with _told(self._folder):
+            with storage_errors(self._folder / PROBLEMS_FILE):
                 if self._stream is None:
                     (self._folder / PROBLEMS_FILE).unlink(missing_ok=True)
                 else:
@@ -156,15 +162,6 @@ class _ProblemFile:
         Path(self._temporary).unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # unless an earlier import left its problems there
-
-
-@contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as err:
-        full = err.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (StorageFull if full else StorageError)(f"{folder / PROBLEMS_FILE}: {err.strerror or err}") from err
 
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
