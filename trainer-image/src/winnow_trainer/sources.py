@@ -4,11 +4,9 @@ is mounted is read in row_paths.py."""
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -18,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier import row_paths
-from winnow_classifier.bucket import Credentials
+from winnow_classifier.bucket import Credentials, signature
 from winnow_classifier.errors import ConfigError, SourceError
 from winnow_classifier.manifest import describe
 from winnow_trainer import hub_dataset
@@ -29,7 +27,6 @@ from winnow_trainer.hub_dataset import HubSource
 log = logging.getLogger(__name__)
 
 LIST_BYTES = 8 * 1024 * 1024  # of a page of a bucket's list: 1,000 keys of 1,024 characters, and what is around them
-_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _UNSAFE = re.compile(r"[^-._A-Za-z0-9]")
 
 
@@ -200,7 +197,7 @@ class _Bucket:
         return SourceError(f"{what} cannot be read from {shown(self._url)}: the server answers {said}", hint)
 
     def _sign(self, url: str) -> Mapping[str, str]:
-        return signature(url, self._region, self._credentials, datetime.now(UTC)) if self._credentials else {}
+        return signature(url, self._region, self._credentials) if self._credentials else {}
 
 
 _S3_HINTS: Mapping[str, str] = {
@@ -215,31 +212,6 @@ _S3_HINTS: Mapping[str, str] = {
     "301": "check s3.region",
     "307": "check s3.region",
 }
-
-
-def signature(
-    url: str, region: str, credentials: Credentials, now: datetime, more: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Headers that sign a GET without a body: AWS Signature Version 4, docs.aws.amazon.com/AmazonS3/latest/API/
-    sig-v4-header-based-auth.html. Here because an S3 library connects by itself, past the check of addresses.
-
-    `more`: further headers to sign, in small letters.
-    """
-    parts = urlsplit(url)
-    moment = now.strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{moment[:8]}/{region}/s3/aws4_request"
-    headers = {"host": parts.netloc, "x-amz-content-sha256": _EMPTY_SHA256, "x-amz-date": moment, **(more or {})}
-    if credentials.token:
-        headers["x-amz-security-token"] = credentials.token
-    names = ";".join(sorted(headers))
-    lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
-    request = "\n".join(["GET", parts.path or "/", parts.query, *lines, "", names, _EMPTY_SHA256])
-    to_sign = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
-    key = f"AWS4{credentials.secret}".encode()
-    for part in (*scope.split("/"), to_sign):
-        key = hmac.digest(key, part.encode(), "sha256")
-    said = f"Credential={credentials.key_id}/{scope},SignedHeaders={names},Signature={key.hex()}"
-    return {**headers, "authorization": f"AWS4-HMAC-SHA256 {said}"}
 
 
 def _xml(answer: Answer) -> ElementTree.Element | None:
