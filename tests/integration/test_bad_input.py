@@ -75,7 +75,6 @@ class End:
     said: str
     reason: str
     says: str
-    kubelet: str = ""
 
 
 PROBLEMS = [
@@ -104,7 +103,9 @@ IMPORT_ENDS = [
         ),
         id="a base model without a file",
     ),
-    pytest.param(End(137, "", "OutOfMemory", "memory", kubelet="OOMKilled"), id="out of memory"),
+    pytest.param(
+        End(12, failed("import", "OutOfMemory", "a row does not fit"), "OutOfMemory", "does not fit"), id="memory"
+    ),
     pytest.param(
         End(11, "Traceback (most recent call last): …", "InvalidRows", "Traceback"),
         id="no message, but a known exit code",
@@ -117,12 +118,34 @@ async def test_an_import_that_fails_says_why_and_is_not_tried_again(cluster: Clu
     await cluster.apply(model_service(), dataset())
     pod = await cluster.pod_of(DATASET, "rows")
     await pod.start()
-    await pod.end(end.exit_code, end.said, reason=end.kubelet)
+    await pod.end(end.exit_code, end.said)
     rows = await cluster.expect(DATASET, "rows", "Ready", status="False", reason=end.reason, says=end.says)
     assert kstatus(rows) == "Failed"
     assert rows["status"]["summary"] == f"Failed: {end.reason}"
     assert "digest" not in rows["status"]
     await cluster.quiet(POD)
+
+
+async def test_an_import_that_is_killed_or_stopped_is_tried_again(cluster: Cluster) -> None:
+    """SIGKILL alone says nothing of the rows; a kill for memory came from the node, since an import has no limit of its own."""
+
+    async def ended_once(name: str, exit_code: int, reason: str, *, counted: int) -> None:
+        first = await cluster.pod_of(DATASET, name)
+        await first.start()
+        await first.end(exit_code, reason=reason)
+        second = await cluster.pod_of(DATASET, name, but_not=[first.name], seconds=RETRY_SECONDS)
+        (job,) = await cluster.jobs_of(DATASET, name)
+        assert job["status"].get("failed", 0) == counted
+        await second.start()
+        await second.end(0, imported())
+        await cluster.expect(DATASET, name, "Ready", reason="Verified")
+
+    await cluster.apply(model_service(), *(dataset(name) for name in ("stopped", "killed", "memory")))
+    await asyncio.gather(
+        ended_once("stopped", 143, "", counted=0),
+        ended_once("killed", 137, "", counted=1),
+        ended_once("memory", 137, "OOMKilled", counted=1),
+    )
 
 
 async def test_wrong_rows_are_named_by_line_and_column(cluster: Cluster) -> None:
@@ -276,7 +299,6 @@ ENDS = [
     pytest.param(
         End(13, failed("train", "Diverged", "the loss is NaN at step 7"), "Diverged", "step 7"), id="13: diverged"
     ),
-    pytest.param(End(137, "", "OutOfMemory", "killed", kubelet="OOMKilled"), id="137: the container killed"),
 ]
 
 
@@ -286,13 +308,41 @@ async def test_a_training_that_fails_for_good_says_why_and_is_not_tried_again(cl
     await cluster.apply(training_job())
     pod = await cluster.pod_of(TRAINING_JOB, "v1")
     await pod.start()
-    await pod.end(end.exit_code, end.said, reason=end.kubelet)
+    await pod.end(end.exit_code, end.said)
     job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason=end.reason, says=end.says)
     assert kstatus(job) == "Failed"
     assert job["status"]["summary"] == f"Failed: {end.reason}"
     assert job["status"]["failure"].items() >= {"reason": end.reason, "exitCode": end.exit_code}.items()
     assert condition(job, "Complete")["status"] == "False"  # type: ignore[index]
     await cluster.quiet(POD)
+
+
+async def test_a_training_that_is_killed_for_its_memory_says_so_and_is_not_tried_again(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    await pod.start()
+    await pod.end(137, reason="OOMKilled")
+    job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="OutOfMemory", says="limits.memory")
+    assert kstatus(job) == "Failed"
+    assert job["status"]["failure"].items() >= {"reason": "OutOfMemory", "exitCode": 137}.items()
+    await cluster.until_gone(POD, pod.name)
+    assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
+    await cluster.quiet(POD)
+
+
+async def test_a_training_whose_pod_is_killed_is_tried_again_as_often_as_restarts_are_allowed(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job(maxRestarts=1))
+    first = await cluster.pod_of(TRAINING_JOB, "v1")
+    await first.start()
+    await first.end(137)
+    await cluster.expect(TRAINING_JOB, "v1", "Running", status="False", reason="Restarting", says="was killed")
+    second = await cluster.pod_of(TRAINING_JOB, "v1", but_not=[first.name], seconds=RETRY_SECONDS)
+    await second.start()
+    await second.end(137)
+    job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="TooManyRestarts", says="more memory than it may")
+    assert job["status"]["failure"]["exitCode"] == 137
 
 
 async def test_a_storage_fault_is_tried_again_and_its_epochs_are_not_forgotten(cluster: Cluster) -> None:

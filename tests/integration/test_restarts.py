@@ -151,6 +151,30 @@ async def test_a_suspension_that_was_asked_for_in_an_absence_is_carried_out(clus
     await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Suspended")
 
 
+async def test_a_training_out_of_memory_is_ended_however_late_the_operator_looks(
+    cluster: Cluster, mortal: Operator
+) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    first = await cluster.pod_of(TRAINING_JOB, "v1")
+    await first.start()
+    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    async with down(mortal):
+        await first.end(137, reason="OOMKilled")
+        second = await cluster.pod_of(TRAINING_JOB, "v1", but_not=[first.name], seconds=40)
+        await second.start()
+    await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="OutOfMemory", says="limits.memory")
+    await cluster.until(
+        "the next attempt to be stopped", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=second.name
+    )
+    await second.disappear()
+    async with down(mortal):
+        pass
+    job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="OutOfMemory")
+    assert job["status"]["failure"]["exitCode"] == 137
+    assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
+
+
 async def test_of_two_replicas_one_works_and_the_other_takes_over(
     cluster: Cluster, mortal: Operator, operators_kubeconfig: Path, tmp_path: Path
 ) -> None:

@@ -200,6 +200,7 @@ def pod_of(
     reason: str = "",
     waiting: tuple[str, str] | None = None,
     unschedulable: str = "",
+    disrupted: bool = False,
 ) -> Object:
     """A pod as the kubelet keeps it: pending, running, ended with an exit code, or waiting for a (reason, message)."""
     state: Object = {}
@@ -215,6 +216,8 @@ def pod_of(
     conditions = []
     if unschedulable:
         conditions = [{"type": "PodScheduled", "status": "False", "message": unschedulable}]
+    if disrupted:
+        conditions = [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}]
     name = f"{job['metadata']['name']}-{number}"
     return {
         "apiVersion": "v1",

@@ -9,7 +9,7 @@ from typing import cast
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, is_true, name_of, newest, status_of
 
-OOM_EXIT_CODE = 137  # 128 + SIGKILL, what the kernel's out-of-memory killer leaves
+KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -25,7 +25,12 @@ class Ended:
 
     @property
     def out_of_memory(self) -> bool:
-        return self.reason == "OOMKilled" or self.exit_code == OOM_EXIT_CODE
+        return self.reason == "OOMKilled"
+
+    @property
+    def killed(self) -> bool:
+        """By SIGKILL, and nobody says why."""
+        return self.exit_code == KILLED_EXIT_CODE and not self.out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,13 @@ def ended(pod: Object) -> Ended | None:
         if terminated:
             return _ended(terminated)
     return None
+
+
+def out_of_memory(pods: Iterable[Object]) -> Object | None:
+    """The last pod that was killed for its memory, and not because its node was in need."""
+    return newest(
+        pod for pod in pods if (end := ended(pod)) and end.out_of_memory and not is_true(pod, "DisruptionTarget")
+    )
 
 
 def last_crash(pod: Object) -> Ended | None:

@@ -233,6 +233,7 @@ CRASHES = [
         id="what the server said",
     ),
     pytest.param({"exit_code": 137, "reason": "OOMKilled"}, "limits.memory", id="memory"),
+    pytest.param({"exit_code": 137, "reason": "Error"}, "does not say why", id="killed"),
     pytest.param({"exit_code": 1, "said": "Traceback: boom"}, "boom", id="its last lines"),
     pytest.param({"waiting": ("ImagePullBackOff", "no such image")}, "no such image", id="image"),
 ]

@@ -225,6 +225,7 @@ FAILURES = [
         id="the trainer ran out of memory",
     ),
     pytest.param(137, "", "OOMKilled", "OutOfMemory", "limits.memory", id="the kernel ended it"),
+    pytest.param(137, "", "Error", "TooManyRestarts", "deleted by force", id="killed again and again, by whomever"),
     pytest.param(
         13, {"reason": "Diverged", "message": "loss is NaN at step 7"}, "", "Diverged", "learningRate", id="diverged"
     ),
@@ -253,6 +254,34 @@ def test_a_failed_training_says_why(exit_code: int, said: Any, kubelet: str, rea
     assert (status["failure"]["reason"], status["failure"]["exitCode"]) == (reason, exit_code)
     assert status["summary"] == f"Failed: {reason}"
     assert kstatus(training_job(), status) == "Failed"
+
+
+def test_a_kill_for_memory_ends_the_run_though_the_job_would_try_again() -> None:
+    obj = training_job()
+    job = job_of(obj)
+    first = pod_of(job, exit_code=137, reason="OOMKilled")
+    decided = plan(ready(obj, jobs=(job,), pods=(first,)), NOW, CONFIG)
+    assert (conditions_of(decided.status)["Failed"], decided.children) == (("True", "OutOfMemory"), ())
+    assert decided.status["failure"]["exitCode"] == 137
+    recorded = ready(seen_again(obj, decided.status), jobs=(job,), pods=(first,))
+    assert plan(recorded, NOW, CONFIG).children == (Delete(job),)  # only once the end is recorded
+
+
+@pytest.mark.parametrize(
+    ("pod", "says"),
+    [
+        pytest.param({"exit_code": 137, "reason": "Error"}, "was killed", id="by force, or with its node"),
+        pytest.param(
+            {"exit_code": 137, "reason": "OOMKilled", "disrupted": True}, "memory", id="a node in need of memory"
+        ),
+    ],
+)
+def test_any_other_kill_is_a_restart(pod: Any, says: str) -> None:
+    obj = training_job()
+    job = job_of(obj)
+    status = plan(ready(obj, jobs=(job,), pods=(pod_of(job, **pod),)), NOW, CONFIG).status
+    assert conditions_of(status)["Running"] == ("False", "Restarting")
+    assert says in message_of(status, "Running")
 
 
 def test_a_job_whose_pods_are_gone_still_fails_in_words() -> None:

@@ -17,7 +17,7 @@ SOURCE_KEYS = "SOURCE_"  # before the names of the source's keys, which may be o
 HUB_TOKEN = "DATASET_HF_TOKEN"
 UPLOAD_PORT = 8082
 STOPPED = 143  # 128 + SIGTERM
-ATTEMPTS = 3  # for a network or a volume that fails for a moment; wrong rows are not tried again
+ATTEMPTS = 3  # for a network or a volume that fails for a moment, and for SIGKILL, of whatever cause (ADR 83); wrong rows are not tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,10 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        # Bad configuration, bad rows, out of memory: the next attempt would end the same.
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [10, 11, 12, 137]},
-                    },
-                    *_more_rules(source),
+                    # Bad configuration, bad rows, out of memory by the importer's own word: the next attempt would end the same.
+                    _on_exit("FailJob", [10, 11, 12]),
+                    # A pod may be stopped as often as nodes are drained and people delete it.
+                    _on_exit("Ignore", [STOPPED]),
                 ]
             },
             "template": {
@@ -105,11 +103,8 @@ def _readiness(source: _Source) -> Object | None:
     return {"exec": {"command": ["test", "-e", source.ready_once]}, "periodSeconds": 5}
 
 
-def _more_rules(source: _Source) -> list[Object]:
-    """A pod that waits for its file may be stopped as often as nodes are drained and people delete it."""
-    if source.ready_once is None:
-        return []
-    return [{"action": "Ignore", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [STOPPED]}}]
+def _on_exit(action: str, codes: list[int]) -> Object:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
 
 
 def _settings(dataset: api.Dataset) -> dict[str, str]:

@@ -10,9 +10,9 @@ from winnow_operator.resources import Object
 CONTAINER = "trainer"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GRACE_SECONDS = 120  # longer than one save of the resume point
-# Configuration, data, memory, divergence: the next attempt would end the same. 137 is SIGKILL, which here means that the kernel ended a container over its memory
-# limit: evictions and node shutdowns end in 137 too, but carry DisruptionTarget, and that rule comes first.
-FINAL_EXIT_CODES = [10, 11, 12, 13, 137]
+# Configuration, data, memory, divergence: the next attempt would end the same. 137 is not among them: it is SIGKILL, of whatever cause, and a rule cannot ask for the
+# kubelet's reason. A kill for memory is told from the pod's status, and ends the run there (ADR 83).
+FINAL_EXIT_CODES = [10, 11, 12, 13]
 STOPPED_EXIT_CODE = 143  # the trainer after SIGTERM, with its resume point written
 
 

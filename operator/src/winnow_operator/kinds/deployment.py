@@ -13,6 +13,7 @@ from winnow_operator.build.thresholds import thresholds
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Apply, Child, Config, Plan
+from winnow_operator.policies import failure
 from winnow_operator.policies.checkpoint import Missing, resolve
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import GROUP, Object, status_of
@@ -97,9 +98,8 @@ def _why_not(seen: DeploymentSeen, wanted: Served | Missing) -> str:
             if crash.out_of_memory:
                 return "The server used more memory than resources.limits.memory allows and was killed"
             said = report.parse(report.Serving, crash.message)
-            return (
-                said.message if said else crash.message.strip()
-            ) or f"The server ended with exit code {crash.exit_code}"
+            words = said.message if said else crash.message.strip()
+            return words or (failure.KILLED if crash.killed else f"The server ended with exit code {crash.exit_code}")
         trouble = pods.trouble(pod)
         if trouble and trouble.reason is not Reason.UNSCHEDULABLE:
             return trouble.message

@@ -112,6 +112,10 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
             message = f"The run took longer than activeDeadlineSeconds ({deadline} s)"
             failed = failure.Failure(Reason.DEADLINE_EXCEEDED, message, None)
             return _State("Failed", failed.reason, message, news=seen.pulled, failed=failed, started=started)
+    if out_of_memory := pods.out_of_memory(seen.pods):
+        # The Job controller would try again. Recorded first here too, however many attempts were made meanwhile.
+        failed = _failed(seen.obj, pods.ended(out_of_memory), None)
+        return _State("Failed", failed.reason, failed.message, news=_news(seen), failed=failed, started=started)
     state = _pod_state(seen, job)
     # Of a job that an older version of the operator started, for example.
     read = [dataset for dataset in seen.datasets if in_use.reads(seen.obj, dataset)]
@@ -163,9 +167,14 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
         best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
         message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
         return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
-    message = _in_words(seen.obj, said.message) if said else ""
-    failed = failure.of(ended, said.reason if said else "", message, outcome, TRAINING_ADVICE)
+    failed = _failed(seen.obj, ended, outcome)
     return _State("Failed", failed.reason, failed.message, news=news, failed=failed)
+
+
+def _failed(obj: api.TrainingJob, ended: pods.Ended | None, outcome: pods.Outcome | None) -> failure.Failure:
+    said = report.parse(report.Training, ended.message) if ended else None
+    message = _in_words(obj, said.message) if said else ""
+    return failure.of(ended, said.reason if said else "", message, outcome, TRAINING_ADVICE)
 
 
 def _in_words(obj: api.TrainingJob, message: str) -> str:

@@ -15,12 +15,15 @@ _BY_EXIT_CODE = {
     12: Reason.OUT_OF_MEMORY,
     13: Reason.DIVERGED,
     20: Reason.STORAGE_UNAVAILABLE,
-    137: Reason.OUT_OF_MEMORY,
 }
 TRAINING_ADVICE: Mapping[Reason, str] = {
     Reason.OUT_OF_MEMORY: "a smaller parameters.perDeviceTrainBatchSize or maxSeqLength, or a higher resources.limits.memory, helps",
     Reason.DIVERGED: "a lower parameters.learningRate helps",
 }
+KILLED = (
+    "The container was killed (exit code 137), and the kubelet does not say why: its pod was deleted by force, its node was in trouble, or one of its processes used more"
+    " memory than it may"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +57,9 @@ def _reason(ended: Ended, said: str) -> Reason:
 def _message(ended: Ended, said: str) -> str:
     if ended.out_of_memory:
         return f"The container used more memory than it may and was killed (exit code {ended.exit_code})"
-    return said or ended.message.strip() or f"The container ended with exit code {ended.exit_code} ({ended.reason})"
+    return (
+        said
+        or ended.message.strip()
+        or (KILLED if ended.killed else "")
+        or f"The container ended with exit code {ended.exit_code} ({ended.reason})"
+    )
