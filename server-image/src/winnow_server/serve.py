@@ -22,6 +22,7 @@ from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
 from winnow_server.limits import Limits
+from winnow_server.prefix import Prefixed
 from winnow_server.service import Service
 from winnow_server.settings import Settings
 from winnow_server.watched import Watched
@@ -100,7 +101,7 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     if settings.thresholds:
         watched.append(Watched(settings.thresholds, standing.into(service)))
     config = uvicorn.Config(
-        create_app(service, keys=keys, watched=watched),
+        Prefixed(create_app(service, keys=keys, watched=watched), settings.path_prefix),
         loop="uvloop",
         http="httptools",
         ws="none",
