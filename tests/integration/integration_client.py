@@ -68,6 +68,15 @@ CLUSTER_ROLE_BINDING = Kind(
     "rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
 )
 RIGHTS = (SERVICE_ACCOUNT, ROLE, ROLE_BINDING, CLUSTER_ROLE, CLUSTER_ROLE_BINDING)
+AUTOSCALER = Kind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+INGRESS = Kind("networking.k8s.io/v1", "Ingress", "ingresses")
+AROUND = (AUTOSCALER, BUDGET, NETWORK_POLICY, INGRESS)
+SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
+SERVICE_MONITOR = Kind("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes")
+GUESTS = (SCALED_OBJECT, SERVICE_MONITOR, HTTP_ROUTE)
 CRD = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False)
 OURS = (MODEL_SERVICE, DATASET, TRAINING_JOB, DEPLOYMENT)
 ALL = (
@@ -89,6 +98,8 @@ ALL = (
     ),
     *(STORAGE_CLASS, CRD),
     *RIGHTS,
+    *AROUND,
+    *GUESTS,
 )
 _BY_TYPE = {(kind.api_version, kind.kind): kind for kind in ALL}
 

@@ -46,6 +46,7 @@ class Operator:
             "WINNOW_SERVER_IMAGE": "docker.io/winnow/server:dev",
             "WINNOW_HTTP_PORT": str(self._port),
             "WINNOW_PROGRESS_SECONDS": "2",
+            "WINNOW_GUEST_SECONDS": "1",
             "PYTHONUNBUFFERED": "1",
         }
         with self.log.open("ab") as log:

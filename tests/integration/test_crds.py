@@ -48,6 +48,14 @@ SERVICE_IS_FIXED = (
     "modelService cannot be changed once created, because another ModelService has other storage; make a new Deployment"
 )
 
+ONE_VALUE = "an entry of env needs exactly one of: value, valueFrom"
+ONE_KEY = "valueFrom needs exactly one of: secretKeyRef, configMapKeyRef"
+OUR_ENV = (
+    "env sets a variable that Winnow sets itself (HOME, HF_HOME, HF_TOKEN, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, "
+    "AWS_ENDPOINT_URL_S3, AWS_REGION); credentials belong into baseModel and storage"
+)
+OUR_PATHS = ".path begins like a path of the server itself (/classify, /docs, /health, /metrics, /openapi.json, /predict, /ui, /v1, /v2); choose another"
+
 HUB = {"huggingFace": {"repo": "owner/model"}}
 VOLUME = {"persistentVolumeClaim": {"claimName": "models", "path": "llama"}}
 RWX = ["ReadWriteMany"]
@@ -72,8 +80,121 @@ def rule(message: str, accepted: Object, refused: Object, id: str) -> Any:
     return pytest.param(Rule(message, accepted, refused), id=id)
 
 
+def scaled(**fields: Any) -> Object:
+    return deployment(autoscaling={"maxReplicas": 4, **fields})
+
+
+def window(start: str = "0 8 * * 1-5", **fields: Any) -> list[Object]:
+    return [{"start": start, "end": "0 18 * * MON-FRI", "minReplicas": 2, **fields}]
+
+
+def peers(**peer: Any) -> Object:
+    return deployment(networkPolicy={"from": [peer]})
+
+
+def routed(**fields: Any) -> Object:
+    return deployment(httpRoute={"parentRefs": [{"name": "public"}], **fields})
+
+
+KEY = {"name": "a", "key": "b"}
 LONG = "n" * 52
 RULES = [
+    rule(
+        "autoscaling.minReplicas is more than maxReplicas",
+        scaled(minReplicas=4),
+        scaled(minReplicas=5),
+        "Deployment: bounds in their order",
+    ),
+    rule(
+        "autoscaling.minReplicas 0 needs a schedule: nothing holds a request until a pod is there, so only a time can wake it",
+        scaled(minReplicas=0, schedule=window()),
+        scaled(minReplicas=0),
+        "Deployment: nothing wakes it from zero but a time",
+    ),
+    rule(
+        "minReplicas of an autoscaling.schedule is more than maxReplicas",
+        scaled(schedule=window(timeZone="Europe/Berlin")),
+        scaled(schedule=window(minReplicas=5)),
+        "Deployment: a window within the bounds",
+    ),
+    rule(
+        "start and end of a window in autoscaling.schedule are the same",
+        scaled(schedule=window("*/5 8,9 1 JAN *")),
+        scaled(schedule=window("0 18 * * MON-FRI")),
+        "Deployment: a window that has a length",
+    ),
+    rule(
+        "disruptionBudget needs exactly one of: minAvailable, maxUnavailable",
+        deployment(disruptionBudget={"minAvailable": "50%"}),
+        deployment(disruptionBudget={"minAvailable": 1, "maxUnavailable": 1}),
+        "Deployment: one side of a budget",
+    ),
+    rule(
+        "minAvailable and maxUnavailable of disruptionBudget are 0 or more",
+        deployment(disruptionBudget={"maxUnavailable": 0}),
+        deployment(disruptionBudget={"maxUnavailable": -1}),
+        "Deployment: a budget that is not negative",
+    ),
+    rule(
+        "an entry of networkPolicy.from needs either ipBlock, or podSelector and namespaceSelector or one of them",
+        peers(podSelector={}, namespaceSelector={"matchLabels": {"team": "ml"}}),
+        peers(podSelector={}, ipBlock={"cidr": "10.0.0.0/8"}),
+        "Deployment: pods or a network",
+    ),
+    rule(
+        "ipBlock.cidr is no network; write it as 10.0.0.0/8 or fd00::/8",
+        peers(ipBlock={"cidr": "fd00::/8"}),
+        peers(ipBlock={"cidr": "10.0.0.1"}),
+        "Deployment: a network that is one",
+    ),
+    rule(
+        "ipBlock.except has an entry that is no network",
+        peers(ipBlock={"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}),
+        peers(ipBlock={"cidr": "10.0.0.0/8", "except": ["ten"]}),
+        "Deployment: exceptions that are networks",
+    ),
+    rule(
+        "ingress.tlsSecretName needs ingress.host",
+        deployment(ingress={"host": "ml.example", "tlsSecretName": "tls"}),
+        deployment(ingress={"tlsSecretName": "tls"}),
+        "Deployment: a certificate of a host",
+    ),
+    rule(
+        f"ingress{OUR_PATHS}",
+        deployment(ingress={"path": "/v1-spam"}),
+        deployment(ingress={"path": "/v1"}),
+        "Deployment: an Ingress path that is not the server's own",
+    ),
+    rule(
+        f"httpRoute{OUR_PATHS}",
+        routed(path="/teams/spam"),
+        routed(path="/ui/spam"),
+        "Deployment: a Gateway path that is not the server's own",
+    ),
+    *(
+        param
+        for kind, make in (("Deployment", deployment), ("TrainingJob", training_job))
+        for param in (
+            rule(
+                ONE_VALUE,
+                make(env=[{"name": "A", "value": ""}]),
+                make(env=[{"name": "A"}]),
+                f"{kind}: a variable has a value",
+            ),
+            rule(
+                ONE_KEY,
+                make(env=[{"name": "A", "valueFrom": {"secretKeyRef": KEY}}]),
+                make(env=[{"name": "A", "valueFrom": {"secretKeyRef": KEY, "configMapKeyRef": KEY}}]),
+                f"{kind}: one source of a variable",
+            ),
+            rule(
+                OUR_ENV,
+                make(env=[{"name": "HF_HUB_DOWNLOAD_TIMEOUT", "value": "60"}]),
+                make(env=[{"name": "HF_TOKEN", "value": "hf_x"}]),
+                f"{kind}: variables that are ours",
+            ),
+        )
+    ),
     rule(NAME_LENGTH, model_service(LONG), model_service(f"{LONG}n"), "ModelService: a name of 52 characters"),
     rule(NAME_LENGTH, dataset(LONG), dataset(f"{LONG}n"), "Dataset: a name of 52 characters"),
     rule(NAME_LENGTH, training_job(LONG), training_job(f"{LONG}n"), "TrainingJob: a name of 52 characters"),
@@ -417,6 +538,12 @@ BOUNDS = [
     pytest.param(deployment(replicas=-1), "greater than or equal to 0", id="replicas are not negative"),
     pytest.param(deployment(thresholds={"spam": 1.5}), "less than or equal to 1", id="a threshold is a probability"),
     pytest.param(deployment(access={"apiKeysSecretRef": {}}), "name", id="API keys lie in a Secret with a name"),
+    pytest.param(
+        deployment(autoscaling={}), "autoscaling.maxReplicas: Required value", id="an upper bound of replicas"
+    ),
+    pytest.param(scaled(schedule=window("at 8 o'clock")), "should match", id="a cron expression of five fields"),
+    pytest.param(deployment(disruptionBudget={"minAvailable": "half"}), "should match", id="a share in percent"),
+    pytest.param(deployment(ingress={"path": "/spam/"}), "should match", id="a path without a slash at its end"),
     pytest.param(deployment(checkpoint={}), "spec.checkpoint.trainingJob: Required value", id="a checkpoint of a job"),
     pytest.param(
         deployment(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),

@@ -59,6 +59,10 @@ def from_pydantic(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[s
                 if key != "anyOf" and not (key == "default" and value is None)
             }
             return from_pydantic(choices[0] | rest, definitions)
+        if len(choices) < len(plain["anyOf"]):
+            plain["anyOf"] = choices
+            if plain.get("default", "") is None:
+                del plain["default"]
     if "const" in plain:
         plain["enum"] = [plain.pop("const")]
     if isinstance(plain.get("additionalProperties"), bool):

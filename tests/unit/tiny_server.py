@@ -25,6 +25,7 @@ from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
 from winnow_server.limits import Limits
+from winnow_server.prefix import Prefixed
 from winnow_server.serve import listen
 from winnow_server.service import Service
 from winnow_server.watched import Watched
@@ -125,6 +126,7 @@ def running(
     limits: Limits | None = None,
     api_keys: Path | None = None,
     thresholds: Path | None = None,
+    path_prefixes: Sequence[str] = (),
 ) -> Iterator[RunningServer]:
     """`prepare` gets the loaded model, to hang hooks on it: the server around it stays the real one."""
     announced = model.announce(folder, None, None)
@@ -143,7 +145,7 @@ def running(
     watched = [Watched(api_keys, keys.read)] if keys and api_keys else []
     if thresholds:
         watched.append(Watched(thresholds, standing.into(service)))
-    app = create_app(service, keys=keys, watched=watched)
+    app = Prefixed(create_app(service, keys=keys, watched=watched), path_prefixes)
     config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", proxy_headers=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -14,7 +14,7 @@ from winnow_operator.build.common import digest
 from winnow_operator.resources import GROUP, Object
 
 APPLIED = f"{GROUP}/applied"
-_QUANTITY_MAPS = {"limits", "requests"}
+_QUANTITIES = {"limits", "requests", "averageValue"}
 _SUFFIXES = {
     **{suffix: Decimal(1_000) ** power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))},
     **{suffix: Decimal(1_024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
@@ -36,7 +36,7 @@ def differs(desired: Object, live: Object) -> bool:
 def _contains(live: Any, wanted: Any, *, quantities: bool = False) -> bool:
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            key in live and _contains(live[key], value, quantities=key in _QUANTITY_MAPS or quantities)
+            key in live and _contains(live[key], value, quantities=key in _QUANTITIES or quantities)
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):

@@ -135,6 +135,8 @@ class Executor:
         try:
             left = await self._kube.delete(resource, obj)
         except ApiError as err:
+            if err.status == 409 and (live := await self._kube.get(resource, namespace_of(obj), name_of(obj))):
+                self._news.kept(live)  # kinds that are not watched may have changed since they were listed
             if err.status != 404:
                 raise
             self._news.gone(obj)

@@ -14,6 +14,7 @@ import kopf
 
 from winnow_operator import handlers, logs, settings
 from winnow_operator.executor import Executor
+from winnow_operator.guests import Guests
 from winnow_operator.inbox import Inbox
 from winnow_operator.kube import ApiError, Kube, connect
 from winnow_operator.lease import Lease, LeaseLostError
@@ -74,9 +75,12 @@ class Operator:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.lease.keep(), name="lease")
                 await inbox.prime(self._kube)
+                guests = Guests(self._kube, store, inbox, self._chosen.guest_seconds)
+                await guests.prime()
                 self._missing = None
                 group.create_task(executor.post_events(queue.idle), name="events")
                 group.create_task(inbox.resync(self._kube), name="resync")
+                group.create_task(guests.keep_looking(), name="guests")
                 for number in range(WORKERS):
                     group.create_task(reconciler.work(), name=f"worker {number}")
                 group.create_task(self._watch(inbox), name="watch")

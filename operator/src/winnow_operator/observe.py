@@ -12,9 +12,11 @@ from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSe
 from winnow_operator.policies import in_use
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
+    AROUND,
     CLAIM,
     DATASET,
     DEPLOYMENT,
+    GUESTS,
     JOB,
     MODEL_SERVICE,
     POD,
@@ -109,6 +111,13 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         child=child if child and owned_by(child, obj.metadata.uid) else None,
         child_service=service if service and owned_by(service, obj.metadata.uid) else None,
         pods=store.children(POD, Key(DEPLOYMENT, namespace, name)),
+        around=tuple(
+            found
+            for resource in (*AROUND, *GUESTS)
+            for found in store.children(resource, Key(DEPLOYMENT, namespace, name))
+            if owned_by(found, obj.metadata.uid)
+        ),
+        guests=store.guests,
     )
 
 

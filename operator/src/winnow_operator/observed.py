@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from winnow_operator import api, report
 from winnow_operator.plan import Lookups, Refusal
-from winnow_operator.resources import Object
+from winnow_operator.resources import Object, Resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ class DeploymentSeen:
     child: Object | None = None  # the apps/v1 Deployment that it owns
     child_service: Object | None = None  # the Service that it owns
     pods: tuple[Object, ...] = ()
+    around: tuple[Object, ...] = ()  # autoscaler, budget, routes and the like that it owns
+    guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
     refusal: Refusal | None = None
 
 

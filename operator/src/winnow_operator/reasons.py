@@ -104,6 +104,21 @@ class Reason(StrEnum):
     SERVING = "Serving", "Pods answer requests."
     NOT_SERVING = "NotServing", "No pod answers requests."
     SCALED_TO_ZERO = "ScaledToZero", "No replicas are asked for."
+    AUTOSCALING = "Autoscaling", "An autoscaler chooses the replicas."
+    AUTOSCALER_STARTING = "AutoscalerStarting", "The autoscaler has said nothing yet."
+    METRIC_UNAVAILABLE = (
+        "MetricUnavailable",
+        "The autoscaler cannot read how many tokens wait, or cannot scale; the replicas stay as they are.",
+    )
+    KIND_NOT_INSTALLED = (
+        "KindNotInstalled",
+        "A field needs a kind of another project that the cluster lacks (yet); serving goes on without it.",
+    )
+    NOT_MADE_YET = "NotMadeYet", "The object that is asked for is not there yet."
+    MONITORED = "Monitored", "A ServiceMonitor points Prometheus to the pods."
+    EXPOSED = "Exposed", "A way in from outside is made, and not refused."
+    ROUTE_PENDING = "RoutePending", "No Gateway has taken up the HTTPRoute yet."
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted", "A Gateway refuses the HTTPRoute; the message says why."
 
 
 def known(text: str) -> Reason | None:

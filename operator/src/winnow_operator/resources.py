@@ -48,11 +48,22 @@ SERVICE = Resource("v1", "Service", "services", selector=OURS)
 APPS_DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments", selector=OURS)
 STORAGE_CLASS = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
 CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps", selector=OURS)
-WATCHED = (*KINDS, JOB, POD, CLAIM, SERVICE, APPS_DEPLOYMENT, CONFIG_MAP, STORAGE_CLASS)
+AUTOSCALER = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", selector=OURS)
+BUDGET = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", selector=OURS)
+NETWORK_POLICY = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", selector=OURS)
+INGRESS = Resource("networking.k8s.io/v1", "Ingress", "ingresses", selector=OURS)
+AROUND = (AUTOSCALER, BUDGET, NETWORK_POLICY, INGRESS)  # what a Deployment may have around its pods
+WATCHED = (*KINDS, JOB, POD, CLAIM, SERVICE, APPS_DEPLOYMENT, CONFIG_MAP, STORAGE_CLASS, *AROUND)
+
+# Kinds of other projects, which a cluster may have, get later, or lose: guests.py looks after them.
+SCALED_OBJECT = Resource("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", selector=OURS)
+SERVICE_MONITOR = Resource("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors", selector=OURS)
+HTTP_ROUTE = Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", selector=OURS)
+GUESTS = (SCALED_OBJECT, SERVICE_MONITOR, HTTP_ROUTE)
 
 EVENT = Resource("events.k8s.io/v1", "Event", "events")
 LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases")
-ALL = (*WATCHED, EVENT, LEASE)
+ALL = (*WATCHED, *GUESTS, EVENT, LEASE)
 
 _BY_TYPE = {(resource.api_version, resource.kind): resource for resource in ALL}
 

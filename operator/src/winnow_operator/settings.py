@@ -23,6 +23,7 @@ class Settings:
     http_port: int
     log_level: int
     progress_seconds: float = 15.0  # between two pulls of /progress from a training pod
+    guest_seconds: float = 30.0  # between two looks for kinds of other projects, such as KEDA's
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -36,7 +37,8 @@ def read(environ: Mapping[str, str]) -> Settings:
         instance=environ.get("POD_NAME") or socket.gethostname(),
         http_port=_port(environ.get("WINNOW_HTTP_PORT", "8080")),
         log_level=_level(environ.get("WINNOW_LOG_LEVEL", "INFO")),
-        progress_seconds=_seconds(environ.get("WINNOW_PROGRESS_SECONDS", "15")),
+        progress_seconds=_seconds(environ.get("WINNOW_PROGRESS_SECONDS", "15"), "WINNOW_PROGRESS_SECONDS"),
+        guest_seconds=_seconds(environ.get("WINNOW_GUEST_SECONDS", "30"), "WINNOW_GUEST_SECONDS"),
     )
 
 
@@ -76,10 +78,10 @@ def _port(text: str) -> int:
     raise SettingsError(f"WINNOW_HTTP_PORT is {text!r}: a port from 1 to 65535 is needed")
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, name: str) -> float:
     if text.isdecimal() and 0 < int(text) <= 3_600:
         return float(text)
-    raise SettingsError(f"WINNOW_PROGRESS_SECONDS is {text!r}: whole seconds from 1 to 3600 are needed")
+    raise SettingsError(f"{name} is {text!r}: whole seconds from 1 to 3600 are needed")
 
 
 def _level(text: str) -> int:

@@ -45,6 +45,7 @@ class Store:
         self._children: dict[tuple[Resource, Key], dict[str, Object]] = defaultdict(dict)
         self._parsed: dict[Key, tuple[str, api.Resource]] = {}
         self.primed = False
+        self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
 
     def put(self, obj: Object) -> tuple[Object | None, bool]:
         """(what was there before, whether this is news). An older version than the one at hand is no news."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,15 @@ class Page(StaticFiles):
         await super().__call__(scope, receive, send_with_policy)
 
 
-def create_app(service: Service, *, keys: ApiKeys | None = None, watched: Sequence[Watched] = ()) -> ASGIApp:
-    """keys: without them everybody may ask. watched: looked at before the first request, and again and again."""
+def create_app(
+    service: Service,
+    *,
+    keys: ApiKeys | None = None,
+    watched: Sequence[Watched] = (),
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+) -> ASGIApp:
+    """keys: without them everybody may ask. watched: looked at before the first request, and again and again. around: a
+    layer just below the edge."""
     own_version = version("winnow-server")
     routes = Routes(service, own_version)
     table = endpoints(routes)
@@ -88,7 +95,7 @@ def create_app(service: Service, *, keys: ApiKeys | None = None, watched: Sequen
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Edge(Guard(app, keys) if keys else app, service, counted=counted(table, service))
+    return Edge(around(Guard(app, keys) if keys else app), service, counted=counted(table, service))
 
 
 def counted(table: Sequence[Endpoint], service: Service) -> dict[str, str]:

@@ -50,6 +50,7 @@ class Edge:
         if endpoint is None:
             await self._app(scope, receive, send_with_headers)
             return
+        scope["state"]["endpoint"] = endpoint
         self._service.metrics.request_started()
         try:
             await self._app(scope, receive, send_with_headers)

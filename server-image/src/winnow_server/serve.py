@@ -6,9 +6,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import prometheus_client
 import torch
@@ -22,9 +23,13 @@ from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
 from winnow_server.limits import Limits
+from winnow_server.prefix import Prefixed
 from winnow_server.service import Service
 from winnow_server.settings import Settings
 from winnow_server.watched import Watched
+
+if TYPE_CHECKING:
+    from winnow_server.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +104,12 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
     if settings.thresholds:
         watched.append(Watched(settings.thresholds, standing.into(service)))
+    tracing = start_tracing(announced, os.environ)
+    app = create_app(service, keys=keys, watched=watched, around=tracing.around if tracing else lambda app: app)
+    if tracing:
+        service.on_classified = tracing.stages
     config = uvicorn.Config(
-        create_app(service, keys=keys, watched=watched),
+        Prefixed(app, settings.path_prefix),
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -122,9 +131,23 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
         port = listener.getsockname()[1]
         log.info("Listening", extra={"host": settings.host, "port": port, "cpus": cpus, "maxBatchTokens": batch_tokens})
         server.run(sockets=[listener])
+    if tracing:
+        tracing.close()
     if service.failure is not None:
         raise service.failure
     log.info("Stopped")
+
+
+def start_tracing(announced: model.Announced, environ: Mapping[str, str]) -> "Tracing | None":
+    """None unless OpenTelemetry's own variables name a collector, and do not switch it off."""
+    named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if not named or off:
+        return None
+    from winnow_server.tracing import Tracing  # a dozen megabytes that nobody else needs
+
+    log.info("Tracing", extra={"collector": named.rpartition("@")[2]})
+    return Tracing(announced)
 
 
 def listen(host: str, port: int) -> socket.socket:

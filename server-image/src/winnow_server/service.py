@@ -50,6 +50,7 @@ class Service:
         self.phase = Phase.LOADING
         self.failure: WinnowError | None = None
         self.on_failure: Callable[[], None] = lambda: None
+        self.on_classified: Callable[[Ticket], None] = lambda ticket: None
         self.started_at = int(time.time())
         self.metrics = Metrics(announced.name, announced.version)
         self._load = load
@@ -152,6 +153,7 @@ class Service:
             probabilities = np.stack([result.probabilities for result in ticket.complete_results()])
             ticket.decide(predicted(probabilities, thresholds, self.schema))
         self.metrics.classified(ticket, self.announced.manifest.labels)
+        self.on_classified(ticket)
 
     async def _finished(self, ticket: Ticket, gone: Callable[[], Awaitable[None]]) -> None:
         """Waits for the results; if the client leaves first or it takes too long, what has not run yet never will."""

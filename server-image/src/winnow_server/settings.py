@@ -29,6 +29,7 @@ class Settings:
     max_request_seconds: float
     api_keys: Path | None  # a folder, a file for each key
     thresholds: Path | None  # a JSON file
+    path_prefix: list[str]
     drain_seconds: float
     termination_log: Path | None
     log_level: str
@@ -56,6 +57,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
     add("--api-keys", type=Path, metavar="DIR", help="ask for one of these keys, a file for each; read again on change")
     add("--thresholds", type=Path, metavar="FILE", help='{"label": 0.7}, from which on it holds; read again on change')
+    prefixes = "answer below this path too, where an Ingress leads one here as it is (repeatable)"
+    add("--path-prefix", type=prefix, action="append", default=[], metavar="/PATH", help=prefixes)
     add("--drain-seconds", type=float, default=5.0, metavar="S", help="to go on serving after SIGTERM (default: 5)")
     add("--termination-log", type=Path, metavar="FILE", help="where to say why the process failed, as JSON")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="debug logs each request")
@@ -67,3 +70,9 @@ def positive(value: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def prefix(value: str) -> str:
+    if not value.startswith("/") or value.endswith("/"):
+        raise argparse.ArgumentTypeError(f"{value!r} must begin with a slash and end without one")
+    return value

@@ -183,3 +183,6 @@ def test_the_server_understands_a_deployment() -> None:
     assert str(options.checkpoint) == "/storage/runs/v1-0a1b2c3d/checkpoints/epoch-2"
     assert options.base_model == "hf://meta-llama/Llama-3.1-8B-Instruct@main"
     assert (options.digest, options.name, options.port, str(options.storage)) == (DIGEST, "web", 8080, "/storage")
+    outside = deployment(ingress={"path": "/spam"}, httpRoute={"parentRefs": [{"name": "public"}], "path": "/a/b"})
+    options = parse(command(server_deployment(outside, model_service(), served, image="server"), "winnow_server"))
+    assert options.path_prefix == ["/a/b", "/spam"]

@@ -183,7 +183,9 @@ class Spec(_Manifest):
     priority_class_name: str | None = None
     runtime_class_name: str | None = None
     queue_name: str | None = None
-    env: list[dict[str, str]] | None = None
+    env: list[dict[str, Any]] | None = None
+    affinity: dict[str, Any] | None = None
+    service_account_name: str | None = None
 
     @model_validator(mode="after")
     def fields_fit_together(self) -> Spec:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .autoscaling import Autoscaling
 from .common import (
     GROUP,
     GROUP_VERSION,
@@ -47,6 +48,7 @@ from .deployment import (
     LiveCheckpoint,
     PastCheckpoint,
 )
+from .exposure import DisruptionBudget, HttpRoute, Ingress, NetworkPolicy, ServiceMonitor
 from .model_service import (
     Collected,
     LeaderboardEntry,
@@ -78,6 +80,7 @@ __all__ = [
     "KINDS",
     "PLURALS",
     "VERSION",
+    "Autoscaling",
     "BaseModelSource",
     "Checkpoint",
     "CheckpointRef",
@@ -92,14 +95,17 @@ __all__ = [
     "Deployment",
     "DeploymentSpec",
     "DeploymentStatus",
+    "DisruptionBudget",
     "EnvVar",
     "Epoch",
     "Failure",
     "FileSource",
+    "HttpRoute",
     "HuggingFaceModel",
     "HuggingFaceSource",
     "ImageFileSource",
     "ImageModel",
+    "Ingress",
     "LabelCount",
     "LeaderboardEntry",
     "LiveCheckpoint",
@@ -108,6 +114,7 @@ __all__ = [
     "ModelService",
     "ModelServiceSpec",
     "ModelServiceStatus",
+    "NetworkPolicy",
     "Parameters",
     "PastCheckpoint",
     "Problem",
@@ -116,6 +123,7 @@ __all__ = [
     "Resources",
     "S3Storage",
     "SecretKeyRef",
+    "ServiceMonitor",
     "Source",
     "Storage",
     "StorageClaim",

@@ -162,17 +162,35 @@ class Toleration(Spec):
     """As in a pod."""
 
     key: Annotated[str, StringConstraints(max_length=317)] | None = None
-    operator: Literal["Equal", "Exists"] = "Equal"
+    operator: Literal["Equal", "Exists"] | None = (
+        None  # no default: inside a list, GitOps tools would show it as a difference
+    )
     value: Annotated[str, StringConstraints(max_length=63)] | None = None
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     toleration_seconds: Annotated[int, Field(ge=0, le=TEN_YEARS_SECONDS)] | None = None
 
 
+class KeyRef(Spec):
+    """A key of a Secret or ConfigMap in the same namespace; the kubelet reads it, the operator never does."""
+
+    name: ObjectName
+    key: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    optional: bool | None = None
+
+
+class EnvSource(Spec):
+    """Where the value of a variable comes from; a CEL rule allows exactly one."""
+
+    secret_key_ref: KeyRef | None = None
+    config_map_key_ref: KeyRef | None = None
+
+
 class EnvVar(Spec):
-    """A plain environment variable; secrets have no place in these kinds."""
+    """An environment variable; a CEL rule allows either a value or where it comes from."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-    value: Annotated[str, StringConstraints(max_length=4096)]
+    value: Annotated[str, StringConstraints(max_length=4096)] | None = None
+    value_from: EnvSource | None = None
 
 
 class PodSettings(Spec):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from .autoscaling import Autoscaling
 from .common import (
     CheckpointName,
     Count,
@@ -13,12 +14,13 @@ from .common import (
     ObjectName,
     ObservedStatus,
     OwnName,
-    PodSettings,
     SeenName,
     Spec,
     Status,
     Time,
 )
+from .exposure import DisruptionBudget, HttpRoute, Ingress, Monitoring, NetworkPolicy
+from .placement import PlacedPods, TopologySpread
 
 
 class CheckpointRef(Spec):
@@ -42,14 +44,21 @@ class Access(Spec):
     api_keys_secret_ref: SecretRef | None = None
 
 
-class DeploymentSpec(PodSettings):
+class DeploymentSpec(PlacedPods):
     """Which checkpoint to serve, and how."""
 
     model_service: OwnName
     checkpoint: CheckpointRef
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    autoscaling: Autoscaling | None = None
     thresholds: Annotated[Mapping[str, Annotated[float, Field(ge=0, le=1)]], Field(max_length=1000)] | None = None
     access: Access | None = None
+    disruption_budget: DisruptionBudget | None = None
+    network_policy: NetworkPolicy | None = None
+    monitoring: Monitoring | None = None
+    ingress: Ingress | None = None
+    http_route: HttpRoute | None = None
+    topology_spread_constraints: Annotated[tuple[TopologySpread, ...], Field(max_length=8)] | None = None
 
 
 class LiveCheckpoint(Status):

@@ -15,13 +15,13 @@ from .common import (
     Object,
     ObservedStatus,
     OwnName,
-    PodSettings,
     SeenName,
     Spec,
     Status,
     Time,
 )
 from .dataset import Warning_
+from .placement import PlacedPods
 
 MetricName = Literal[
     "matching_score",
@@ -124,7 +124,7 @@ class Part(Spec):
     seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
 
 
-class TrainingJobSpec(PodSettings):
+class TrainingJobSpec(PlacedPods):
     """What to train, on which rows, and how; immutable but for suspend, the deadline and the time to live."""
 
     model_service: OwnName

@@ -199,9 +199,14 @@ def placement(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
     """Where the pod may run, as the user says."""
     fields: Object = {
         "nodeSelector": dict(spec.node_selector or {}),
-        "tolerations": [api.to_raw(toleration) for toleration in spec.tolerations or ()],
+        "tolerations": [
+            api.to_raw(toleration) | ({} if toleration.operator else {"operator": "Equal"})
+            for toleration in spec.tolerations or ()
+        ],
         "priorityClassName": spec.priority_class_name,
         "runtimeClassName": spec.runtime_class_name,
+        "affinity": api.to_raw(spec.affinity) if spec.affinity else None,
+        "serviceAccountName": spec.service_account_name,
     }
     return {name: value for name, value in fields.items() if value}
 

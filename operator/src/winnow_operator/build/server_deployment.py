@@ -56,6 +56,7 @@ def server_deployment(
     command += ["--name", deployment.metadata.name, "--port", str(PORT)]
     command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
     command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
+    command += [part for prefix in prefixes(deployment) for part in ("--path-prefix", prefix)]
     keys = _api_keys(deployment)
     command += ["--api-keys", KEYS] if keys else []
     container = common.container(
@@ -99,7 +100,7 @@ def server_deployment(
                     "labels": common.labels(deployment),
                     "annotations": {f"{GROUP}/checkpoint-digest": served.digest},
                 },
-                "spec": common.pod_spec(container, volumes, common.placement(deployment.spec), grace_seconds=60),
+                "spec": common.pod_spec(container, volumes, _placement(deployment), grace_seconds=60),
             },
         },
     }
@@ -112,6 +113,26 @@ def _api_keys(deployment: api.Deployment) -> list[Object]:
     if ref is None:
         return []
     return [{"name": "api-keys", "secret": {"secretName": ref.name, "optional": True, "defaultMode": 0o440}}]
+
+
+def prefixes(deployment: api.Deployment) -> list[str]:
+    """The paths that requests from outside begin with, beside the root. Routes hand them on as they are: taking them off is no part of Ingress."""
+    ways = (deployment.spec.ingress, deployment.spec.http_route)
+    return sorted({way.path for way in ways if way is not None and way.path != "/"})
+
+
+def _placement(deployment: api.Deployment) -> Object:
+    """Spread by revision: else the old pods of a rollout would decide where the new ones go."""
+    spreads = [
+        {
+            **api.to_raw(spread),
+            "labelSelector": {"matchLabels": common.selector(deployment)},
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for spread in deployment.spec.topology_spread_constraints or ()
+    ]
+    placed = common.placement(deployment.spec)
+    return {**placed, "topologySpreadConstraints": spreads} if spreads else placed
 
 
 def _probe(what: str, period_seconds: int, *, failures: int) -> Object:

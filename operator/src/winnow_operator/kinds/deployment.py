@@ -11,6 +11,7 @@ from winnow_operator.build.server_deployment import Served, server_deployment
 from winnow_operator.build.service import service, url
 from winnow_operator.build.thresholds import thresholds
 from winnow_operator.conditions import Condition, false, true
+from winnow_operator.kinds import surroundings
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Apply, Child, Config, Plan
 from winnow_operator.policies import failure
@@ -42,9 +43,9 @@ class _State:
 def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
     wanted = resolve(seen)
     rollout = _rollout(seen, wanted)
-    children = _children(seen, wanted, config)
+    children = (*_children(seen, wanted, config), *surroundings.children(seen))
     state = _state(seen, wanted, rollout)
-    found = _conditions(seen, state, rollout)
+    found = [*_conditions(seen, state, rollout), *surroundings.conditions(seen)]
     live, history = _live(seen, wanted, rollout, now)
     status = conditions.status(
         seen.obj,

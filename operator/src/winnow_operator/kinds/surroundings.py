@@ -1,0 +1,143 @@
+"""What a Deployment has around its pods when it asks for it: what to make, what to remove, and what to say about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from winnow_operator.build import autoscaler, exposure
+from winnow_operator.conditions import Condition, false, true
+from winnow_operator.observed import DeploymentSeen
+from winnow_operator.plan import Apply, Child, Delete
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import (
+    AUTOSCALER,
+    HTTP_ROUTE,
+    INGRESS,
+    SCALED_OBJECT,
+    SERVICE_MONITOR,
+    Object,
+    Resource,
+    being_deleted,
+    condition_of,
+    resource_of,
+    status_of,
+)
+
+AUTOSCALED, MONITORED, EXPOSED = "Autoscaled", "Monitored", "Exposed"
+
+
+def children(seen: DeploymentSeen) -> tuple[Child, ...]:
+    """First what goes: two autoscalers of one Deployment would pull in two directions, and KEDA refuses to be the second."""
+    wanted = list(_wanted(seen)) if seen.child else []  # nothing leads to pods that are not there
+    kinds = {resource_of(obj) for obj in wanted}
+    leaving = [obj for obj in seen.around if resource_of(obj) not in kinds and not being_deleted(obj)]
+    return (*map(Delete, leaving), *map(Apply, wanted))
+
+
+def _wanted(seen: DeploymentSeen) -> Iterator[Object]:
+    """What is asked for and possible. In this order: the first that is refused keeps the later ones from being made."""
+    obj, spec = seen.obj, seen.obj.spec
+    if spec.disruption_budget:
+        yield exposure.disruption_budget(obj, spec.disruption_budget)
+    if spec.network_policy:
+        yield exposure.network_policy(obj, spec.network_policy)
+    if spec.autoscaling:
+        if SCALED_OBJECT in seen.guests:
+            yield autoscaler.scaled_object(obj, spec.autoscaling)
+        elif not spec.autoscaling.schedule:
+            yield autoscaler.autoscaler(obj, spec.autoscaling)
+    if spec.monitoring and spec.monitoring.service_monitor and SERVICE_MONITOR in seen.guests:
+        yield exposure.service_monitor(obj, spec.monitoring.service_monitor)
+    if spec.ingress:
+        yield exposure.ingress(obj, spec.ingress)
+    if spec.http_route and HTTP_ROUTE in seen.guests:
+        yield exposure.http_route(obj, spec.http_route)
+
+
+def conditions(seen: DeploymentSeen) -> list[Condition]:
+    """One for each thing that is asked for and may be impossible or not work."""
+    spec = seen.obj.spec
+    found = []
+    if spec.autoscaling:
+        found.append(_autoscaled(seen))
+    if spec.monitoring and spec.monitoring.service_monitor:
+        found.append(_monitored(seen))
+    if spec.ingress or spec.http_route:
+        found.append(_exposed(seen))
+    return found
+
+
+def _autoscaled(seen: DeploymentSeen) -> Condition:
+    wanted = seen.obj.spec.autoscaling
+    if wanted is None:
+        raise ValueError("Asked about an autoscaler that is not asked for. This is a bug.")
+    if wanted.schedule and SCALED_OBJECT not in seen.guests:
+        message = "spec.autoscaling.schedule needs KEDA, whose kind ScaledObject is not installed; the replicas stay as they are"
+        return false(AUTOSCALED, Reason.KIND_NOT_INSTALLED, message)
+    scaler = _made(seen, SCALED_OBJECT if SCALED_OBJECT in seen.guests else AUTOSCALER)
+    working = condition_of(scaler, "Ready" if SCALED_OBJECT in seen.guests else "ScalingActive") if scaler else None
+    if scaler is None or working is None:
+        return Condition(AUTOSCALED, None, Reason.AUTOSCALER_STARTING, "The autoscaler has said nothing yet")
+    what = f"{scaler['kind']} {seen.obj.metadata.name}"
+    if working["status"] == "True":
+        bounds = f"from {wanted.min_replicas} to {wanted.max_replicas}"
+        message = f"{what} chooses {bounds} replicas, for {wanted.target_queued_tokens} waiting tokens each"
+        return true(AUTOSCALED, Reason.AUTOSCALING, message)
+    if working.get("reason") == "ScalingDisabled":
+        message = f"spec.replicas is 0, which turns {what} off until it is set to 1 or more"
+        return false(AUTOSCALED, Reason.SCALED_TO_ZERO, message)
+    said = working.get("message") or working.get("reason") or "without a reason"
+    return false(AUTOSCALED, Reason.METRIC_UNAVAILABLE, f"{what} does not scale: {said}")
+
+
+def _monitored(seen: DeploymentSeen) -> Condition:
+    if SERVICE_MONITOR not in seen.guests:
+        message = (
+            "spec.monitoring.serviceMonitor needs the Prometheus operator, whose kind ServiceMonitor is not installed"
+        )
+        return false(MONITORED, Reason.KIND_NOT_INSTALLED, message)
+    if _made(seen, SERVICE_MONITOR) is None:
+        return Condition(MONITORED, None, Reason.NOT_MADE_YET, "The ServiceMonitor is not made yet")
+    return true(MONITORED, Reason.MONITORED, f"ServiceMonitor {seen.obj.metadata.name} points Prometheus to /metrics")
+
+
+def _exposed(seen: DeploymentSeen) -> Condition:
+    """The worst of the ways in, with words about each."""
+    spec = seen.obj.spec
+    ways = ([_through_ingress(seen)] if spec.ingress else []) + ([_through_gateway(seen)] if spec.http_route else [])
+    worst = min(ways, key=lambda way: (False, None, True).index(way.status))
+    return Condition(EXPOSED, worst.status, worst.reason, "; ".join(way.message for way in ways))
+
+
+def _through_ingress(seen: DeploymentSeen) -> Condition:
+    wanted, made = seen.obj.spec.ingress, _made(seen, INGRESS)
+    if wanted is None or made is None:
+        return Condition(EXPOSED, None, Reason.NOT_MADE_YET, "The Ingress is not made yet")
+    scheme = "https" if wanted.tls_secret_name else "http"
+    entries = (status_of(made).get("loadBalancer") or {}).get("ingress") or []
+    address = next((str(entry.get("hostname") or entry.get("ip")) for entry in entries), "")
+    where = f"{scheme}://{wanted.host or address or '*'}{wanted.path.rstrip('/')}/"
+    news = f"at {address}" if address else "without an address yet; some controllers name none"
+    return true(EXPOSED, Reason.EXPOSED, f"Ingress {seen.obj.metadata.name} leads {where} here, {news}")
+
+
+def _through_gateway(seen: DeploymentSeen) -> Condition:
+    if HTTP_ROUTE not in seen.guests:
+        message = "spec.httpRoute needs the Gateway API, whose kind HTTPRoute is not installed"
+        return false(EXPOSED, Reason.KIND_NOT_INSTALLED, message)
+    made = _made(seen, HTTP_ROUTE)
+    parents = (status_of(made).get("parents") or []) if made else []
+    if not parents:
+        message = "No Gateway has taken up the HTTPRoute yet; is there one of that name?"
+        return Condition(EXPOSED, None, Reason.ROUTE_PENDING, message)
+    for parent in parents:
+        for told in parent.get("conditions") or []:
+            if told.get("type") in ("Accepted", "ResolvedRefs") and told.get("status") == "False":
+                gateway = (parent.get("parentRef") or {}).get("name", "")
+                message = f"Gateway {gateway} does not take the HTTPRoute: {told.get('message') or told.get('reason')}"
+                return false(EXPOSED, Reason.ROUTE_NOT_ACCEPTED, message)
+    return true(EXPOSED, Reason.EXPOSED, f"{len(parents)} Gateways have taken the HTTPRoute")
+
+
+def _made(seen: DeploymentSeen, resource: Resource) -> Object | None:
+    return next((obj for obj in seen.around if resource_of(obj) == resource), None)
