@@ -525,7 +525,7 @@ async def test_a_checkpoint_that_does_not_load_leaves_the_live_one_serving(
     new = await cluster.pod_of(DEPLOYMENT, "web", but_not=[old.name])
     await new.start(ready=False)
     await new.crash(exit_code, said)
-    web = await cluster.expect(DEPLOYMENT, "web", "Ready", status="False", reason="CheckpointFailed", says=says)
+    web = await cluster.expect(DEPLOYMENT, "web", "Promoted", status="False", reason="RolledBack", says=says)
     assert kstatus(web) == "Failed"
     assert condition(web, "Available")["status"] == "True"  # type: ignore[index]
     assert web["status"]["live"]["checkpoint"] == "epoch-2"
