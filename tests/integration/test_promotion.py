@@ -71,7 +71,7 @@ async def test_a_checkpoint_goes_live_through_the_gate_and_is_watched(cluster: C
     await pod.end(0, measured())
     new = await cluster.pod_of(DEPLOYMENT, "web", but_not=[old.name])
     await new.start()
-    await cluster.expect(DEPLOYMENT, "web", "Promoted", status="Unknown", reason="Watching", says="until")
+    await cluster.expect(DEPLOYMENT, "web", "Promoted", status="Unknown", reason="Watching", says="crash before")
     web = await cluster.expect(DEPLOYMENT, "web", "Promoted", says="recall of spam 0.97 is at least 0.95")
     assert web["status"]["live"]["checkpoint"] == "epoch-2"
     assert web["status"]["history"][0]["checkpoint"] == "epoch-1"
