@@ -434,6 +434,24 @@ def test_a_crash_that_nobody_saw_in_time_counts_still() -> None:
     assert world.served == "epoch-1"
 
 
+def test_the_pods_are_taken_back_as_they_were_with_every_setting() -> None:
+    world = live(env=[{"name": "A", "value": "good"}])
+    assert world.child is not None
+    before = world.child["spec"]["template"]
+    world.to("epoch-2", env=[{"name": "A", "value": "bad"}])
+    world.roll_out()
+    assert world.child["spec"]["template"] != before
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert world.child["spec"]["template"] == before
+    world.pods = ()
+    world.settle()
+    assert world.child["spec"]["template"] == before
+    world.to("epoch-1", env=[{"name": "A", "value": "better"}])
+    world.visit()
+    assert world.child["spec"]["template"]["spec"]["containers"][0]["env"][-1]["value"] == "better"
+
+
 def test_a_rollout_that_exceeds_its_deadline_is_taken_back_with_what_it_waits_for() -> None:
     world = live()
     world.to("epoch-2", rollout={"deadlineSeconds": 600})

@@ -29,13 +29,17 @@ class TakenBack:
 class Memory:
     since: str = ""  # when the pods' checkpoint was last changed
     fallback: Served | None = None  # what was live then
+    template: Object | None = (
+        None  # of its pods: taken back are the pods as they were, since the cause may be another field of the spec
+    )
     taken_back: TakenBack | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
-    def without_taken_back(self) -> Memory:
-        return replace(self, taken_back=None)
+    def settled(self) -> Memory:
+        """The chosen checkpoint is what is served, or on its way: of what was taken back before, nothing is left."""
+        return replace(self, taken_back=None, template=None) if self.taken_back else self
 
     @staticmethod
     def of(deployment: Object | None) -> Memory:
@@ -47,6 +51,7 @@ class Memory:
         return Memory(
             fields["since"],
             Served(**fallback) if fallback else None,
+            fields["template"],
             TakenBack(**taken_back) if taken_back else None,
         )
 

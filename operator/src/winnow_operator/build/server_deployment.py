@@ -82,7 +82,8 @@ def server_deployment(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": _STEPS[deployment.spec.rollout.strategy]},
             "progressDeadlineSeconds": deployment.spec.rollout.deadline_seconds,
             "revisionHistoryLimit": 2,
-            "template": {
+            "template": _as_it_was(memory)
+            or {
                 "metadata": {
                     "labels": common.labels(deployment),
                     "annotations": {f"{GROUP}/checkpoint-digest": served.digest},
@@ -91,6 +92,11 @@ def server_deployment(
             },
         },
     }
+
+
+def _as_it_was(memory: Memory) -> Object | None:
+    """The template that is taken back; its ReplicaSet is still there."""
+    return memory.template if memory.taken_back else None
 
 
 def _api_keys(deployment: api.Deployment) -> list[Object]:

@@ -36,17 +36,17 @@ class Promotion:
 
 def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
     chosen, kept = resolve(seen), seen.obj.status.gate
-    current, memory = Served.of(seen.child) if seen.child else None, Memory.of(seen.child)
+    current, before = Served.of(seen.child) if seen.child else None, memory(seen)
     if isinstance(chosen, Missing):
-        return Promotion(chosen, current if seen.service else None, memory, result=kept)
-    taken_back = memory.taken_back
+        return Promotion(chosen, current if seen.service else None, before, result=kept)
+    taken_back = before.taken_back
     if taken_back and (taken_back.digest, taken_back.spec) == (chosen.digest, spec_digest(seen.obj)):
-        return Promotion(chosen, current, memory, Reason.ROLLED_BACK, taken_back.message, kept)
+        return Promotion(chosen, current, before, Reason.ROLLED_BACK, taken_back.message, kept)
     live = _live(seen)
-    if current and current.digest == chosen.digest and memory.fallback:
-        why = _failure(seen, current, memory, now)
+    if current and current.digest == chosen.digest and before.fallback:
+        why = _failure(seen, current, before)
         if why:
-            return _take_back(seen, chosen, memory.fallback, why, now)
+            return _take_back(seen, chosen, before, before.fallback, why, now)
     if live and live.digest == chosen.digest:
         # What is live was let through when it came: a gate that is raised later takes nothing down.
         verdict = gate.Verdict(True, _how_it_came(seen.obj), kept, gate.leftover(seen))
@@ -54,13 +54,13 @@ def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
         verdict = gate.decide(seen, chosen, live, now, config)
     result, more = verdict.result or kept, verdict.children
     if verdict.passed:
-        target, remembered = chosen, _memory(chosen, current, live, memory, now)
+        target, remembered = chosen, _memory(seen, chosen, live, now)
         return Promotion(chosen, target, remembered, None, verdict.message, result, more, verdict.requeue_after)
     held = Reason.JUDGING if verdict.passed is None else Reason.GATE_FAILED
     stays = current
     if held is Reason.GATE_FAILED and current and current.digest == chosen.digest:
-        stays, memory = live, NOTHING  # the gate was raised while it was rolling out
-    return Promotion(chosen, stays, memory, held, verdict.message, result, more, verdict.requeue_after)
+        stays, before = live, NOTHING  # the gate was raised while it was rolling out
+    return Promotion(chosen, stays, before, held, verdict.message, result, more, verdict.requeue_after)
 
 
 def memory(seen: DeploymentSeen) -> Memory:
@@ -82,24 +82,31 @@ def _how_it_came(deployment: api.Deployment) -> str:
     return (live.message if live else None) or ""
 
 
-def _memory(chosen: Served, current: Served | None, live: Served | None, memory: Memory, now: datetime) -> Memory:
-    if current and current.digest == chosen.digest:
-        return memory.without_taken_back()
-    if live is None or live.digest == chosen.digest:
+def _memory(seen: DeploymentSeen, chosen: Served, live: Served | None, now: datetime) -> Memory:
+    """What is to be remembered with the chosen checkpoint on its way."""
+    current = Served.of(seen.child) if seen.child else None
+    if seen.child is None or current is None or live is None:
         return NOTHING
-    return Memory(conditions.timestamp(now), live)
+    if current.digest == chosen.digest:
+        return memory(seen).settled()
+    if live.digest == chosen.digest:
+        return NOTHING
+    template = seen.child["spec"]["template"] if live.digest == current.digest else memory(seen).template
+    return Memory(conditions.timestamp(now), live, template)
 
 
-def _failure(seen: DeploymentSeen, current: Served, memory: Memory, now: datetime) -> str:
+def _failure(seen: DeploymentSeen, current: Served, before: Memory) -> str:
     live = seen.obj.status.live
     if live is None or live.digest != current.digest:
-        return rollout.failed(seen, current, memory)
+        return rollout.failed(seen, current, before)
     until = rollout.watched_until(seen, current)
     return rollout.crash(seen, current) if until is not None else ""
 
 
-def _take_back(seen: DeploymentSeen, chosen: Served, fallback: Served, why: str, now: datetime) -> Promotion:
+def _take_back(
+    seen: DeploymentSeen, chosen: Served, before: Memory, fallback: Served, why: str, now: datetime
+) -> Promotion:
     message = conditions.shorten(f"{chosen.words} was taken back and {fallback.words} serves: {why}", 900)
     taken_back = TakenBack(chosen.training_job, chosen.checkpoint, chosen.digest, spec_digest(seen.obj), message)
-    memory = Memory(conditions.timestamp(now), taken_back=taken_back)
-    return Promotion(chosen, fallback, memory, Reason.ROLLED_BACK, message, seen.obj.status.gate)
+    remembered = Memory(conditions.timestamp(now), template=before.template, taken_back=taken_back)
+    return Promotion(chosen, fallback, remembered, Reason.ROLLED_BACK, message, seen.obj.status.gate)
