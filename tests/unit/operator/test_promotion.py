@@ -411,6 +411,19 @@ def test_what_says_nothing_against_a_checkpoint_takes_nothing_back(pod: Any) -> 
     assert (world.served, world.says()) == ("epoch-2", ("Unknown", "RollingOut"))
 
 
+def test_a_kill_that_nobody_explains_is_blamed_on_the_checkpoint_the_third_time() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.roll_out()
+    for restarts, served in ((1, "epoch-2"), (2, "epoch-2"), (3, "epoch-1")):
+        world.crash(OTHER_DIGEST, exit_code=137, said="")
+        world.pods[0]["status"]["containerStatuses"][0]["restartCount"] = restarts
+        world.visit()
+        assert world.served == served
+    world.settle()
+    assert "exit code 137" in message_of(world.status, "Promoted")
+
+
 def test_a_crash_after_the_first_minutes_takes_nothing_back() -> None:
     world = live()
     world.to("epoch-2", rollout={"watchSeconds": 60})
