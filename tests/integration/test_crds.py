@@ -484,6 +484,61 @@ CHANGES += [
 ]
 
 
+def gated(**gate: Any) -> Object:
+    return deployment(gate=gate)
+
+
+def floor(**fields: Any) -> Object:
+    return gated(floors=[fields])
+
+
+FOLLOWING = {**deployment(), "spec": {"modelService": "spam", "follow": "ModelService"}}
+RULES += [
+    rule(
+        "exactly one of checkpoint and follow must be set",
+        FOLLOWING,
+        deployment(follow="ModelService"),
+        "Deployment: a checkpoint or whom to follow",
+    ),
+    rule(
+        "a gate needs floors, notWorseThanLive or both",
+        gated(notWorseThanLive=True),
+        gated(notWorseThanLive=False),
+        "Deployment: a gate that holds something up",
+    ),
+    rule(
+        "metric and tolerance belong to notWorseThanLive, which is not set",
+        gated(notWorseThanLive=True, metric="f1", tolerance=0.01),
+        gated(floors=[{"metric": "f1", "atLeast": 0.9}], tolerance=0.01),
+        "Deployment: a tolerance of a comparison",
+    ),
+    rule(
+        "a floor has exactly one of atLeast and atMost",
+        floor(metric="f1", atLeast=0.9),
+        floor(metric="f1"),
+        "Deployment: a floor with a bound",
+    ),
+    rule(
+        "a label has precision, recall and f1; other metrics are of all labels together",
+        floor(metric="recall", label="spam", atLeast=0.9),
+        floor(metric="accuracy", label="spam", atLeast=0.9),
+        "Deployment: a metric that a label has",
+    ),
+    rule(
+        "log_loss is better when it is lower, so its bound is atMost",
+        floor(metric="log_loss", atMost=0.3),
+        floor(metric="log_loss", atLeast=0.3),
+        "Deployment: a ceiling for a loss",
+    ),
+    rule(
+        "this metric is better when it is higher, so its bound is atLeast",
+        floor(metric="f1", atLeast=0.9),
+        floor(metric="f1", atMost=0.9),
+        "Deployment: a floor for a score",
+    ),
+]
+
+
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_rule_accepts_what_is_right_and_refuses_the_rest_in_words(cluster: Cluster, rule: Rule) -> None:
     await cluster.client.create(cluster.here(rule.accepted), dry_run=True)
@@ -535,6 +590,10 @@ BOUNDS = [
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
     pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),
+    pytest.param(deployment(follow="Best"), 'Unsupported value: "Best"', id="whom one can follow"),
+    pytest.param(deployment(rollout={"strategy": "Canary"}), 'Unsupported value: "Canary"', id="a way to roll out"),
+    pytest.param(deployment(rollout={"deadlineSeconds": 1}), "greater than or equal to 10", id="time to come up"),
+    pytest.param(deployment(gate={}), "at least 1 properties", id="a gate is not empty"),
     pytest.param(deployment(replicas=-1), "greater than or equal to 0", id="replicas are not negative"),
     pytest.param(deployment(thresholds={"spam": 1.5}), "less than or equal to 1", id="a threshold is a probability"),
     pytest.param(deployment(access={"apiKeysSecretRef": {}}), "name", id="API keys lie in a Secret with a name"),
@@ -594,6 +653,7 @@ async def test_the_other_kinds_get_their_defaults(cluster: Cluster) -> None:
     assert {"format": "Auto", "taskDetail": "Auto", "onInvalidRows": "Fail"}.items() <= rows["spec"].items()
     web = await cluster.client.create(cluster.here(deployment()), dry_run=True)
     assert web["spec"]["checkpoint"] == {"trainingJob": "v1", "name": "best"}
+    assert web["spec"]["rollout"] == {"strategy": "Rolling", "deadlineSeconds": 1200, "watchSeconds": 300}
     assert web["spec"]["replicas"] == 1
     hub = {"huggingFace": {"repo": "owner/model", "tokenSecretRef": {"name": "hf"}}}
     service = await cluster.client.create(cluster.here(model_service(baseModel=hub)), dry_run=True)
@@ -723,6 +783,34 @@ STATUS: dict[Kind, Object] = {
             "checkpoint": "epoch-1",
             "digest": f"sha256:{'b' * 64}",
             "since": "2026-01-02T03:04:05Z",
+            "metric": "f1",
+            "value": 0.95,
+            "reason": "Promoted",
+            "message": "m",
+        },
+        "candidate": {"trainingJob": "v2", "checkpoint": "epoch-2", "digest": f"sha256:{'a' * 64}"},
+        "gate": {
+            "candidate": f"sha256:{'a' * 64}",
+            "live": f"sha256:{'b' * 64}",
+            "rows": 200,
+            "measuredOn": "Test",
+            "values": [
+                {"metric": "f1_macro", "value": 0.93},
+                {"metric": "recall", "label": "spam", "message": "no row has the label"},
+            ],
+            "comparison": {
+                "metric": "f1",
+                "rows": 200,
+                "candidateRows": 210,
+                "candidate": 0.93,
+                "live": 0.92,
+                "lead": 0.01,
+                "leadAtLeast": -0.005,
+                "message": "m",
+            },
+            "message": "m",
+            "job": "web-gate-0a1b2c3d",
+            "measuredAt": "2026-01-02T03:04:05Z",
         },
         "history": [
             {
@@ -731,6 +819,10 @@ STATUS: dict[Kind, Object] = {
                 "digest": f"sha256:{'c' * 64}",
                 "since": "2026-01-02T03:04:05Z",
                 "until": "2026-01-02T03:04:05Z",
+                "metric": "f1",
+                "value": 0.9,
+                "reason": "RolledBack",
+                "message": "m",
             }
         ],
         "replicas": 1,

@@ -149,7 +149,21 @@ def test_a_bucket_holds_everything_and_a_killed_training_goes_on_from_it(laptop:
     assert weights(run / last) == weights(straight / "runs" / "v1" / last)
 
     assert "finished before" in laptop.run(*laptop.train()).stdout
+    compared_from(laptop, last)
     classified_from(laptop, f"{laptop.uri}/runs/v1/{last}")
+
+
+def compared_from(laptop: Laptop, last: str) -> None:
+    """Without fetching any weights."""
+    mirror = laptop.folder / "mirror"
+    given = ("--storage", laptop.uri, "--mirror", mirror, *HERE, "--value", "f1_macro", "--json")
+    both = ("--candidate", f"runs/v1/{last}", "--live", "runs/v1/checkpoints/epoch-1")
+    said = laptop.run("winnow_trainer", "compare", *given, *both)
+    assert said.returncode == 0, said.stderr
+    told = json.loads(said.stdout)
+    assert (told["measuredOn"], told["comparison"]["rows"]) == ("Test", told["rows"])
+    read = {"checkpoint.json", "metrics.json", "predictions.jsonl"}
+    assert {Path(name).name for name in names(mirror)} <= read
 
 
 def classified_from(laptop: Laptop, checkpoint: str) -> None:

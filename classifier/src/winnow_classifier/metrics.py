@@ -91,6 +91,12 @@ def evaluate(probabilities: npt.ArrayLike, targets: npt.ArrayLike, schema: Label
     }
 
 
+def one(name: str, probabilities: npt.ArrayLike, targets: npt.ArrayLike, schema: LabelSchema) -> float | None:
+    """A single one of `evaluate`'s."""
+    scored = _scored(probabilities, targets, schema)
+    return None if _undefined(name, scored.targets, schema) else float(_METRICS[name](scored))
+
+
 def why_undefined(name: str, targets: npt.ArrayLike, schema: LabelSchema) -> str | None:
     """Why `evaluate` gives None for this metric on these rows; None where it gives a number."""
     return _undefined(name, _targets(targets, schema), schema)

@@ -203,12 +203,25 @@ def _deployment(obj: Object) -> _Told:
     details = (
         f"{live['trainingJob']}/{live['checkpoint']} is live" if live else "nothing is live yet",
         status.get("url", "") if live else "",
+        _candidate(obj),
         _why_not(obj),
     )
     if not wanted:
         return _Told(ready.get("reason", UNSEEN), _tone(obj), details, None, "0 ready")
     share = min(1.0, answering / wanted)
     return _Told(ready.get("reason", UNSEEN), _tone(obj), details, share, f"{answering}/{wanted} ready")
+
+
+def _candidate(obj: Object) -> str:
+    """What becomes of the checkpoint that the spec chooses, where the reason of Ready does not say it."""
+    promoted, candidate = condition(obj, "Promoted"), status_of(obj).get("candidate")
+    reason = promoted.get("reason", "")
+    if promoted.get("status") == "True" or reason in ("", condition(obj, "Ready").get("reason")):
+        return ""
+    if not candidate:
+        return "is being watched" if reason == "Watching" else ""
+    words = f"{candidate['trainingJob']}/{candidate['checkpoint']}: {reason}"
+    return f"{words}, {promoted.get('message', '')}" if promoted.get("status") == "False" else words
 
 
 def _why_not(obj: Object) -> str:

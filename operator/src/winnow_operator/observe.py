@@ -9,7 +9,7 @@ from winnow_operator import api, report
 from winnow_operator.build.common import storage_claim
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
-from winnow_operator.policies import in_use
+from winnow_operator.policies import following, in_use, leaders
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
     AROUND,
@@ -91,7 +91,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         deployments=tuple(
             found
             for found in store.models(api.Deployment, DEPLOYMENT, namespace)
-            if found.status.live and found.status.live.training_job == obj.metadata.name
+            if any(use.training_job == obj.metadata.name for use in in_use.checkpoints(found.status))
         ),
     )
 
@@ -100,7 +100,10 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
     namespace, name = obj.metadata.namespace, obj.metadata.name
     child = store.get(APPS_DEPLOYMENT, namespace, name)
     service = store.get(SERVICE, namespace, name)
-    job = _present(store.model(api.TrainingJob, Key(TRAINING_JOB, namespace, obj.spec.checkpoint.training_job)))
+    rivals = _rivals(store, obj) if obj.spec.follow else ()
+    job = _chosen_job(store, obj, rivals)
+    jobs, job_pods = _jobs_and_pods(store, Key(DEPLOYMENT, namespace, name), obj.metadata.uid)
+    of_jobs = {uid_of(pod) for pod in job_pods}
     return DeploymentSeen(
         obj=obj,
         service=_service(store, obj),
@@ -110,7 +113,7 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         else None,
         child=child if child and owned_by(child, obj.metadata.uid) else None,
         child_service=service if service and owned_by(service, obj.metadata.uid) else None,
-        pods=store.children(POD, Key(DEPLOYMENT, namespace, name)),
+        pods=tuple(pod for pod in store.children(POD, Key(DEPLOYMENT, namespace, name)) if uid_of(pod) not in of_jobs),
         around=tuple(
             found
             for resource in (*AROUND, *GUESTS)
@@ -118,7 +121,23 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
             if owned_by(found, obj.metadata.uid)
         ),
         guests=store.guests,
+        rivals=rivals,
+        jobs=jobs,
+        job_pods=job_pods,
     )
+
+
+def _rivals(store: Store, obj: api.Deployment) -> tuple[api.TrainingJob, ...]:
+    jobs = store.models(api.TrainingJob, TRAINING_JOB, obj.metadata.namespace)
+    return tuple(job for job in jobs if job.spec.model_service == obj.spec.model_service)
+
+
+def _chosen_job(store: Store, obj: api.Deployment, rivals: tuple[api.TrainingJob, ...]) -> api.TrainingJob | None:
+    if obj.spec.checkpoint is not None:
+        key = Key(TRAINING_JOB, obj.metadata.namespace, obj.spec.checkpoint.training_job)
+        return _present(store.model(api.TrainingJob, key))
+    found = following.leader(rivals, obj.status.live)
+    return found.job if isinstance(found, leaders.Leader) else None
 
 
 def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) -> api.ModelService | None:

@@ -99,6 +99,16 @@ class Reason(StrEnum):
         "ThresholdsDiffer",
         "spec.thresholds names labels that the checkpoint lacks; it is served with the others.",
     )
+    LEADER_UNCLEAR = (
+        "LeaderUnclear",
+        "The ModelService's jobs have different primary metrics, so none of their checkpoints leads.",
+    )
+    JUDGING = "Judging", "The gate measures the checkpoint; what is live goes on serving."
+    GATE_FAILED = "GateFailed", "The checkpoint does not pass spec.gate; what is live goes on serving."
+    ROLLED_BACK = "RolledBack", "The checkpoint did not come up, or crashed; what was live before serves again."
+    ROLLED_BACK_BY_HAND = "RolledBackByHand", "spec.checkpoint names a checkpoint that was live before."
+    WATCHING = "Watching", "The checkpoint is live, and is taken back should its server crash in its first minutes."
+    PROMOTED = "Promoted", "The checkpoint went live, passed the gate if there is one, and stays."
     ROLLING_OUT = "RollingOut", "New pods are being started; the old ones serve until the new ones are ready."
     LIVE = "Live", "The checkpoint that the spec asks for is served by all replicas."
     SERVING = "Serving", "Pods answer requests."

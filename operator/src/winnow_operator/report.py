@@ -144,6 +144,33 @@ class Collection(_Report):
     kept: list[Digest] = Field(default=[], max_length=1_000)
 
 
+class MeasuredValue(_Report):
+    value: Number = None
+    message: str = ""
+
+
+class PairedComparison(_Report):
+    metric: str = Field(default="", max_length=64)
+    rows: Count | None = None
+    candidate_rows: Count | None = None
+    candidate: Number = None
+    live: Number = None
+    lead: Number = None
+    lead_at_least: Number = None
+    message: str = ""
+
+
+class Measured(_Report):
+    """The termination message of a pod that measures for a gate."""
+
+    state: Literal["Done", "Failed", "Stopped"]
+    message: str = ""
+    rows: Count | None = None
+    measured_on: Literal["Validation", "Test"] | None = None
+    values: list[MeasuredValue] = Field(default=[], max_length=16)  # in the order in which they were asked for
+    comparison: PairedComparison | None = None
+
+
 class Serving(_Report):
     """The termination message of a server that could not load its checkpoint."""
 

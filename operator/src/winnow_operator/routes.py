@@ -84,12 +84,25 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         if new is None:
             yield from _datasets(obj, 0)
         if _checkpoints_changed(new, old):
-            yield from _naming(store, DEPLOYMENT, namespace, lambda spec: spec["checkpoint"]["trainingJob"] == name)
+            yield from _naming(store, DEPLOYMENT, namespace, lambda spec: _may_choose(spec, obj))
     elif resource == DEPLOYMENT:
-        for version in (new, old):
-            live = status_of(version).get("live") if version else None
-            if live:
-                yield Key(TRAINING_JOB, namespace, live["trainingJob"]), 0
+        for used in {use for version in (new, old) if version for use in _used(status_of(version))}:
+            yield Key(TRAINING_JOB, namespace, used), 0
+
+
+def _may_choose(spec: Object, job: Object) -> bool:
+    """Whether a Deployment takes its checkpoint from this TrainingJob, or might."""
+    checkpoint = spec.get("checkpoint")
+    if checkpoint is None:
+        return bool(spec["modelService"] == job["spec"]["modelService"])
+    return bool(checkpoint["trainingJob"] == name_of(job))
+
+
+def _used(status: Object) -> Iterator[str]:
+    """The TrainingJobs whose checkpoints a Deployment needs, as policies/in_use.py has it."""
+    for use in (status.get("live"), status.get("candidate"), *status.get("history", [])[:1]):
+        if use:
+            yield use["trainingJob"]
 
 
 def _naming(store: Store, kind: Resource, namespace: str, names: Callable[[Object], bool]) -> Iterator[Visit]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from winnow_operator import api
+from winnow_operator.build.compare_job import POD_KIND
 from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
@@ -29,7 +30,8 @@ from winnow_operator.resources import (
 log = logging.getLogger(__name__)
 M = TypeVar("M", api.ModelService, api.Dataset, api.TrainingJob, api.Deployment)
 
-_KIND_BY_NAME = {resource.kind: resource for resource in KINDS}
+# The pods of a gate are children of the Deployment, but not behind its Service.
+_KIND_BY_NAME = {**{resource.kind: resource for resource in KINDS}, POD_KIND: DEPLOYMENT}
 _MODELS = {
     MODEL_SERVICE: api.ModelService,
     DATASET: api.Dataset,

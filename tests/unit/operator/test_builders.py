@@ -17,10 +17,12 @@ from winnow_operator import api
 from winnow_operator.build import autoscaler, exposure
 from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.build.common import inside
+from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.config_map import config_map
 from winnow_operator.build.import_job import import_job
 from winnow_operator.build.pvc import claim
-from winnow_operator.build.server_deployment import Served, server_deployment
+from winnow_operator.build.served import Served
+from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.service import service
 from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.plan import Config, FetchLimits
@@ -158,6 +160,13 @@ def rows(source: Object, **spec: Any) -> list[Object]:
     return both(import_job(dataset(source=source, **spec), model_service(), CONFIG))
 
 
+COMPARED = Measurement(
+    SERVED,
+    (("f1_macro", None), ("recall", "spam")),
+    Served("v0", "epoch-3", OTHER_DIGEST, "v0-0a1b2c3d", None),
+    "f1",
+)
+
 CASES: dict[str, Callable[[], list[Object]]] = {
     "claim": lambda: [made for made in [claim(model_service())] if made],
     "claim-of-a-class": lambda: [
@@ -216,6 +225,10 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         server_deployment(deployment(), model_service(storage=BUCKET), SERVED, image=SERVER, networks=NETWORKS)
     ],
     "collect-bucket": lambda: [collect_job(model_service(storage=BUCKET), LEFT, NOW, TRAINER, NETWORKS)],
+    "compare": lambda: [compare_job(deployment(), model_service(), COMPARED, CONFIG)],
+    "compare-in-bucket": lambda: [
+        compare_job(deployment(), model_service(storage=BUCKET), Measurement(SERVED, (("f1_macro", None),)), BOUNDED)
+    ],
     "training": lambda: trained(training_job(testDataset="test", maxRestarts=5), model_service(), OTHER_DIGEST),
     "training-hub-gpu-queue": lambda: trained(
         training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),

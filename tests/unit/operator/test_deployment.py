@@ -26,6 +26,7 @@ from operator_scene import (
 )
 
 from winnow_operator import api
+from winnow_operator.build.served import Served
 from winnow_operator.kinds.deployment import plan
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Apply, Refusal
@@ -177,6 +178,7 @@ def test_a_rollout_that_is_done_makes_the_checkpoint_live() -> None:
     assert conditions_of(status) == {
         "Available": ("True", "Serving"),
         "Progressing": ("True", "Live"),
+        "Promoted": ("True", "Promoted"),
         "Ready": ("True", "Live"),
     }
     assert status["live"] == {
@@ -184,7 +186,12 @@ def test_a_rollout_that_is_done_makes_the_checkpoint_live() -> None:
         "checkpoint": "epoch-2",
         "digest": OTHER_DIGEST,
         "since": "2026-11-23T12:00:00Z",
+        "metric": "f1",
+        "value": 0.92,
+        "reason": "Promoted",
+        "message": "There is no gate",
     }
+    assert "candidate" not in status
     assert (status["url"], status["replicas"], status["readyReplicas"]) == ("http://web.ml.svc", 1, 1)
     assert status["labelSelector"] == "winnow.dev/kind=Deployment,winnow.dev/name=web"
     assert "history" not in status
@@ -226,36 +233,6 @@ def test_a_rollout_is_not_done_while_an_old_pod_is_left_or_a_new_one_is_not_read
         assert "live" not in status
 
 
-CRASHES = [
-    pytest.param(
-        {"exit_code": 10, "said": {"state": "Failed", "message": "model.safetensors was changed"}},
-        "model.safetensors was changed",
-        id="what the server said",
-    ),
-    pytest.param({"exit_code": 137, "reason": "OOMKilled"}, "limits.memory", id="memory"),
-    pytest.param({"exit_code": 137, "reason": "Error"}, "does not say why", id="killed"),
-    pytest.param({"exit_code": 1, "said": "Traceback: boom"}, "boom", id="its last lines"),
-    pytest.param({"waiting": ("ImagePullBackOff", "no such image")}, "no such image", id="image"),
-]
-
-
-@pytest.mark.parametrize(("pod", "says"), CRASHES)
-def test_a_checkpoint_that_does_not_come_up_leaves_the_live_one_serving(pod: Any, says: str) -> None:
-    seen, first = live()
-    changed = replace(seen, obj=seen_again(named("epoch-1"), first))
-    wanted = child_of(changed, updated=1, ready=1, total=2)
-    stuck = replace(changed, child=wanted, pods=(server_pod(changed.obj, DIGEST, **pod),))
-    decided = plan(stuck, NOW, CONFIG)
-    assert conditions_of(decided.status) == {
-        "Available": ("True", "Serving"),
-        "Progressing": ("False", "CheckpointFailed"),
-        "Ready": ("False", "CheckpointFailed"),
-        "Stalled": ("True", "CheckpointFailed"),
-    }
-    assert says in message_of(decided.status, "Stalled")
-    assert decided.status["live"]["checkpoint"] == "epoch-2"
-
-
 def test_an_old_pod_that_crashes_is_not_blamed_on_the_new_checkpoint() -> None:
     seen, first = live()
     changed = replace(seen, obj=seen_again(named("epoch-1"), first))
@@ -283,8 +260,10 @@ def test_a_deleted_training_job_takes_nothing_down() -> None:
 def test_without_its_training_job_it_cannot_change_to_another_checkpoint() -> None:
     seen, first = live()
     decided = plan(replace(seen, training_job=None, obj=seen_again(named("epoch-1"), first)), NOW, CONFIG)
-    assert decided.children == ()
+    assert seen.child is not None
+    assert Served.of(decided.children[-1].obj) == Served.of(seen.child), "what is live goes on, and can be scaled"
     assert conditions_of(decided.status)["Ready"] == ("False", "TrainingJobNotFound")
+    assert conditions_of(decided.status)["Promoted"] == ("Unknown", "TrainingJobNotFound")
     assert decided.status["live"]["checkpoint"] == "epoch-2"
 
 

@@ -11,8 +11,10 @@ from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deploymen
 from winnow_classifier.dataset_manifest import options_of, read_dataset
 from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.build.common import AWS_KEYS
+from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.import_job import HUB_TOKEN, UPLOAD_PORT, import_job
-from winnow_operator.build.server_deployment import Served, server_deployment
+from winnow_operator.build.served import Served
+from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.training_job import run_name
 from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.kinds.dataset import MAY_PASS
@@ -24,6 +26,7 @@ from winnow_plugin import upload_spec
 from winnow_server.settings import parse
 from winnow_trainer import reception
 from winnow_trainer.cli import parser
+from winnow_trainer.compare import Value
 from winnow_trainer.job import load_job
 from winnow_trainer.sources import source_of
 
@@ -132,6 +135,22 @@ def test_the_trainer_understands_what_to_remove() -> None:
     options = parser().parse_args(command(made, "winnow_trainer"))
     assert (options.command, str(options.storage), options.before) == ("collect", "/storage", NOW)
     assert (options.remove, options.remove_problems_of) == ([DIGEST], ["mails", "others"])
+
+
+def test_the_trainer_understands_what_to_compare() -> None:
+    new = Served("v2", "epoch-2", DIGEST, "v2-0a1b2c3d", None)
+    old = Served("v1", "epoch-1", OTHER_DIGEST, "v1-0a1b2c3d", None)
+    wanted = Measurement(new, (("f1_macro", None), ("recall", "not [spam]")), old, "accuracy")
+    options = parser().parse_args(command(compare_job(deployment(), model_service(), wanted, CONFIG), "winnow_trainer"))
+    assert (options.command, options.candidate, options.live, options.metric) == (
+        "compare",
+        "runs/v2-0a1b2c3d/checkpoints/epoch-2",
+        "runs/v1-0a1b2c3d/checkpoints/epoch-1",
+        "accuracy",
+    )
+    assert (options.candidate_digest, options.live_digest) == (DIGEST, OTHER_DIGEST)
+    values = [Value.of(text) for text in options.value]
+    assert [(value.metric, value.label) for value in values] == list(wanted.values)
 
 
 def test_the_trainer_understands_what_to_receive(tmp_path: Path) -> None:

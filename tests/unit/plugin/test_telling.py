@@ -171,6 +171,29 @@ OBJECTS = [
         id="a deployment that rolls out",
     ),
     pytest.param(
+        made(
+            "Deployment",
+            spec={"replicas": 1},
+            readyReplicas=1,
+            live={"trainingJob": "v1", "checkpoint": "epoch-2"},
+            candidate={"trainingJob": "v2", "checkpoint": "epoch-1"},
+            conditions=[("Ready", "True", "Live", ""), ("Promoted", "False", "GateFailed", "f1 0.8 is below 0.9")],
+        ),
+        ("Live", Tone.GOOD, 1.0, "1/1 ready", "v1/epoch-2 is live · v2/epoch-1: GateFailed, f1 0.8 is below 0.9"),
+        id="a deployment that follows and whose leader is refused",
+    ),
+    pytest.param(
+        made(
+            "Deployment",
+            spec={"replicas": 1},
+            readyReplicas=1,
+            live={"trainingJob": "v1", "checkpoint": "epoch-2"},
+            conditions=[("Ready", "True", "Live", ""), ("Promoted", "Unknown", "Watching", "")],
+        ),
+        ("Live", Tone.GOOD, 1.0, "1/1 ready", "v1/epoch-2 is live · is being watched"),
+        id="a deployment in its first minutes",
+    ),
+    pytest.param(
         made("Deployment", spec={"replicas": 0}, conditions=[("Ready", "True", "ScaledToZero", "none asked for")]),
         ("ScaledToZero", Tone.GOOD, None, "0 ready", "nothing is live yet"),
         id="a deployment of none",

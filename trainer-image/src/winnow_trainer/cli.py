@@ -1,4 +1,4 @@
-"""The command line: import rows, train, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
+"""The command line: import rows, train, compare, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
 
 import argparse
 import logging
@@ -63,11 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "train":
         progress = Progress()
         failed = _failed_training(progress)
-    elif options.command == "collect":
+    elif options.command in ("collect", "compare"):
         failed = partial(verdict.failed_message, options.command)
     try:
         if progress:
             result = train(options, progress)
+        elif options.command == "compare":
+            result = compare_checkpoints(options)
         else:
             result = collect_unused(options) if options.command == "collect" else import_rows(options, pinned)
     except Terminated:
@@ -139,6 +141,25 @@ def collect_unused(options: argparse.Namespace) -> dict[str, Any]:
     return message
 
 
+def compare_checkpoints(options: argparse.Namespace) -> dict[str, Any]:
+    from winnow_trainer.compare import Value, compare  # as in train(): torch takes seconds to import
+
+    wanted = [Value.of(text) for text in options.value]
+    with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
+        found = compare(
+            storage / options.candidate,
+            options.candidate_digest,
+            wanted,
+            storage / options.live if options.live else None,
+            options.live_digest,
+            options.metric,
+            mirror,
+        )
+    message = found.message()
+    print(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode() if options.json else "\n".join(found.lines()))
+    return message
+
+
 def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     stop = Event()
     with ExitStack() as stack:
@@ -196,9 +217,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = root.add_subparsers(dest="command", required=True, metavar="import | train | collect")
+    commands = root.add_subparsers(dest="command", required=True, metavar="import | train | compare | collect")
     _add_import(commands)
     _add_train(commands)
+    _add_compare(commands)
     _add_collect(commands)
     return root
 
@@ -258,6 +280,27 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
     _add_storage(add)
     add("--run", metavar="NAME", help="folder below runs/ (default: the job's name)")
     add("--progress-port", type=int, metavar="PORT", help="serve /progress, /metrics and /healthz there; 0: any port")
+    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
+def _add_compare(commands: "argparse._SubParsersAction[Any]") -> None:
+    add = commands.add_parser(
+        "compare",
+        help="metrics of a checkpoint, and whether it is worse than another one",
+        description="Read what two checkpoints answered to the same test rows, and say by a paired bootstrap how much better one of them is at "
+        "least. No model is loaded.",
+        epilog="example: python -m winnow_trainer compare --storage storage --candidate runs/v2/checkpoints/epoch-3 "
+        "--live runs/v1/checkpoints/epoch-2 --value 'recall[spam]'",
+    ).add_argument
+    _add_storage(add)
+    add("--candidate", required=True, metavar="PATH", help="the checkpoint, in the storage")
+    add("--candidate-digest", metavar="DIGEST", help="sha256:… that it must have")
+    add("--live", metavar="PATH", help="the checkpoint that it is compared with, in the storage")
+    add("--live-digest", metavar="DIGEST", help="sha256:… that that one must have")
+    add("--metric", metavar="NAME", help="what is compared (default: the primary metric of the candidate's training)")
+    value = "a metric to tell, as f1_macro or recall[spam] (repeatable)"
+    add("--value", action="append", default=[], metavar="NAME", help=value)
+    add("--json", action="store_true", help="print the result as JSON")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 
 

@@ -22,6 +22,9 @@ from .common import (
 from .exposure import DisruptionBudget, HttpRoute, Ingress, Monitoring, NetworkPolicy
 from .placement import PlacedPods, TopologySpread
 
+SeenMetric = Annotated[str, StringConstraints(max_length=64)]
+Words = Annotated[str, StringConstraints(max_length=1024)]
+
 
 class CheckpointRef(Spec):
     """A checkpoint of a TrainingJob; `best` is resolved once the job is complete."""
@@ -44,11 +47,45 @@ class Access(Spec):
     api_keys_secret_ref: SecretRef | None = None
 
 
+Bound = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
+GateMetric = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+GateLabel = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+
+
+class Floor(Spec):
+    """What a metric of the candidate must reach, over all labels or of one."""
+
+    metric: GateMetric
+    label: GateLabel | None = None
+    at_least: Bound | None = None
+    at_most: Bound | None = None
+
+
+class Gate(Spec):
+    """What a checkpoint must show before it gets traffic."""
+
+    floors: Annotated[tuple[Floor, ...], Field(min_length=1, max_length=16)] | None = None
+    not_worse_than_live: bool = False
+    metric: GateMetric | None = None
+    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class Rollout(Spec):
+    """How one checkpoint takes over from another, and when it is taken back."""
+
+    strategy: Literal["Rolling", "Replace"] = "Rolling"
+    deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 1_200
+    watch_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+
+
 class DeploymentSpec(PlacedPods):
     """Which checkpoint to serve, and how."""
 
     model_service: OwnName
-    checkpoint: CheckpointRef
+    checkpoint: CheckpointRef | None = None
+    follow: Literal["ModelService"] | None = None
+    gate: Gate | None = None
+    rollout: Rollout = Rollout()
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     autoscaling: Autoscaling | None = None
     thresholds: Annotated[Mapping[str, Annotated[float, Field(ge=0, le=1)]], Field(max_length=1000)] | None = None
@@ -61,13 +98,22 @@ class DeploymentSpec(PlacedPods):
     topology_spread_constraints: Annotated[tuple[TopologySpread, ...], Field(max_length=8)] | None = None
 
 
-class LiveCheckpoint(Status):
-    """What is served now."""
+class CandidateCheckpoint(Status):
+    """What the spec asks for, as long as it is not what is served."""
 
     training_job: SeenName
     checkpoint: CheckpointName
     digest: Digest | None = None
+
+
+class LiveCheckpoint(CandidateCheckpoint):
+    """What is served now, and how it came to be."""
+
     since: Time | None = None
+    metric: SeenMetric | None = None
+    value: float | None = None
+    reason: Annotated[str, StringConstraints(max_length=64)] | None = None
+    message: Words | None = None
 
 
 class PastCheckpoint(LiveCheckpoint):
@@ -76,11 +122,49 @@ class PastCheckpoint(LiveCheckpoint):
     until: Time | None = None
 
 
+class MeasuredValue(Status):
+    """A metric of the candidate that the gate asks for."""
+
+    metric: SeenMetric
+    label: Annotated[str, StringConstraints(max_length=128)] | None = None
+    value: float | None = None
+    message: Words | None = None
+
+
+class Comparison(Status):
+    """The candidate beside the live checkpoint, on test rows that both were measured on."""
+
+    metric: SeenMetric | None = None
+    rows: Count | None = None
+    candidate_rows: Count | None = None
+    candidate: float | None = None
+    live: float | None = None
+    lead: float | None = None
+    lead_at_least: float | None = None
+    message: Words | None = None
+
+
+class GateResult(Status):
+    """What was measured for the gate, once for each candidate and what it would replace."""
+
+    candidate: Digest
+    live: Digest | None = None
+    rows: Count | None = None
+    measured_on: Literal["Validation", "Test"] | None = None
+    values: Annotated[tuple[MeasuredValue, ...], Field(max_length=16)] | None = None
+    comparison: Comparison | None = None
+    message: Words | None = None
+    job: SeenName | None = None
+    measured_at: Time | None = None
+
+
 class DeploymentStatus(ObservedStatus):
     """Where it answers, what is live, and what was."""
 
     url: Annotated[str, StringConstraints(max_length=512)] | None = None
     live: LiveCheckpoint | None = None
+    candidate: CandidateCheckpoint | None = None
+    gate: GateResult | None = None
     history: Annotated[tuple[PastCheckpoint, ...], Field(max_length=20)] | None = None
     replicas: Count | None = None
     ready_replicas: Count | None = None

@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-
 from winnow_operator import api
 from winnow_operator.build import common, thresholds
+from winnow_operator.build.rollout_memory import NOTHING, ROLLOUT, Memory
+from winnow_operator.build.served import SERVED, Served
 from winnow_operator.resources import GROUP, Object
 
 CONTAINER = "server"
 PORT = 8080
 KEYS = "/etc/winnow-keys"
-SERVED = f"{GROUP}/served"
 # From an image pull that is over to a loaded model: 15 minutes suffice for 16 GiB at 20 MiB/s.
 START_SECONDS = 900
 PROBE_SECONDS = 2  # a rollover waits for it, once a pod
+_STEPS = {
+    # No pod leaves before its successor is ready: a checkpoint that does not load never takes anything down.
+    "Rolling": {"maxUnavailable": 0, "maxSurge": 1},
+    # Not apps/v1's Recreate, which takes all pods down at once: of several, the others go on.
+    "Replace": {"maxUnavailable": 1, "maxSurge": 0},
+}
 DRAIN_SECONDS = 5  # the server answers on while kube-proxy and clients notice that it leaves
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Which checkpoint, and what it takes to load it. Written on the apps/v1 Deployment, so that it can be read back when the TrainingJob is deleted."""
-
-    training_job: str
-    checkpoint: str
-    digest: str
-    run: str
-    base_model: Object | None  # only an adapter needs its base; other checkpoints hold the whole model
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    @staticmethod
-    def of(deployment: Object) -> Served | None:
-        text = (deployment["metadata"].get("annotations") or {}).get(SERVED)
-        return Served(**json.loads(text)) if text else None
 
 
 def server_deployment(
     deployment: api.Deployment,
     service: api.ModelService,
     served: Served,
+    memory: Memory = NOTHING,
     *,
     image: str,
     networks: tuple[str, ...] = (),
 ) -> Object:
     base = common.base_model(api.BaseModelSource.model_validate(served.base_model)) if served.base_model else None
     storage = common.storage(service, networks, read_only=True)
-    checkpoint = f"{storage.reference}/runs/{served.run}/checkpoints/{served.checkpoint}"
+    checkpoint = f"{storage.reference}/{served.folder}"
     command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
     if base:
         command += ["--base-model", base.reference]
@@ -83,7 +69,10 @@ def server_deployment(
         *keys,
     ]
     metadata = common.metadata(deployment, deployment.metadata.name)
-    metadata["annotations"] = {SERVED: served.to_json()}
+    metadata["annotations"] = {
+        SERVED: served.to_json(),
+        **({ROLLOUT: memory.to_json()} if memory != NOTHING else {}),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -91,11 +80,11 @@ def server_deployment(
         "spec": {
             "replicas": deployment.spec.replicas,
             "selector": {"matchLabels": common.selector(deployment)},
-            # No pod leaves before its successor is ready: a checkpoint that does not load never takes anything down.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "progressDeadlineSeconds": START_SECONDS + 300,  # and five minutes for the image
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": _STEPS[deployment.spec.rollout.strategy]},
+            "progressDeadlineSeconds": deployment.spec.rollout.deadline_seconds,
             "revisionHistoryLimit": 2,
-            "template": {
+            "template": _as_it_was(memory)
+            or {
                 "metadata": {
                     "labels": common.labels(deployment),
                     "annotations": {f"{GROUP}/checkpoint-digest": served.digest},
@@ -104,6 +93,11 @@ def server_deployment(
             },
         },
     }
+
+
+def _as_it_was(memory: Memory) -> Object | None:
+    """The template that is taken back; its ReplicaSet is still there."""
+    return memory.template if memory.taken_back else None
 
 
 def _api_keys(deployment: api.Deployment) -> list[Object]:

@@ -1,23 +1,28 @@
-"""Deployment: the chosen checkpoint behind a Service, rolled over without an interruption. Pure."""
+"""Deployment: the chosen checkpoint behind a Service, rolled over without an interruption. Pure.
+
+Which checkpoint the pods are to serve is decided in policies/promotion.py; here is what follows from it: children, conditions, what is live and what was.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from winnow_operator import api, conditions, pods, report
+from winnow_operator import api, conditions, pods
 from winnow_operator.build import common
-from winnow_operator.build.server_deployment import Served, server_deployment
+from winnow_operator.build.served import Served
+from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.service import service, url
 from winnow_operator.build.thresholds import thresholds
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import surroundings
 from winnow_operator.observed import DeploymentSeen
-from winnow_operator.plan import Apply, Child, Config, Plan
-from winnow_operator.policies import failure
-from winnow_operator.policies.checkpoint import Missing, resolve
+from winnow_operator.plan import Apply, Child, Config, Event, Plan
+from winnow_operator.policies import gate, leaders, promotion, rollout
+from winnow_operator.policies.checkpoint import Missing
+from winnow_operator.policies.promotion import Promotion
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import GROUP, Object, status_of
+from winnow_operator.resources import Object, status_of
 
 HISTORY = 20
 
@@ -41,111 +46,115 @@ class _State:
 
 
 def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
-    wanted = resolve(seen)
-    rollout = _rollout(seen, wanted)
-    children = (*_children(seen, wanted, config), *surroundings.children(seen))
-    state = _state(seen, wanted, rollout)
-    found = [*_conditions(seen, state, rollout), *surroundings.conditions(seen)]
-    live, history = _live(seen, wanted, rollout, now)
+    decided = promotion.decide(seen, now, config)
+    progress = _rollout(seen, decided.target)
+    state = _state(seen, decided, progress)
+    live, history = _live(seen, decided, progress, now)
+    watched = _watched(seen, decided, live, now)
+    promoted = _promoted(decided, state, live, watched)
+    found = [*_conditions(seen, state, progress, promoted), *surroundings.conditions(seen)]
+    candidate = decided.chosen if isinstance(decided.chosen, Served) else None
     status = conditions.status(
         seen.obj,
         found,
         now,
-        url=url(seen.obj) if isinstance(wanted, Served) or seen.child else None,
+        url=url(seen.obj) if candidate or seen.child else None,
         live=live,
+        candidate=_name(candidate) if candidate and (live or {}).get("digest") != candidate.digest else None,
+        gate=api.to_raw(decided.result) if decided.result else None,
         history=history,
-        replicas=rollout.replicas,
-        readyReplicas=rollout.ready,
+        replicas=progress.replicas,
+        readyReplicas=progress.ready,
         labelSelector=",".join(f"{key}={value}" for key, value in common.selector(seen.obj).items()),
         summary=_summary(state, live),
     )
-    return Plan(children, status, None, conditions.news("Ready", found, seen.obj.status.conditions or ()))
+    left = (watched - now).total_seconds() if watched else None
+    waits = [seconds for seconds in (decided.requeue_after, left) if seconds is not None]
+    children = (*_children(seen, decided, config), *surroundings.children(seen))
+    return Plan(children, status, min(waits, default=None), _news(seen, found))
 
 
-def _children(seen: DeploymentSeen, wanted: Served | Missing, config: Config) -> tuple[Child, ...]:
-    """Without a checkpoint to serve nothing is touched: what was live stays live."""
-    if seen.service is None or isinstance(wanted, Missing):
-        return ()
+def _children(seen: DeploymentSeen, decided: Promotion, config: Config) -> tuple[Child, ...]:
+    """While the chosen checkpoint is not there or not let through, the one that is served goes on, and is scaled as asked."""
+    if seen.service is None or decided.target is None:
+        return decided.children
     networks = config.fetch.allowed_networks
-    workload = server_deployment(seen.obj, seen.service, wanted, image=config.server_image, networks=networks)
+    workload = server_deployment(
+        seen.obj, seen.service, decided.target, decided.memory, image=config.server_image, networks=networks
+    )
     # The Service first: a name that is taken shows before any pod is started for it.
-    return (Apply(service(seen.obj)), Apply(thresholds(seen.obj)), Apply(workload))
+    return (Apply(service(seen.obj)), Apply(thresholds(seen.obj)), Apply(workload), *decided.children)
 
 
-def _rollout(seen: DeploymentSeen, wanted: Served | Missing) -> _Rollout:
+def _rollout(seen: DeploymentSeen, target: Served | None) -> _Rollout:
     if seen.child is None:
         return _Rollout(0, 0, done=False)
     status, spec = status_of(seen.child), seen.child["spec"]
     asked = int(spec.get("replicas", 1))
-    observed = status.get("observedGeneration", 0) >= seen.child["metadata"].get("generation", 0)
+    observed = rollout.observed(seen.child)
     total, updated = int(status.get("replicas", 0)), int(status.get("updatedReplicas", 0))
-    current = isinstance(wanted, Served) and Served.of(seen.child) == wanted and asked == seen.obj.spec.replicas
+    current = target is not None and Served.of(seen.child) == target and asked == seen.obj.spec.replicas
     available = int(status.get("availableReplicas", 0))
     done = bool(current and observed and updated == asked and total == asked and available >= asked)
-    failed = "" if done else _why_not(seen, wanted)
+    failed = "" if done or target is None else _why_not(seen, target)
     return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed)
 
 
-def _why_not(seen: DeploymentSeen, wanted: Served | Missing) -> str:
+def _why_not(seen: DeploymentSeen, target: Served) -> str:
     """What a new pod said before it ended, why it cannot start, or that the Deployment gave up waiting."""
-    if isinstance(wanted, Missing) or seen.child is None:
-        return ""
-    for pod in sorted(seen.pods, key=lambda pod: str(pod["metadata"]["name"])):
-        annotations = pod["metadata"].get("annotations") or {}
-        if annotations.get(f"{GROUP}/checkpoint-digest") != wanted.digest or pods.ready(pod):
-            continue
-        crash = pods.last_crash(pod)
-        if crash is not None:
-            if crash.out_of_memory:
-                return "The server used more memory than resources.limits.memory allows and was killed"
-            said = report.parse(report.Serving, crash.message)
-            words = said.message if said else crash.message.strip()
-            return words or (failure.KILLED if crash.killed else f"The server ended with exit code {crash.exit_code}")
-        trouble = pods.trouble(pod)
-        if trouble and trouble.reason is not Reason.UNSCHEDULABLE:
-            return trouble.message
-    for condition in status_of(seen.child).get("conditions") or []:
-        if condition["type"] == "Progressing" and condition["status"] == "False":
-            return str(condition.get("message", ""))
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return str(condition.get("message", ""))
-    return ""
+    return rollout.crash(seen, target) or rollout.trouble(seen, target) or rollout.overdue(seen, promotion.memory(seen))
 
 
-def _state(seen: DeploymentSeen, wanted: Served | Missing, rollout: _Rollout) -> _State:
-    if isinstance(wanted, Missing):
-        return _State(wanted.reason, wanted.message, final=wanted.final)
+def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _State:
+    chosen = decided.chosen
+    if isinstance(chosen, Missing):
+        return _State(chosen.reason, chosen.message, final=chosen.final)
     if seen.refusal:
         return _State(seen.refusal.reason, seen.refusal.message, final=True)
-    what = f"Checkpoint {wanted.checkpoint} of TrainingJob {wanted.training_job}"
-    if rollout.failed:
-        return _State(Reason.CHECKPOINT_FAILED, f"{what} does not come up: {rollout.failed}", final=True)
-    if rollout.done and seen.obj.spec.replicas == 0:
+    what = f"Checkpoint {chosen.checkpoint} of TrainingJob {chosen.training_job}"
+    if decided.held:
+        return _held(seen, decided, progress, what)
+    if progress.failed:
+        return _State(Reason.CHECKPOINT_FAILED, f"{what} does not come up: {progress.failed}", final=True)
+    if progress.done and seen.obj.spec.replicas == 0:
         return _State(Reason.SCALED_TO_ZERO, f"{what} is chosen, but no replicas are asked for", live=True)
-    unknown = _unknown_labels(seen)
-    if rollout.done and unknown:
+    unknown = _unknown_labels(seen, chosen)
+    if progress.done and unknown:
         message = f"{what} is served, but spec.thresholds names labels that it lacks: {', '.join(unknown[:10])}"
         return _State(Reason.THRESHOLDS_DIFFER, message, final=True)
-    if rollout.done:
-        return _State(
-            Reason.LIVE, f"{what} is served by {rollout.ready} of {seen.obj.spec.replicas} replicas", live=True
-        )
+    if progress.done:
+        return _State(Reason.LIVE, _served_by(seen, progress, what), live=True)
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
     return _State(Reason.ROLLING_OUT, f"{what} is being started{f'. {waiting.message}' if waiting else ''}")
 
 
-def _unknown_labels(seen: DeploymentSeen) -> list[str]:
+def _held(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, what: str) -> _State:
+    """Who follows a leaderboard asks for the best that is let through, so a leader that is not leaves nothing to be done."""
+    reason, target = decided.held or Reason.JUDGING, decided.target
+    message = f"{what} is not live: {decided.message}"
+    if seen.obj.spec.follow and target is not None and progress.done and seen.obj.spec.replicas > 0:
+        served = _served_by(seen, progress, f"Checkpoint {target.checkpoint} of TrainingJob {target.training_job}")
+        return _State(Reason.LIVE, f"{served}. {message}", live=True)
+    return _State(reason, message, final=decided.refused)
+
+
+def _served_by(seen: DeploymentSeen, progress: _Rollout, what: str) -> str:
+    return f"{what} is served by {progress.ready} of {seen.obj.spec.replicas} replicas"
+
+
+def _unknown_labels(seen: DeploymentSeen, chosen: Served) -> list[str]:
     """Labels with a threshold that the checkpoint lacks; none where its labels are not known, or not all of them."""
-    status = seen.training.status if seen.training else None
+    learned = seen.training_job is not None and seen.training_job.metadata.name == chosen.training_job
+    status = seen.training.status if seen.training and learned else None
     names = {label.name for label in (status.labels or ())} if status else set()
     if status is None or not names or len(names) != status.label_count:
         return []
     return sorted(label for label in seen.obj.spec.thresholds or {} if label not in names)
 
 
-def _conditions(seen: DeploymentSeen, state: _State, rollout: _Rollout) -> list[Condition]:
-    if rollout.ready > 0:
-        available = true("Available", Reason.SERVING, f"{rollout.ready} pods answer requests")
+def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promoted: Condition) -> list[Condition]:
+    if progress.ready > 0:
+        available = true("Available", Reason.SERVING, f"{progress.ready} pods answer requests")
     else:
         available = false("Available", Reason.NOT_SERVING, "No pod answers requests")
     # As in apps/v1: True while a rollout goes on and after it succeeded, False when it got stuck or cannot start.
@@ -153,40 +162,111 @@ def _conditions(seen: DeploymentSeen, state: _State, rollout: _Rollout) -> list[
         "Progressing", state.live or state.reason is Reason.ROLLING_OUT, state.reason, state.message
     )
     ready = Condition("Ready", state.live, state.reason, state.message)
-    found = [available, progressing, ready]
+    found = [available, progressing, promoted, ready]
     if state.live:
         return found
     abnormal = conditions.stalled if state.final else conditions.reconciling
     return [*found, abnormal(state.reason, state.message)]
 
 
+def _promoted(decided: Promotion, state: _State, live: Object | None, watched: datetime | None) -> Condition:
+    """Whether the chosen checkpoint is live for good."""
+    chosen = decided.chosen
+    if decided.held:
+        status = False if decided.refused else None
+        what = f"{chosen.words}: " if isinstance(chosen, Served) and decided.held is not Reason.ROLLED_BACK else ""
+        return Condition("Promoted", status, decided.held, f"{what}{decided.message}")
+    if isinstance(chosen, Missing) or not live or live.get("digest") != chosen.digest:
+        return Condition("Promoted", False if state.final else None, state.reason, state.message)
+    why = f": {live['message']}" if live.get("message") else ""
+    if watched is not None:
+        until = conditions.timestamp(watched)
+        message = f"{chosen.words} is live, and is taken back should its server crash before {until}{why}"
+        return Condition("Promoted", None, Reason.WATCHING, message)
+    return true("Promoted", Reason.PROMOTED, f"{chosen.words} is live{why}")
+
+
+def _watched(seen: DeploymentSeen, decided: Promotion, live: Object | None, now: datetime) -> datetime | None:
+    """Until when the live checkpoint may be taken back; None where there is nothing to go back to, or its time is over."""
+    if decided.memory.fallback is None or decided.target is None or live is None or "since" not in live:
+        return None
+    if live.get("digest") != decided.target.digest:
+        return None
+    known = seen.obj.status.live is not None and seen.obj.status.live.digest == decided.target.digest
+    promoted = seen.obj.status.condition("Promoted")
+    if known and promoted is not None and promoted.status == "True":
+        return None
+    until = rollout.watch_end(conditions.parse_time(live["since"]), seen.obj.spec.rollout)
+    return until if until > now else None
+
+
 def _live(
-    seen: DeploymentSeen, wanted: Served | Missing, rollout: _Rollout, now: datetime
+    seen: DeploymentSeen, decided: Promotion, progress: _Rollout, now: datetime
 ) -> tuple[Object | None, list[Object]]:
     """What is live and what was. A checkpoint becomes live with its rollout, and enters the history when the next one is."""
-    old = seen.obj.status.live
+    old, target = seen.obj.status.live, decided.target
     history = [api.to_raw(past) for past in seen.obj.status.history or ()]
     recorded = api.to_raw(old) if old else None
-    if not rollout.done or isinstance(wanted, Missing) or seen.obj.spec.replicas == 0:
+    if not progress.done or target is None or seen.obj.spec.replicas == 0:
         return recorded, history
     if old and (old.training_job, old.checkpoint, old.digest) == (
-        wanted.training_job,
-        wanted.checkpoint,
-        wanted.digest,
+        target.training_job,
+        target.checkpoint,
+        target.digest,
     ):
         return recorded, history
+    reason, message = _why(seen, decided, target)
+    live = {
+        **_name(target),
+        "since": conditions.timestamp(now),
+        **_value(seen, target, history),
+        "reason": str(reason),
+        **({"message": conditions.shorten(message)} if message else {}),
+    }
     if recorded:
         history = [{**recorded, "until": conditions.timestamp(now)}, *history][:HISTORY]
-    live = {
-        "trainingJob": wanted.training_job,
-        "checkpoint": wanted.checkpoint,
-        "digest": wanted.digest,
-        "since": conditions.timestamp(now),
-    }
     return live, history
+
+
+def _why(seen: DeploymentSeen, decided: Promotion, target: Served) -> tuple[Reason, str]:
+    """How the target came to be live."""
+    if decided.held is Reason.ROLLED_BACK:
+        return Reason.ROLLED_BACK, decided.message
+    if decided.held is None and gate.was_live(seen.obj, target.digest):
+        return Reason.ROLLED_BACK_BY_HAND, "spec.checkpoint names it again"
+    return Reason.PROMOTED, "" if decided.held else decided.message
+
+
+def _value(seen: DeploymentSeen, target: Served, history: list[Object]) -> Object:
+    """By what its job was judged, as far as that is known."""
+    job = seen.training_job
+    if job is not None and job.metadata.name == target.training_job:
+        value = leaders.value_of(job.status, target.checkpoint)
+        return {"metric": job.status.primary_metric, "value": value} if value is not None else {}
+    before = next((past for past in history if past.get("digest") == target.digest), {})
+    return {name: before[name] for name in ("metric", "value") if name in before}
+
+
+def _name(served: Served) -> Object:
+    return {"trainingJob": served.training_job, "checkpoint": served.checkpoint, "digest": served.digest}
+
+
+def _news(seen: DeploymentSeen, found: list[Condition]) -> tuple[Event, ...]:
+    """An event about Promoted only where Ready does not tell the same."""
+    old = seen.obj.status.conditions or ()
+    ready = conditions.news("Ready", found, old)
+    told = {event.reason for event in ready}
+    outcomes = {Reason.GATE_FAILED, Reason.ROLLED_BACK, Reason.PROMOTED}
+    more = [event for event in conditions.news("Promoted", found, old) if event.reason in outcomes - told]
+    bad = {Reason.GATE_FAILED, Reason.ROLLED_BACK}
+    return (*ready, *(replace(event, type="Warning" if event.reason in bad else "Normal") for event in more))
 
 
 def _summary(state: _State, live: Object | None) -> str:
     if state.live and live:
         return f"Live: {live['trainingJob']}/{live['checkpoint']}"
-    return f"{'Stalled' if state.final else 'Waiting'}: {state.reason}"
+    return f"{'Stalled' if state.final else 'Waiting'}: {state.reason}{_goes_on(live)}"
+
+
+def _goes_on(live: Object | None) -> str:
+    return f"; live: {live['trainingJob']}/{live['checkpoint']}" if live else ""

@@ -9,10 +9,9 @@ from winnow_operator.build import pvc
 from winnow_operator.build.common import storage_claim
 from winnow_operator.conditions import Condition
 from winnow_operator.kinds import collection
-from winnow_operator.kinds.training_results import best_value
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import Apply, Config, Plan, Reference
-from winnow_operator.policies import storage
+from winnow_operator.policies import leaders, storage
 from winnow_operator.resources import CLAIM, JOB, Object
 
 LEADERS = 10
@@ -72,20 +71,14 @@ def leaderboard(seen: ModelServiceSeen) -> list[Object]:
         for deployment in seen.deployments
         if deployment.status.live
     }
-    ranked = []
-    for job in seen.training_jobs:
-        best, metric = job.status.best_checkpoint, job.status.primary_metric
-        value = best_value(job.status)
-        if best is None or metric is None or value is None:
-            continue
-        entry = {
-            "trainingJob": job.metadata.name,
-            "checkpoint": best,
-            "metric": metric,
-            "value": value,
-            **({"selectedOn": job.status.selected_on} if job.status.selected_on else {}),
-            "deployed": (job.metadata.name, best) in live,
+    return [
+        {
+            "trainingJob": leader.job.metadata.name,
+            "checkpoint": leader.checkpoint,
+            "metric": leader.metric,
+            "value": leader.value,
+            **({"selectedOn": leader.job.status.selected_on} if leader.job.status.selected_on else {}),
+            "deployed": (leader.job.metadata.name, leader.checkpoint) in live,
         }
-        order = value if job.status.higher_is_better is False else -value
-        ranked.append(((metric, order, job.metadata.name), entry))
-    return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])][:LEADERS]
+        for leader in leaders.ranked(seen.training_jobs)[:LEADERS]
+    ]

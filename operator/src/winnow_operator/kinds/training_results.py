@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from winnow_operator import api, report
 from winnow_operator.conditions import timestamp
+from winnow_operator.policies import in_use
 from winnow_operator.resources import Object
 
 # Status is written when progress moved a percent or this long passed: a hundred jobs stay under four writes a second.
@@ -85,15 +86,6 @@ def _checkpoints(
     return result
 
 
-def best_value(status: api.TrainingJobStatus) -> float | None:
-    """The primary metric of the best checkpoint, on the rows that chose it."""
-    for epoch in status.epochs or ():
-        if epoch.checkpoint == status.best_checkpoint and status.primary_metric:
-            values = epoch.validation_metrics if status.selected_on == "Validation" else epoch.metrics
-            return (values or {}).get(status.primary_metric)
-    return None
-
-
 def _measured_on(selected_on: str | None) -> str:
     return "validationMetrics" if selected_on == "Validation" else "metrics"
 
@@ -101,9 +93,8 @@ def _measured_on(selected_on: str | None) -> str:
 def _deployed_by(deployments: Iterable[api.Deployment], job_name: str) -> dict[str, list[str]]:
     users: dict[str, list[str]] = {}
     for deployment in sorted(deployments, key=lambda deployment: deployment.metadata.name):
-        live = deployment.status.live
-        if live and live.training_job == job_name:
-            users.setdefault(live.checkpoint, []).append(deployment.metadata.name)
+        for name in {use.checkpoint for use in in_use.checkpoints(deployment.status) if use.training_job == job_name}:
+            users.setdefault(name, []).append(deployment.metadata.name)
     return {checkpoint: names[:100] for checkpoint, names in users.items()}
 
 

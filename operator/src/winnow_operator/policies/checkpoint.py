@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from winnow_operator import api
-from winnow_operator.build.server_deployment import Served
+from winnow_operator.build.rollout_memory import Memory
+from winnow_operator.build.served import Served
 from winnow_operator.build.training_job import base_model_source, run_name
 from winnow_operator.observed import DeploymentSeen
+from winnow_operator.policies import following
 from winnow_operator.reasons import Reason
 
 BEST = "best"
@@ -27,8 +29,10 @@ def resolve(seen: DeploymentSeen) -> Served | Missing:
     if service is None:
         message = f"ModelService {spec.model_service} does not exist in this namespace"
         return Missing(Reason.MODEL_SERVICE_NOT_FOUND, message)
+    if spec.checkpoint is None:
+        return _followed(seen, service)
     if job is None:
-        return _recorded(seen) or Missing(
+        return recorded(seen, spec.checkpoint) or Missing(
             Reason.TRAINING_JOB_NOT_FOUND,
             f"TrainingJob {spec.checkpoint.training_job} does not exist in this namespace",
         )
@@ -37,19 +41,56 @@ def resolve(seen: DeploymentSeen) -> Served | Missing:
         message = f"TrainingJob {name} belongs to ModelService {job.spec.model_service}, this Deployment to {spec.model_service}"
         return Missing(Reason.TRAINING_JOB_OF_ANOTHER_MODEL_SERVICE, message, final=True)
     checkpoint = _best(job) if spec.checkpoint.name == BEST else _named(job, spec.checkpoint.name)
-    if isinstance(checkpoint, Missing):
-        return checkpoint
+    return checkpoint if isinstance(checkpoint, Missing) else _served(job, checkpoint, service)
+
+
+def _served(job: api.TrainingJob, checkpoint: api.Checkpoint, service: api.ModelService) -> Served:
     base = base_model_source(job, service) if job.spec.method == "LoRA" else None
-    return Served(name, checkpoint.name, checkpoint.digest or "", run_name(job), api.to_raw(base) if base else None)
+    raw = api.to_raw(base) if base else None
+    return Served(job.metadata.name, checkpoint.name, checkpoint.digest or "", run_name(job), raw)
 
 
-def _recorded(seen: DeploymentSeen) -> Served | None:
-    """A deleted TrainingJob takes nothing down: its checkpoint is still in storage, and the child knows what it serves."""
+def known(seen: DeploymentSeen) -> tuple[Served, ...]:
+    """Checkpoints that the apps/v1 Deployment remembers: what its pods serve or start, and what was live before that."""
     served = Served.of(seen.child) if seen.child else None
-    wanted = seen.obj.spec.checkpoint
-    if served is None or served.training_job != wanted.training_job or wanted.name not in (BEST, served.checkpoint):
-        return None
-    return served
+    return tuple(one for one in (served, Memory.of(seen.child).fallback) if one)
+
+
+def recorded(seen: DeploymentSeen, wanted: api.CheckpointRef) -> Served | None:
+    """A deleted TrainingJob takes nothing down: its checkpoint is still in storage, and the child knows where."""
+    return next(
+        (
+            one
+            for one in known(seen)
+            if one.training_job == wanted.training_job and wanted.name in (BEST, one.checkpoint)
+        ),
+        None,
+    )
+
+
+def _followed(seen: DeploymentSeen, service: api.ModelService) -> Served | Missing:
+    live = seen.obj.status.live
+    found = following.leader(seen.rivals, live)
+    current = next((one for one in known(seen) if live and one.digest == live.digest), None)
+    if isinstance(found, frozenset):
+        if current:
+            return current
+        if not found:
+            message = f"ModelService {service.metadata.name} has no complete TrainingJob with a best checkpoint yet"
+            return Missing(Reason.CHECKPOINT_NOT_READY, message)
+        message = (
+            f"The complete TrainingJobs of ModelService {service.metadata.name} have different primary metrics"
+            f" ({', '.join(sorted(found))}), so none leads; name a checkpoint in spec.checkpoint for a start"
+        )
+        return Missing(Reason.LEADER_UNCLEAR, message)
+    same = live is not None and (live.training_job, live.checkpoint) == (found.job.metadata.name, found.checkpoint)
+    if live and current and not same and not following.better_than(found, live):
+        return current
+    checkpoint = _find(found.job, found.checkpoint)
+    if checkpoint is None:
+        message = f"The best checkpoint of TrainingJob {found.job.metadata.name} has no digest; {_choice(found.job)}"
+        return Missing(Reason.CHECKPOINT_NOT_FOUND, message, final=True)
+    return _served(found.job, checkpoint, service)
 
 
 def _best(job: api.TrainingJob) -> api.Checkpoint | Missing:

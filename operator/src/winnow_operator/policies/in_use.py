@@ -79,3 +79,8 @@ def _identity(dataset: api.Dataset) -> Object:
 
 def _name(child: Hold | Release) -> str:
     return f"Dataset {child.obj['metadata']['namespace']}/{child.obj['metadata']['name']}"
+
+
+def checkpoints(status: api.DeploymentStatus) -> list[api.CandidateCheckpoint]:
+    """The checkpoints that a Deployment needs in storage: what is live, what is to be, and what it would go back to."""
+    return [use for use in (status.live, status.candidate, *(status.history or ())[:1]) if use]

@@ -1,0 +1,59 @@
+"""What a rollout has to remember, on the apps/v1 Deployment itself: written together with the pods' template, so that the two never disagree.
+
+Status cannot hold it: between a rollback and the status that tells of it the operator may end, and the next one would roll the same checkpoint out again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+from winnow_operator.build.served import Served
+from winnow_operator.resources import GROUP, Object
+
+ROLLOUT = f"{GROUP}/rollout"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """A checkpoint that was rolled back, and the spec that asked for it: with another spec it may be tried again."""
+
+    training_job: str
+    checkpoint: str
+    digest: str
+    spec: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    since: str = ""  # when the pods' checkpoint was last changed
+    fallback: Served | None = None  # what was live then
+    template: Object | None = (
+        None  # of its pods: taken back are the pods as they were, since the cause may be another field of the spec
+    )
+    taken_back: TakenBack | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def settled(self) -> Memory:
+        """The chosen checkpoint is what is served, or on its way: of what was taken back before, nothing is left."""
+        return replace(self, taken_back=None, template=None) if self.taken_back else self
+
+    @staticmethod
+    def of(deployment: Object | None) -> Memory:
+        text = (deployment["metadata"].get("annotations") or {}).get(ROLLOUT) if deployment else None
+        if not text:
+            return NOTHING
+        fields = json.loads(text)
+        fallback, taken_back = fields["fallback"], fields["taken_back"]
+        return Memory(
+            fields["since"],
+            Served(**fallback) if fallback else None,
+            fields["template"],
+            TakenBack(**taken_back) if taken_back else None,
+        )
+
+
+NOTHING = Memory()

@@ -1,0 +1,38 @@
+"""Which checkpoint an apps/v1 Deployment serves, as it stands written on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from winnow_operator.resources import GROUP, Object
+
+SERVED = f"{GROUP}/served"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Which checkpoint, and what it takes to load it. Written on the apps/v1 Deployment, so that it can be read back when the TrainingJob is deleted."""
+
+    training_job: str
+    checkpoint: str
+    digest: str
+    run: str
+    base_model: Object | None  # only an adapter needs its base; other checkpoints hold the whole model
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def folder(self) -> str:
+        """Below the ModelService's storage."""
+        return f"runs/{self.run}/checkpoints/{self.checkpoint}"
+
+    @property
+    def words(self) -> str:
+        return f"{self.training_job}/{self.checkpoint}"
+
+    @staticmethod
+    def of(deployment: Object) -> Served | None:
+        text = (deployment["metadata"].get("annotations") or {}).get(SERVED)
+        return Served(**json.loads(text)) if text else None

@@ -1,0 +1,106 @@
+"""Did a checkpoint that took over, or is about to, fail? What its pods and the apps/v1 Deployment say. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.rollout_memory import Memory
+from winnow_operator.build.served import Served
+from winnow_operator.observed import DeploymentSeen
+from winnow_operator.policies import failure
+from winnow_operator.reasons import Reason
+from winnow_operator.resources import GROUP, Object, being_deleted, condition_of, name_of, status_of
+
+# Exit codes that say nothing against a checkpoint: stopped, or storage was not there for a moment. A server that never gets at it runs into its deadline.
+INNOCENT = (0, 20, 143)
+KILLS = 3  # of a pod, before SIGKILL is taken for more than an unlucky node's
+
+
+def crash(seen: DeploymentSeen, served: Served) -> str:
+    """How a server of this checkpoint ended, in words; empty if none ended badly."""
+    for pod in _pods(seen, served):
+        ended = pods.last_crash(pod)
+        if ended is None or ended.exit_code in INNOCENT:
+            continue
+        if ended.out_of_memory:
+            return "The server used more memory than resources.limits.memory allows and was killed"
+        if ended.killed and _restarts(pod) < KILLS:
+            continue
+        said = report.parse(report.Serving, ended.message)
+        words = said.message if said else conditions.shorten(ended.message, 500)
+        code = failure.KILLED if ended.killed else f"The server ended with exit code {ended.exit_code}"
+        return f"{code}: {words}" if words else code
+    return ""
+
+
+def overdue(seen: DeploymentSeen, memory: Memory) -> str:
+    """That a rollout did not get on within its deadline, and what it waits for; empty while it may."""
+    child = seen.child
+    if child is None or not observed(child):
+        return ""
+    progressing = condition_of(child, "Progressing")
+    if progressing is None or progressing["status"] != "False":
+        return ""
+    at = progressing.get("lastUpdateTime") or progressing.get("lastTransitionTime") or ""
+    if at and memory.since and conditions.parse_time(at) < conditions.parse_time(memory.since):
+        return ""  # it is about the rollout before
+    return str(progressing.get("message", "")) or "The rollout took longer than its deadline"
+
+
+def trouble(seen: DeploymentSeen, served: Served) -> str:
+    """Why a pod of this checkpoint cannot start, where that is more than a full node."""
+    for pod in _pods(seen, served):
+        found = None if pods.ready(pod) else pods.trouble(pod)
+        if found and found.reason is not Reason.UNSCHEDULABLE:
+            return found.message
+    failure = condition_of(seen.child, "ReplicaFailure") if seen.child and observed(seen.child) else None
+    return str(failure.get("message", "")) if failure and failure["status"] == "True" else ""
+
+
+def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
+    """Why a rollout that is not done has failed; empty while it may succeed."""
+    words = crash(seen, served)
+    if words:
+        return words
+    late = overdue(seen, memory)
+    if not late:
+        return ""
+    waits = trouble(seen, served) or next(
+        (found.message for pod in _pods(seen, served) if not pods.ready(pod) and (found := pods.trouble(pod))), ""
+    )
+    seconds = seen.obj.spec.rollout.deadline_seconds
+    return f"No further pod became ready within {seconds} s: {waits or late}"
+
+
+def watched_until(seen: DeploymentSeen, served: Served) -> datetime | None:
+    """Until when a checkpoint that is live may be taken back; None if it is not, or was found good already."""
+    status = seen.obj.status
+    if status.live is None or status.live.digest != served.digest or status.live.since is None:
+        return None
+    promoted = status.condition("Promoted")
+    if promoted is not None and promoted.status == "True":
+        return None
+    return watch_end(status.live.since, seen.obj.spec.rollout)
+
+
+def watch_end(since: datetime, spec: api.Rollout) -> datetime:
+    return since.astimezone(UTC) + timedelta(seconds=spec.watch_seconds)
+
+
+def observed(child: Object) -> bool:
+    """Whether its controller has seen the version at hand."""
+    return bool(status_of(child).get("observedGeneration", 0) >= child["metadata"].get("generation", 0))
+
+
+def _pods(seen: DeploymentSeen, served: Served) -> list[Object]:
+    return [
+        pod
+        for pod in sorted(seen.pods, key=name_of)
+        if (pod["metadata"].get("annotations") or {}).get(f"{GROUP}/checkpoint-digest") == served.digest
+        and not being_deleted(pod)
+    ]
+
+
+def _restarts(pod: Object) -> int:
+    return max((int(one.get("restartCount", 0)) for one in status_of(pod).get("containerStatuses") or []), default=0)

@@ -1,0 +1,663 @@
+"""Promotion: the gate, what is taken back, whom a Deployment follows, and what its history tells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from operator_scene import (
+    CONFIG,
+    DIGEST,
+    NOW,
+    OTHER_DIGEST,
+    completed,
+    conditions_of,
+    deployment,
+    kstatus,
+    later,
+    message_of,
+    model_service,
+    pod_of,
+    raw,
+    seen_again,
+    uid,
+)
+
+from winnow_operator import api
+from winnow_operator.build.rollout_memory import Memory
+from winnow_operator.build.served import Served
+from winnow_operator.kinds.deployment import plan
+from winnow_operator.observed import DeploymentSeen
+from winnow_operator.plan import Create, Delete, Plan
+from winnow_operator.resources import Object
+
+FLOORS = {"floors": [{"metric": "f1_macro", "atLeast": 0.9}, {"metric": "recall", "label": "spam", "atLeast": 0.95}]}
+BOTH = {**FLOORS, "notWorseThanLive": True}
+THIRD_DIGEST = f"sha256:{'c' * 64}"
+
+
+def spec(**fields: Any) -> Object:
+    found: Object = api.to_raw(deployment(**fields))["spec"]
+    return found
+
+
+class World:
+    """A Deployment and what is around it, from visit to visit: what a plan wants is there at the next one."""
+
+    def __init__(self, *jobs: api.TrainingJob, **fields: Any) -> None:
+        self.seconds = 0.0
+        self.generation = 0
+        self.status: Object = {}
+        self.child: Object | None = None
+        self.pods: tuple[Object, ...] = ()
+        self.jobs: list[Object] = []
+        self.job_pods: list[Object] = []
+        self.trainings = jobs or (completed(),)
+        self.change(**fields)
+
+    def change(self, **fields: Any) -> None:
+        self.generation += 1
+        if "follow" in fields:
+            wanted: Object = {"modelService": "spam", **fields}
+        else:
+            wanted = spec(**fields)
+        self.obj = api.Deployment.model_validate(
+            raw("Deployment", "web", wanted, self.status, generation=self.generation)
+        )
+
+    def to(self, checkpoint: str, job: str = "v1", **fields: Any) -> None:
+        self.change(checkpoint={"trainingJob": job, "name": checkpoint}, **fields)
+
+    def seen(self) -> DeploymentSeen:
+        obj = seen_again(self.obj, self.status)
+        chosen = self.obj.spec.checkpoint
+        named = chosen.training_job if chosen else "v1"
+        return DeploymentSeen(
+            obj,
+            model_service(),
+            next((job for job in self.trainings if job.metadata.name == named), None),
+            child=self.child,
+            pods=self.pods,
+            rivals=self.trainings if obj.spec.follow else (),
+            jobs=tuple(self.jobs),
+            job_pods=tuple(self.job_pods),
+        )
+
+    def visit(self) -> Plan:
+        decided = plan(self.seen(), later(self.seconds), CONFIG)
+        for child in decided.children:
+            obj = child.obj
+            if isinstance(child, Create):
+                if all(job["metadata"]["name"] != obj["metadata"]["name"] for job in self.jobs):
+                    self.jobs.append({**obj, "metadata": {**obj["metadata"], "uid": uid(obj["metadata"]["name"])}})
+            elif isinstance(child, Delete):
+                self.jobs.remove(obj)
+            elif obj["kind"] == "Deployment":
+                self._apply(obj)
+        self.status = decided.status
+        self.plan = decided
+        return decided
+
+    def _apply(self, obj: Object) -> None:
+        before = self.child
+        if before and {key: before[key] for key in ("spec",)} == {"spec": obj["spec"]}:
+            self.child = {**before, "metadata": {**before["metadata"], **obj["metadata"]}}
+            return
+        generation = before["metadata"]["generation"] + 1 if before else 1
+        counts = {"replicas": 1, "readyReplicas": 1} if before else {}
+        status = {**counts, "observedGeneration": generation, "updatedReplicas": 0}
+        metadata = {**obj["metadata"], "generation": generation, "resourceVersion": "20", "uid": "c"}
+        self.child = {**obj, "metadata": metadata, "status": status}
+
+    def roll_out(self) -> None:
+        """The pods of what is wanted come up, those before leave."""
+        self.visit()
+        assert self.child is not None
+        counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
+        self.child = {**self.child, "status": {**self.child["status"], **counts, "conditions": []}}
+        self.settle()
+
+    def settle(self) -> None:
+        for _ in range(5):
+            before = self.status
+            self.visit()
+            if self.status == before:
+                return
+        raise AssertionError("it does not come to rest")
+
+    def measured(self, exit_code: int = 0, **told: Any) -> None:
+        """The gate's Job ends, with f1_macro and recall of spam, and a lead."""
+        (job,) = self.jobs
+        usual: Object = {
+            "state": "Done",
+            "rows": 200,
+            "measuredOn": "Test",
+            "values": [{"value": 0.93}, {"value": 0.96}],
+            "comparison": {
+                "metric": "f1",
+                "rows": 200,
+                "candidateRows": 200,
+                "candidate": 0.93,
+                "live": 0.92,
+                "lead": 0.01,
+                "leadAtLeast": -0.004,
+            },
+        }
+        outcome = "Complete" if exit_code == 0 else "Failed"
+        ended = {"type": outcome, "status": "True", "lastTransitionTime": "2026-11-23T12:00:00Z"}
+        job["status"] = {"conditions": [ended]}
+        self.job_pods = [pod_of(job, exit_code=exit_code, said={**usual, **told})]
+
+    def crash(self, checkpoint_digest: str, exit_code: int = 1, said: Any = "boom", **fields: Any) -> None:
+        labels = {"metadata": {"name": "web-rs", "uid": "rs", "labels": {}}}
+        pod = pod_of(labels, exit_code=exit_code, said=said, **fields)
+        pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": checkpoint_digest}
+        self.pods = (pod,)
+
+    @property
+    def served(self) -> str:
+        assert self.child is not None
+        served = Served.of(self.child)
+        assert served is not None
+        return served.checkpoint
+
+    def says(self, kind: str = "Promoted") -> tuple[str, str]:
+        return conditions_of(self.status)[kind]
+
+
+def live(**fields: Any) -> World:
+    """epoch-1 is live."""
+    world = World(checkpoint={"trainingJob": "v1", "name": "epoch-1"}, **{**fields, "gate": None})
+    world.roll_out()
+    assert world.says() == ("True", "Promoted")
+    return world
+
+
+# The gate
+
+
+def test_a_checkpoint_that_passes_goes_live_and_its_numbers_are_told() -> None:
+    world = live()
+    world.to("epoch-2", gate=BOTH)
+    world.visit()
+    assert (world.served, world.says(), world.says("Ready")) == (
+        "epoch-1",
+        ("Unknown", "Judging"),
+        ("False", "Judging"),
+    )
+    assert world.status["candidate"] == {"trainingJob": "v1", "checkpoint": "epoch-2", "digest": OTHER_DIGEST}
+    command = world.jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert [command[at + 1] for at, word in enumerate(command) if word == "--value"] == ["f1_macro", "recall[spam]"]
+    assert command[command.index("--live-digest") + 1] == DIGEST
+    assert command[command.index("--metric") + 1] == "f1"
+    world.measured()
+    world.visit()
+    assert world.served == "epoch-2"
+    world.roll_out()
+    assert world.jobs == []
+    assert (world.says(), world.says("Ready")) == (("Unknown", "Watching"), ("True", "Live"))
+    assert world.plan.requeue_after == 300
+    world.seconds = 300
+    world.settle()
+    assert world.says() == ("True", "Promoted")
+    numbers = message_of(world.status, "Promoted")
+    assert "on 200 test rows f1_macro 0.93 is at least 0.9; recall of spam 0.96 is at least 0.95" in numbers
+    assert (
+        "that of v1/epoch-1 0.92; with 95 % confidence it is at most 0.004 worse, and 0.02 worse is tolerated"
+        in numbers
+    )
+    assert world.status["live"]["message"] in numbers
+    assert "candidate" not in world.status
+
+
+REFUSED = [
+    pytest.param(
+        {"values": [{"value": 0.93}, {"value": 0.9}]}, "recall of spam 0.9 is below 0.95", id="a floor of a label"
+    ),
+    pytest.param(
+        {"values": [{"value": 0.93}, {"message": "no row has the label"}]}, "no row", id="what is not defined"
+    ),
+    pytest.param({"values": [{"value": 0.93}]}, "recall of spam is not known", id="what was not told"),
+    pytest.param(
+        {
+            "comparison": {
+                "metric": "f1",
+                "rows": 50,
+                "candidateRows": 80,
+                "candidate": 0.9,
+                "live": 0.92,
+                "lead": -0.02,
+                "leadAtLeast": -0.05,
+            }
+        },
+        "on the 50 of its 80 test rows that both have answered f1 is 0.9, that of v1/epoch-1 0.92; with 95 % confidence"
+        " it is at most 0.05 worse, but only 0.02 worse is tolerated",
+        id="worse than live",
+    ),
+    pytest.param({"comparison": {"metric": "f1", "message": "other labels"}}, "other labels", id="not comparable"),
+]
+
+
+@pytest.mark.parametrize(("told", "says"), REFUSED)
+def test_a_checkpoint_that_does_not_pass_is_refused_with_its_numbers_and_the_live_one_goes_on(
+    told: Object, says: str
+) -> None:
+    world = live()
+    world.to("epoch-2", gate=BOTH)
+    world.visit()
+    world.measured(**told)
+    world.settle()
+    assert (world.served, world.says(), world.says("Stalled")) == (
+        "epoch-1",
+        ("False", "GateFailed"),
+        ("True", "GateFailed"),
+    )
+    assert says in message_of(world.status, "Promoted")
+    assert world.status["live"]["checkpoint"] == "epoch-1"
+    assert world.status["summary"] == "Stalled: GateFailed; live: v1/epoch-1"
+    assert kstatus(world.obj, world.status) == "Failed"
+    assert world.jobs == []
+
+
+def test_a_result_is_kept_and_other_bounds_are_held_against_it() -> None:
+    world = live()
+    world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.95}]})
+    world.visit()
+    world.measured(values=[{"value": 0.93}])
+    world.settle()
+    assert world.says() == ("False", "GateFailed")
+    world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.92}]})
+    world.visit()
+    assert (world.served, world.jobs) == ("epoch-2", [])
+
+
+def test_another_metric_is_measured_anew() -> None:
+    world = live()
+    world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.95}]})
+    world.visit()
+    world.measured(values=[{"value": 0.93}])
+    world.settle()
+    world.to("epoch-2", gate={"floors": [{"metric": "accuracy", "atLeast": 0.5}]})
+    world.visit()
+    assert (len(world.jobs), world.says()) == (1, ("Unknown", "Judging"))
+
+
+def test_the_first_checkpoint_has_floors_only() -> None:
+    world = World(checkpoint={"trainingJob": "v1", "name": "epoch-2"}, gate=BOTH)
+    world.visit()
+    assert world.child is None
+    assert "--live" not in world.jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    world.measured(comparison=None)
+    world.visit()
+    assert world.served == "epoch-2"
+    world.roll_out()
+    assert world.says() == ("True", "Promoted"), "there is nothing to go back to, so nothing is watched"
+
+
+def test_a_gate_of_nothing_but_the_live_one_lets_the_first_through_without_a_job() -> None:
+    world = World(gate={"notWorseThanLive": True})
+    world.visit()
+    assert (world.served, world.jobs) == ("epoch-2", [])
+
+
+def test_what_is_live_is_not_taken_down_by_a_gate_that_comes_later() -> None:
+    world = live()
+    world.to("epoch-1", gate=FLOORS)
+    world.settle()
+    assert (world.served, world.jobs, world.says("Ready")) == ("epoch-1", [], ("True", "Live"))
+
+
+def test_a_gate_raised_during_a_rollout_stops_it() -> None:
+    world = live()
+    world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.9}]})
+    world.visit()
+    world.measured(values=[{"value": 0.93}])
+    world.settle()
+    assert world.served == "epoch-2"
+    world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.94}]})
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason"), [(10, "GateFailed"), (20, "Judging")], ids=["for good", "may pass when tried again"]
+)
+def test_a_measurement_that_failed_says_why_and_nothing_is_promoted(exit_code: int, reason: str) -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.measured(exit_code, state="Failed", message="checkpoint.json was changed")
+    world.settle()
+    assert (world.served, world.says()[1], len(world.jobs)) == ("epoch-1", reason, 1)
+    assert "checkpoint.json was changed" in message_of(world.status, "Promoted")
+    world.jobs = []  # its time to live is over
+    world.settle()
+    assert len(world.jobs) == (0 if exit_code == 10 else 1)
+
+
+def test_scaling_goes_on_while_the_gate_holds() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS, replicas=3)
+    world.visit()
+    assert world.child is not None
+    assert (world.served, world.child["spec"]["replicas"]) == ("epoch-1", 3)
+
+
+# Taken back
+
+
+CRASHES = [
+    pytest.param(
+        {"exit_code": 10, "said": {"state": "Failed", "message": "model.safetensors was changed"}},
+        "exit code 10: model.safetensors was changed",
+        id="what the server said",
+    ),
+    pytest.param({"exit_code": 137, "reason": "OOMKilled"}, "limits.memory", id="memory"),
+    pytest.param({"exit_code": 1, "said": "Traceback: boom"}, "exit code 1: Traceback: boom", id="its last lines"),
+]
+
+
+@pytest.mark.parametrize(("pod", "says"), CRASHES)
+@pytest.mark.parametrize("went_live", [False, True], ids=["before it is live", "in its first minutes"])
+def test_a_checkpoint_whose_server_crashes_is_taken_back_and_not_tried_again(
+    pod: Any, says: str, went_live: bool
+) -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    if went_live:
+        world.roll_out()
+        assert world.status["live"]["checkpoint"] == "epoch-2"
+    world.seconds = 200
+    world.crash(OTHER_DIGEST, **pod)
+    world.visit()
+    assert world.served == "epoch-1"
+    world.pods = ()
+    world.roll_out()
+    assert (world.says(), world.says("Ready"), world.says("Stalled")) == (
+        ("False", "RolledBack"),
+        ("False", "RolledBack"),
+        ("True", "RolledBack"),
+    )
+    assert says in message_of(world.status, "Promoted")
+    assert "v1/epoch-2 was taken back and v1/epoch-1 serves" in message_of(world.status, "Promoted")
+    assert world.status["live"]["checkpoint"] == "epoch-1"
+    if went_live:
+        assert world.status["live"]["reason"] == "RolledBack"
+        assert [past["checkpoint"] for past in world.status["history"]] == ["epoch-2", "epoch-1"]
+    world.to("epoch-2", replicas=2)  # an autoscaler's doing
+    world.visit()
+    assert world.served == "epoch-1"
+    world.to("epoch-2", env=[{"name": "A", "value": "1"}])  # a person's
+    world.visit()
+    assert world.served == "epoch-2"
+
+
+INNOCENT = [
+    pytest.param({"exit_code": 20, "said": "storage"}, id="storage was away for a moment"),
+    pytest.param({"exit_code": 143}, id="stopped"),
+    pytest.param({"exit_code": 0}, id="ended"),
+]
+
+
+@pytest.mark.parametrize("pod", INNOCENT)
+def test_what_says_nothing_against_a_checkpoint_takes_nothing_back(pod: Any) -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    world.crash(OTHER_DIGEST, **pod)
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-2", ("Unknown", "RollingOut"))
+
+
+def test_a_kill_that_nobody_explains_is_blamed_on_the_checkpoint_the_third_time() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.roll_out()
+    for restarts, served in ((1, "epoch-2"), (2, "epoch-2"), (3, "epoch-1")):
+        world.crash(OTHER_DIGEST, exit_code=137, said="")
+        world.pods[0]["status"]["containerStatuses"][0]["restartCount"] = restarts
+        world.visit()
+        assert world.served == served
+    world.settle()
+    assert "exit code 137" in message_of(world.status, "Promoted")
+
+
+def test_a_crash_after_the_first_minutes_takes_nothing_back() -> None:
+    world = live()
+    world.to("epoch-2", rollout={"watchSeconds": 60})
+    world.roll_out()
+    world.seconds = 61
+    world.settle()
+    assert world.says() == ("True", "Promoted")
+    world.crash(OTHER_DIGEST)
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-2", ("True", "Promoted"))
+
+
+def test_a_crash_that_nobody_saw_in_time_counts_still() -> None:
+    """The operator was away, and the watch had not been found to be over."""
+    world = live()
+    world.to("epoch-2")
+    world.roll_out()
+    world.seconds = 4_000
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert world.served == "epoch-1"
+
+
+def test_the_pods_are_taken_back_as_they_were_with_every_setting() -> None:
+    world = live(env=[{"name": "A", "value": "good"}])
+    assert world.child is not None
+    before = world.child["spec"]["template"]
+    world.to("epoch-2", env=[{"name": "A", "value": "bad"}])
+    world.roll_out()
+    assert world.child["spec"]["template"] != before
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert world.child["spec"]["template"] == before
+    world.pods = ()
+    world.settle()
+    assert world.child["spec"]["template"] == before
+    world.to("epoch-1", env=[{"name": "A", "value": "better"}])
+    world.visit()
+    assert world.child["spec"]["template"]["spec"]["containers"][0]["env"][-1]["value"] == "better"
+
+
+def test_a_rollout_that_exceeds_its_deadline_is_taken_back_with_what_it_waits_for() -> None:
+    world = live()
+    world.to("epoch-2", rollout={"deadlineSeconds": 600})
+    world.visit()
+    assert world.child is not None
+    assert world.child["spec"]["progressDeadlineSeconds"] == 600
+    late = {"type": "Progressing", "status": "False", "message": "timed out"}
+    old = {**late, "lastUpdateTime": "2026-11-23T11:59:00Z"}
+    world.child["status"]["conditions"] = [old]
+    world.settle()
+    assert world.served == "epoch-2", "that was the rollout before"
+    world.child["status"]["conditions"] = [{**late, "lastUpdateTime": "2026-11-23T12:10:00Z"}]
+    labels = {"metadata": {"name": "web-rs", "uid": "rs", "labels": {}}}
+    pod = pod_of(labels, unschedulable="0/3 nodes are available: 3 Insufficient nvidia.com/gpu")
+    pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": OTHER_DIGEST}
+    world.pods = (pod,)
+    world.visit()
+    assert world.served == "epoch-1"
+    world.settle()
+    assert "within 600 s" in message_of(world.status, "Promoted")
+    assert "Insufficient nvidia.com/gpu" in message_of(world.status, "Promoted")
+
+
+def test_an_image_that_cannot_be_pulled_is_said_before_the_deadline() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    labels = {"metadata": {"name": "web-rs", "uid": "rs", "labels": {}}}
+    pod = pod_of(labels, waiting=("ImagePullBackOff", "no such image"))
+    pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": OTHER_DIGEST}
+    world.pods = (pod,)
+    world.visit()
+    assert (world.served, world.says("Ready")) == ("epoch-2", ("False", "CheckpointFailed"))
+    assert "no such image" in message_of(world.status, "Stalled")
+
+
+def test_the_first_checkpoint_has_nothing_to_be_taken_back_to() -> None:
+    world = World()
+    world.visit()
+    world.crash(OTHER_DIGEST)
+    world.settle()
+    assert (world.served, world.says("Ready"), world.says()) == (
+        "epoch-2",
+        ("False", "CheckpointFailed"),
+        ("False", "CheckpointFailed"),
+    )
+
+
+def test_one_candidate_after_another_falls_back_to_what_was_live() -> None:
+    jobs = (completed(), completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}]))
+    world = World(*jobs, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-2")
+    world.visit()
+    world.to("epoch-2", "v2")
+    world.visit()
+    fallback = Memory.of(world.child).fallback
+    assert fallback is not None
+    assert (world.served, fallback.checkpoint) == ("epoch-2", "epoch-1")
+    world.crash(THIRD_DIGEST)
+    world.visit()
+    assert world.served == "epoch-1"
+
+
+def test_a_rollback_works_when_the_old_training_job_is_gone() -> None:
+    jobs = (completed(), completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}]))
+    world = World(*jobs, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-2", "v2")
+    world.roll_out()
+    world.trainings = jobs[1:]
+    world.to("epoch-1", "v1")
+    world.roll_out()
+    assert (world.served, world.says()[1], world.says("Ready")) == ("epoch-1", "Watching", ("True", "Live"))
+    assert world.status["live"]["value"] == 0.91, "as it was when it was live"
+
+
+# By hand
+
+
+def test_a_rollback_by_hand_is_one_field_and_waits_for_no_gate() -> None:
+    world = live()
+    world.to("epoch-2", gate=BOTH)
+    world.visit()
+    world.measured()
+    world.roll_out()
+    world.seconds = 600
+    world.settle()
+    world.to("epoch-1", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.99}]})
+    world.visit()
+    assert (world.served, world.jobs) == ("epoch-1", [])
+    world.roll_out()
+    assert world.status["live"]["reason"] == "RolledBackByHand"
+    story = [world.status["live"], *world.status["history"]]
+    assert [(entry["checkpoint"], entry["reason"], entry["value"]) for entry in story] == [
+        ("epoch-1", "RolledBackByHand", 0.91),
+        ("epoch-2", "Promoted", 0.92),
+        ("epoch-1", "Promoted", 0.91),
+    ]
+    assert "f1_macro 0.93 is at least 0.9" in story[1]["message"]
+
+
+def test_what_was_taken_back_has_to_pass_the_gate_again() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.roll_out()
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    world.pods = ()
+    world.roll_out()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    assert (world.served, len(world.jobs)) == ("epoch-1", 1)
+
+
+# Who follows
+
+
+def rival(name: str, f1: float, digest: str, **more: Any) -> api.TrainingJob:
+    return completed(
+        name,
+        epochs=[{"epoch": 2, "checkpoint": "epoch-2", "metrics": {more.get("primaryMetric", "f1"): f1}}],
+        checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": digest}],
+        **more,
+    )
+
+
+def test_it_follows_the_leader_through_the_gate_and_is_ready_with_what_was_let_through() -> None:
+    gate = {"floors": [{"metric": "f1_macro", "atLeast": 0.9}]}
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService", gate=gate)
+    world.visit()
+    world.measured(values=[{"value": 0.93}])
+    world.roll_out()
+    assert (world.status["live"]["trainingJob"], world.says("Ready")) == ("v1", ("True", "Live"))
+    world.trainings = (rival("v1", 0.92, DIGEST), rival("v2", 0.95, OTHER_DIGEST))
+    world.visit()
+    assert (world.says(), world.says("Ready")) == (("Unknown", "Judging"), ("True", "Live"))
+    world.measured(values=[{"value": 0.8}])
+    world.settle()
+    assert (world.status["live"]["trainingJob"], world.says()) == ("v1", ("False", "GateFailed"))
+    assert world.says("Ready") == ("True", "Live"), "there is nothing that its owner has to do"
+    assert "v2 is not live" in message_of(world.status, "Ready")
+
+
+def test_a_leader_that_is_no_better_does_not_take_over_when_the_live_ones_job_is_deleted() -> None:
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
+    world.roll_out()
+    world.trainings = (rival("v0", 0.8, OTHER_DIGEST),)
+    world.settle()
+    assert (world.status["live"]["trainingJob"], world.says("Ready")) == ("v1", ("True", "Live"))
+    world.trainings = ()
+    world.settle()
+    assert (world.status["live"]["trainingJob"], world.says("Ready")) == ("v1", ("True", "Live"))
+
+
+def test_jobs_that_are_not_complete_or_judged_otherwise_do_not_lead() -> None:
+    running = rival("v3", 0.99, THIRD_DIGEST, completionTime=None)
+    failed = rival("v4", 0.99, THIRD_DIGEST, failure={"reason": "OutOfMemory"})
+    world = World(rival("v1", 0.92, DIGEST), running, failed, follow="ModelService")
+    world.roll_out()
+    assert world.status["live"]["trainingJob"] == "v1"
+    world.trainings = (rival("v1", 0.92, DIGEST), rival("v5", 0.99, THIRD_DIGEST, primaryMetric="accuracy"))
+    world.settle()
+    assert world.status["live"]["trainingJob"] == "v1"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "reason"),
+    [
+        pytest.param((), "CheckpointNotReady", id="no job is complete"),
+        pytest.param(
+            (rival("v1", 0.9, DIGEST), rival("v2", 0.9, OTHER_DIGEST, primaryMetric="accuracy")),
+            "LeaderUnclear",
+            id="two metrics",
+        ),
+    ],
+)
+def test_without_a_leader_it_waits(jobs: Any, reason: str) -> None:
+    world = World(completed(), follow="ModelService")
+    world.trainings = jobs
+    world.visit()
+    assert (world.child, world.says("Ready")) == (None, ("False", reason))
+    assert kstatus(world.obj, world.status) == "InProgress"
+
+
+# How
+
+
+def test_without_room_for_one_more_pod_an_old_one_leaves_first() -> None:
+    def steps(**fields: Any) -> Object:
+        children = plan(replace(World(**fields).seen()), NOW, CONFIG).children
+        found: Object = children[-1].obj["spec"]["strategy"]["rollingUpdate"]
+        return found
+
+    assert steps() == {"maxUnavailable": 0, "maxSurge": 1}
+    assert steps(rollout={"strategy": "Replace"}) == {"maxUnavailable": 1, "maxSurge": 0}
