@@ -66,7 +66,7 @@ def kinds(seen: DeploymentSeen) -> list[str]:
 def test_without_a_word_nothing_is_made_and_nothing_is_said() -> None:
     seen = serving(deployment(), *GUESTS)
     assert applied(seen) == []
-    assert conditions_of(plan(seen, NOW, CONFIG).status).keys() == {"Available", "Progressing", "Ready"}
+    assert conditions_of(plan(seen, NOW, CONFIG).status).keys() == {"Available", "Progressing", "Promoted", "Ready"}
 
 
 def test_nothing_leads_to_pods_that_are_not_there_yet() -> None:
