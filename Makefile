@@ -96,7 +96,10 @@ bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results t
 	$(CLUSTER) build
 	$(BIN)/python benchmarks/importing.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving_peers.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/serving_batcher.py
+	$(BIN)/python benchmarks/serving_overload.py
 	$(BIN)/python benchmarks/operator_speed.py
 
 clean:  ## Remove what was built here (the cache with programs and images stays: see README)

@@ -47,7 +47,7 @@ asyncio.run(main())
 """
 
 
-def test_kserves_client(tmp_path):
+def test_kserves_client(tmp_path: Path) -> None:
     with tiny_server.running(tiny_server.publish(tmp_path)) as server:
         expected = server.classify(TEXTS)["data"]
         command = [str(PYTHON), "-c", CLIENT, server.url, json.dumps(TEXTS)]

@@ -28,6 +28,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 0.01}  # of a probability
 FASTER = 1.1  # times: less is within what a measurement errs
 MEASURED_TOKENS = 256  # a batch whose time says how fast the full ones are, in a fraction of theirs
 MEASURED_TIMES = 3
+ALONE = 8  # a CPU multiplies one text by other means than a batch
 # Fewer say too little of decisions to leave float32 for.
 FEWEST_EXAMPLES = 16
 
@@ -49,7 +50,8 @@ BFLOAT16 = Form("bfloat16, oneDNN", "bfloat16", fast_linear.to_bfloat16)
 class Run:
     """What a form of the model made of the examples."""
 
-    probabilities: Tensor  # (N, C)
+    probabilities: Tensor  # (N, C), in batches
+    alone: Tensor  # of the first ALONE of them, each by itself
     predicted: list[list[str]]
     seconds: float  # of a batch of MEASURED_TOKENS
 
@@ -75,7 +77,8 @@ def fastest(
         except (AttributeError, NotImplementedError, RuntimeError) as err:
             why = f"it cannot run: {err}".splitlines()[0]
         if why is None:
-            log.info("Precision chosen", extra={"precision": form.name, "faster": round(speedup(reference, found), 2)})
+            facts = {"faster": round(speedup(reference, found), 2), "difference": difference_of(reference, found)}
+            log.info("Precision chosen", extra={"precision": form.name, **facts})
             return form.dtype
         log.info("Precision passed over", extra={"precision": form.name, "why": why})
         if undo is not None:
@@ -85,8 +88,8 @@ def fastest(
 
 def objection(reference: Run, found: Run, tolerance: float) -> str | None:
     """Why a form is not taken, in words; None if nothing speaks against it."""
-    difference = float((reference.probabilities - found.probabilities).abs().max())
-    if not difference <= tolerance:
+    difference = difference_of(reference, found)
+    if not difference <= tolerance:  # NaN is not
         return f"a probability differs by {difference:.2g}, at most {tolerance:g} is allowed"
     flipped = sum(one != other for one, other in zip(reference.predicted, found.predicted, strict=True))
     if flipped:
@@ -96,18 +99,25 @@ def objection(reference: Run, found: Run, tolerance: float) -> str | None:
     return None
 
 
+def difference_of(reference: Run, found: Run) -> float:
+    """The largest of a probability, in a batch or alone."""
+    pairs = ((found.probabilities, reference.probabilities), (found.alone, reference.alone))
+    return float(torch.cat([(one - other).abs().flatten() for one, other in pairs]).max())
+
+
 def speedup(reference: Run, found: Run) -> float:
     return reference.seconds / found.seconds
 
 
 def run(model: Classifier, schema: LabelSchema, sequences: Sequences) -> Run:
-    rows: list[Tensor] = []
+    def probabilities(batch: Sequences) -> Tensor:
+        return schema.probabilities(model(pack(batch, model.position_start)).float())
+
+    batches = plan_batches([len(one) for one in sequences], MEASURED_TOKENS * 4)
     with torch.inference_mode():
-        for batch in plan_batches([len(one) for one in sequences], MEASURED_TOKENS * 4):
-            logits = model(pack([sequences[index] for index in batch], model.position_start))
-            rows.append(schema.probabilities(logits.float()))
-        probabilities = torch.cat(rows)
-        return Run(probabilities, schema.predicted(probabilities), measured(model, sequences))
+        together = torch.cat([probabilities([sequences[index] for index in batch]) for batch in batches])
+        alone = torch.cat([probabilities([one]) for one in sequences[:ALONE]])
+        return Run(together, alone, schema.predicted(together), measured(model, sequences))
 
 
 def measured(model: Classifier, sequences: Sequences) -> float:

@@ -37,14 +37,16 @@ def test_fast_layers_give_the_probabilities_of_plain_ones_and_can_be_taken_out_a
     undo = switch(loaded.model)
     assert any(isinstance(module, FastLinear) for module in loaded.model.modules())
     torch.testing.assert_close(probabilities(loaded), plain, rtol=0, atol=tolerance)
+    alone = torch.cat([probabilities(loaded, [text]) for text in TEXTS])
+    torch.testing.assert_close(alone, plain, rtol=0, atol=tolerance)
     undo()
     assert not any(isinstance(module, FastLinear) for module in loaded.model.modules())
     assert torch.equal(probabilities(loaded), plain)
 
 
-def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0):
+def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None):
     rows = torch.tensor(probabilities)
-    return precision.Run(rows, SCHEMA.predicted(rows), seconds)
+    return precision.Run(rows, rows if alone is None else torch.tensor(alone), SCHEMA.predicted(rows), seconds)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,9 @@ def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0):
         pytest.param(a_run(seconds=0.4), 1e-5, None, id="the same and faster"),
         pytest.param(a_run(((0.902, 0.098), (0.3, 0.7)), 0.4), 0.01, None, id="within the tolerance and faster"),
         pytest.param(a_run(((0.902, 0.098), (0.3, 0.7)), 0.4), 1e-5, "differs by 0.002", id="beyond the tolerance"),
+        pytest.param(
+            a_run(seconds=0.4, alone=((0.88, 0.12), (0.3, 0.7))), 0.01, "differs by 0.02", id="beyond it when alone"
+        ),
         pytest.param(a_run(((float("nan"),) * 2, (0.3, 0.7)), 0.4), 0.01, "differs by nan", id="not a number"),
         pytest.param(a_run(((0.9, 0.1), (0.6, 0.4)), 0.4), 0.5, "1 of 2 decisions differ", id="another decision"),
         pytest.param(a_run(seconds=0.95), 1e-5, "1.05 times as fast", id="hardly faster"),
