@@ -38,7 +38,7 @@ from winnow_classifier.tokens import load_tokenizer
 ROOT = Path(__file__).resolve().parents[1]
 MINILM = ROOT / ".local" / "benchmarks" / "minilm"
 PIPELINE_BAR, PEER_BAR, START_BAR = 2.0, 1.2, 15.0
-START_SECONDS = 120
+START_SECONDS = 300
 OURS = "winnow_server"
 Sample = dict[str, float]
 
@@ -114,7 +114,7 @@ def servers(model: Path) -> list[Server]:
     if serving_peers.made("infinity"):
         infinity = str(serving_peers.python_of("infinity").with_name("infinity_emb"))
         command = [infinity, "v2", "--model-id", str(model), "--port", "18383", "--device", "cpu", "--engine", "torch"]
-        command += ["--served-model-name", "m", "--log-level", "warning"]
+        command += ["--served-model-name", "m", "--log-level", "warning", "--no-model-warmup"]
         quiet = {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
         found.append(Server(command, 18_383, {"infinity-emb": "/classify"}, env=quiet, model="m"))
     return found
@@ -137,7 +137,10 @@ def running(server: Server) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
         yield process, time.monotonic() - started
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def measure(url: str, clients: int, seconds: float, model: str | None = None) -> Sample:
