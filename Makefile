@@ -32,7 +32,7 @@ test:  ## All that CI needs, unit to end to end, on a clean machine
 test-unit: $(LOCAL)/venv  ## Unit tests: no cluster, under a minute
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
 
-test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
+test-integration: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## The operator against a real etcd, kube-apiserver and controller-manager
 	$(CLUSTER) build
 	$(PYTEST) -n 3 --dist worksteal tests/integration
 
@@ -88,6 +88,7 @@ generate: $(LOCAL)/venv  ## Write what is generated: docs/api.md, the chart's co
 lock: $(UV)  ## Pin every dependency again, with hashes
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade dev.in -o dev.txt
 	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade fuzz.in -o fuzz.txt
+	cd requirements && $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade kserve.in -o kserve.txt
 	cd requirements && for part in classifier trainer server operator plugin; do $(UV) pip compile -q --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -c dev.txt $$part.in -o $$part.txt; done
 
@@ -95,7 +96,10 @@ bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results t
 	$(CLUSTER) build
 	$(BIN)/python benchmarks/importing.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving_peers.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/serving_batcher.py
+	$(BIN)/python benchmarks/serving_overload.py
 	$(BIN)/python benchmarks/operator_speed.py
 
 clean:  ## Remove what was built here (the cache with programs and images stays: see README)
@@ -117,6 +121,12 @@ $(LOCAL)/venv: requirements/dev.txt $(UV) $(addsuffix /pyproject.toml,$(PARTS)) 
 $(LOCAL)/fuzz: requirements/fuzz.txt $(LOCAL)/venv
 	$(UV) venv -q --clear --no-python-downloads --python $(BIN)/python $@/venv
 	$(UV) pip sync -q --python $@/venv/bin/python --require-hashes requirements/fuzz.txt
+	touch $@
+
+$(LOCAL)/kserve: requirements/kserve.txt $(LOCAL)/venv
+	@echo "== KServe's client, in an environment of its own"
+	$(UV) venv -q --clear --no-python-downloads --python $(BIN)/python $@/venv
+	$(UV) pip sync -q --python $@/venv/bin/python --require-hashes requirements/kserve.txt
 	touch $@
 
 $(LOCAL)/deps:

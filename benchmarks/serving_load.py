@@ -25,7 +25,8 @@ TEXTS = (
 )
 
 
-async def load(url: str, clients: int, seconds: float) -> dict[str, float]:
+async def load(url: str, clients: int, seconds: float, model: str | None = None) -> dict[str, float]:
+    """model: named in the body, whose input then is a list: infinity asks for both."""
     latencies: list[float] = []
     refused = 0
 
@@ -33,7 +34,9 @@ async def load(url: str, clients: int, seconds: float) -> dict[str, float]:
         nonlocal refused
         turn = number
         while (started := time.perf_counter()) < end:
-            async with session.post(url, json={"input": TEXTS[turn % len(TEXTS)]}) as response:
+            text = TEXTS[turn % len(TEXTS)]
+            body = {"input": text} if model is None else {"input": [text], "model": model}
+            async with session.post(url, json=body) as response:
                 await response.read()
                 refused += response.status != 200
             latencies.append(time.perf_counter() - started)
@@ -52,5 +55,6 @@ if __name__ == "__main__":
     parser.add_argument("url")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--model")
     arguments = parser.parse_args()
-    print(json.dumps(asyncio.run(load(arguments.url, arguments.clients, arguments.seconds))))
+    print(json.dumps(asyncio.run(load(arguments.url, arguments.clients, arguments.seconds, arguments.model))))

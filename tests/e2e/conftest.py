@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from e2e_support import ROOT, S3_IMAGE, Cluster
+from page_support import CHROMIUM, DESKTOP, PHONE
+from selenium.webdriver import ChromeOptions, ChromeService
+from selenium.webdriver.chrome.webdriver import WebDriver
 
 
 @pytest.fixture
@@ -32,3 +35,19 @@ def s3_image(tmp_path_factory: pytest.TempPathFactory) -> None:
     command = [str(ROOT / "cluster" / "cluster"), "image", "--name", S3_IMAGE, "--context", str(context)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(params=[pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])
+def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WebDriver]:
+    width, height = request.param
+    options = ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in [*CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},{height}"]:
+        options.add_argument(flag)
+    if request.param == PHONE:
+        metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}
+        options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = WebDriver(options=options, service=ChromeService("/usr/bin/chromedriver"))
+    yield driver
+    driver.quit()

@@ -1,63 +1,21 @@
 """The test page in a real browser: a text typed, bars seen, an error in words, no request to another host.
 
-Against a server of its own on this machine, or against the one at WINNOW_URL (a Service's address, http://…). Screenshots are kept in .local/screenshots.
+Against a server of its own on this machine, or against the one at WINNOW_URL (a Service's address, http://…).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from selenium.webdriver import ChromeOptions, ChromeService
+from page_support import keep, one, requested_hosts, served, wait, wait_for_text
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
-
-ROOT = Path(__file__).resolve().parents[2]
-SCREENSHOTS = ROOT / ".local" / "screenshots"
-CHROMIUM = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP, PHONE = (1200, 1000), (390, 844)
-
-
-@contextmanager
-def served(folder: Path, *options: str) -> Iterator[str]:
-    """The address of a server of a tiny checkpoint, without a path."""
-    from tiny_server import publish  # needs torch, which a WINNOW_URL spares
-
-    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(publish(folder)), "--host", "127.0.0.1"]
-    command += ["--port", "0", "--drain-seconds", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    port = 0
-    for line in process.stderr:
-        facts = json.loads(line)
-        port = facts.get("port", port)
-        if facts["message"] == "Ready":
-            break
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -68,54 +26,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with served(tmp_path_factory.mktemp("page")) as url:
         yield url
-
-
-@pytest.fixture(params=[pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])
-def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WebDriver]:
-    width, height = request.param
-    options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for flag in [*CHROMIUM, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},{height}"]:
-        options.add_argument(flag)
-    if request.param == PHONE:
-        metrics = {"width": width, "height": height, "pixelRatio": 2, "touch": True}
-        options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = WebDriver(options=options, service=ChromeService("/usr/bin/chromedriver"))
-    yield driver
-    driver.quit()
-
-
-def one(browser: WebDriver, selector: str) -> WebElement:
-    return browser.find_element(By.CSS_SELECTOR, selector)
-
-
-def wait(browser: WebDriver, selector: str) -> WebElement:
-    """The element once it is shown and says something."""
-
-    def shown(driver: WebDriver) -> WebElement | None:
-        found = [element for element in driver.find_elements(By.CSS_SELECTOR, selector) if element.is_displayed()]
-        return found[0] if found and found[0].text else None
-
-    element = WebDriverWait(browser, 20).until(shown)
-    assert element is not None
-    return element
-
-
-def wait_for_text(browser: WebDriver, selector: str, words: str) -> None:
-    WebDriverWait(browser, 20).until(lambda driver: words in one(driver, selector).text)
-
-
-def requested_hosts(browser: WebDriver) -> set[str]:
-    """Every host and port that the page asked for anything."""
-    entries = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-    urls = (e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent")
-    return {urlsplit(url).netloc for url in urls if url.startswith(("http:", "https:"))}
-
-
-def keep(browser: WebDriver, name: str, request: pytest.FixtureRequest) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    browser.save_screenshot(str(SCREENSHOTS / f"{name}-{request.node.callspec.id}.png"))
 
 
 def test_a_text_is_typed_and_its_bars_are_seen(

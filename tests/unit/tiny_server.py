@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ def publish(
     task_detail: TaskDetail = TaskDetail.BINARY,
     labels: Sequence[str] = ("ham", "spam"),
     prompt_template: str = "{text}",
+    artifacts: Mapping[str, bytes] | None = None,
 ) -> Path:
     """A checkpoint with random weights, whose probabilities differ well from text to text."""
     base = tiny_models.base_model(folder / "base", model_type)
@@ -67,7 +68,7 @@ def publish(
         training_job=checkpoint.JobEntry(name="email-v1", output_model_name="spam-detector"),
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    checkpoint.publish(folder / "checkpoint", manifest, Classifier(network), tokenizer, {})
+    checkpoint.publish(folder / "checkpoint", manifest, Classifier(network), tokenizer, artifacts or {})
     return folder / "checkpoint"
 
 
@@ -127,6 +128,7 @@ def running(
     api_keys: Path | None = None,
     thresholds: Path | None = None,
     path_prefixes: Sequence[str] = (),
+    show_examples: bool = True,
 ) -> Iterator[RunningServer]:
     """`prepare` gets the loaded model, to hang hooks on it: the server around it stays the real one."""
     announced = model.announce(folder, None, None)
@@ -138,7 +140,12 @@ def running(
         return served
 
     service = Service(
-        announced, load, max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens, limits=limits
+        announced,
+        load,
+        max_batch_tokens=max_batch_tokens,
+        max_queue_tokens=max_queue_tokens,
+        limits=limits,
+        show_examples=show_examples,
     )
     listener = listen("127.0.0.1", 0)
     keys = ApiKeys() if api_keys else None

@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from winnow_server.examples import Example
+
 
 class Ranked(BaseModel):
     label: str
@@ -116,9 +118,14 @@ class ModelCard(BaseModel):
     training_job: TrainingJobEntry
     training_dataset: DatasetEntry
     test_dataset: DatasetEntry | None
+    precision: str | None = Field(description="That the model computes in; null while it loads.")
     versions: dict[str, str]
     created_at: str
     serving_since: int
+
+
+class Examples(BaseModel):
+    examples: list[Example] = Field(description="None where the checkpoint has no test rows, or the server hides them.")
 
 
 class ErrorBody(BaseModel):

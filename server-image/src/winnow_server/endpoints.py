@@ -94,5 +94,6 @@ def endpoints(routes: Routes) -> tuple[Endpoint, ...]:
         Endpoint("/v1/models/{model:path}", routes.listed_model, ABOUT, "The model, as KServe's and OpenAI's clients ask for it",
                  kserve.ModelState, errors=(401, 404, 405, 503), flat_errors=True),
         Endpoint("/v1/model", routes.card, ABOUT, "Labels, checkpoint, metrics, digests: what is served", answers.ModelCard),
+        Endpoint("/v1/examples", routes.examples, ABOUT, "Rows of the test set to try, mistakes among them", answers.Examples),
         Endpoint("/", routes.page, ABOUT, "Browsers are sent to the test page", answers.Alive, errors=(405,)),
     )  # fmt: skip

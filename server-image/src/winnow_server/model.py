@@ -17,7 +17,10 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import PackedBatch, pack
 from winnow_classifier.tokens import Encoder
+from winnow_server import examples, precision
+from winnow_server.settings import Precision
 
+FILLER = "to be or not to be, that is the question"  # measured with where the checkpoint brought no rows
 DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
 
 
@@ -46,6 +49,8 @@ class Served:
     model: nn.Module
     device: torch.device
     position_start: int
+    precision: str = "float32"  # of the body; the head is always float32
+    rows: Sequence[examples.Example] = ()  # of the test set
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """(B, C) float32, on the CPU."""
@@ -72,13 +77,28 @@ def announce(directory: Path, digest: str | None, name: str | None) -> Announced
     return Announced(name or manifest.training_job.output_model_name or manifest.name, manifest, found)
 
 
-def load(directory: Path, announced: Announced, base_model: str | None, storage: Path | None, mirror: Mirror) -> Served:
+def load(
+    directory: Path,
+    announced: Announced,
+    base_model: str | None,
+    storage: Path | None,
+    mirror: Mirror,
+    asked: Precision = "auto",
+) -> Served:
     """Every file is held against its digest first. Raises CheckpointError, BaseModelError, StorageError."""
     for name in announced.manifest.files:
         mirror.fetch(directory / name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = checkpoint.load(directory, digest=announced.digest, base_model=base_model, storage=storage, device=device)
-    return Served(loaded.schema, loaded.encoder, loaded.model, device, loaded.model.position_start)
+    rows = examples.read(directory) if examples.FILE in announced.manifest.files else []
+    computes_in = "float32"
+    if device.type == "cpu":
+        encode = loaded.encoder.encode
+        judged = [one.input_ids for one in encode(examples.to_judge(rows))] if rows else []
+        (filler,) = encode([FILLER])
+        computes_in = precision.fastest(loaded.model, loaded.schema, judged, filler.input_ids, asked)
+    position_start = loaded.model.position_start
+    return Served(loaded.schema, loaded.encoder, loaded.model, device, position_start, computes_in, rows)
 
 
 def card(announced: Announced, created: int) -> dict[str, Any]:

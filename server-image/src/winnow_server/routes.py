@@ -101,7 +101,10 @@ class Routes:
 
     async def card(self, request: Request) -> Response:
         card = model.card(self._service.announced, self._service.started_at)
-        return Json({**card, "thresholds": self._service.thresholds})
+        return Json({**card, "thresholds": self._service.thresholds, "precision": self._service.precision})
+
+    async def examples(self, request: Request) -> Response:
+        return Json({"examples": [one.model_dump() for one in self._service.examples]})
 
     async def oip_server(self, request: Request) -> Response:
         return Json({"name": "winnow", "version": self._version, "extensions": [oip_binary.EXTENSION]})

@@ -95,10 +95,11 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)
     service = Service(
         announced,
-        lambda: model.load(directory, announced, settings.base_model, storage, mirror),
+        lambda: model.load(directory, announced, settings.base_model, storage, mirror, settings.precision),
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
         limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),
+        show_examples=settings.examples == "shown",
     )
     keys = ApiKeys() if settings.api_keys else None
     watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from winnow_classifier.errors import StorageError, WinnowError
 from winnow_server.engine import Engine
 from winnow_server.errors import DeadlineExceeded, Overloaded, Unavailable
+from winnow_server.examples import Example, to_show
 from winnow_server.limits import Limits
 from winnow_server.metrics import Metrics
 from winnow_server.model import Announced, Served
@@ -41,11 +42,15 @@ class Service:
         max_batch_tokens: int,
         max_queue_tokens: int,
         limits: Limits | None = None,
+        show_examples: bool = True,
     ) -> None:
         self.announced = announced
         self.schema = announced.manifest.schema_
         self.limits = limits or Limits()
         self.thresholds: Thresholds = NONE  # where a request brings none
+        self.precision: str | None = None  # that the model computes in, once it is loaded
+        self.examples: list[Example] = []  # to try, of the test set
+        self._show_examples = show_examples
         self.draining = asyncio.Event()
         self.phase = Phase.LOADING
         self.failure: WinnowError | None = None
@@ -183,6 +188,8 @@ class Service:
         # Of its own, so that a text whose sender waits never stands behind a stream's.
         self._background_tokeniser = Tokeniser(served.encoders(1), self._queue)
         self._background_tokeniser.start()
+        self.precision = served.precision
+        self.examples = to_show(served.rows) if self._show_examples else []
         seconds = time.perf_counter() - self._load_started
         self.metrics.loaded(seconds)
         if self.phase is Phase.LOADING:
@@ -193,6 +200,7 @@ class Service:
                 "model": self.announced.name,
                 "modelVersion": self.announced.version,
                 "device": str(served.device),
+                "precision": served.precision,
                 "seconds": round(seconds, 2),
             },
         )

@@ -4,10 +4,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from winnow_classifier.addresses import Network, network
 from winnow_server.limits import Limits
 
+Precision = Literal["auto", "float32"]
 DEFAULT = Limits()
 
 
@@ -27,6 +29,8 @@ class Settings:
     max_body_bytes: int
     max_text_characters: int
     max_request_seconds: float
+    precision: Precision
+    examples: Literal["shown", "hidden"]
     api_keys: Path | None  # a folder, a file for each key
     thresholds: Path | None  # a JSON file
     path_prefix: list[str]
@@ -55,6 +59,12 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--max-body-bytes", type=positive, default=DEFAULT.body_bytes, metavar="N", help="(default: 2 MiB)")
     add("--max-text-characters", type=positive, default=DEFAULT.text_characters, metavar="N", help="(default: 262144)")
     add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
+    numbers = (
+        "auto: bfloat16 on a CPU that is faster with it, if stored examples get the same decisions (default: auto)"
+    )
+    add("--precision", choices=("auto", "float32"), default="auto", help=numbers)
+    rows = "whether the test page offers rows of the test set, to those who may classify (default: shown)"
+    add("--examples", choices=("shown", "hidden"), default="shown", help=rows)
     add("--api-keys", type=Path, metavar="DIR", help="ask for one of these keys, a file for each; read again on change")
     add("--thresholds", type=Path, metavar="FILE", help='{"label": 0.7}, from which on it holds; read again on change')
     prefixes = "answer below this path too, where an Ingress leads one here as it is (repeatable)"

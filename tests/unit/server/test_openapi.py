@@ -32,6 +32,7 @@ CALLS = [
     ("get", "/v1/models", "/v1/models", None),
     ("get", "/v1/models/{model}", "/v1/models/spam-detector", None),
     ("get", "/v1/model", "/v1/model", None),
+    ("get", "/v1/examples", "/v1/examples", None),
     ("get", "/", "/", None),
 ]
 

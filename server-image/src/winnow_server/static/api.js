@@ -12,26 +12,56 @@ export async function fetchModel() {
   return (await ask("../v1/model")).body;
 }
 
-export async function classify(text, { signal } = {}) {
+export async function fetchExamples() {
+  return (await ask("../v1/examples")).body.examples;
+}
+
+export function keyInUse() {
+  return key !== null;
+}
+
+// What /v1/classify is sent: the page's examples of code show the same.
+export function requestFor(text, thresholds = {}) {
+  return { input: text, ...(Object.keys(thresholds).length ? { thresholds } : {}) };
+}
+
+export async function classify(text, { thresholds, signal } = {}) {
   const started = performance.now();
   const { body, headers } = await ask("../v1/classify", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ input: text }),
+    body: JSON.stringify(requestFor(text, thresholds)),
     signal,
   });
   const [item] = body.data;
+  const total = performance.now() - started;
+  const timing = headers.get("server-timing");
+  const [tokenising, waiting, model] = ["tok", "queue", "infer"].map((name) => duration(timing, name));
   return {
     text,
     labels: body.labels,
+    several: body.problem_type === "multi_label_classification",
     probabilities: item.probs,
     predicted: item.predicted_labels,
+    thresholds: body.thresholds,
     tokens: item.tokens,
     originalTokens: item.original_tokens,
     truncated: item.truncated,
-    milliseconds: performance.now() - started,
-    modelMilliseconds: duration(headers.get("server-timing"), "infer"),
+    milliseconds: { total, tokenising, waiting, model },
   };
+}
+
+// {response} whose body is a stream of lines, or {busy: true} while too many streams run.
+export async function openStream(lines, signal) {
+  const response = await send("../v1/classify/batch", {
+    method: "POST",
+    headers: { "content-type": "application/x-ndjson" },
+    body: lines,
+    signal,
+  });
+  if (response.status === 429) return { busy: true };
+  if (!response.ok) await answerOf(response);
+  return { response };
 }
 
 // Server-Timing: tok;dur=0.4, queue;dur=0.1, infer;dur=11.5
@@ -41,18 +71,25 @@ function duration(header, name) {
 }
 
 async function ask(url, options) {
-  let response;
+  const response = await send(url, options);
+  return { body: await answerOf(response), headers: response.headers };
+}
+
+async function send(url, options) {
   try {
     // Not Authorization: the API server's proxy keeps that for itself.
     const headers = { ...options?.headers, ...(key === null ? {} : { "x-api-key": key }) };
-    response = await fetch(url, { ...options, headers });
+    return await fetch(url, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server cannot be reached. Is it still running, and the port still forwarded?");
   }
+}
+
+async function answerOf(response) {
   const body = await response.json().catch(() => null);
   if (response.status === 401) throw new KeyNeeded(key === null ? "This model answers with an API key only." : body?.error?.message);
   if (!response.ok) throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
   if (body === null) throw new Error("The answer is not JSON. Is something between this page and the server?");
-  return { body, headers: response.headers };
+  return body;
 }

@@ -1,40 +1,49 @@
 // The page's wiring: what the user does becomes a request, its answer becomes state, the view follows.
 
-import { KeyNeeded, classify, fetchModel, useKey } from "./api.js";
+import { KeyNeeded, classify, fetchExamples, fetchModel, useKey } from "./api.js";
+import { wireBatch } from "./batch_app.js";
 import { State } from "./state.js";
 import { render } from "./view.js";
 
+const SLIDER_MILLISECONDS = 120; // a slider on its way asks for nothing
+
 const state = new State();
-const form = document.getElementById("form");
-const text = document.getElementById("text");
+const byId = (id) => document.getElementById(id);
+const form = byId("form");
+const text = byId("text");
 let running = null;
+let later = null;
 
 state.addEventListener("change", () => render(state));
 
-form.addEventListener("submit", async (event) => {
+form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!text.value.trim()) {
     state.fail(new Error("Write or paste a text first."));
     text.focus();
     return;
   }
+  run(text.value);
+});
+
+async function run(words) {
   running?.abort(); // the newest text wins
   running = new AbortController();
   const { signal } = running;
   state.set({ busy: true, error: null });
   try {
-    const result = await classify(text.value, { signal });
+    const result = await classify(words, { thresholds: state.whatIf, signal });
     if (!signal.aborted) state.succeed(result);
   } catch (error) {
     if (signal.aborted) return;
     if (error instanceof KeyNeeded) askForKey(error);
     state.fail(error);
   }
-});
+}
 
-document.getElementById("key-form").addEventListener("submit", (event) => {
+byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  useKey(document.getElementById("key").value.trim());
+  useKey(byId("key").value.trim());
   load();
 });
 
@@ -42,19 +51,62 @@ text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 
-document.getElementById("earlier").addEventListener("click", (event) => {
+text.addEventListener("input", () => {
+  if (state.example && text.value !== state.example.text) state.set({ example: null });
+});
+
+byId("example").addEventListener("change", (event) => {
+  const example = state.examples[Number(event.target.value)];
+  if (!example) return;
+  text.value = example.text;
+  state.set({ example });
+  form.requestSubmit();
+});
+
+// The server decides, with the thresholds that are tried: the page has no rules of its own.
+byId("threshold").addEventListener("input", (event) => {
+  state.set({ whatIf: { ...state.whatIf, [byId("threshold-label").value]: Number(event.target.value) } });
+  clearTimeout(later);
+  later = setTimeout(() => state.result && run(state.result.text), SLIDER_MILLISECONDS);
+});
+
+byId("threshold-label").addEventListener("change", () => render(state));
+
+byId("threshold-reset").addEventListener("click", () => {
+  state.set({ whatIf: {} });
+  if (state.result) run(state.result.text);
+});
+
+for (const button of document.querySelectorAll("button[data-copies]")) {
+  button.addEventListener("click", () => copy(byId(button.dataset.copies), button));
+}
+
+byId("earlier").addEventListener("click", (event) => {
   const row = event.target.closest("button[data-index]");
   if (!row) return;
   const result = state.history[Number(row.dataset.index)];
   text.value = result.text;
-  state.set({ result, error: null });
+  state.set({ result, example: null, error: null });
   text.focus();
 });
 
-document.getElementById("forget").addEventListener("click", () => {
+byId("forget").addEventListener("click", () => {
   state.set({ history: [] });
   text.focus();
 });
+
+// The clipboard's own interface is there on https and localhost only.
+async function copy(from, button) {
+  const selection = getSelection();
+  selection.selectAllChildren(from);
+  try {
+    if (navigator.clipboard) await navigator.clipboard.writeText(from.textContent);
+    else if (!document.execCommand("copy")) return; // it is selected: the user can copy it
+  } catch {
+    if (!document.execCommand("copy")) return;
+  }
+  byId("copied").textContent = `${button.dataset.name} copied.`;
+}
 
 function load() {
   fetchModel().then(
@@ -62,6 +114,10 @@ function load() {
       const asked = state.keyError !== null;
       state.set({ model, modelError: null, keyError: null, error: null });
       if (asked) text.focus();
+      fetchExamples().then(
+        (examples) => state.set({ examples }),
+        () => {}, // a server without examples is no error
+      );
     },
     (error) => (error instanceof KeyNeeded ? askForKey(error) : state.set({ modelError: error.message })),
   );
@@ -69,7 +125,8 @@ function load() {
 
 function askForKey(error) {
   state.set({ keyError: error.message });
-  document.getElementById("key").focus();
+  byId("key").focus();
 }
 
+wireBatch(state, askForKey);
 load();

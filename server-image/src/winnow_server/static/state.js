@@ -6,10 +6,14 @@ export class State extends EventTarget {
   model = null;
   modelError = null;
   keyError = null; // why a key is asked for
+  examples = [];
+  example = null; // that stands in the text box, unchanged
   busy = false;
   error = null;
   result = null;
+  whatIf = {}; // thresholds by label that are tried out
   history = [];
+  batch = null; // see batch_app.js
 
   set(changes) {
     Object.assign(this, changes);

@@ -1,11 +1,15 @@
-// State to DOM. Texts and names go in as textContent only; the page never builds HTML from them.
+// State to DOM: the text's result, the earlier ones, the model's card.
 
-const byId = (id) => document.getElementById(id);
-const number = new Intl.NumberFormat("en");
-const fraction = new Intl.NumberFormat("en", { maximumFractionDigits: 4 });
+import { keyInUse, requestFor } from "./api.js";
+import { renderBatch } from "./batch_view.js";
+import { byId, element, fraction, milliseconds, number, percent, say } from "./dom.js";
+import { curl, python } from "./snippets.js";
+
+const DEFAULT_THRESHOLD = 0.5; // where several labels may hold and none is set
 
 export function render(state) {
   renderModel(state.model);
+  renderExamples(state);
   say("about-error", state.modelError);
   byId("access").hidden = state.keyError === null;
   say("key-error", state.keyError);
@@ -14,8 +18,9 @@ export function render(state) {
   byId("form").setAttribute("aria-busy", String(state.busy));
   byId("result").classList.toggle("stale", state.busy);
   byId("result").hidden = state.result === null;
-  if (state.result) renderResult(state.result);
+  if (state.result) renderResult(state);
   renderHistory(state.history);
+  renderBatch(state.batch);
 }
 
 function renderModel(model) {
@@ -28,9 +33,10 @@ function renderModel(model) {
     ["Base model", model.base_model.reference],
     ["Method", model.method],
     ["Task", model.task_detail],
-    ["Labels", number.format(model.labels.length)],
     ["Reads up to", `${number.format(model.max_tokens)} tokens`],
-    ["Digest", model.digest],
+    ["Trained on", rows(model.training_dataset)],
+    ...(model.test_dataset ? [["Tested on", rows(model.test_dataset)]] : []),
+    ["Computes in", model.precision ?? "still loading"],
   ]);
   const metrics = Object.entries(model.metrics).filter(([, value]) => value !== null);
   byId("metrics-heading").hidden = metrics.length === 0;
@@ -38,10 +44,47 @@ function renderModel(model) {
     byId("metrics"),
     metrics.map(([name, value]) => [name, fraction.format(value), name === model.primary_metric]),
   );
+  fill(
+    byId("labels"),
+    model.labels.map((label) => [label, label in model.thresholds ? `from ${percent(model.thresholds[label])} on` : ""]),
+  );
+  fill(byId("digests"), [
+    ["Checkpoint", model.digest],
+    ["Base model", model.base_model.digest],
+    ["Training rows", model.training_dataset.digest],
+    ...(model.test_dataset ? [["Test rows", model.test_dataset.digest]] : []),
+  ]);
 }
 
-function renderResult(result) {
-  const ranked = rank(result);
+function rows(dataset) {
+  return `${number.format(dataset.rows)} rows`;
+}
+
+function renderExamples({ examples, example }) {
+  const select = byId("example");
+  byId("examples").hidden = examples.length === 0;
+  if (select.dataset.count !== String(examples.length)) {
+    select.dataset.count = examples.length;
+    const group = (label, correct) => {
+      const options = examples.flatMap((one, index) => (one.correct === correct ? [option(one, index)] : []));
+      return options.length ? [element("optgroup", { label }, ...options)] : [];
+    };
+    select.replaceChildren(
+      element("option", { value: "", textContent: "Choose one" }),
+      ...group("Predicted right", true),
+      ...group("Mistakes", false),
+    );
+  }
+  select.value = example ? String(examples.indexOf(example)) : "";
+}
+
+function option(example, index) {
+  const words = example.text.replace(/\s+/g, " ").trim();
+  return element("option", { value: index, textContent: words.length > 90 ? `${words.slice(0, 90)}…` : words });
+}
+
+function renderResult({ result, example, whatIf }) {
+  const ranked = rank(result, whatIf);
   const names = ranked.filter((one) => one.predicted).map((one) => one.label);
   const top = `${ranked[0].label}, ${percent(ranked[0].probability)}`;
   byId("predicted").replaceChildren(
@@ -50,6 +93,7 @@ function renderResult(result) {
       : [element("span", { className: "chip none", textContent: "no label" })]),
     element("span", { className: "spoken", textContent: ` predicted. Most probable: ${top}.` }),
   );
+  say("expected", example && example.text === result.text ? `The test set says: ${example.expected.join(", ") || "no label"}.` : null);
   say(
     "truncation",
     result.truncated
@@ -58,24 +102,84 @@ function renderResult(result) {
   );
   byId("bars").replaceChildren(...ranked.map(bar));
   byId("bars").scrollTop = 0;
-  const model = result.modelMilliseconds === null ? "" : `, ${milliseconds(result.modelMilliseconds)} of them in the model`;
-  const tokens = `${number.format(result.tokens)} ${result.tokens === 1 ? "token" : "tokens"}`;
-  byId("facts").textContent = `${tokens} in ${milliseconds(result.milliseconds)}${model}`;
+  renderWhatIf(ranked, result, whatIf);
+  renderTimes(result);
+  const request = { address: String(new URL("../v1/classify", location.href)), body: requestFor(result.text, whatIf), withKey: keyInUse() };
+  byId("curl").textContent = curl(request);
+  byId("python").textContent = python(request);
 }
 
-function rank({ labels, probabilities, predicted }) {
+// Most probable first; a threshold is the one that holds, or null.
+function rank({ labels, probabilities, predicted, thresholds, several }, whatIf) {
   return labels
-    .map((label, index) => ({ label, probability: probabilities[index], predicted: predicted.includes(label) }))
+    .map((label, index) => ({
+      label,
+      probability: probabilities[index],
+      predicted: predicted.includes(label),
+      threshold: whatIf[label] ?? thresholds[label] ?? (several ? DEFAULT_THRESHOLD : null),
+    }))
     .sort((one, other) => other.probability - one.probability);
 }
 
-function bar({ label, probability, predicted }) {
+function bar({ label, probability, predicted, threshold }) {
   const value = element("span", { className: "value" });
   value.style.width = `${probability * 100}%`;
-  const track = element("span", { className: "track", ariaHidden: "true" }, value);
+  const track = element("span", { className: "track", ariaHidden: "true" }, element("span", { className: "clip" }, value));
+  if (threshold !== null) {
+    const tick = element("span", { className: "limit", title: `counts from ${percent(threshold)} on` });
+    tick.style.left = `${threshold * 100}%`;
+    track.append(tick);
+  }
   const name = element("span", { className: "name", textContent: label, title: label });
+  const spoken = `${predicted ? ", predicted" : ""}${threshold === null ? "" : `, counts from ${percent(threshold)} on`}`;
   const share = element("span", { className: "percent", textContent: percent(probability) });
-  return element("li", { className: predicted ? "bar chosen" : "bar" }, name, share, track);
+  return element(
+    "li",
+    { className: predicted ? "bar chosen" : "bar" },
+    name,
+    share,
+    element("span", { className: "spoken", textContent: spoken }),
+    track,
+  );
+}
+
+function renderWhatIf(ranked, result, whatIf) {
+  const select = byId("threshold-label");
+  const labels = result.labels.join("\n");
+  if (select.dataset.labels !== labels) {
+    select.dataset.labels = labels;
+    select.replaceChildren(...result.labels.map((label) => element("option", { value: label, textContent: label })));
+    select.value = ranked[0].label;
+  }
+  const chosen = ranked.find((one) => one.label === select.value);
+  const slider = byId("threshold");
+  if (document.activeElement !== slider || chosen.threshold === null) slider.value = chosen.threshold ?? DEFAULT_THRESHOLD;
+  byId("threshold-value").textContent = chosen.threshold === null ? "not set" : percent(chosen.threshold);
+  slider.setAttribute("aria-valuetext", byId("threshold-value").textContent);
+  const tried = Object.keys(whatIf).length > 0;
+  byId("threshold-reset").hidden = !tried;
+  byId("threshold-words").textContent = tried
+    ? "Tried on this page only: others get the thresholds that are set."
+    : result.several
+      ? "Each label is predicted from its threshold on."
+      : "The most probable label is predicted, unless a label has a threshold.";
+}
+
+function renderTimes({ tokens, milliseconds: times }) {
+  byId("facts").textContent = `${number.format(tokens)} ${tokens === 1 ? "token" : "tokens"} in ${milliseconds(times.total)}`;
+  const known = times.tokenising !== null && times.waiting !== null && times.model !== null;
+  const inside = known ? times.tokenising + times.waiting + times.model : 0;
+  fill(
+    byId("latency"),
+    known
+      ? [
+          ["Tokenising", milliseconds(times.tokenising)],
+          ["Waiting", milliseconds(times.waiting)],
+          ["Model", milliseconds(times.model)],
+          ["Way there and back", milliseconds(Math.max(0, times.total - inside))],
+        ]
+      : [],
+  );
 }
 
 function renderHistory(history) {
@@ -94,11 +198,6 @@ function renderHistory(history) {
   );
 }
 
-function say(id, message) {
-  byId(id).hidden = !message;
-  byId(id).textContent = message ?? "";
-}
-
 function fill(list, entries) {
   list.replaceChildren(
     ...entries.map(([name, value, primary]) =>
@@ -110,21 +209,4 @@ function fill(list, entries) {
       ),
     ),
   );
-}
-
-function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
-function percent(probability) {
-  const value = probability * 100;
-  if (value > 0 && value < 0.1) return "< 0.1 %";
-  if (value < 100 && value > 99.9) return "> 99.9 %";
-  return `${value.toFixed(1)} %`;
-}
-
-function milliseconds(value) {
-  return value < 10 ? `${value.toFixed(1)} ms` : `${number.format(Math.round(value))} ms`;
 }

@@ -1,0 +1,73 @@
+// Many texts through the stream endpoint: in parts, since browsers send a body whole; answers are read as they come. No DOM.
+
+import { openStream } from "./api.js";
+
+const PART_LINES = 256;
+const PART_CHARACTERS = 512 * 1024;
+const WAIT_MILLISECONDS = 2_000;
+const TRIES = 30;
+
+// Calls onAnswer(index, answer) for each text, in order. Rejects with AbortError when the signal says so.
+export async function classifyAll(texts, { signal, onAnswer }) {
+  for (let first = 0; first < texts.length; ) {
+    const end = endOfPart(texts, first);
+    const body = texts.slice(first, end).map((text) => `${JSON.stringify(text)}\n`).join("");
+    let next = first;
+    for await (const line of lines(await opened(body, signal))) {
+      if (line.error?.code === "draining") throw new Error(line.error.message);
+      onAnswer(next, line.error ? inWords(line) : line);
+      next++;
+    }
+    if (next < end) throw new Error("The server ended the stream too early. Try again.");
+    first = end;
+  }
+}
+
+// Each line is a request of one text to the server, and is named so.
+function inWords({ error }) {
+  return { error: { ...error, message: error.message.replace(/^input\[0\]/, "The text") } };
+}
+
+function endOfPart(texts, first) {
+  let characters = 0;
+  let end = first;
+  while (end < texts.length && end - first < PART_LINES && (end === first || characters + texts[end].length <= PART_CHARACTERS)) {
+    characters += texts[end].length;
+    end++;
+  }
+  return end;
+}
+
+// Few streams may run at once: another's end is waited for.
+async function opened(body, signal) {
+  for (let tries = 1; ; tries++) {
+    const { response, busy } = await openStream(body, signal);
+    if (!busy) return response;
+    if (tries === TRIES) throw new Error("Too many streams run on this server. Try again later.");
+    await pause(WAIT_MILLISECONDS, signal);
+  }
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    }, { once: true });
+  });
+}
+
+async function* lines(response) {
+  const decoder = new TextDecoder();
+  const reader = response.body.getReader();
+  let held = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    held += done ? decoder.decode() : decoder.decode(value, { stream: true });
+    const complete = held.split("\n");
+    held = complete.pop();
+    for (const line of complete) if (line) yield JSON.parse(line);
+    if (done) return;
+  }
+}

@@ -1,0 +1,123 @@
+// Many texts at once, wired: a CSV is pasted, chosen or dropped, its column of texts is scored, and it is given back.
+//
+// state.batch: {rows, separator, header, column, name} as read, then answers (by row), running, error, cancelled.
+
+import { KeyNeeded } from "./api.js";
+import { classifyAll } from "./batch.js";
+import { columnOfText, format, hasHeader, parse } from "./csv.js";
+
+const LARGEST_BYTES = 64 * 1024 * 1024; // rows and answers are held in this tab
+const RENDER_MILLISECONDS = 100;
+
+export function wireBatch(state, askForKey) {
+  const byId = (id) => document.getElementById(id);
+  const card = byId("batch");
+  let running = null;
+
+  byId("file").addEventListener("change", (event) => take(event.target.files[0]));
+  byId("pasted").addEventListener("input", (event) => read(event.target.value, "pasted.csv"));
+  byId("header").addEventListener("change", (event) => change({ header: event.target.checked, answers: [] }));
+  byId("column").addEventListener("change", (event) => change({ column: Number(event.target.value), answers: [] }));
+  byId("score").addEventListener("click", score);
+  byId("cancel").addEventListener("click", () => running?.abort());
+  byId("download").addEventListener("click", download);
+
+  for (const kind of ["dragenter", "dragover"]) {
+    card.addEventListener(kind, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      card.classList.add("target");
+    });
+  }
+  card.addEventListener("dragleave", (event) => {
+    if (!card.contains(event.relatedTarget)) card.classList.remove("target");
+  });
+  card.addEventListener("drop", (event) => {
+    card.classList.remove("target");
+    if (!event.dataTransfer.files.length) return;
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
+
+  function change(changes) {
+    state.set({ batch: { ...state.batch, ...changes } });
+  }
+
+  async function take(file) {
+    if (!file) return;
+    if (file.size > LARGEST_BYTES) {
+      state.set({ batch: { rows: [], error: "The file is larger than 64 MiB. Send it to /v1/classify/batch instead." } });
+      return;
+    }
+    byId("pasted").value = "";
+    read(await file.text(), file.name);
+  }
+
+  function read(content, name) {
+    running?.abort();
+    const { rows, separator } = parse(content);
+    if (!rows.length) {
+      state.set({ batch: content ? { rows, error: "There is no row in it." } : null });
+      return;
+    }
+    const header = hasHeader(rows);
+    state.set({ batch: { rows, separator, name, header, column: columnOfText(rows), answers: [], error: null } });
+  }
+
+  async function score() {
+    const { rows, header, column } = state.batch;
+    const texts = rows.slice(header ? 1 : 0).map((row) => row[column] ?? "");
+    const answers = [];
+    running = new AbortController();
+    const { signal } = running;
+    let shown = 0;
+    change({ answers, running: true, cancelled: false, error: null });
+    byId("cancel").focus();
+    try {
+      await classifyAll(texts, {
+        signal,
+        onAnswer(index, answer) {
+          if (signal.aborted) return;
+          answers[index] = answer;
+          if (performance.now() - shown > RENDER_MILLISECONDS) {
+            shown = performance.now();
+            change({});
+          }
+        },
+      });
+      change({ running: false });
+      byId("download").focus();
+    } catch (error) {
+      if (state.batch?.answers !== answers) return; // other rows were taken meanwhile
+      if (error instanceof KeyNeeded) askForKey(error);
+      change({ running: false, cancelled: signal.aborted, error: signal.aborted ? null : error.message });
+      byId("score").focus();
+    }
+  }
+
+  function download() {
+    const address = URL.createObjectURL(new Blob([scored(state.batch, state.model.labels)], { type: "text/csv" }));
+    const link = Object.assign(document.createElement("a"), { href: address, download: nameOfScored(state.batch.name) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  }
+}
+
+function nameOfScored(name) {
+  return `${name.replace(/\.\w+$/, "")}-scored.csv`;
+}
+
+// The rows as they came, with what the model said of them: in the order of the file, only those with an answer.
+function scored({ rows, separator, header, answers }, labels) {
+  const width = Math.max(...rows.map((row) => row.length));
+  const padded = (row) => [...row, ...Array(width - row.length).fill("")];
+  const cells = answers.map((answer, index) => [
+    ...padded(rows[index + (header ? 1 : 0)]),
+    answer.error ? "" : answer.predicted_labels.join(" | "),
+    ...labels.map((label) => (answer.error ? "" : answer.scores[label])),
+    answer.error ? "" : answer.truncated,
+    answer.error?.message ?? "",
+  ]);
+  const names = header ? padded(rows[0]) : Array.from({ length: width }, (_, column) => `column ${column + 1}`);
+  return format([[...names, "predicted", ...labels.map((label) => `probability of ${label}`), "truncated", "error"], ...cells], separator);
+}

@@ -1,0 +1,88 @@
+// CSV as spreadsheets write it: quotes, line breaks in cells, commas, semicolons or tabs. No DOM.
+
+const SEPARATORS = [",", ";", "\t"];
+const QUOTED = new RegExp('"(?:[^"]|"")*"', "g");
+const NAMES_OF_TEXT = ["text", "input", "message", "content", "body", "prompt", "sentence", "review", "description"];
+
+// {rows: [[cell, …], …], separator}; a cell keeps its spaces, empty lines are left out. Lines without quotes that fall into
+// different numbers of cells are prose with commas: a text each.
+export function parse(content) {
+  const text = content.replace(/^\ufeff/, "");
+  const separator = separatorOf(text);
+  const rows = cellsOf(text, separator);
+  const ragged = rows.some((row) => row.length !== rows[0].length);
+  if (!ragged || text.includes('"')) return { rows, separator };
+  return { rows: text.split(/\r\n|\r|\n/).filter((line) => line).map((line) => [line]), separator };
+}
+
+function cellsOf(text, separator) {
+  const rows = [];
+  let row = [];
+  let cell = "";
+  let quoted = false;
+  let begun = false; // something of this row was read, an empty cell in quotes too
+  const endCell = () => {
+    row.push(cell);
+    cell = "";
+  };
+  const endRow = () => {
+    if (begun || row.length > 0) {
+      endCell();
+      rows.push(row);
+    }
+    row = [];
+    begun = false;
+  };
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at];
+    if (quoted) {
+      if (character !== '"') cell += character;
+      else if (text[at + 1] === '"') {
+        cell += '"';
+        at++;
+      } else quoted = false;
+    } else if (character === '"' && cell === "") quoted = begun = true;
+    else if (character === separator) {
+      endCell();
+      begun = true;
+    } else if (character === "\n" || character === "\r") {
+      if (character === "\r" && text[at + 1] === "\n") at++;
+      endRow();
+    } else {
+      cell += character;
+      begun = true;
+    }
+  }
+  endRow();
+  return rows;
+}
+
+export function format(rows, separator) {
+  const special = new RegExp(`["\\r\\n${separator}]|^\\s|\\s$`);
+  const cell = (value) => (special.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  return rows.map((row) => `${row.map((value) => cell(String(value))).join(separator)}\r\n`).join("");
+}
+
+// Where the texts are: by the column's name, else the column with the longest cells.
+export function columnOfText(rows) {
+  const named = rows[0].findIndex((name) => NAMES_OF_TEXT.includes(name.trim().toLowerCase()));
+  if (named >= 0) return named;
+  const sizes = rows[0].map((_, column) => rows.slice(0, 100).reduce((sum, row) => sum + (row[column] ?? "").length, 0));
+  return sizes.indexOf(Math.max(...sizes));
+}
+
+// A first row with a name in it that columns of texts have, or of several short cells without a digit.
+export function hasHeader(rows) {
+  if (rows.length < 2) return false;
+  const names = rows[0].map((name) => name.trim().toLowerCase());
+  if (names.some((name) => NAMES_OF_TEXT.includes(name))) return true;
+  return names.length > 1 && names.every((name) => name.length > 0 && name.length <= 30 && !/\d/.test(name));
+}
+
+// Of the first line, outside of quotes. A line without any is one column.
+function separatorOf(text) {
+  const line = (/^(?:"(?:[^"]|"")*"|[^"\r\n])*/.exec(text)?.[0] ?? "").replace(QUOTED, "");
+  const counts = SEPARATORS.map((separator) => line.split(separator).length);
+  const most = Math.max(...counts);
+  return SEPARATORS[counts.indexOf(most)];
+}

@@ -1,0 +1,290 @@
+"""What the test page does beyond one text: rows of the test set, thresholds tried out, a CSV scored, code to copy."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import http.server
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from page_support import keep, one, requested_hosts, served, wait, wait_for_text
+from selenium.webdriver.chrome.webdriver import WebDriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from winnow_classifier.labels import TaskDetail
+
+LABELS = ("invoice", "complaint", "question", "thanks")
+KEY = "a-key-of-some-length-1234"
+PREFIX = "/api/v1/namespaces/demo/services/email:80/proxy"
+
+
+def row(text: str, expected: str, predicted: str) -> str:
+    return json.dumps(
+        {"input": text, "expected": {one: int(one == expected) for one in LABELS}, "predicted": [predicted]}
+    )
+
+
+ROWS = "\n".join(
+    [
+        row("win free money now", "complaint", "complaint"),
+        row("notes and agenda for the budget review on monday", "question", "question"),
+        row("thanks see you at lunch", "thanks", "question"),
+    ]
+)
+CHECKPOINT = {
+    "task_detail": TaskDetail.MULTILABEL,
+    "labels": LABELS,
+    "artifacts": {"predictions.jsonl": ROWS.encode()},
+}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served(tmp_path_factory.mktemp("tools"), **CHECKPOINT) as url:
+        yield url
+
+
+def ask(address: str, text: str) -> dict[str, Any]:
+    body = json.dumps({"input": text}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{address}/v1/classify", body)) as response:
+        item: dict[str, Any] = json.load(response)["data"][0]
+        return item
+
+
+def chips(browser: WebDriver) -> set[str]:
+    """In one look: the page makes them anew with each answer."""
+    return set(browser.execute_script("return [...document.querySelectorAll('.chip')].map((one) => one.textContent)"))
+
+
+def slide(browser: WebDriver, value: float) -> None:
+    browser.execute_script(
+        "const slider = document.getElementById('threshold'); slider.value = arguments[0];"
+        "slider.dispatchEvent(new Event('input'))",
+        value,
+    )
+
+
+def paste(browser: WebDriver, rows: str) -> None:
+    browser.execute_script(
+        "const box = document.getElementById('pasted'); box.value = arguments[0]; box.dispatchEvent(new Event('input'))",
+        rows,
+    )
+
+
+def test_a_row_of_the_test_set_is_tried(browser: WebDriver, address: str, request: pytest.FixtureRequest) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#examples")
+    choice = Select(one(browser, "#example"))
+    groups = [group.get_attribute("label") for group in browser.find_elements(By.CSS_SELECTOR, "#example optgroup")]
+    assert groups == ["Predicted right", "Mistakes"]
+    choice.select_by_visible_text("thanks see you at lunch")
+    assert wait(browser, "#expected").text == "The test set says: thanks."
+    assert one(browser, "#text").get_attribute("value") == "thanks see you at lunch"
+    assert re.search(r"Tokenising.*Waiting.*Model.*Way there and back", wait(browser, "#latency").text, re.DOTALL)
+    keep(browser, "example", request)
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    keep(browser, "example-dark", request)
+
+
+def test_a_threshold_is_tried_out_with_the_servers_own_decision(
+    browser: WebDriver, address: str, request: pytest.FixtureRequest
+) -> None:
+    browser.get(f"{address}/ui/")
+    one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+    wait(browser, "#facts")
+    item = ask(address, "win free money now")
+    before = chips(browser)
+    assert before == set(item["predicted_labels"]) or before == {"no label"}
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".limit")) == len(LABELS)
+    label = LABELS[0]
+    probability = item["probs"][0]
+    Select(one(browser, "#threshold-label")).select_by_value(label)
+    other = min(1.0, probability + 0.02) if label in before else max(0.0, probability - 0.02)
+    slide(browser, other)
+    WebDriverWait(browser, 10).until(lambda driver: (label in chips(driver)) != (label in before))
+    assert "on this page only" in one(browser, "#threshold-words").text
+    one(browser, ".code summary").click()
+    assert '"thresholds"' in one(browser, "#curl").text
+    browser.execute_script("document.querySelector('.what-if').scrollIntoView()")
+    keep(browser, "what-if", request)
+    one(browser, "#threshold-reset").click()
+    WebDriverWait(browser, 10).until(lambda driver: chips(driver) == before)
+
+
+def test_a_pasted_csv_comes_back_scored(
+    browser: WebDriver, address: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    texts = ["win free money now", 'she said "thanks",\nsee you at lunch', "", "notes and agenda; budget"]
+    content = "id,text\r\n" + "".join(f'{n},"{text.replace(chr(34), chr(34) * 2)}"\r\n' for n, text in enumerate(texts))
+    paste(browser, content)
+    assert one(browser, "#header").is_selected()
+    assert Select(one(browser, "#column")).first_selected_option.text == "text"
+    assert one(browser, "#score").text == "Score 4 rows"
+    one(browser, "#score").click()
+    wait(browser, "#download")
+    assert one(browser, "#scored-words").text == "4 of 4 rows, 1 of them with an error."
+    browser.execute_script("document.getElementById('batch').scrollIntoView()")
+    keep(browser, "csv", request)
+    one(browser, "#download").click()
+    found = tmp_path / "pasted-scored.csv"
+    WebDriverWait(browser, 10).until(lambda _: found.exists())
+    with found.open(newline="", encoding="utf-8") as file:
+        scored = list(csv.DictReader(file))
+    assert [line["text"] for line in scored] == texts
+    assert [line["id"] for line in scored] == ["0", "1", "2", "3"]
+    assert scored[2]["error"] == "The text is empty."
+    for line in (scored[0], scored[1], scored[3]):
+        item = ask(address, line["text"])
+        assert line["predicted"] == " | ".join(item["predicted_labels"])
+        assert [float(line[f"probability of {label}"]) for label in LABELS] == pytest.approx(item["probs"], abs=1e-5)
+    severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert severe == []
+    assert requested_hosts(browser) == {urlsplit(address).netloc}
+
+
+def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    browser.execute_script(
+        """const rows = Array.from({ length: 40_000 }, (_, n) => `meeting ${n}, with the team`).join("\\n");
+        const files = new DataTransfer();
+        files.items.add(new File([rows], "mail.csv", { type: "text/csv" }));
+        document.getElementById("batch").dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }))"""
+    )
+    wait_for_text(browser, "#score", "40,000 rows")
+    one(browser, "#score").click()
+    WebDriverWait(browser, 20).until(lambda driver: int(one(driver, "#scored").get_attribute("value") or 0) > 0)
+    one(browser, "#cancel").click()
+    wait_for_text(browser, "#scored-words", "Cancelled.")
+    assert one(browser, "#download").is_displayed(), "what was scored can be had"
+    assert one(browser, "#score").is_displayed()
+
+
+def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    paste(browser, "Hello, you\nWell, this, too, is one text\nthanks")
+    wait_for_text(browser, "#score", "Score 3 rows")
+    assert not one(browser, "#header").is_selected()
+    assert "Well, this, too, is one text" in one(browser, "#preview-rows").text
+
+
+def test_the_code_runs_as_it_stands_and_holds_no_key(browser: WebDriver, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "alice").write_text(KEY)
+    text = 'she said "win", it\'s $HOME\nnow'
+    with served(tmp_path, "--api-keys", str(keys), **CHECKPOINT) as address:
+        browser.get(f"{address}/ui/")
+        wait(browser, "#key-error")
+        one(browser, "#key").send_keys(KEY, Keys.ENTER)
+        wait(browser, "#examples")
+        browser.execute_script("document.getElementById('text').value = arguments[0]", text)
+        one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
+        wait(browser, "#facts")
+        one(browser, ".code summary").click()
+        curl, python = one(browser, "#curl").text, one(browser, "#python").text
+        assert KEY not in curl + python
+        environment = {**os.environ, "WINNOW_API_KEY": KEY}
+        answers = []
+        for command in (["bash", "-c", curl], [sys.executable, "-c", python]):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            answers.append(done.stdout)
+        assert json.loads(answers[0])["data"][0]["label"] in LABELS
+        assert json.loads(answers[0])["data"][0]["label"] in answers[1]
+        one(browser, "button[data-copies=curl]").click()
+        wait_for_text(browser, "#copied", "The command copied.")
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """As the API server's proxy: a path in front, Authorization kept."""
+
+    upstream = ""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith(PREFIX):
+            self.send_error(404)
+            return
+        connection = http.client.HTTPConnection(self.upstream)
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in ("authorization", "host")}
+        connection.request(self.command, self.path.removeprefix(PREFIX) or "/", body, kept)
+        response = connection.getresponse()
+        content = response.read()
+        self.send_response(response.status)
+        for name, value in response.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def behind_a_path(address: str) -> Iterator[str]:
+    handler = type("Handler", (Proxy,), {"upstream": urlsplit(address).netloc})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}{PREFIX}"
+        server.shutdown()
+        thread.join()
+
+
+def test_everything_works_behind_a_path(browser: WebDriver, address: str) -> None:
+    with behind_a_path(address) as url:
+        browser.get(f"{url}/ui/")
+        wait(browser, "#examples")
+        one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+        wait(browser, "#facts")
+        one(browser, ".code summary").click()
+        assert f"{url}/v1/classify" in one(browser, "#curl").text
+        paste(browser, "text\nwin free money\n")
+        one(browser, "#score").click()
+        wait(browser, "#download")
+        assert requested_hosts(browser) == {urlsplit(url).netloc}
+
+
+def test_whatever_takes_the_focus_has_a_name(browser: WebDriver, address: str) -> None:
+    """As a screen reader is told it: Chromium's own accessibility tree."""
+    browser.get(f"{address}/ui/")
+    wait(browser, "#examples")
+    one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+    wait(browser, "#facts")
+    paste(browser, "id,text\n1,win free money\n")
+    one(browser, ".code summary").click()
+    nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    focusable = [
+        node
+        for node in nodes
+        if not node.get("ignored")
+        and any(one["name"] == "focusable" and one["value"]["value"] for one in node.get("properties", []))
+        and node["role"]["value"] not in ("RootWebArea",)
+    ]
+    nameless = [node["role"]["value"] for node in focusable if not node.get("name", {}).get("value")]
+    assert len(focusable) > 12
+    assert nameless == []

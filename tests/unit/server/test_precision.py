@@ -1,0 +1,101 @@
+"""A faster form of the model is taken only where it gives the same answers, and leaves no trace where it is not."""
+
+import pytest
+import tiny_models
+import tiny_server
+import torch
+
+from winnow_classifier import checkpoint
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.model import ARCHITECTURES
+from winnow_classifier.packing import pack
+from winnow_server import precision
+from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
+
+SCHEMA = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
+TEXTS = [" ".join(tiny_models.WORDS[start : start + 1 + start % 6]) for start in range(20)]
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def loaded(request, tmp_path_factory):
+    return checkpoint.load(tiny_server.publish(tmp_path_factory.mktemp("fast"), request.param))
+
+
+def probabilities(loaded, texts=TEXTS):
+    with torch.inference_mode():
+        ids = [one.input_ids for one in loaded.encoder.encode(texts)]
+        return loaded.schema.probabilities(loaded.model(pack(ids, loaded.model.position_start)))
+
+
+@pytest.mark.parametrize(
+    ("switch", "tolerance"),
+    [pytest.param(to_float32, 1e-5, id="float32"), pytest.param(to_bfloat16, 0.1, id="bfloat16")],
+)
+def test_fast_layers_give_the_probabilities_of_plain_ones_and_can_be_taken_out_again(loaded, switch, tolerance):
+    # The tiny models' weights are large on purpose, so bfloat16 is further off than in a trained model.
+    plain = probabilities(loaded)
+    undo = switch(loaded.model)
+    assert any(isinstance(module, FastLinear) for module in loaded.model.modules())
+    torch.testing.assert_close(probabilities(loaded), plain, rtol=0, atol=tolerance)
+    alone = torch.cat([probabilities(loaded, [text]) for text in TEXTS])
+    torch.testing.assert_close(alone, plain, rtol=0, atol=tolerance)
+    undo()
+    assert not any(isinstance(module, FastLinear) for module in loaded.model.modules())
+    assert torch.equal(probabilities(loaded), plain)
+
+
+def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None):
+    rows = torch.tensor(probabilities)
+    return precision.Run(rows, rows if alone is None else torch.tensor(alone), SCHEMA.predicted(rows), seconds)
+
+
+@pytest.mark.parametrize(
+    ("found", "tolerance", "words"),
+    [
+        pytest.param(a_run(seconds=0.4), 1e-5, None, id="the same and faster"),
+        pytest.param(a_run(((0.902, 0.098), (0.3, 0.7)), 0.4), 0.01, None, id="within the tolerance and faster"),
+        pytest.param(a_run(((0.902, 0.098), (0.3, 0.7)), 0.4), 1e-5, "differs by 0.002", id="beyond the tolerance"),
+        pytest.param(
+            a_run(seconds=0.4, alone=((0.88, 0.12), (0.3, 0.7))), 0.01, "differs by 0.02", id="beyond it when alone"
+        ),
+        pytest.param(a_run(((float("nan"),) * 2, (0.3, 0.7)), 0.4), 0.01, "differs by nan", id="not a number"),
+        pytest.param(a_run(((0.9, 0.1), (0.6, 0.4)), 0.4), 0.5, "1 of 2 decisions differ", id="another decision"),
+        pytest.param(a_run(seconds=0.95), 1e-5, "1.05 times as fast", id="hardly faster"),
+    ],
+)
+def test_what_speaks_against_another_form(found, tolerance, words):
+    why = precision.objection(a_run(), found, tolerance)
+    assert why is None if words is None else words in why
+
+
+def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, monkeypatch):
+    def cannot(_classifier):
+        raise NotImplementedError("mkldnn")
+
+    monkeypatch.setattr(precision, "FLOAT32", precision.Form("float32, elsewhere", "float32", cannot))
+    plain = probabilities(loaded)
+    filler = loaded.encoder.encode([TEXTS[3]])[0].input_ids
+    assert precision.fastest(loaded.model, loaded.schema, [], filler, "auto") == "float32"
+    assert torch.equal(probabilities(loaded), plain)
+
+
+def test_bfloat16_is_for_cpus_that_have_it_and_checkpoints_with_examples(loaded, monkeypatch):
+    tried = []
+
+    def note(name):
+        return lambda _classifier: tried.append(name) or (lambda: None)
+
+    monkeypatch.setattr(precision, "FLOAT32", precision.Form("float32", "float32", note("float32")))
+    monkeypatch.setattr(precision, "BFLOAT16", precision.Form("bfloat16", "bfloat16", note("bfloat16")))
+    monkeypatch.setattr(precision, "FASTER", 1e9)  # none is taken
+    examples = [one.input_ids for one in loaded.encoder.encode(TEXTS)]
+    for has_it, rows, asked, expected in (
+        (True, examples, "auto", ["bfloat16", "float32"]),
+        (True, examples, "float32", ["float32"]),
+        (True, examples[:15], "auto", ["float32"]),
+        (False, examples, "auto", ["float32"]),
+    ):
+        tried.clear()
+        monkeypatch.setattr(precision, "multiplies_bfloat16", lambda has_it=has_it: has_it)
+        precision.fastest(loaded.model, loaded.schema, rows, examples[0], asked)
+        assert tried == expected
