@@ -165,6 +165,8 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
     news = said or seen.pulled
     if outcome.complete:
         best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
+        if said and said.reason == Reason.STOPPED_EARLY:
+            return _State("Complete", Reason.STOPPED_EARLY, conditions.shorten(said.message), news=news)
         message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
         return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
     failed = _failed(seen.obj, ended, outcome)
@@ -222,7 +224,8 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
     fields = results.merged(old, state.news, seen.deployments, obj.metadata.name)
     progress = results.progress(old, state.news if state.phase not in ("Complete", "Failed") else None, now)
     if state.phase == "Complete":
-        progress = results.finished(progress, now)
+        early = fields.get("epochs", []) if state.reason is Reason.STOPPED_EARLY else []
+        progress = results.finished(progress, now, early[-1]["epoch"] if early else None)
     ended = state.phase in ("Complete", "Failed")
     started = state.started or (conditions.timestamp(old.start_time) if old.start_time else None)
     return conditions.status(
