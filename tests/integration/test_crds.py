@@ -370,12 +370,8 @@ CHANGES = [
         ("nothing, not validation rows", {}, {"validationDataset": "dev"}),
         ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
         ("nothing, not the balance", {}, {"rebalance": {"counts": {"spam": 5}}}),
-        ("nothing, not early stopping", {"testDataset": "t"}, {"testDataset": "t", "earlyStopping": {"patience": 2}}),
-        (
-            "nothing, not thresholds",
-            {"validationDataset": "dev"},
-            {"validationDataset": "dev", "thresholds": {"objective": "F1"}},
-        ),
+        ("nothing, not early stopping", {}, {"earlyStopping": {"patience": 2}}),
+        ("nothing, not thresholds", {}, {"validationDataset": "dev", "thresholds": {"objective": "F1"}}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
 ]

@@ -9,7 +9,7 @@ from winnow_operator import api, report
 from winnow_operator.build.common import storage_claim
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
-from winnow_operator.policies import in_use
+from winnow_operator.policies import in_use, retention
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
     CLAIM,
@@ -89,7 +89,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         deployments=tuple(
             found
             for found in store.models(api.Deployment, DEPLOYMENT, namespace)
-            if found.status.live and found.status.live.training_job == obj.metadata.name
+            if retention.used((found,), obj.metadata.name)
         ),
     )
 

@@ -78,6 +78,8 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
     if resource == MODEL_SERVICE and _changed(new, old, "spec"):
         for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
             yield from _naming(store, kind, namespace, lambda spec: spec["modelService"] == name)
+    elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
+        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: spec["modelService"] == name)
     elif resource == DATASET:
         yield from _naming(store, TRAINING_JOB, namespace, lambda spec: name in (spec.get(field) for field in ROWS))
     elif resource == TRAINING_JOB:
@@ -86,16 +88,28 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         if _checkpoints_changed(new, old):
             yield from _naming(store, DEPLOYMENT, namespace, lambda spec: spec["checkpoint"]["trainingJob"] == name)
     elif resource == DEPLOYMENT:
-        for version in (new, old):
-            live = status_of(version).get("live") if version else None
-            if live:
-                yield Key(TRAINING_JOB, namespace, live["trainingJob"]), 0
+        jobs = [job for version in (new, old) if version for job in _served_from(version)]
+        for job in dict.fromkeys(jobs):
+            yield Key(TRAINING_JOB, namespace, job), 0
 
 
 def _naming(store: Store, kind: Resource, namespace: str, names: Callable[[Object], bool]) -> Iterator[Visit]:
     for obj in store.all(kind):
         if namespace_of(obj) == namespace and names(obj["spec"]):
             yield key_of(obj), 0
+
+
+def _served_from(deployment: Object) -> Iterator[str]:
+    """The TrainingJobs whose checkpoints it serves, names or served last."""
+    status = status_of(deployment)
+    yield deployment["spec"]["checkpoint"]["trainingJob"]
+    for one in (status.get("live"), *(status.get("history") or [])[:1]):
+        if one:
+            yield one["trainingJob"]
+
+
+def _collected(service: Object | None) -> object:
+    return (status_of(service).get("collected") or {}).get("checkpoints") if service else None
 
 
 def _digest(obj: Object) -> object:

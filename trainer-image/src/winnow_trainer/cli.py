@@ -135,7 +135,8 @@ def _failed_import(pinned: dict[str, str], reason: str, message: str, error: Bas
 
 def collect_unused(options: argparse.Namespace) -> dict[str, Any]:
     with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
-        found = collect(storage, options.remove, options.remove_problems_of, options.before, mirror)
+        asked = (options.remove, options.remove_problems_of, options.before, mirror, options.remove_checkpoint)
+        found = collect(storage, *asked)
     message = found.message()
     print(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode() if options.json else message["message"])
     return message
@@ -317,6 +318,8 @@ def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--remove", action="append", default=[], metavar="DIGEST", help="rows to remove (repeatable)")
     names = "dataset whose imports/NAME/problems.jsonl goes (repeatable)"
     add("--remove-problems-of", action="append", default=[], metavar="NAME", help=names)
+    of_runs = "checkpoint of a run that has ended (repeatable)"
+    add("--remove-checkpoint", action="append", default=[], metavar="RUN/NAME", help=of_runs)
     before = "keep rows that an import stored or found again since then, as 2026-11-24T20:00:00Z (default: now)"
     add("--before", type=_time, default=datetime.now(UTC), metavar="TIME", help=before)
     add("--json", action="store_true", help="print the result as JSON")

@@ -11,7 +11,7 @@ from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan
-from winnow_operator.policies import acceptance, failure, in_use
+from winnow_operator.policies import acceptance, failure, in_use, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, being_deleted, newest, status_of
@@ -297,6 +297,8 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
         {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
     ]
     kept.update(results.merged(old, None, seen.deployments, obj.metadata.name))
+    in_use_now = retention.used(seen.deployments, obj.metadata.name)
+    kept["checkpoints"] = retention.marked(kept.get("checkpoints", []), obj, seen.service, now, in_use_now)
     active = [job for job in seen.jobs if not being_deleted(job) and pods.outcome(job) is None]
     children: tuple[Child, ...] = tuple(Delete(job) for job in active)
     requeue_after = None
