@@ -394,6 +394,46 @@ RULES = [
         "TrainingJob: smoothing or Focal",
     ),
     rule(
+        "thresholds are fitted on validation rows: give validationDataset or validationSplit",
+        training_job(thresholds={"objective": "F1"}, validationSplit={"percent": 10}),
+        training_job(thresholds={"objective": "F1"}),
+        "TrainingJob: thresholds need validation rows",
+    ),
+    rule(
+        "thresholds needs an objective, abstain, or both",
+        training_job(thresholds={"abstain": {"band": 0.1}}, validationDataset="dev"),
+        training_job(thresholds={}, validationDataset="dev"),
+        "TrainingJob: thresholds for something",
+    ),
+    rule(
+        "value belongs to objective PrecisionAtLeast or RecallAtLeast, which need it",
+        training_job(thresholds={"objective": "PrecisionAtLeast", "value": 0.9}, validationDataset="dev"),
+        training_job(thresholds={"objective": "RecallAtLeast"}, validationDataset="dev"),
+        "TrainingJob: a recall of how much",
+    ),
+    rule(
+        "costs belongs to objective Cost, which needs it",
+        training_job(
+            thresholds={"objective": "Cost", "costs": {"falsePositive": 1, "falseNegative": 5}}, validationDataset="dev"
+        ),
+        training_job(
+            thresholds={"objective": "F1", "costs": {"falsePositive": 1, "falseNegative": 5}}, validationDataset="dev"
+        ),
+        "TrainingJob: costs for Cost",
+    ),
+    rule(
+        "abstain needs exactly one of: band, minProbability",
+        training_job(thresholds={"abstain": {"minProbability": 0.6}}, validationDataset="dev"),
+        training_job(thresholds={"abstain": {"minProbability": 0.6, "band": 0.1}}, validationDataset="dev"),
+        "TrainingJob: one way to abstain",
+    ),
+    rule(
+        "earlyStopping needs validation or test rows to measure on: give validationSplit, for example",
+        training_job(earlyStopping={"patience": 2, "minDelta": 0.001}, testSplit={"percent": 20}),
+        training_job(earlyStopping={"patience": 2}),
+        "TrainingJob: early stopping by something",
+    ),
+    rule(
         "rebalance needs exactly one of: counts, ratios",
         training_job(rebalance={"counts": {"spam": 500}}),
         training_job(rebalance={"counts": {"spam": 500}, "ratios": {"ham": 1, "spam": 1}}),
@@ -451,6 +491,8 @@ CHANGES = [
         ("nothing, not validation rows", {}, {"validationDataset": "dev"}),
         ("nothing, not the overlap", {"onOverlap": "Keep"}, {"onOverlap": "Drop"}),
         ("nothing, not the balance", {}, {"rebalance": {"counts": {"spam": 5}}}),
+        ("nothing, not early stopping", {}, {"earlyStopping": {"patience": 2}}),
+        ("nothing, not thresholds", {}, {"validationDataset": "dev", "thresholds": {"objective": "F1"}}),
         ("nothing, not template", {}, {"promptTemplate": "{text}?"}),
     ]
 ]
@@ -687,6 +729,7 @@ STATUS: dict[Kind, Object] = {
             "job": "spam-collect-1",
             "time": "2026-11-24T00:00:00Z",
             "datasets": 1,
+            "checkpoints": ["v1-0b6a4f1e/epoch-2"],
             "freedBytes": 10,
             "message": "Removed from storage what deleted datasets left there",
         },
@@ -754,6 +797,8 @@ STATUS: dict[Kind, Object] = {
                 "metrics": {"f1": 0.95},
                 "validationMetrics": {"f1": 0.94},
                 "best": True,
+                "unneededSince": "2026-11-24T00:00:00Z",
+                "removed": True,
                 "deployedBy": ["web"],
             }
         ],

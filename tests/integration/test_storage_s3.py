@@ -166,6 +166,37 @@ def compared_from(laptop: Laptop, last: str) -> None:
     assert {Path(name).name for name in names(mirror)} <= read
 
 
+def test_a_decision_is_fitted_anew_in_the_bucket_and_a_checkpoint_goes_from_there(laptop: Laptop) -> None:
+    parameters = {"numTrainEpochs": 2, "learningRate": 0.001, "maxSeqLength": 16}
+    spec = {"trainingDataset": "rows.jsonl", "validationSplit": {"percent": 40}, "baseModel": "base", "method": "Full"}
+    job = {"kind": "TrainingJob", "metadata": {"name": "v1"}, "spec": {**spec, "parameters": parameters}}
+    (laptop.folder / "job.yaml").write_text(json.dumps(job))
+    said = laptop.run(*laptop.train())
+    assert said.returncode == 0, said.stderr
+    checkpoint = laptop.bucket / "runs" / "v1" / "checkpoints" / "epoch-2"
+    before, untouched = json.loads((checkpoint / "decision.json").read_text()), weights(checkpoint)
+    assert before["calibration"]["method"] == "Temperature"
+    assert "asked" not in before
+
+    where = ("--storage", laptop.uri, *HERE)
+    said = laptop.run(
+        *("winnow_trainer", "refit", *where, "--run", "v1", "--checkpoint", "epoch-2"),
+        *("--objective", "RecallAtLeast", "--value", "1"),
+    )
+    assert said.returncode == 0, said.stderr
+    assert f"stored {laptop.uri}/runs/v1/checkpoints/epoch-2/decision.json" in said.stdout
+    after = json.loads((checkpoint / "decision.json").read_text())
+    assert after["asked"] == {"objective": "RecallAtLeast", "value": 1.0}
+    assert after["calibration"] == before["calibration"]
+    assert weights(checkpoint) == untouched
+    classified_from(laptop, f"{laptop.uri}/runs/v1/checkpoints/epoch-2")
+    assert "Decision read" in (laptop.folder / "server.log").read_text()
+
+    said = laptop.run("winnow_trainer", "collect", *where, "--remove-checkpoint", "v1/epoch-1")
+    assert said.stdout.startswith("1 checkpoint removed"), said.stderr
+    assert {path.name for path in checkpoint.parent.iterdir() if list(path.glob("*"))} == {"epoch-2"}
+
+
 def classified_from(laptop: Laptop, checkpoint: str) -> None:
     command = [
         sys.executable,

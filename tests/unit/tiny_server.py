@@ -17,6 +17,7 @@ import uvicorn
 from torch import nn
 
 from winnow_classifier import base_model, checkpoint
+from winnow_classifier.decision import DECISION
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
 from winnow_classifier.model import Classifier, classifier_config, load_network
@@ -150,8 +151,10 @@ def running(
     listener = listen("127.0.0.1", 0)
     keys = ApiKeys() if api_keys else None
     watched = [Watched(api_keys, keys.read)] if keys and api_keys else []
+    stands = standing.Standing(service)
+    watched.append(Watched(folder / DECISION, stands.take_decision))
     if thresholds:
-        watched.append(Watched(thresholds, standing.into(service)))
+        watched.append(Watched(thresholds, stands.take_override))
     app = Prefixed(create_app(service, keys=keys, watched=watched), path_prefixes)
     config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", proxy_headers=False)
     server = uvicorn.Server(config)

@@ -124,8 +124,10 @@ def publish(
     model: Classifier,
     tokenizer: PreTrainedTokenizerFast,
     artifacts: Mapping[str, bytes],
+    beside: Mapping[str, bytes] | None = None,
 ) -> Published:
-    """Write the checkpoint to `directory`, where none may stand yet. `artifacts` are further files by name."""
+    """Write the checkpoint to `directory`, where none may stand yet. `artifacts` are further files by name; those `beside`
+    are no part of the checkpoint and may be replaced later."""
     temporary = directory.parent / f".tmp-{directory.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -134,6 +136,9 @@ def publish(
     for name, content in artifacts.items():
         (temporary / name).write_bytes(content)
     paths = sorted(path for path in temporary.iterdir() if path.is_file())
+    for name, content in (beside or {}).items():
+        (temporary / name).write_bytes(content)
+        sync(temporary / name)
     files = {
         path.name: FileEntry(sha256=sha256, size_bytes=path.stat().st_size)
         for path, sha256 in zip(paths, base_models.sha256_of_files(paths), strict=True)

@@ -9,7 +9,7 @@ from winnow_operator import api, report
 from winnow_operator.build.common import storage_claim
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
-from winnow_operator.policies import following, in_use, leaders
+from winnow_operator.policies import following, in_use, leaders, retention
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
     AROUND,
@@ -91,7 +91,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         deployments=tuple(
             found
             for found in store.models(api.Deployment, DEPLOYMENT, namespace)
-            if any(use.training_job == obj.metadata.name for use in in_use.checkpoints(found.status))
+            if retention.used((found,), obj.metadata.name)
         ),
     )
 

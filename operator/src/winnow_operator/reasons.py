@@ -54,6 +54,10 @@ class Reason(StrEnum):
     SINGLE_CLASS = "SingleClass", "All training rows have the same label, so there is nothing to learn."
     LABELS_DIFFER = "LabelsDiffer", "The test or validation rows have labels that the training rows lack."
     METRIC_DOES_NOT_FIT = "MetricDoesNotFit", "A metric is not defined for this kind of labels."
+    THRESHOLDS_DO_NOT_FIT = (
+        "ThresholdsDoNotFit",
+        "What spec.thresholds asks for is not defined for this kind of labels.",
+    )
 
     # TrainingJob: the run
     WAITING = "Waiting", "Nothing runs before the job is accepted."
@@ -72,6 +76,7 @@ class Reason(StrEnum):
     RESTARTING = "Restarting", "The last pod ended early; the next one goes on from the last resume point."
     NOT_FINISHED = "NotFinished", "The job has not ended."
     TRAINING_COMPLETE = "TrainingComplete", "All epochs are done."
+    STOPPED_EARLY = "StoppedEarly", "The primary metric stopped getting better, as earlyStopping asks; the job is done."
     NOT_FAILED = "NotFailed", "Nothing failed."
     OUT_OF_MEMORY = "OutOfMemory", "A smaller perDeviceTrainBatchSize or maxSeqLength, or a higher memory limit, helps."
     DIVERGED = "Diverged", "The loss became NaN or infinite; a lower learningRate helps."
@@ -94,6 +99,10 @@ class Reason(StrEnum):
     )
     CHECKPOINT_NOT_READY = "CheckpointNotReady", "The training has not written the checkpoint yet."
     CHECKPOINT_NOT_FOUND = "CheckpointNotFound", "The training ended without a checkpoint of that name."
+    CHECKPOINT_REMOVED = (
+        "CheckpointRemoved",
+        "Retention has removed the checkpoint from storage; choose one that is there.",
+    )
     CHECKPOINT_FAILED = "CheckpointFailed", "The server cannot load the checkpoint; what was live stays live."
     THRESHOLDS_DIFFER = (
         "ThresholdsDiffer",

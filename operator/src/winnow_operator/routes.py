@@ -78,6 +78,8 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
     if resource == MODEL_SERVICE and _changed(new, old, "spec"):
         for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
             yield from _naming(store, kind, namespace, lambda spec: spec["modelService"] == name)
+    elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
+        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: spec["modelService"] == name)
     elif resource == DATASET:
         yield from _naming(store, TRAINING_JOB, namespace, lambda spec: name in (spec.get(field) for field in ROWS))
     elif resource == TRAINING_JOB:
@@ -86,8 +88,8 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         if _checkpoints_changed(new, old):
             yield from _naming(store, DEPLOYMENT, namespace, lambda spec: _may_choose(spec, obj))
     elif resource == DEPLOYMENT:
-        for used in {use for version in (new, old) if version for use in _used(status_of(version))}:
-            yield Key(TRAINING_JOB, namespace, used), 0
+        for job in {job for version in (new, old) if version for job in _served_from(version)}:
+            yield Key(TRAINING_JOB, namespace, job), 0
 
 
 def _may_choose(spec: Object, job: Object) -> bool:
@@ -98,17 +100,23 @@ def _may_choose(spec: Object, job: Object) -> bool:
     return bool(checkpoint["trainingJob"] == name_of(job))
 
 
-def _used(status: Object) -> Iterator[str]:
-    """The TrainingJobs whose checkpoints a Deployment needs, as policies/in_use.py has it."""
-    for use in (status.get("live"), status.get("candidate"), *status.get("history", [])[:1]):
-        if use:
-            yield use["trainingJob"]
-
-
 def _naming(store: Store, kind: Resource, namespace: str, names: Callable[[Object], bool]) -> Iterator[Visit]:
     for obj in store.all(kind):
         if namespace_of(obj) == namespace and names(obj["spec"]):
             yield key_of(obj), 0
+
+
+def _served_from(deployment: Object) -> Iterator[str]:
+    """The TrainingJobs whose checkpoints it serves, names, is to serve or served last, as policies/retention.py has it."""
+    status = status_of(deployment)
+    named = deployment["spec"].get("checkpoint")
+    for one in (named, status.get("live"), status.get("candidate"), *(status.get("history") or [])[:1]):
+        if one:
+            yield one["trainingJob"]
+
+
+def _collected(service: Object | None) -> object:
+    return (status_of(service).get("collected") or {}).get("checkpoints") if service else None
 
 
 def _digest(obj: Object) -> object:

@@ -24,9 +24,12 @@ class ClassifyItem(BaseModel):
     index: int
     id: str | None = Field(default=None, description="The item's, if it had one.")
     label: str = Field(description="The most probable label.")
-    probs: list[float] = Field(description="In the order of labels, unrounded; logits with use_activation: false.")
+    probs: list[float] = Field(
+        description="Calibrated, in the order of labels, unrounded; logits with use_activation: false."
+    )
     num_classes: int
     predicted_labels: list[str] = Field(description="The decision: one label, or with several at once perhaps none.")
+    abstained: bool = Field(description="True: not sure enough, as decision.json says; take it for no decision.")
     tokens: int = Field(description="That the model read.")
     truncated: bool
     original_tokens: int = Field(description="Before a cut.")
@@ -99,6 +102,22 @@ class DatasetEntry(BaseModel):
     rows: int
 
 
+class Line(BaseModel):
+    slope: float
+    intercept: float
+
+
+class Calibration(BaseModel):
+    method: Literal["Temperature", "Platt"]
+    temperature: float | None = Field(default=None, description="Divides the logits.")
+    labels: dict[str, Line] | None = Field(default=None, description="slope * logit + intercept.")
+
+
+class Abstain(BaseModel):
+    band: float | None = Field(default=None, description="A label is nearer to its threshold than this.")
+    min_probability: float | None = Field(default=None, description="The likeliest label has less.")
+
+
 class ModelCard(BaseModel):
     id: str
     model_version: str
@@ -106,6 +125,9 @@ class ModelCard(BaseModel):
     digest: str
     labels: list[str]
     thresholds: dict[str, float] = Field(description="That hold where a request brings none.")
+    calibration: Calibration | None = Field(description="How logits are changed before they become probabilities.")
+    abstain: Abstain | None = Field(description="When an answer is abstained.")
+    decision: str | None = Field(description="The digest of the decision.json in use.")
     task_detail: str
     problem_type: str
     max_tokens: int

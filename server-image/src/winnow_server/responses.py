@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from winnow_server.model import Announced
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest
-from winnow_server.thresholds import Thresholds
+from winnow_server.thresholds import Rules
 from winnow_server.ticket import Result, Ticket
 
 
@@ -23,7 +23,7 @@ class Json(Response):
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, thresholds: Thresholds) -> dict[str, Any]:
+def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, rules: Rules) -> dict[str, Any]:
     """POST /v1/classify: vLLM's answer, and what it leaves out."""
     labels = announced.manifest.labels
     data = []
@@ -38,6 +38,7 @@ def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, thr
             "probs": values,
             "num_classes": len(labels),
             "predicted_labels": result.predicted,
+            "abstained": result.abstained,
             "tokens": len(encoded.input_ids),
             "truncated": encoded.truncated,
             "original_tokens": encoded.original_tokens,
@@ -58,7 +59,7 @@ def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, thr
         "model_version": announced.version,
         "problem_type": announced.manifest.problem_type,
         "labels": labels,
-        "thresholds": thresholds,
+        "thresholds": dict(rules.thresholds),
         "data": data,
         "usage": usage(ticket),
         "warnings": [f"{truncated} of {len(data)} inputs truncated"] if truncated else [],
@@ -79,6 +80,13 @@ def classification(request: ClassificationRequest, ticket: Ticket, announced: An
         "created": int(time.time()),
         "usage": usage(ticket),
     }
+
+
+def rules(standing: Rules) -> dict[str, Any]:
+    """What holds where a request brings nothing."""
+    parts = (standing.calibration, standing.abstain)
+    calibration, abstain = (part.model_dump(exclude_none=True) if part else None for part in parts)
+    return {"thresholds": dict(standing.thresholds), "calibration": calibration, "abstain": abstain}
 
 
 def most_probable(result: Result, labels: Sequence[str], count: int) -> list[dict[str, Any]]:

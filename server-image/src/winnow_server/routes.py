@@ -16,7 +16,7 @@ from winnow_server.responses import Json
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest, Item, from_validation, parse, texts_of
 from winnow_server.service import LOADING_RETRY_SECONDS, Phase, Service
 from winnow_server.stream import Slots, Stream
-from winnow_server.thresholds import Thresholds, asked_for
+from winnow_server.thresholds import Rules, asked_for
 from winnow_server.ticket import Ticket
 
 
@@ -31,11 +31,9 @@ class Routes:
     async def classify(self, request: Request) -> Response:
         asked = parse(ClassifyRequest, await self._body(request))
         self._check_model(asked.model)
-        thresholds = asked_for(asked.thresholds, self._service.thresholds, self._service.schema)
-        ticket = await self._run(
-            request, asked.input, thresholds=thresholds, refuse_truncation=asked.truncation == "error"
-        )
-        return self._answer(responses.classify(asked, ticket, self._service.announced, thresholds), ticket)
+        rules = asked_for(asked.thresholds, self._service.rules, self._service.schema)
+        ticket = await self._run(request, asked.input, rules=rules, refuse_truncation=asked.truncation == "error")
+        return self._answer(responses.classify(asked, ticket, self._service.announced, rules), ticket)
 
     async def classification(self, request: Request) -> Response:
         asked = parse(ClassificationRequest, await self._body(request))
@@ -50,8 +48,8 @@ class Routes:
             raise from_validation(err) from err
         self._check_model(options.model)
         self._service.check_loaded()
-        thresholds = asked_for(options.thresholds, self._service.thresholds, self._service.schema)
-        return Stream(self._service, self._slots, options, thresholds)
+        rules = asked_for(options.thresholds, self._service.rules, self._service.schema)
+        return Stream(self._service, self._slots, options, rules)
 
     async def predict(self, request: Request) -> Response:
         asked = parse(tei.PredictRequest, await self._body(request))
@@ -101,7 +99,8 @@ class Routes:
 
     async def card(self, request: Request) -> Response:
         card = model.card(self._service.announced, self._service.started_at)
-        return Json({**card, "thresholds": self._service.thresholds, "precision": self._service.precision})
+        rules = {**responses.rules(self._service.rules), "decision": self._service.decision}
+        return Json({**card, **rules, "precision": self._service.precision})
 
     async def examples(self, request: Request) -> Response:
         return Json({"examples": [one.model_dump() for one in self._service.examples]})
@@ -137,13 +136,13 @@ class Routes:
         items: Sequence[Item | str],
         *,
         refuse_truncation: bool = False,
-        thresholds: Thresholds | None = None,
+        rules: Rules | None = None,
         field: str = "input",
     ) -> Ticket:
         return await self._service.classify(
             texts_of(items, self._limits.text_characters, field),
             refuse_truncation=refuse_truncation,
-            thresholds=self._service.thresholds if thresholds is None else thresholds,
+            rules=self._service.rules if rules is None else rules,
             gone=lambda: gone(request),
         )
 

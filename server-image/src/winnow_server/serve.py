@@ -17,6 +17,7 @@ import uvicorn
 
 from winnow_classifier.checkpoint import MANIFEST
 from winnow_classifier.cpu import usable_cpus
+from winnow_classifier.decision import DECISION
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
@@ -103,8 +104,13 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     )
     keys = ApiKeys() if settings.api_keys else None
     watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
+    stands = standing.Standing(service)
+    mirror.fetch(directory / DECISION)
+    decision = Watched(directory / DECISION, stands.take_decision)
+    decision.look()  # here, so that one that is damaged ends the process in words
+    watched.append(decision)
     if settings.thresholds:
-        watched.append(Watched(settings.thresholds, standing.into(service)))
+        watched.append(Watched(settings.thresholds, stands.take_override))
     tracing = start_tracing(announced, os.environ)
     app = create_app(service, keys=keys, watched=watched, around=tracing.around if tracing else lambda app: app)
     if tracing:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 
-import numpy as np
 from starlette.requests import ClientDisconnect
 
 from winnow_classifier.errors import StorageError, WinnowError
+from winnow_server.deciding import decided
 from winnow_server.engine import Engine
 from winnow_server.errors import DeadlineExceeded, Overloaded, Unavailable
 from winnow_server.examples import Example, to_show
@@ -17,7 +17,7 @@ from winnow_server.limits import Limits
 from winnow_server.metrics import Metrics
 from winnow_server.model import Announced, Served
 from winnow_server.queue import TokenQueue
-from winnow_server.thresholds import NONE, Thresholds, predicted
+from winnow_server.thresholds import NO_RULES, Rules
 from winnow_server.ticket import Ticket
 from winnow_server.tokenising import WORKERS, Tokeniser, estimated_tokens
 
@@ -47,7 +47,8 @@ class Service:
         self.announced = announced
         self.schema = announced.manifest.schema_
         self.limits = limits or Limits()
-        self.thresholds: Thresholds = NONE  # where a request brings none
+        self.rules = NO_RULES  # where a request brings none
+        self.decision: str | None = None  # the digest of the decision.json that the rules come from
         self.precision: str | None = None  # that the model computes in, once it is loaded
         self.examples: list[Example] = []  # to try, of the test set
         self._show_examples = show_examples
@@ -108,7 +109,7 @@ class Service:
         *,
         refuse_truncation: bool,
         gone: Callable[[], Awaitable[None]],
-        thresholds: Thresholds = NONE,
+        rules: Rules = NO_RULES,
     ) -> Ticket:
         """A ticket with all its results; raises ApiError, ClientDisconnect. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
@@ -120,7 +121,7 @@ class Service:
         except Overloaded:
             self.metrics.rejected("queue_full")
             raise
-        self._classified(ticket, thresholds)
+        self._classified(ticket, rules)
         return ticket
 
     def check_loaded(self) -> None:
@@ -135,10 +136,10 @@ class Service:
         tokeniser.submit(ticket)
         return ticket
 
-    async def finish_background(self, ticket: Ticket, thresholds: Thresholds) -> Ticket:
+    async def finish_background(self, ticket: Ticket, rules: Rules) -> Ticket:
         """Raises ApiError."""
         await ticket.done
-        self._classified(ticket, thresholds)
+        self._classified(ticket, rules)
         return ticket
 
     def drop(self, ticket: Ticket) -> None:
@@ -153,10 +154,9 @@ class Service:
             )
         return tokeniser
 
-    def _classified(self, ticket: Ticket, thresholds: Thresholds) -> None:
-        if thresholds:
-            probabilities = np.stack([result.probabilities for result in ticket.complete_results()])
-            ticket.decide(predicted(probabilities, thresholds, self.schema))
+    def _classified(self, ticket: Ticket, rules: Rules) -> None:
+        if rules != NO_RULES:
+            ticket.decide(decided(ticket.complete_results(), rules, self.schema))
         self.metrics.classified(ticket, self.announced.manifest.labels)
         self.on_classified(ticket)
 

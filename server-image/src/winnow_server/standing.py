@@ -1,25 +1,49 @@
-"""The Deployment's thresholds: a JSON file that is read again when it changes."""
+"""What holds where a request brings nothing: the checkpoint's decision.json, and over it the Deployment's thresholds. Both
+files are read again when they change."""
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from winnow_classifier.decision import Decision, parse
+from winnow_classifier.errors import CheckpointError
 from winnow_server.service import Service
-from winnow_server.thresholds import NONE
+from winnow_server.thresholds import NONE, Rules, Thresholds
 
 log = logging.getLogger(__name__)
 
 CONTENT = TypeAdapter(dict[str, Annotated[float, Field(ge=0, le=1)]])
 
 
-def into(service: Service) -> Callable[[Path], None]:
-    """What takes a file's thresholds over. Labels that the checkpoint lacks are said in the log and left out; a file that
-    cannot be read changes nothing."""
+class Standing:
+    """Puts a service's rules together."""
 
-    def take(path: Path) -> None:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._decision: Decision | None = None
+        self._override: Thresholds = NONE
+        self._begun = False
+
+    def take_decision(self, path: Path) -> None:
+        """Raises CheckpointError if the first one cannot be read; a later one that cannot changes nothing."""
+        try:
+            found = read_decision(path, self._service)
+        except CheckpointError as err:
+            if not self._begun:
+                raise
+            log.error("Decision cannot be used", extra={"file": str(path), "error": str(err)})
+            return
+        self._begun = True
+        self._decision, self._service.decision = found if found else (None, None)
+        self._apply()
+        if found:
+            log.info("Decision read", extra={"file": str(path), "digest": self._service.decision})
+
+    def take_override(self, path: Path) -> None:
+        """The Deployment's. Labels that the checkpoint lacks are said in the log and left out; a file that cannot be read
+        changes nothing."""
         try:
             found = CONTENT.validate_json(path.read_bytes()) if path.exists() else NONE
         except ValidationError as err:
@@ -27,11 +51,28 @@ def into(service: Service) -> Callable[[Path], None]:
                 "Thresholds must be an object of numbers from 0 to 1", extra={"file": str(path), "error": str(err)}
             )
             return
-        known = service.schema.labels
+        known = self._service.schema.labels
         unknown = sorted(set(found) - set(known))
         if unknown:
             log.warning("Thresholds of labels that the checkpoint lacks", extra={"labels": unknown})
-        service.thresholds = {label: value for label, value in found.items() if label in known}
-        log.info("Thresholds read", extra={"thresholds": service.thresholds})
+        self._override = {label: value for label, value in found.items() if label in known}
+        self._apply()
+        log.info("Thresholds read", extra={"thresholds": dict(self._override)})
 
-    return take
+    def _apply(self) -> None:
+        decision = self._decision
+        thresholds = {**(decision.thresholds if decision else {}), **self._override}
+        self._service.rules = Rules(
+            decision.calibration if decision else None, thresholds, decision.abstain if decision else None
+        )
+
+
+def read_decision(path: Path, service: Service) -> tuple[Decision, str] | None:
+    """With its digest; None where there is none. Raises CheckpointError."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise CheckpointError(f"{path} cannot be read: {err.strerror}") from err
+    return parse(data, path, service.schema)

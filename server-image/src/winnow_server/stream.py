@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from winnow_server.errors import ApiError, Overloaded, RequestTimedOut, Unavailable
 from winnow_server.protocols import ndjson
 from winnow_server.service import Service
-from winnow_server.thresholds import Thresholds
+from winnow_server.thresholds import Rules
 from winnow_server.ticket import Ticket
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,13 @@ class Pending:
 class Stream(Response):
     media_type = ndjson.MEDIA_TYPE
 
-    def __init__(self, service: Service, slots: Slots, options: ndjson.Options, thresholds: Thresholds) -> None:
+    def __init__(self, service: Service, slots: Slots, options: ndjson.Options, rules: Rules) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._service = service
         self._slots = slots
         self._options = options
-        self._thresholds = thresholds
+        self._rules = rules
         self._slot = contextlib.ExitStack()
         self._window: deque[Pending] = deque()
         self._characters = 0
@@ -186,7 +186,7 @@ class Stream(Response):
         try:
             if isinstance(pending.work, ApiError):
                 raise pending.work
-            ticket = await self._service.finish_background(pending.work, self._thresholds)
+            ticket = await self._service.finish_background(pending.work, self._rules)
         except ApiError as err:
             return ndjson.failed(pending.index, pending.id, err, request_id)
         return ndjson.rendered(pending.index, pending.id, ticket, labels, with_logits=self._options.return_logits)

@@ -1,14 +1,16 @@
-"""Which labels are predicted where thresholds are set, by the Deployment or by a request. Pure.
+"""Which labels are predicted: by the checkpoint's decision.json, the Deployment's thresholds, the request's. Pure.
 
 Shapes: N texts, C labels.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow_classifier.labels import MULTILABEL_THRESHOLD, LabelSchema, TaskDetail
+from winnow_classifier.decision import Abstain, Calibration, abstains, predicted_targets
+from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server.errors import Unprocessable
 
 Thresholds = Mapping[str, float]  # by label; a label that is not named has none of its own
@@ -16,7 +18,19 @@ Thresholds = Mapping[str, float]  # by label; a label that is not named has none
 NONE: Thresholds = {}
 
 
-def asked_for(wanted: float | Mapping[str, float] | None, standing: Thresholds, schema: LabelSchema) -> Thresholds:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How logits become an answer. One value for a whole request: a file that changes meanwhile is for the next."""
+
+    calibration: Calibration | None = None
+    thresholds: Thresholds = field(default_factory=dict)
+    abstain: Abstain | None = None
+
+
+NO_RULES = Rules()
+
+
+def asked_for(wanted: float | Mapping[str, float] | None, standing: Rules, schema: LabelSchema) -> Rules:
     """What holds for a request: its own thresholds before the standing ones. Raises Unprocessable.
 
     One number means every label where each is judged by itself, and the positive label where there are two.
@@ -31,11 +45,11 @@ def asked_for(wanted: float | Mapping[str, float] | None, standing: Thresholds, 
                 code="label_unknown",
                 param="thresholds",
             )
-        return {**standing, **wanted}
+        return replace(standing, thresholds={**standing.thresholds, **wanted})
     if schema.task_detail is TaskDetail.MULTILABEL:
-        return dict.fromkeys(schema.labels, wanted)
+        return replace(standing, thresholds=dict.fromkeys(schema.labels, wanted))
     if schema.task_detail is TaskDetail.BINARY:
-        return {schema.labels[1]: wanted}
+        return replace(standing, thresholds={schema.labels[1]: wanted})
     raise Unprocessable(
         'thresholds: with one of several labels a number says too little; name the labels, as in {"urgent": 0.3}.',
         code="thresholds_need_labels",
@@ -44,27 +58,13 @@ def asked_for(wanted: float | Mapping[str, float] | None, standing: Thresholds, 
 
 
 def predicted(probabilities: NDArray[np.float32], thresholds: Thresholds, schema: LabelSchema) -> list[list[str]]:
-    """(N, C) probabilities to the labels that hold for each text.
-
-    Several labels at once: each from its threshold on, or from 0.5 on without one. One label: a label with a threshold
-    holds when it reaches it (of several, the one that is furthest above); if none does, the likeliest of the others.
-    """
-    # In float32, as probabilities leave: 0.7 in an answer reaches a threshold of 0.7.
-    limits = np.array([thresholds.get(label, np.nan) for label in schema.labels], dtype=np.float32)
-    if schema.task_detail is TaskDetail.MULTILABEL:
-        limits = np.where(np.isnan(limits), np.float32(MULTILABEL_THRESHOLD), limits)
-        return [[schema.labels[i] for i in np.flatnonzero(row)] for row in probabilities >= limits]
-    return [[schema.labels[_one(row, limits)]] for row in probabilities]
+    """(N, C) probabilities to the labels that hold for each text."""
+    found = predicted_targets(probabilities, thresholds, schema)
+    return [[schema.labels[i] for i in np.flatnonzero(row)] for row in found]
 
 
-def _one(row: NDArray[np.float32], limits: NDArray[np.float32]) -> int:
-    with_threshold = ~np.isnan(limits)
-    above = np.where(with_threshold, row - limits, np.float32(-1))
-    if (above >= 0).any():
-        return int(above.argmax())
-    if with_threshold.all():
-        return int(row.argmax())
-    return int(np.where(with_threshold, np.float32(-1), row).argmax())
+def abstained(probabilities: NDArray[np.float32], rules: Rules, schema: LabelSchema) -> list[bool]:
+    return [bool(one) for one in abstains(probabilities, rules.thresholds, rules.abstain, schema)]
 
 
 def in_words(labels: tuple[str, ...], most: int = 10) -> str:

@@ -20,6 +20,7 @@ class Result(NamedTuple):
     probabilities: NDArray[np.float32]  # (C,)
     top: int  # index of the most probable label
     predicted: list[str]
+    abstained: bool = False
 
 
 @dataclass(slots=True)
@@ -84,11 +85,9 @@ class Ticket:
     def complete_results(self) -> list[Result]:
         return [result for result in self.results if result is not None]
 
-    def decide(self, predicted: Sequence[list[str]]) -> None:
-        """Puts other predicted labels in the place of the model's own decision; for a ticket with all its results."""
-        self.results = [
-            result._replace(predicted=labels) for result, labels in zip(self.complete_results(), predicted, strict=True)
-        ]
+    def decide(self, decided: Sequence[Result]) -> None:
+        """Puts other results in the place of the model's own; for a ticket with all of them."""
+        self.results = [*decided]
 
     def resolve(self) -> None:
         """On the event loop."""

@@ -143,6 +143,36 @@ RULES = [
     pytest.param(
         seen(training_job(metrics={"primary": "f1"}), imported()), True, "Accepted", False, "", id="f1 on binary"
     ),
+    *(
+        pytest.param(
+            seen(training_job(thresholds=asked, validationSplit={"percent": 10}), imported(task=task)),
+            False,
+            "ThresholdsDoNotFit",
+            True,
+            words,
+            id=f"thresholds: {words} for {task}",
+        )
+        for asked, task, words in (
+            ({"objective": "F1"}, "Multiclass", "use PrecisionAtLeast"),
+            ({"abstain": {"band": 0.1}}, "Multiclass", "use minProbability"),
+            (
+                {"objective": "PrecisionAtLeast", "value": 0.9, "abstain": {"minProbability": 0.5}},
+                "Multiclass",
+                "give one of them",
+            ),
+            ({"abstain": {"minProbability": 0.5}}, "Multilabel", "use band"),
+        )
+    ),
+    pytest.param(
+        seen(
+            training_job(thresholds={"objective": "F1"}, validationSplit={"percent": 10}), imported(task="Multilabel")
+        ),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="thresholds of several labels",
+    ),
     pytest.param(
         seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),
         False,

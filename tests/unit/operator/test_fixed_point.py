@@ -61,7 +61,7 @@ MESSAGES = st.sampled_from(
 REFUSALS = st.none() | st.builds(
     Refusal, st.sampled_from([Reason.NAME_CONFLICT, Reason.API_REFUSED]), st.text(max_size=40)
 )
-SERVICES = st.none() | st.builds(model_service)
+SERVICES = st.none() | st.builds(model_service, retention=st.sampled_from([None, {"checkpointsPerJob": 1}]))
 PODS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"exit_code": st.sampled_from([0, 1, 10, 11, 12, 13, 20, 137, 143]), "said": MESSAGES}),
     st.fixed_dictionaries({"phase": st.sampled_from(["Pending", "Running", "Unknown"])}),

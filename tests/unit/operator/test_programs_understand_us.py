@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
-from winnow_operator.build.collect_job import Left, collect_job
+from winnow_operator.build.collect_job import Left, checkpoints_of, collect_job
 from winnow_operator.build.common import AWS_KEYS
 from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.import_job import HUB_TOKEN, UPLOAD_PORT, import_job
@@ -129,11 +130,31 @@ def test_the_base_models_token_is_not_the_datasets(tmp_path: Path) -> None:
     assert parser().parse_args(command(made, "winnow_trainer")).hub_token_env == HUB_TOKEN != "HF_TOKEN"
 
 
+def test_the_trainer_reads_thresholds_and_patience_as_they_were_asked_for(tmp_path: Path) -> None:
+    spec: dict[str, Any] = {
+        "validationSplit": {"percent": 10.0, "seed": 0},
+        "earlyStopping": {"patience": 2, "minDelta": 0.01},
+        "thresholds": {
+            "objective": "Cost",
+            "costs": {"falsePositive": 1.0, "falseNegative": 5.0},
+            "abstain": {"band": 0.1},
+        },
+    }
+    settings, _ = training_job_of(
+        training_job(**spec), model_service(), training_digest=DIGEST, test_digest=None, image="trainer"
+    )
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    read = load_job(tmp_path / "job.yaml").spec.model_dump(by_alias=True, exclude_none=True)
+    assert {name: read[name] for name in spec} == spec
+
+
 def test_the_trainer_understands_what_to_remove() -> None:
     left = (Left("mails", DIGEST, rows=True, problems=True), Left("others", OTHER_DIGEST, problems=True))
-    made = collect_job(model_service(), left, NOW, "trainer")
+    made = collect_job(model_service(), left, NOW, "trainer", checkpoints=("v1-0a1b2c3d/epoch-1",))
+    assert checkpoints_of(made) == ("v1-0a1b2c3d/epoch-1",)
     options = parser().parse_args(command(made, "winnow_trainer"))
     assert (options.command, str(options.storage), options.before) == ("collect", "/storage", NOW)
+    assert options.remove_checkpoint == ["v1-0a1b2c3d/epoch-1"]
     assert (options.remove, options.remove_problems_of) == ([DIGEST], ["mails", "others"])
 
 

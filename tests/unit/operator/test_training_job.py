@@ -324,6 +324,24 @@ def test_a_suspended_job_is_at_rest() -> None:
     assert kstatus(training_job(), status) == "Current"
 
 
+def test_a_job_that_stopped_early_is_complete_and_tells_how_far_it_came() -> None:
+    words = "Stopped early after epoch 1 of 4: f1 on the validation rows did not get better. epoch-1 is the best of 1"
+    said = told(reason="StoppedEarly", message=words, bestCheckpoint="epoch-1", epochs=[epoch(1, 0.9)])
+    obj = training_job(
+        status={"progress": {"percent": 25.0, "epoch": 1, "totalEpochs": 4, "step": 10, "totalSteps": 40}}
+    )
+    status = plan(ended(0, said, obj=obj), NOW, CONFIG).status
+    assert conditions_of(status)["Complete"] == ("True", "StoppedEarly")
+    assert message_of(status, "Complete") == words
+    assert {name: status["progress"][name] for name in ("percent", "epoch", "totalEpochs", "step", "totalSteps")} == {
+        "percent": 100.0,
+        "epoch": 1,
+        "totalEpochs": 4,
+        "step": 10,
+        "totalSteps": 40,
+    }
+
+
 def test_a_job_that_ended_while_it_was_being_suspended_has_ended() -> None:
     seen = ended(0, told(checkpoints=[checkpoint(1)]), obj=training_job(suspend=True))
     assert conditions_of(plan(seen, NOW, CONFIG).status)["Complete"] == ("True", "TrainingComplete")

@@ -28,7 +28,16 @@ def test_lines_are_answered_in_their_order_with_the_same_probabilities(server):
     expected = server.probabilities(texts[:3])
     for number, answer in enumerate(answers):
         assert list(answer["scores"].values()) == pytest.approx(expected[number % 3], abs=1e-5)
-    assert set(answers[0]) == {"index", "label", "predicted_labels", "scores", "tokens", "truncated", "original_tokens"}
+    assert set(answers[0]) == {
+        "index",
+        "label",
+        "predicted_labels",
+        "abstained",
+        "scores",
+        "tokens",
+        "truncated",
+        "original_tokens",
+    }
 
 
 def test_a_bad_line_answers_an_error_line_and_the_stream_goes_on(server):

@@ -80,6 +80,7 @@ def test_rows_go_by_their_digest_and_others_stay(run, stored):
         "state": "Done",
         "message": out.strip(),
         "removed": 1,
+        "checkpoints": 0,
         "absent": 1,
         "problems": 0,
         "leftovers": 0,
@@ -185,3 +186,31 @@ def test_a_storage_that_is_not_there_is_named(run):
 def test_json_is_for_programs(run, stored):
     _, out, _, message = run("collect", "--remove", digest_of(stored()), "--json")
     assert json.loads(out) == message
+
+
+def checkpoint(tmp_path, name="epoch-1", run="spam-v1"):
+    folder = tmp_path / "storage" / "runs" / run / "checkpoints" / name
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.json").write_text("{}")
+    return folder
+
+
+def test_checkpoints_go_by_their_run_and_name(run, tmp_path):
+    gone, stays, other = checkpoint(tmp_path), checkpoint(tmp_path, "epoch-2"), checkpoint(tmp_path, run="spam-v2")
+    (gone.with_name(".removed-epoch-1")).mkdir()  # of one that was killed
+    code, out, _, message = run("collect", "--remove-checkpoint", "spam-v1/epoch-1")
+    assert (code, out) == (0, "1 checkpoint removed; 0 datasets removed, 2 bytes freed\n")
+    assert (message["checkpoints"], message["freedBytes"]) == (1, 2)
+    assert [path.name for path in gone.parent.iterdir()] == ["epoch-2"]
+    assert stays.is_dir()
+    assert other.is_dir()
+    assert run("collect", "--remove-checkpoint", "spam-v1/epoch-1")[3]["checkpoints"] == 0
+
+
+@pytest.mark.parametrize("name", ["epoch-1", "../x", "spam-v1/..", "spam-v1/a/b", "/etc", "spam-v1/.tmp-epoch-1", "a/"])
+def test_a_name_that_leads_elsewhere_is_refused(run, tmp_path, name):
+    stays = checkpoint(tmp_path)
+    code, _, err, _ = run("collect", "--remove-checkpoint", name)
+    assert code == 10
+    assert "is no name of a checkpoint" in err
+    assert stays.is_dir()

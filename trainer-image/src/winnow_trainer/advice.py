@@ -24,6 +24,13 @@ def about_rows(data: Data) -> list[Warn]:
     ]
 
 
+def about_decision(data: Data) -> list[Warn]:
+    if data.validation is not None:
+        return []
+    told = "there are no validation rows, so probabilities are not calibrated and thresholds stay at 0.5"
+    return [Warn("NotCalibrated", f"{told}; validationSplit takes some out of the training rows")]
+
+
 def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> list[Warn]:
     """How many texts lose their ends; parts by name."""
     cut = [

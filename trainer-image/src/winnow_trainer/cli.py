@@ -1,4 +1,4 @@
-"""The command line: import rows, train, compare, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
+"""The command line: import rows, train, refit, compare, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
 
 import argparse
 import logging
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "train":
         progress = Progress()
         failed = _failed_training(progress)
-    elif options.command in ("collect", "compare"):
+    elif options.command in ("collect", "compare", "refit"):
         failed = partial(verdict.failed_message, options.command)
     try:
         if progress:
@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "compare":
             result = compare_checkpoints(options)
         else:
-            result = collect_unused(options) if options.command == "collect" else import_rows(options, pinned)
+            commands: dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
+            commands = {"collect": collect_unused, "refit": refit, "import": partial(import_rows, pinned=pinned)}
+            result = commands[options.command](options)
     except Terminated:
         termination.write(
             options.termination_log, failed("Stopped", "Stopped before the end; start it again", Terminated())
@@ -135,7 +137,8 @@ def _failed_import(pinned: dict[str, str], reason: str, message: str, error: Bas
 
 def collect_unused(options: argparse.Namespace) -> dict[str, Any]:
     with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
-        found = collect(storage, options.remove, options.remove_problems_of, options.before, mirror)
+        asked = (options.remove, options.remove_problems_of, options.before, mirror, options.remove_checkpoint)
+        found = collect(storage, *asked)
     message = found.message()
     print(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode() if options.json else message["message"])
     return message
@@ -158,6 +161,21 @@ def compare_checkpoints(options: argparse.Namespace) -> dict[str, Any]:
     message = found.message()
     print(orjson.dumps(message, option=orjson.OPT_INDENT_2).decode() if options.json else "\n".join(found.lines()))
     return message
+
+
+def refit(options: argparse.Namespace) -> dict[str, Any]:
+    from winnow_trainer.refit import asked_by, refit_checkpoint, words
+
+    folder = Path("runs", options.run, "checkpoints", options.checkpoint)
+    with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
+        decision = refit_checkpoint(storage / folder, asked_by(options), mirror, calibration=not options.uncalibrated)
+        shown = mirror.shown(storage / folder)
+    lines = words(decision)
+    if options.json:
+        print(decision.model_dump_json(by_alias=True, exclude_none=True, indent=2))
+    else:
+        print("\n".join([*lines, f"stored {shown}/decision.json"]))
+    return {"kind": "refit", "state": "Done", "message": "; ".join(lines)}
 
 
 def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
@@ -217,9 +235,10 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = root.add_subparsers(dest="command", required=True, metavar="import | train | compare | collect")
+    commands = root.add_subparsers(dest="command", required=True, metavar="import | train | refit | compare | collect")
     _add_import(commands)
     _add_train(commands)
+    _add_refit(commands)
     _add_compare(commands)
     _add_collect(commands)
     return root
@@ -304,6 +323,32 @@ def _add_compare(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 
 
+def _add_refit(commands: "argparse._SubParsersAction[Any]") -> None:
+    add = commands.add_parser(
+        "refit",
+        help="fit calibration and thresholds of a checkpoint anew, without training",
+        description="Fit decision.json of a checkpoint again from what it answered to its validation rows. The weights stay. Servers "
+        "that serve it from a volume take the new file within a second.",
+        epilog="example: python -m winnow_trainer refit --storage storage --run spam-v1 --checkpoint epoch-2 "
+        "--objective PrecisionAtLeast --value 0.95",
+    ).add_argument
+    _add_storage(add)
+    add("--run", required=True, metavar="NAME", help="folder below runs/")
+    add("--checkpoint", required=True, metavar="NAME", help="such as epoch-2")
+    add(
+        "--objective", metavar="NAME", help="F1, PrecisionAtLeast, RecallAtLeast or Cost; default: no fitted thresholds"
+    )
+    add("--value", type=float, metavar="N", help="the precision or recall to reach")
+    add("--false-positive-cost", type=float, metavar="N", help="of a label that is predicted and does not hold")
+    add("--false-negative-cost", type=float, metavar="N", help="of a label that holds and is not predicted")
+    add("--abstain-band", type=float, metavar="N", help="abstain where a label is nearer to its threshold than this")
+    add("--abstain-min-probability", type=float, metavar="N", help="abstain where the likeliest label has less")
+    add("--same", action="store_true", help="what decision.json was fitted for, in place of the options above")
+    add("--uncalibrated", action="store_true", help="leave probabilities as the model gives them")
+    add("--json", action="store_true", help="print the decision as JSON")
+    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
 def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add = commands.add_parser(
         "collect",
@@ -316,6 +361,8 @@ def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--remove", action="append", default=[], metavar="DIGEST", help="rows to remove (repeatable)")
     names = "dataset whose imports/NAME/problems.jsonl goes (repeatable)"
     add("--remove-problems-of", action="append", default=[], metavar="NAME", help=names)
+    of_runs = "checkpoint of a run that has ended (repeatable)"
+    add("--remove-checkpoint", action="append", default=[], metavar="RUN/NAME", help=of_runs)
     before = "keep rows that an import stored or found again since then, as 2026-11-24T20:00:00Z (default: now)"
     add("--before", type=_time, default=datetime.now(UTC), metavar="TIME", help=before)
     add("--json", action="store_true", help="print the result as JSON")

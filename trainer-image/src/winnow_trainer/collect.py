@@ -1,5 +1,5 @@
 """Removing from storage what nothing refers to any more: rows by their digest, problems by the name of their dataset,
-and what killed imports left behind.
+checkpoints by their run and name, and what killed imports left behind.
 
 It may be killed at any moment: a folder is renamed away before it is emptied, so that a dataset is there whole or not
 at all. And it may meet an import of the same rows, which finds them stored and writes nothing but the time of their
@@ -22,6 +22,7 @@ from winnow_classifier.dataset import DATASET_FILE, remove_stale, storage_errors
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.mirror import VOLUME, BucketMirror, Mirror
 
+REMOVED = ".removed-"
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -31,13 +32,14 @@ class Collected:
     removed: list[str] = field(default_factory=list)  # digests
     kept: list[str] = field(default_factory=list)  # digests: an import has found their rows again
     absent: list[str] = field(default_factory=list)  # digests that were not there
+    checkpoints: list[str] = field(default_factory=list)  # RUN/CHECKPOINT
     problems: list[str] = field(default_factory=list)  # datasets whose problems.jsonl is gone
     leftovers: int = 0  # temporary files and folders of imports that were killed
     freed_bytes: int = 0
 
     def message(self) -> dict[str, Any]:
         """For programs."""
-        counts = {name: len(getattr(self, name)) for name in ("removed", "absent", "problems")}
+        counts = {name: len(getattr(self, name)) for name in ("removed", "checkpoints", "absent", "problems")}
         return {
             "kind": "collect",
             "state": "Done",
@@ -51,6 +53,8 @@ class Collected:
     def words(self) -> str:
         """One line for people."""
         found = [f"{_count(len(self.removed), 'dataset')} removed, {self.freed_bytes:,} bytes freed"]
+        if self.checkpoints:
+            found.insert(0, f"{_count(len(self.checkpoints), 'checkpoint')} removed")
         if self.kept:
             since = self.before.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             found.append(f"{len(self.kept)} kept, because an import has found the rows again since {since}")
@@ -62,14 +66,23 @@ class Collected:
 
 
 def collect(
-    storage: Path, digests: Sequence[str], datasets: Sequence[str], before: datetime, mirror: Mirror = VOLUME
+    storage: Path,
+    digests: Sequence[str],
+    datasets: Sequence[str],
+    before: datetime,
+    mirror: Mirror = VOLUME,
+    checkpoints: Sequence[str] = (),
 ) -> Collected:
-    """Raises ConfigError for a digest or a name that is none, StorageError where something cannot be removed."""
+    """`checkpoints` are RUN/CHECKPOINT of runs that have ended. Raises ConfigError for a digest or a name that is none, StorageError where something cannot be removed."""
     if not storage.is_dir():
         raise ConfigError(f"--storage: there is no folder {storage}")
     folders = [(digest, storage / "datasets" / _hexadecimal(digest)) for digest in dict.fromkeys(digests)]
     problems = [storage / "imports" / _one_name(name) for name in dict.fromkeys(datasets)]
+    ended = [(name, _checkpoint(storage, name)) for name in dict.fromkeys(checkpoints)]
     found = Collected(before)
+    for name, folder in ended:
+        with storage_errors(folder):
+            _remove_checkpoint(name, folder, found, mirror)
     if isinstance(mirror, BucketMirror):
         _collect_bucket(folders, problems, found, mirror)
         return found
@@ -144,6 +157,30 @@ def _remove(folder: Path, found: Collected) -> bool:
     shutil.rmtree(folder)
     found.freed_bytes += size
     return True
+
+
+def _remove_checkpoint(name: str, folder: Path, found: Collected, mirror: Mirror) -> None:
+    if isinstance(mirror, BucketMirror):
+        freed = mirror.remove(folder)
+        found.freed_bytes += freed
+        found.checkpoints += [name] if freed else []
+        return
+    aside = folder.with_name(f"{REMOVED}{folder.name}")
+    there = folder.is_dir()
+    if there:
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)  # whole or not there at all, whenever this is killed
+    if _remove(aside, found) or there:
+        found.checkpoints.append(name)
+
+
+def _checkpoint(storage: Path, name: str) -> Path:
+    run, _, checkpoint = name.partition("/")
+    for part in (run, checkpoint):
+        if not part or part.startswith(".") or Path(part).name != part:
+            hint = "it is RUN/CHECKPOINT, as spam-v1/epoch-2"
+            raise ConfigError(f"--remove-checkpoint: {name!r} is no name of a checkpoint", hint=hint)
+    return storage / "runs" / run / "checkpoints" / checkpoint
 
 
 def _hexadecimal(digest: str) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from winnow_classifier import metrics
 from winnow_classifier.checkpoint import SelectedOn
+from winnow_classifier.decision import DecidedSchema
 from winnow_classifier.labels import LabelSchema
 from winnow_trainer.examples import Examples
 
@@ -37,10 +38,19 @@ def evaluate(logits: Tensor, examples: Examples, schema: LabelSchema, reported: 
         "truncatedTexts": examples.truncated,
         "metrics": chosen,
         "undefined": why_undefined(chosen, examples.targets, schema),
+        **plain_metrics(logits, examples, schema),
         "labels": metrics.per_label(probabilities, examples.targets, schema),
         "confusion": metrics.confusion(probabilities, examples.targets, schema),
     }
     return Evaluation(chosen, report, probabilities, examples)
+
+
+def plain_metrics(logits: Tensor, examples: Examples, schema: LabelSchema) -> dict[str, Any]:
+    """The same metrics as they were without decision.json: raw probabilities, decided at 0.5 or by the likeliest label."""
+    if not isinstance(schema, DecidedSchema):
+        return {}
+    plain = LabelSchema(schema.task_detail, schema.labels)
+    return {"withoutDecision": metrics.evaluate(plain.probabilities(logits).double().numpy(), examples.targets, plain)}
 
 
 def artifacts(
@@ -71,7 +81,10 @@ def predictions(probabilities: npt.NDArray[np.float64], examples: Examples, sche
     """predictions.jsonl: one line a row, in the order of the rows."""
     predicted = schema.predicted(torch.from_numpy(probabilities))
     matching = metrics.matching_scores(probabilities, examples.targets).tolist()
-    rows = zip(examples.texts, examples.targets.tolist(), probabilities.tolist(), predicted, matching, strict=True)
+    abstained = abstentions(probabilities, schema)
+    rows = zip(
+        examples.texts, examples.targets.tolist(), probabilities.tolist(), predicted, matching, abstained, strict=True
+    )
     return b"".join(
         orjson.dumps(
             {
@@ -79,9 +92,17 @@ def predictions(probabilities: npt.NDArray[np.float64], examples: Examples, sche
                 "expected": dict(zip(schema.labels, expected, strict=True)),
                 "probabilities": dict(zip(schema.labels, row, strict=True)),
                 "predicted": labels,
+                **unsure,
                 "scores": {"matching_score": score},
             },
             option=orjson.OPT_APPEND_NEWLINE,
         )
-        for text, expected, row, labels, score in rows
+        for text, expected, row, labels, score, unsure in rows
     )
+
+
+def abstentions(probabilities: npt.NDArray[np.float64], schema: LabelSchema) -> list[dict[str, bool]]:
+    """`abstained` of each row, where the classifier can abstain."""
+    if not isinstance(schema, DecidedSchema) or schema.decision is None or schema.decision.abstain is None:
+        return [{}] * len(probabilities)
+    return [{"abstained": bool(one)} for one in schema.abstained(probabilities)]

@@ -16,6 +16,8 @@ from winnow_classifier.base_model import HUGGING_FACE
 from winnow_classifier.manifest import read_manifest
 from winnow_classifier.model import Pooling
 from winnow_classifier.tokens import PLACEHOLDER
+from winnow_trainer.early_stopping import EarlyStopping
+from winnow_trainer.thresholds import Thresholds
 
 Method = Literal["LoRA", "Full", "HeadOnly"]
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
@@ -170,6 +172,8 @@ class Spec(_Manifest):
     parameters: Parameters = Field(default_factory=Parameters)
     prompt_template: str = Field(PLACEHOLDER, max_length=16_384)
     metrics: Metrics = Field(default_factory=Metrics)
+    early_stopping: EarlyStopping | None = None
+    thresholds: Thresholds | None = None
 
     # What the operator and Kubernetes act on; here only so that one manifest serves both.
     model_service: str | None = None
@@ -199,6 +203,13 @@ class Spec(_Manifest):
         if self.validation_dataset is not None and self.validation_split is not None:
             raise ValueError(
                 "validationDataset and validationSplit are both given; the validation rows come from one of them"
+            )
+        if self.thresholds is not None and self.validation_dataset is None and self.validation_split is None:
+            raise ValueError("thresholds are fitted on validation rows: give validationDataset or validationSplit")
+        measured = (self.test_dataset, self.test_split, self.validation_dataset, self.validation_split)
+        if self.early_stopping is not None and all(rows is None for rows in measured):
+            raise ValueError(
+                "earlyStopping needs validation or test rows to measure on: give validationSplit, for example"
             )
         if PLACEHOLDER not in self.prompt_template:
             raise ValueError(f"promptTemplate must contain {PLACEHOLDER}, found {self.prompt_template!r}")

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import base_model, metrics
@@ -15,7 +16,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import architecture_of, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
-from winnow_trainer import losses, sampling
+from winnow_trainer import losses, sampling, thresholds
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import Parameters, Part, TrainingJob
 from winnow_trainer.steps import Rows
@@ -67,6 +68,8 @@ class Prepared:
             **({"testSplit": spec.test_split.model_dump(by_alias=True)} if spec.test_split else {}),
             **({"validationSplit": spec.validation_split.model_dump(by_alias=True)} if spec.validation_split else {}),
             **({"rebalance": self.rebalance} if self.rebalance else {}),
+            **({"thresholds": _given(spec.thresholds)} if spec.thresholds else {}),
+            **({"earlyStopping": _given(spec.early_stopping)} if spec.early_stopping else {}),
             **({"onOverlap": spec.on_overlap} if spec.on_overlap != "Keep" else {}),
         }
 
@@ -108,6 +111,10 @@ def _held_out(part: HeldOut | None, split: Part | None, validation_split: Part |
     )
 
 
+def _given(wanted: BaseModel) -> dict[str, Any]:
+    return wanted.model_dump(by_alias=True, exclude_none=True)
+
+
 def _entry(wanted: Part | None) -> SplitEntry | None:
     return SplitEntry(percent=wanted.percent, seed=wanted.seed) if wanted else None
 
@@ -124,6 +131,7 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows, mirror: Mi
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema)
     task_detail = data.train.schema.task_detail
+    thresholds.check(spec.thresholds, task_detail)
     primary = spec.metrics.primary or metrics.default_primary(task_detail)
     metrics.check_names([primary, *(spec.metrics.functions or [])], task_detail)
     return Prepared(

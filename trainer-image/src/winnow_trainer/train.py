@@ -19,12 +19,17 @@ import torch
 from accelerate import Accelerator
 
 from winnow_classifier import checkpoint
+from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
+from winnow_classifier.labels import LabelSchema
+from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
-from winnow_trainer import advice, evaluate, outcome, resume
+from winnow_trainer import advice, deciding, evaluate, outcome, resume
 from winnow_trainer.data import ImportRows
+from winnow_trainer.deciding import Judged
+from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words
@@ -86,8 +91,7 @@ def train(
                 "message": f"Stopped at epoch {where.epoch} after {where.step} of its steps; goes on from there",
             }
             return {"kind": "train", **result, **training.history()}
-        result = {"kind": "train", "state": "Complete", "reason": "Trained", "message": training.message()}
-        result |= training.history()
+        result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
         folder.finish(result)
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
@@ -124,7 +128,7 @@ class Training:
         self.clock = clock
         self.position = Position()
         self.published = folder.published()
-        self.warnings = advice.about_rows(prepared.data)
+        self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -142,6 +146,8 @@ class Training:
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
         for epoch in range(self.position.epoch, epochs + 1):
+            if self.stopped_early is not None:
+                break
             self.run_epoch(epoch)
             self.evaluate_and_publish(epoch)
             self.position = Position(epoch=epoch + 1)
@@ -246,13 +252,19 @@ class Training:
         if any(published.manifest.epoch == epoch for published in self.published):
             return
         began = self.clock()
-        test, validation = self.evaluation(self.test), self.evaluation(self.validation)
+        judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
+        decision = self.decision(judged_test, judged_validation)
+        schema = decisions.decided(self.prepared.schema, decision)
+        test = self.evaluation(judged_test, self.test, schema)
+        validation = self.evaluation(judged_validation, self.validation, schema)
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
             self.manifest(epoch, test, validation),
             self.learner.model,
             self.prepared.tokenizer,
-            evaluate.artifacts(test, validation, self.prepared.schema, self.prepared.selected_on),
+            evaluate.artifacts(test, validation, schema, self.prepared.selected_on)
+            | deciding.kept(judged_validation, judged_test),
+            {decisions.DECISION: decisions.content(decision)} if decision else {},
         )
         self.folder.stored(epoch)
         self.published.append(published)
@@ -270,11 +282,23 @@ class Training:
         )
         self.report()
 
-    def evaluation(self, examples: Examples | None) -> Evaluation | None:
-        if examples is None:
+    def judged(self, examples: Examples | None) -> Judged | None:
+        return Judged(self.learner.predict(examples), examples.targets) if examples else None
+
+    def decision(self, test: Judged | None, validation: Judged | None) -> decisions.Decision | None:
+        """Fitted on validation rows; None without."""
+        if validation is None:
             return None
-        logits = self.learner.predict(examples)
-        return evaluate.evaluate(logits, examples, self.prepared.schema, self.prepared.reported)
+        asked, entry = self.prepared.job.spec.thresholds, self.prepared.validation_entry
+        found = deciding.fit(validation, test, self.prepared.schema, asked, entry.digest if entry else None)
+        for label, why in found.unfitted.items():
+            log.warning("Threshold not as asked for", extra={"label": label, "why": why})
+        return found
+
+    def evaluation(self, judged: Judged | None, examples: Examples | None, schema: LabelSchema) -> Evaluation | None:
+        if judged is None or examples is None:
+            return None
+        return evaluate.evaluate(judged.logits, examples, schema, self.prepared.reported)
 
     def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:
         prepared = self.prepared
@@ -323,5 +347,28 @@ class Training:
         warnings = [asdict(warning) for warning in self.warnings]
         return {**history(self.published, self.prepared), "warnings": warnings}
 
-    def message(self) -> str:
-        return outcome.message(self.published, self.prepared.primary, self.prepared.selected_on)
+    @property
+    def stopped_early(self) -> int | None:
+        """The epoch after which the job has nothing more to hope for. From what was published: a restart knows the same."""
+        wanted = self.prepared.job.spec.early_stopping
+        if wanted is None or self.prepared.primary is None:
+            return None
+        found = [
+            (one.manifest.epoch, outcome.metrics_on(one, self.prepared.selected_on).get(self.prepared.primary))
+            for one in self.published
+        ]
+        return stops_after(found, wanted, higher_is_better=HIGHER_IS_BETTER[self.prepared.primary])
+
+    def outcome(self) -> dict[str, str]:
+        """reason and message of a run that is complete."""
+        told = outcome.message(self.published, self.prepared.primary, self.prepared.selected_on)
+        wanted, epoch = self.prepared.job.spec.early_stopping, self.stopped_early
+        if wanted is None or epoch is None or epoch >= self.parameters.num_train_epochs:
+            return {"reason": "Trained", "message": told}
+        rows = (self.prepared.selected_on or "").lower()
+        none = ", since there are no validation rows" if rows == "test" else ""
+        message = (
+            f"Stopped early after epoch {epoch} of {self.parameters.num_train_epochs}: {self.prepared.primary} on the {rows} "
+            f"rows{none} did not get better by more than {wanted.min_delta:g} for {wanted.patience} epochs. {told}"
+        )
+        return {"reason": "StoppedEarly", "message": message}

@@ -57,12 +57,19 @@ class Storage(Spec):
     s3: S3Storage | None = None
 
 
+class Retention(Spec):
+    """Which checkpoints of an ended job stay."""
+
+    checkpoints_per_job: Annotated[int, Field(ge=1, le=1000)]
+
+
 class ModelServiceSpec(Spec):
     """What the problem is, which model it starts from and where its data lives."""
 
     description: Annotated[str, StringConstraints(max_length=1024)] | None = None
     task_type: Literal["Classification"] = "Classification"
     base_model: BaseModelSource
+    retention: Retention | None = None
     storage: Storage
 
 
@@ -90,6 +97,9 @@ class Collected(Status):
 
     job: SeenName
     time: Time
+    checkpoints: (
+        Annotated[tuple[Annotated[str, StringConstraints(max_length=253)], ...], Field(max_length=100)] | None
+    ) = None
     datasets: Count | None = None
     freed_bytes: Count | None = None
     message: Annotated[str, StringConstraints(max_length=1024)]

@@ -117,6 +117,36 @@ class Metrics(Spec):
     functions: Annotated[tuple[MetricName, ...], Field(min_length=1, max_length=64)] | None = None
 
 
+class EarlyStopping(Spec):
+    """When further epochs are not worth their time."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)]
+    min_delta: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
+
+
+class Costs(Spec):
+    """Of wrong answers; only the proportion matters."""
+
+    false_positive: Annotated[float, Field(gt=0, le=1_000_000)]
+    false_negative: Annotated[float, Field(gt=0, le=1_000_000)]
+
+
+class Abstain(Spec):
+    """When an answer is not sure enough; a CEL rule allows exactly one."""
+
+    band: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    min_probability: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class Thresholds(Spec):
+    """What thresholds are fitted for."""
+
+    objective: Literal["F1", "PrecisionAtLeast", "RecallAtLeast", "Cost"] | None = None
+    value: Annotated[float, Field(gt=0, le=1)] | None = None
+    costs: Costs | None = None
+    abstain: Abstain | None = None
+
+
 class Part(Spec):
     """Rows taken out of the training dataset."""
 
@@ -147,6 +177,8 @@ class TrainingJobSpec(PlacedPods):
     parameters: Parameters = Parameters()
     prompt_template: Annotated[str, StringConstraints(min_length=6, max_length=16384)] = "{text}"
     metrics: Metrics | None = None
+    early_stopping: EarlyStopping | None = None
+    thresholds: Thresholds | None = None
     suspend: bool = False
     active_deadline_seconds: Annotated[int, Field(ge=1, le=TEN_YEARS_SECONDS)] | None = None
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=TEN_YEARS_SECONDS)] | None = None
@@ -184,7 +216,7 @@ class Epoch(Status):
 
 
 class Checkpoint(Status):
-    """A checkpoint in storage."""
+    """A checkpoint in storage, or gone from there."""
 
     name: CheckpointName
     epoch: EpochNumber | None = None
@@ -193,6 +225,8 @@ class Checkpoint(Status):
     metrics: MetricValues | None = None
     validation_metrics: MetricValues | None = None
     best: bool | None = None
+    unneeded_since: Time | None = None
+    removed: bool | None = None
     deployed_by: Annotated[tuple[SeenName, ...], Field(max_length=100)] | None = None
 
 

@@ -1,4 +1,4 @@
-"""The Job that removes from storage what deleted Datasets left there."""
+"""The Job that removes from storage what deleted Datasets left there, and checkpoints that retention does not keep."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ DEADLINE_SECONDS = 600  # imports wait for it, so it may not take for ever
 # A failed one stays for people to look at, and keeps the next from being made: so it is tried again once an hour.
 KEPT_SECONDS = 3_600
 _LEFT = f"{GROUP}/left-by"
+_CHECKPOINTS = f"{GROUP}/checkpoints"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -29,9 +30,14 @@ class Left:
 
 
 def collect_job(
-    service: api.ModelService, left: tuple[Left, ...], before: datetime, image: str, networks: tuple[str, ...] = ()
+    service: api.ModelService,
+    left: tuple[Left, ...],
+    before: datetime,
+    image: str,
+    networks: tuple[str, ...] = (),
+    checkpoints: tuple[str, ...] = (),
 ) -> Object:
-    """`before`: rows that an import stored or found again since then stay, whatever is asked for here."""
+    """`checkpoints`: RUN/CHECKPOINT of those that retention does not keep. `before`: rows that an import stored or found again since then stay, whatever is asked for here."""
     storage = common.storage(service, networks)
     command = ["python", "-m", "winnow_trainer", "collect", "--storage", storage.reference, *storage.arguments]
     command += ["--before", before.strftime("%Y-%m-%dT%H:%M:%SZ")]
@@ -39,6 +45,8 @@ def collect_job(
         command += ["--remove", digest]
     for dataset in sorted({one.dataset for one in left if one.problems}):
         command += ["--remove-problems-of", dataset]
+    for checkpoint in checkpoints:
+        command += ["--remove-checkpoint", checkpoint]
     command += ["--termination-log", common.TERMINATION_LOG]
     container = common.container(
         CONTAINER,
@@ -51,11 +59,12 @@ def collect_job(
     volumes = [storage.volume]
     metadata = common.metadata(service, f"{service.metadata.name}-collect"[:54])
     names = json.dumps([[one.dataset, one.digest] for one in left], separators=(",", ":"))
+    also = {_CHECKPOINTS: json.dumps(checkpoints, separators=(",", ":"))} if checkpoints else {}
     return common.named_by_content(
         {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": {**metadata, "annotations": {_LEFT: names}},
+            "metadata": {**metadata, "annotations": {_LEFT: names, **also}},
             "spec": {
                 "backoffLimit": ATTEMPTS - 1,
                 "activeDeadlineSeconds": DEADLINE_SECONDS,
@@ -74,3 +83,9 @@ def left_by(job: Object) -> tuple[tuple[str, str], ...]:
     """(dataset, digest or empty) of those that a collect Job cleans up after."""
     text = (job["metadata"].get("annotations") or {}).get(_LEFT, "[]")
     return tuple((str(dataset), str(digest)) for dataset, digest in json.loads(text))
+
+
+def checkpoints_of(job: Object) -> tuple[str, ...]:
+    """RUN/CHECKPOINT of those that a collect Job removes."""
+    text = (job["metadata"].get("annotations") or {}).get(_CHECKPOINTS, "[]")
+    return tuple(str(checkpoint) for checkpoint in json.loads(text))

@@ -124,6 +124,8 @@ def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
         "parameters": api.to_raw(spec.parameters),
         "promptTemplate": spec.prompt_template,
         "metrics": api.to_raw(spec.metrics) if spec.metrics else None,
+        "earlyStopping": api.to_raw(spec.early_stopping) if spec.early_stopping else None,
+        "thresholds": api.to_raw(spec.thresholds) if spec.thresholds else None,
     }
     return {
         "apiVersion": job.api_version,

@@ -1,4 +1,4 @@
-"""What deleted Datasets left in the storage of a ModelService, and the Job that removes it when things are quiet. Pure.
+"""What deleted Datasets left in the storage of a ModelService, checkpoints that retention does not keep, and the Job that removes both when things are quiet. Pure.
 
 What is stored is remembered in status, since the operator neither touches storage nor may miss a deletion that happened while it was away. What nothing refers to any more
 is marked with the time, and removed by a Job no earlier than MARK after. The danger is an import of the same rows at that moment: it finds them in storage and writes
@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
-from winnow_operator.build.collect_job import Left, collect_job, left_by
+from winnow_operator.build.collect_job import Left, checkpoints_of, collect_job, left_by
 from winnow_operator.build.common import storage_claim
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import NO_TURN, Child, Config, Create, Delete, Event, Turn
+from winnow_operator.policies import retention
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, being_deleted, name_of, newest
 
 STORED = 1_000  # as the CRD has it
 AT_ONCE = 30  # their digests fit in a termination message
+CHECKPOINTS_AT_ONCE = 50
 SHOWN = 5
 # Longer than a leader may write without its Lease: what it began before is seen by the next one.
 MARK = timedelta(seconds=30)
@@ -130,8 +132,11 @@ def _start(seen: ModelServiceSeen, found: Collection, now: datetime, config: Con
     waiting = [entry for entry in found.stored if entry.unreferenced_since]
     # Only what was marked in a status that was written: the Job's content, and so its name, hang on nothing else.
     due = [entry for entry in waiting if (since := marked.get((entry.dataset, entry.digest))) and now - since >= MARK]
-    if not due:
+    unneeded = _unneeded(seen)
+    over = sorted(place for place, since in unneeded.items() if now - since >= MARK)[:CHECKPOINTS_AT_ONCE]
+    if not due and not over:
         ages = [now - entry.unreferenced_since for entry in waiting if entry.unreferenced_since]
+        ages += [now - since for since in unneeded.values()]
         return replace(found, requeue_after=(MARK - max(ages)).total_seconds() if ages else None)
     if seen.importing:
         return replace(found, requeue_after=MARK.total_seconds())
@@ -146,9 +151,27 @@ def _start(seen: ModelServiceSeen, found: Collection, now: datetime, config: Con
         )
         for entry in due
     )
-    before = max(entry.unreferenced_since for entry in due if entry.unreferenced_since)
-    job = collect_job(seen.obj, left, before, config.trainer_image, config.fetch.allowed_networks)
+    marks = [entry.unreferenced_since for entry in due if entry.unreferenced_since]
+    before = max(marks or [unneeded[place] for place in over])
+    networks = config.fetch.allowed_networks
+    job = collect_job(seen.obj, left, before, config.trainer_image, networks, tuple(over))
     return replace(found, children=(Create(job),), turn=Turn(alone=frozenset({place(seen.obj)})))
+
+
+def _unneeded(seen: ModelServiceSeen) -> dict[str, datetime]:
+    """Marked checkpoints by their place, and since when: those that a Deployment has come to need are left alone, and so
+    are those of which the job does not know yet that they are gone."""
+    last = seen.obj.status.collected
+    gone = frozenset(last.checkpoints or ()) if last else frozenset()
+    found = {}
+    for job in seen.training_jobs:
+        in_use = retention.used(seen.deployments, job.metadata.name)
+        for checkpoint in job.status.checkpoints or ():
+            place = retention.folder(job, checkpoint.name)
+            since = checkpoint.unneeded_since
+            if since and not checkpoint.removed and checkpoint.name not in in_use and place not in gone:
+                found[place] = since
+    return found
 
 
 def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pods.Outcome, now: datetime) -> Collection:
@@ -160,7 +183,8 @@ def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pod
     removed = left_by(job)
     if not outcome.complete:
         why = (said.message if said else "") or outcome.message or "its pod left no message"
-        message = f"What deleted datasets left in storage could not be removed; it is tried again in an hour: {why}"
+        what = "What deleted datasets left in storage" if removed else "Checkpoints that retention does not keep"
+        message = f"{what} could not be removed; it is tried again in an hour: {why}"
         told = api.Collected(job=name_of(job), time=now, message=conditions.shorten(message))
         return replace(found, collected=told, events=(Event("Warning", Reason.COLLECTION_FAILED, told.message),))
     kept = set(said.kept) if said else set()
@@ -172,15 +196,34 @@ def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pod
             stored.append(api.StoredRows(dataset=entry.dataset, digest=entry.digest, unreferenced_since=now))
     datasets = sorted({dataset for dataset, digest in removed if digest not in kept})
     freed = said.freed_bytes if said else None
-    if not datasets:
+    checkpoints = checkpoints_of(job)
+    if checkpoints:
+        message = _removed_too(checkpoints, datasets, freed)
+    elif not datasets:
         message = "Nothing was removed: imports found the rows again meanwhile"
     else:
         more = f" and {len(datasets) - SHOWN} more" if len(datasets) > SHOWN else ""
         room = f", {_size(freed)}" if freed is not None else ""
         message = f"Removed from storage what deleted datasets left there{room}: {', '.join(datasets[:SHOWN])}{more}"
-    told = api.Collected(job=name_of(job), time=now, datasets=len(datasets), freed_bytes=freed, message=message)
+    told = api.Collected(
+        job=name_of(job),
+        time=now,
+        checkpoints=checkpoints or None,
+        datasets=len(datasets),
+        freed_bytes=freed,
+        message=message,
+    )
     event = Event("Normal", Reason.COLLECTED, message)
     return replace(found, stored=tuple(stored), collected=told, events=(event,))
+
+
+def _removed_too(checkpoints: tuple[str, ...], datasets: list[str], freed: int | None) -> str:
+    shown = (
+        f"{', '.join(checkpoints[:SHOWN])}{f' and {len(checkpoints) - SHOWN} more' if len(checkpoints) > SHOWN else ''}"
+    )
+    others = f", and what {len(datasets)} deleted datasets left there" if datasets else ""
+    room = f", {_size(freed)}" if freed is not None else ""
+    return f"Removed from storage checkpoints that retention does not keep{others}{room}: {shown}"
 
 
 def _size(count: int) -> str:

@@ -11,7 +11,7 @@ from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan
-from winnow_operator.policies import acceptance, failure, in_use
+from winnow_operator.policies import acceptance, failure, in_use, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, being_deleted, newest, status_of
@@ -165,6 +165,8 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
     news = said or seen.pulled
     if outcome.complete:
         best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
+        if said and said.reason == Reason.STOPPED_EARLY:
+            return _State("Complete", Reason.STOPPED_EARLY, conditions.shorten(said.message), news=news)
         message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
         return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
     failed = _failed(seen.obj, ended, outcome)
@@ -222,7 +224,8 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
     fields = results.merged(old, state.news, seen.deployments, obj.metadata.name)
     progress = results.progress(old, state.news if state.phase not in ("Complete", "Failed") else None, now)
     if state.phase == "Complete":
-        progress = results.finished(progress, now)
+        early = fields.get("epochs", []) if state.reason is Reason.STOPPED_EARLY else []
+        progress = results.finished(progress, now, early[-1]["epoch"] if early else None)
     ended = state.phase in ("Complete", "Failed")
     started = state.started or (conditions.timestamp(old.start_time) if old.start_time else None)
     return conditions.status(
@@ -294,6 +297,8 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
         {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
     ]
     kept.update(results.merged(old, None, seen.deployments, obj.metadata.name))
+    in_use_now = retention.used(seen.deployments, obj.metadata.name)
+    kept["checkpoints"] = retention.marked(kept.get("checkpoints", []), obj, seen.service, now, in_use_now)
     active = [job for job in seen.jobs if not being_deleted(job) and pods.outcome(job) is None]
     children: tuple[Child, ...] = tuple(Delete(job) for job in active)
     requeue_after = None

@@ -132,13 +132,17 @@ def _tidy(value: float | int) -> float | int:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def finished(recorded: Object | None, now: datetime) -> Object:
-    """Progress of a job that completed."""
+def finished(recorded: Object | None, now: datetime, last_epoch: int | None = None) -> Object:
+    """Progress of a job that completed; last_epoch: that it stopped early after."""
     kept = {name: value for name, value in (recorded or {}).items() if name not in ("eta", "etaSeconds")}
     if "totalSteps" in kept:
         kept["step"] = kept["totalSteps"]
     if "totalEpochs" in kept:
         kept["epoch"] = kept["totalEpochs"]
+    if last_epoch is not None and kept.get("totalEpochs"):
+        kept["epoch"] = last_epoch
+        if "totalSteps" in kept:
+            kept["step"] = kept["totalSteps"] * last_epoch // kept["totalEpochs"]
     return {**kept, "percent": 100.0, "updatedAt": timestamp(now)}
 
 

@@ -145,6 +145,30 @@ def metrics_fit(seen: TrainingJobSeen) -> Verdict | None:
     return None
 
 
+def thresholds_fit(seen: TrainingJobSeen) -> Verdict | None:
+    asked = seen.obj.spec.thresholds
+    task = seen.training.status.task_detail if seen.training else None
+    if asked is None or task is None:
+        return None
+    name = f"Dataset {seen.obj.spec.training_dataset} is {task}"
+    if task == "Multiclass":
+        if asked.objective not in (None, "PrecisionAtLeast"):
+            message = f"thresholds.objective: {asked.objective} is not defined where exactly one of several labels holds, and {name}; use PrecisionAtLeast"
+            return _refuse(Reason.THRESHOLDS_DO_NOT_FIT, message)
+        if asked.abstain and asked.abstain.band is not None:
+            message = (
+                f"thresholds.abstain.band needs labels with thresholds of their own, and {name}; use minProbability"
+            )
+            return _refuse(Reason.THRESHOLDS_DO_NOT_FIT, message)
+        if asked.abstain and asked.objective:
+            message = f"thresholds: PrecisionAtLeast finds abstain.minProbability itself where {name}; give one of them"
+            return _refuse(Reason.THRESHOLDS_DO_NOT_FIT, message)
+    if task == "Multilabel" and asked.abstain and asked.abstain.min_probability is not None:
+        message = f"thresholds.abstain.minProbability needs one label that holds, and {name}; use band"
+        return _refuse(Reason.THRESHOLDS_DO_NOT_FIT, message)
+    return None
+
+
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
     return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
 
@@ -158,6 +182,7 @@ ACCEPT: tuple[Check, ...] = (
     more_than_one_class,  # SingleClass: there is nothing to learn
     labels_agree,  # LabelsDiffer: the test or validation rows do not fit
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
+    thresholds_fit,  # ThresholdsDoNotFit: there would be nothing to fit
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
 )
 ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")

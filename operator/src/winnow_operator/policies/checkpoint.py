@@ -114,6 +114,12 @@ def _best(job: api.TrainingJob) -> api.Checkpoint | Missing:
 
 def _named(job: api.TrainingJob, wanted: str) -> api.Checkpoint | Missing:
     found = _find(job, wanted)
+    if found is not None and found.removed:
+        message = (
+            f"Checkpoint {wanted} of TrainingJob {job.metadata.name} was removed from storage by spec.retention of "
+            f"ModelService {job.spec.model_service}; {_choice(job)}"
+        )
+        return Missing(Reason.CHECKPOINT_REMOVED, message, final=True)
     if found is not None:
         return found
     if job.status.completion_time is None:
@@ -132,5 +138,5 @@ def _find(job: api.TrainingJob, name: str) -> api.Checkpoint | None:
 
 
 def _choice(job: api.TrainingJob) -> str:
-    names = [checkpoint.name for checkpoint in job.status.checkpoints or () if checkpoint.digest]
+    names = [one.name for one in job.status.checkpoints or () if one.digest and not one.removed]
     return f"it has: {', '.join(names[:50])}" if names else "it has no checkpoint"

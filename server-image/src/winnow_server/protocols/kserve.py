@@ -20,6 +20,7 @@ class PredictRequest(Body):
 class Prediction(BaseModel):
     label: str = Field(description="The most probable label.")
     predicted_labels: list[str] = Field(description="The decision: one label, or with several at once perhaps none.")
+    abstained: bool = Field(description="True: not sure enough; take it for no decision.")
     scores: dict[str, float] = Field(description="Probabilities by label, unrounded.")
 
 
@@ -44,6 +45,7 @@ def answer(ticket: Ticket, labels: tuple[str, ...]) -> dict[str, Any]:
             {
                 "label": labels[result.top],
                 "predicted_labels": result.predicted,
+                "abstained": result.abstained,
                 "scores": named(result.probabilities, labels),
             }
             for result in ticket.complete_results()

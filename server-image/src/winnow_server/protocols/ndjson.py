@@ -55,6 +55,7 @@ class LineAnswer(BaseModel):
     id: str | None = None
     label: str | None = None
     predicted_labels: list[str] | None = None
+    abstained: bool | None = None
     scores: dict[str, float] | None = Field(default=None, description="Probabilities by label, unrounded.")
     logits: dict[str, float] | None = None
     tokens: int | None = None
@@ -79,6 +80,7 @@ def rendered(
     answer |= {
         "label": labels[result.top],
         "predicted_labels": result.predicted,
+        "abstained": result.abstained,
         "scores": named(result.probabilities, labels),
         "tokens": len(encoded.input_ids),
         "truncated": encoded.truncated,

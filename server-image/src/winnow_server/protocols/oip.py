@@ -106,6 +106,11 @@ OUTPUTS: dict[str, tuple[str, bool, Values]] = {
             [[label in one.predicted for label in labels] for one in ticket.complete_results()], dtype=np.bool_
         ),
     ),
+    "abstained": (
+        "BOOL",
+        False,
+        lambda ticket, _: np.array([one.abstained for one in ticket.complete_results()], dtype=np.bool_),
+    ),
     "truncated": (
         "BOOL",
         False,

@@ -1,0 +1,209 @@
+"""decision.json: how a checkpoint's logits become calibrated probabilities, predicted labels, or an abstention.
+
+It lies in the checkpoint's folder beside checkpoint.json and is no part of it: a refit replaces the file whole, and the
+weights stay what they are. Shapes: N rows, C labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from torch import Tensor
+
+from winnow_classifier.checkpoint import sync
+from winnow_classifier.errors import CheckpointError
+from winnow_classifier.labels import MULTILABEL_THRESHOLD, LabelSchema, TaskDetail
+
+DECISION = "decision.json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
+
+
+class Line(_Model):
+    """A label's logit x becomes slope * x + intercept."""
+
+    slope: float = Field(gt=0)
+    intercept: float
+
+
+class Calibration(_Model):
+    method: Literal["Temperature", "Platt"]
+    temperature: float | None = Field(None, gt=0)  # logits are divided by it before the softmax
+    labels: dict[str, Line] | None = None  # Platt, by label
+
+
+class Abstain(_Model):
+    band: float | None = Field(None, ge=0, le=0.5)  # so near to a threshold is not sure
+    min_probability: float | None = Field(None, ge=0, le=1)  # of the likeliest label
+
+
+class FittedOn(_Model):
+    rows: int
+    dataset_digest: str | None = None
+
+
+class Measured(_Model):
+    """before: raw probabilities, decided at 0.5 or by the likeliest label. after: calibrated, decided by this file."""
+
+    rows: Literal["Test", "Validation"]
+    count: int
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    abstained: float = 0.0  # part of the rows
+
+
+class Decision(_Model):
+    format_version: Literal[1] = 1
+    labels: tuple[str, ...]
+    task_detail: TaskDetail
+    calibration: Calibration | None = None
+    thresholds: dict[str, float] = Field(default_factory=dict)  # by label, for calibrated probabilities
+    abstain: Abstain | None = None
+    asked: dict[str, Any] | None = None  # spec.thresholds, as the job or the refit gave it
+    unfitted: dict[str, str] = Field(default_factory=dict)  # label: why its threshold is not what was asked for
+    fitted_on: FittedOn | None = None
+    measured: Measured | None = None
+
+
+def content(decision: Decision) -> bytes:
+    """The file: the decision and the SHA-256 of all the rest of it."""
+    found = decision.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return (json.dumps({**found, "digest": _digest(found)}, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def parse(data: bytes, path: Path, schema: LabelSchema) -> tuple[Decision, str]:
+    """The decision and its digest. Raises CheckpointError if it was changed by hand, or is of another checkpoint."""
+    try:
+        found = json.loads(data)
+        digest = found.pop("digest", None)
+        decision = Decision.model_validate(found)
+    except (ValueError, AttributeError, ValidationError) as err:
+        raise CheckpointError(f"{path} is not a decision of format 1: {err}") from err
+    if digest != _digest(found):
+        raise CheckpointError(f"{path} was changed: it does not have the digest that it names. Fit it again (refit).")
+    if decision.labels != schema.labels or decision.task_detail is not schema.task_detail:
+        raise CheckpointError(f"{path} is of another checkpoint: its labels are {', '.join(decision.labels[:10])}.")
+    return decision, digest
+
+
+def read(directory: Path, schema: LabelSchema) -> Decision | None:
+    """The decision of a checkpoint's folder; None if it has none."""
+    path = directory / DECISION
+    try:
+        return parse(path.read_bytes(), path, schema)[0]
+    except FileNotFoundError:
+        return None
+
+
+def replace_file(directory: Path, decision: Decision) -> Path:
+    """At every moment there is the old file or the new one."""
+    path = directory / DECISION
+    temporary = path.with_name(f".tmp-{path.name}")
+    temporary.write_bytes(content(decision))
+    sync(temporary)
+    temporary.rename(path)
+    sync(directory)
+    return path
+
+
+def calibrated(logits: Tensor, calibration: Calibration | None, labels: tuple[str, ...]) -> Tensor:
+    """(N, C) logits to (N, C) float32 logits."""
+    logits = logits.float()
+    if calibration is None:
+        return logits
+    if calibration.temperature is not None:
+        return logits / calibration.temperature
+    lines = calibration.labels or {}
+    found = [lines.get(label, Line(slope=1, intercept=0)) for label in labels]
+    slopes = torch.tensor([line.slope for line in found], dtype=torch.float32)
+    return logits * slopes + torch.tensor([line.intercept for line in found], dtype=torch.float32)
+
+
+def predicted_targets(
+    probabilities: npt.ArrayLike, thresholds: Mapping[str, float], schema: LabelSchema
+) -> npt.NDArray[np.int8]:
+    """(N, C) probabilities to (N, C) zeros and ones.
+
+    Several labels at once: each from its threshold on, or from 0.5 on without one. One label: a label with a threshold
+    holds when it reaches it (of several, the one that is furthest above); if none does, the likeliest of the others.
+    """
+    # In float32, as probabilities leave the server: 0.7 in an answer reaches a threshold of 0.7.
+    values = np.asarray(probabilities, dtype=np.float32).reshape(-1, len(schema.labels))
+    limits = _limits(thresholds, schema)
+    if schema.task_detail is TaskDetail.MULTILABEL:
+        return (values >= np.where(np.isnan(limits), np.float32(MULTILABEL_THRESHOLD), limits)).astype(np.int8)
+    given = ~np.isnan(limits)
+    above = np.where(given, values - np.where(given, limits, 0), np.float32(-1))
+    others = values if given.all() else np.where(given, np.float32(-1), values)
+    chosen = np.where((above >= 0).any(axis=1), above.argmax(axis=1), others.argmax(axis=1))
+    found = np.zeros(values.shape, dtype=np.int8)
+    found[np.arange(len(values)), chosen] = 1
+    return found
+
+
+def abstains(
+    probabilities: npt.ArrayLike, thresholds: Mapping[str, float], abstain: Abstain | None, schema: LabelSchema
+) -> npt.NDArray[np.bool_]:
+    """(N, C) probabilities to (N,): whether nothing should be made of the predicted labels.
+
+    band: a label that is judged by itself, or a label with a threshold, is nearer to its threshold than that.
+    min_probability: the likeliest label has less.
+    """
+    values = np.asarray(probabilities, dtype=np.float32).reshape(-1, len(schema.labels))
+    unsure = np.zeros(len(values), dtype=np.bool_)
+    if abstain is None:
+        return unsure
+    if abstain.min_probability is not None:
+        unsure |= values.max(axis=1) < np.float32(abstain.min_probability)
+    if abstain.band is not None:
+        limits = _limits(thresholds, schema)
+        if schema.task_detail is TaskDetail.MULTILABEL:
+            limits = np.where(np.isnan(limits), np.float32(MULTILABEL_THRESHOLD), limits)
+        elif np.isnan(limits).all() and schema.task_detail is TaskDetail.BINARY:
+            limits = np.array([np.nan, 0.5], dtype=np.float32)
+        with np.errstate(invalid="ignore"):
+            unsure |= (np.abs(values - limits) < np.float32(abstain.band)).any(axis=1)
+    return unsure
+
+
+@dataclass(frozen=True)
+class DecidedSchema(LabelSchema):
+    """The labels with a decision: probabilities are calibrated, predicted labels follow the thresholds."""
+
+    decision: Decision | None = None
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        calibration = self.decision.calibration if self.decision else None
+        return LabelSchema.probabilities(self, calibrated(logits, calibration, self.labels))
+
+    def predicted_targets(self, probabilities: Any) -> npt.NDArray[np.int8]:
+        return predicted_targets(probabilities, self.decision.thresholds if self.decision else {}, self)
+
+    def abstained(self, probabilities: Any) -> npt.NDArray[np.bool_]:
+        thresholds, abstain = (self.decision.thresholds, self.decision.abstain) if self.decision else ({}, None)
+        return abstains(probabilities, thresholds, abstain, self)
+
+
+def decided(schema: LabelSchema, decision: Decision | None) -> LabelSchema:
+    return schema if decision is None else DecidedSchema(schema.task_detail, schema.labels, decision)
+
+
+def _limits(thresholds: Mapping[str, float], schema: LabelSchema) -> npt.NDArray[np.float32]:
+    return np.array([thresholds.get(label, np.nan) for label in schema.labels], dtype=np.float32)
+
+
+def _digest(found: Mapping[str, Any]) -> str:
+    text = json.dumps(found, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,276 @@
+"""Calibration and thresholds: fitted on validation rows, kept in decision.json, fitted again without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_training
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_score, recall_score
+
+from winnow_classifier import checkpoint, reliability
+from winnow_classifier import decision as decisions
+from winnow_classifier.decision import DECISION, Abstain, DecidedSchema, Decision, abstains, predicted_targets
+from winnow_classifier.errors import ConfigError
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_trainer import calibrate, cutoffs, deciding
+from winnow_trainer.cli import main
+from winnow_trainer.deciding import Judged
+from winnow_trainer.job import TrainingJob
+from winnow_trainer.thresholds import Thresholds, check
+
+BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
+ONE_OF = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
+SEVERAL = LabelSchema(TaskDetail.MULTILABEL, ("a", "b", "c"))
+
+
+def one_hot(labels, count):
+    return np.eye(count, dtype=np.int8)[labels]
+
+
+def overconfident(schema, rows=4_000, factor=3.0, seed=0):
+    """Logits that are `factor` times what they should be, and labels drawn from what they should be."""
+    random = np.random.default_rng(seed)
+    true = random.normal(size=(rows, len(schema.labels)))
+    if schema.task_detail is TaskDetail.MULTILABEL:
+        targets = (random.random(true.shape) < 1 / (1 + np.exp(-(true - 1)))).astype(np.int8)
+    else:
+        p = np.exp(true) / np.exp(true).sum(axis=1, keepdims=True)
+        chosen = (p.cumsum(axis=1) < random.random((rows, 1))).sum(axis=1).clip(max=p.shape[1] - 1)
+        targets = one_hot(chosen, p.shape[1])
+    return Judged(torch.tensor(true * factor, dtype=torch.float32), targets)
+
+
+@pytest.mark.parametrize("schema", [BINARY, ONE_OF, SEVERAL])
+def test_overconfident_probabilities_are_calibrated(schema):
+    found = deciding.fit(overconfident(schema), overconfident(schema, seed=1), schema, None)
+    assert found.measured is not None
+    assert found.measured.rows == "Test"
+    before, after = found.measured.before, found.measured.after
+    assert after["ece"] < 0.03 < 0.1 < before["ece"]
+    assert after["brier"] < before["brier"]
+    assert after["log_loss"] < before["log_loss"]
+    if found.calibration.temperature is not None:
+        assert found.calibration.temperature == pytest.approx(3.0, rel=0.1)
+        assert after["accuracy"] == before["accuracy"]
+
+
+def test_temperature_minimises_log_loss_as_scikit_learn_counts_it():
+    rows = overconfident(ONE_OF)
+    labels = rows.targets.argmax(axis=1)
+
+    def loss(temperature):
+        return log_loss(labels, (rows.logits.double() / temperature).softmax(-1).numpy())
+
+    found = calibrate.temperature(rows.logits.double().numpy(), rows.targets.astype(float))
+    assert loss(found) <= min(loss(found * 0.98), loss(found * 1.02)) + 1e-6
+
+
+def test_rows_without_an_error_do_not_make_certainties():
+    logits = np.array([[4.0, -4.0], [-4.0, 4.0]] * 10)
+    targets = one_hot([0, 1] * 10, 2)
+    assert calibrate.fit(logits, targets, BINARY).temperature > 0.5
+    line = calibrate.line(np.array([-3.0, 3.0] * 10), np.array([0.0, 1.0] * 10))
+    assert 0.5 < line.slope < 3
+
+
+def test_expected_calibration_error_of_what_is_known():
+    targets = one_hot([0] * 70 + [1] * 30, 2)
+    assert reliability.ece([[0.7, 0.3]] * 100, targets, BINARY) == pytest.approx(
+        reliability.ece([[0.7, 0.3]] * 100, targets, BINARY)
+    )
+    one_bin = np.concatenate([one_hot([0] * 8 + [1] * 2, 2)] * 15)
+    assert reliability.ece([[0.9, 0.1]] * 150, one_bin[np.arange(150)], BINARY) >= 0.1 - 1e-9
+    assert reliability.ece([[1.0, 0.0]] * 30, one_hot([0] * 30, 2), BINARY) == 0
+    assert reliability.brier([[0.7, 0.3]], one_hot([1], 2), BINARY) == pytest.approx(0.49)
+    assert reliability.brier([[0.7, 0.2, 0.1]], one_hot([1], 3), ONE_OF) == pytest.approx(0.49 + 0.64 + 0.01)
+
+
+scored = st.lists(st.tuples(st.integers(0, 100).map(lambda n: n / 100), st.booleans()), min_size=1, max_size=60)
+
+
+def of(rows):
+    p = np.array([value for value, _ in rows], dtype=np.float32)
+    holds = np.array([[not spam, spam] for _, spam in rows], dtype=np.int8)
+    return np.stack([1 - p, p], axis=1), holds
+
+
+@settings(max_examples=25, deadline=None)
+@given(scored, st.sampled_from([0.2, 0.5, 0.9, 1.0]))
+def test_thresholds_keep_what_they_promise(rows, value):
+    probabilities, holds = of(rows)
+    y, p = holds[:, 1], probabilities[:, 1]
+    cuts = [np.float32(t) for t in (*np.unique(p), 1.5)]
+
+    def predict(asked):
+        found = cutoffs.fit(probabilities, holds, BINARY, Thresholds.model_validate(asked))
+        if not y.any():
+            assert found.thresholds == {}
+            assert "spam" in found.unfitted
+            return None, found
+        return predicted_targets(probabilities, found.thresholds, BINARY)[:, 1], found
+
+    said, _ = predict({"objective": "RecallAtLeast", "value": value})
+    if said is not None:
+        assert recall_score(y, said) >= value - 1e-9
+        fewer = [p >= cut for cut in cuts if (p >= cut).sum() < said.sum()]
+        assert all(recall_score(y, other) < value for other in fewer)
+    said, found = predict({"objective": "PrecisionAtLeast", "value": value})
+    if said is not None:
+        reach = [p >= cut for cut in cuts if (p >= cut).any() and precision_score(y, p >= cut) >= value - 1e-9]
+        assert ("spam" in found.unfitted) == (not reach)
+        if reach:
+            assert precision_score(y, said) >= value - 1e-9
+            assert recall_score(y, said) == max(recall_score(y, other) for other in reach)
+
+
+def test_f1_and_cost_find_the_best_cut_where_there_are_enough_rows():
+    rows = overconfident(BINARY, rows=150, factor=1.0)
+    p, y = rows.logits.softmax(-1).numpy(), rows.targets
+    cuts = np.unique(p[:, 1])
+    found = cutoffs.fit(p, y, BINARY, Thresholds.model_validate({"objective": "F1"}))
+    said = predicted_targets(p, found.thresholds, BINARY)[:, 1]
+    assert f1_score(y[:, 1], said) == max(f1_score(y[:, 1], p[:, 1] >= cut) for cut in cuts)
+    costs = {"falsePositive": 1, "falseNegative": 5}
+    found = cutoffs.fit(p, y, BINARY, Thresholds.model_validate({"objective": "Cost", "costs": costs}))
+
+    def cost(predicted):
+        _, false_positive, false_negative, _ = confusion_matrix(y[:, 1], predicted).ravel()
+        return false_positive + 5 * false_negative
+
+    said = predicted_targets(p, found.thresholds, BINARY)[:, 1]
+    assert cost(said) == min(cost(p[:, 1] >= cut) for cut in cuts)
+    assert found.thresholds["spam"] < 0.4
+
+
+def test_a_rare_label_is_drawn_to_what_its_probabilities_say_and_one_without_rows_has_no_threshold():
+    random = np.random.default_rng(0)
+    p = random.random((400, 3)).astype(np.float32)
+    holds = np.zeros((400, 3), dtype=np.int8)
+    holds[:, 0] = p[:, 0] > 0.3
+    holds[int(p[:, 1].argmax()), 1] = 1
+    found = cutoffs.fit(p, holds, SEVERAL, Thresholds.model_validate({"objective": "F1"}))
+    assert found.thresholds["a"] == pytest.approx(0.3, abs=0.02)
+    assert found.thresholds["b"] < 0.7  # its own best cut lies above 0.99
+    assert found.unfitted == {"c": "no validation row has it"}
+
+
+def test_precision_of_one_of_several_labels_is_had_by_abstaining():
+    rows = overconfident(ONE_OF, factor=1.0)
+    found = deciding.fit(rows, None, ONE_OF, Thresholds.model_validate({"objective": "PrecisionAtLeast", "value": 0.6}))
+    schema = DecidedSchema(ONE_OF.task_detail, ONE_OF.labels, found)
+    p = schema.probabilities(rows.logits).numpy()
+    sure = ~schema.abstained(p)
+    assert 0.05 < sure.mean() < 1
+    right = (p.argmax(axis=1) == rows.targets.argmax(axis=1))[sure].mean()
+    assert right >= 0.6
+    assert found.measured.rows == "Validation"
+    assert found.measured.abstained == pytest.approx(1 - sure.mean())
+
+
+@pytest.mark.parametrize(
+    ("schema", "row", "thresholds", "abstain", "expected"),
+    [
+        pytest.param(BINARY, [0.45, 0.55], {}, Abstain(band=0.1), True, id="near 0.5"),
+        pytest.param(BINARY, [0.45, 0.55], {"spam": 0.8}, Abstain(band=0.1), False, id="far from its threshold"),
+        pytest.param(SEVERAL, [0.9, 0.1, 0.52], {}, Abstain(band=0.1), True, id="one of several is unsure"),
+        pytest.param(SEVERAL, [0.9, 0.1, 0.0], {}, Abstain(band=0.1), False, id="all are sure"),
+        pytest.param(ONE_OF, [0.5, 0.3, 0.2], {}, Abstain(min_probability=0.6), True, id="the likeliest is not likely"),
+        pytest.param(ONE_OF, [0.7, 0.2, 0.1], {}, Abstain(min_probability=0.6), False, id="it is"),
+        pytest.param(BINARY, [0.5, 0.5], {}, None, False, id="never without a rule"),
+    ],
+)
+def test_abstention(schema, row, thresholds, abstain, expected):
+    assert abstains([row], thresholds, abstain, schema).tolist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("asked", "task"),
+    [
+        ({"objective": "F1"}, TaskDetail.MULTICLASS),
+        ({"abstain": {"band": 0.1}}, TaskDetail.MULTICLASS),
+        ({"objective": "PrecisionAtLeast", "value": 0.9, "abstain": {"minProbability": 0.5}}, TaskDetail.MULTICLASS),
+        ({"abstain": {"minProbability": 0.5}}, TaskDetail.MULTILABEL),
+    ],
+)
+def test_what_is_not_defined_for_these_labels_is_refused(asked, task):
+    with pytest.raises(ConfigError, match="thresholds"):
+        check(Thresholds.model_validate(asked), task)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tiny_training.Trainer:
+    """One epoch with validation rows and thresholds."""
+    trainer = tiny_training.Trainer(tmp_path_factory.mktemp("storage"))
+    spec = trainer.job(rows=60, numTrainEpochs=1).spec.model_dump(by_alias=True, exclude_none=True)
+    spec |= {"validationSplit": {"percent": 40}, "thresholds": {"objective": "F1", "abstain": {"band": 0.05}}}
+    trainer.run(TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": spec}))
+    return trainer
+
+
+def test_a_checkpoint_carries_its_decision_beside_the_immutable_files(trained):
+    folder = trained.checkpoint(1)
+    manifest = checkpoint.verify(folder)
+    assert DECISION not in manifest.files
+    decision = decisions.read(folder, manifest.schema_)
+    assert decision.calibration.method == "Temperature"
+    assert decision.thresholds.keys() == {"spam"}
+    assert decision.fitted_on.rows == 24
+    report = json.loads((folder / "metrics.json").read_bytes())
+    assert report["metrics"]["log_loss"] == decision.measured.after["log_loss"]
+    assert report["withoutDecision"]["log_loss"] == decision.measured.before["log_loss"]
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    threshold = np.float32(decision.thresholds["spam"])
+    for line in lines:
+        assert line["predicted"] == (["spam"] if np.float32(line["probabilities"]["spam"]) >= threshold else ["ham"])
+        near = abs(np.float32(line["probabilities"]["spam"]) - threshold) < np.float32(0.05)
+        assert line["abstained"] == bool(near)
+
+
+def refit(trainer, capsys, *options) -> Decision:
+    where = ["--storage", str(trainer.storage), "--run", "spam-v1", "--checkpoint", "epoch-1"]
+    assert main(["refit", *where, *options, "--json"]) == 0
+    return Decision.model_validate_json(capsys.readouterr().out)
+
+
+def test_a_refit_needs_no_training(trained, capsys):
+    folder, schema = trained.checkpoint(1), BINARY
+    first = (folder / DECISION).read_bytes()
+    recall = refit(trained, capsys, "--objective", "RecallAtLeast", "--value", "1")
+    assert recall.asked == {"objective": "RecallAtLeast", "value": 1.0}
+    assert decisions.read(folder, schema) == recall
+    checkpoint.verify(folder)
+    assert refit(trained, capsys, "--uncalibrated").calibration is None
+    assert refit(trained, capsys, "--objective", "F1", "--abstain-band", "0.05").abstain == Abstain(band=0.05)
+    assert (folder / DECISION).read_bytes() == first
+    refit(trained, capsys, "--same")
+    assert (folder / DECISION).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--objective", "RecallAtLeast"], "value belongs to objective"),
+        (["--same", "--value", "1"], "--same takes what the last fit was for"),
+        (["--abstain-band", "2"], "abstain.band: Input should be less than or equal to 0.5"),
+        (["--checkpoint", "epoch-9"], "There is no checkpoint in"),
+    ],
+)
+def test_a_refit_that_cannot_be_says_so(trained, capsys, options, words):
+    where = ["--storage", str(trained.storage), "--run", "spam-v1", "--checkpoint", "epoch-1"]
+    assert main(["refit", *where, *options]) in (10, 20)
+    assert words in capsys.readouterr().err
+
+
+def test_without_validation_rows_nothing_is_fitted_and_the_job_says_so(tmp_path: Path, capsys):
+    trainer = tiny_training.Trainer(tmp_path)
+    told = trainer.run(trainer.job(numTrainEpochs=1))
+    assert "NotCalibrated" in [warning["code"] for warning in told["warnings"]]
+    assert not (trainer.checkpoint(1) / DECISION).exists()
+    assert main(["refit", "--storage", str(tmp_path), "--run", "spam-v1", "--checkpoint", "epoch-1"]) == 10
+    assert "no answers to validation rows to fit on" in capsys.readouterr().err

@@ -1,0 +1,61 @@
+"""Calibration fitted on validation logits: a temperature for a softmax, a line for each sigmoid (Platt).
+
+Both maximise the likelihood of the rows together with a weak belief that nothing has to change, so that few rows, or rows
+that the model tells apart without an error, do not lead to probabilities of 0 and 1. Shapes: N rows, C labels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, logsumexp
+
+from winnow_classifier.decision import Calibration, Line
+from winnow_classifier.labels import LabelSchema, TaskDetail
+
+Floats = npt.NDArray[np.float64]
+
+# Standard deviations of what is believed beforehand: log(temperature) and slope around no change, the intercept in logits.
+# Some dozens of rows outweigh them.
+LOG_TEMPERATURE_SD, SLOPE_SD, INTERCEPT_SD = 1.0, 1.0, 3.0
+MIN_SLOPE = 0.01  # the order of probabilities never turns round
+
+
+def fit(logits: npt.ArrayLike, targets: npt.ArrayLike, schema: LabelSchema) -> Calibration | None:
+    """logits (N, C), targets (N, C) zeros and ones; None without rows."""
+    values, holds = np.asarray(logits, np.float64), np.asarray(targets, np.float64)
+    if not len(values):
+        return None
+    if schema.task_detail is not TaskDetail.MULTILABEL:
+        return Calibration(method="Temperature", temperature=temperature(values, holds))
+    lines = {label: line(values[:, c], holds[:, c]) for c, label in enumerate(schema.labels)}
+    return Calibration(method="Platt", labels=lines)
+
+
+def temperature(logits: Floats, targets: Floats) -> float:
+    """What divides the logits before the softmax. Source: Guo et al. 2017, arXiv:1706.04599, 4.2."""
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        nats = (logsumexp(scaled, axis=1) - (scaled * targets).sum(axis=1)).sum()
+        return float(nats + (log_temperature / LOG_TEMPERATURE_SD) ** 2 / 2)
+
+    found = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def line(logits: Floats, targets: Floats) -> Line:
+    """Slope and intercept of one label's logit before its sigmoid. Source: Platt 1999; logits (N,), targets (N,)."""
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        slope, intercept = at
+        z = slope * logits + intercept
+        prior = np.array([(slope - 1) / SLOPE_SD, intercept / INTERCEPT_SD])
+        nats = (np.logaddexp(0, z) - targets * z).sum() + (prior**2).sum() / 2
+        residual = expit(z) - targets
+        gradient = np.array([(residual * logits).sum(), residual.sum()]) + prior / [SLOPE_SD, INTERCEPT_SD]
+        return float(nats), gradient
+
+    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE, None), (None, None)])
+    return Line(slope=float(found.x[0]), intercept=float(found.x[1]))
