@@ -112,10 +112,17 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         child=child if child and owned_by(child, obj.metadata.uid) else None,
         child_service=service if service and owned_by(service, obj.metadata.uid) else None,
         pods=tuple(pod for pod in store.children(POD, Key(DEPLOYMENT, namespace, name)) if uid_of(pod) not in of_jobs),
+        live_job=_live_job(store, obj),
         rivals=rivals,
         jobs=jobs,
         job_pods=job_pods,
     )
+
+
+def _live_job(store: Store, obj: api.Deployment) -> api.TrainingJob | None:
+    live = obj.status.live
+    key = Key(TRAINING_JOB, obj.metadata.namespace, live.training_job) if live else None
+    return _present(store.model(api.TrainingJob, key)) if key else None
 
 
 def _rivals(store: Store, obj: api.Deployment) -> tuple[api.TrainingJob, ...]:

@@ -65,6 +65,7 @@ class DeploymentSeen:
     child: Object | None = None  # the apps/v1 Deployment that it owns
     child_service: Object | None = None  # the Service that it owns
     pods: tuple[Object, ...] = ()
+    live_job: api.TrainingJob | None = None  # that wrote what is live, if it is still there
     rivals: tuple[api.TrainingJob, ...] = ()  # all of the ModelService, where the spec follows it
     jobs: tuple[Object, ...] = ()  # batch Jobs that measure for the gate
     job_pods: tuple[Object, ...] = ()  # of these Jobs
