@@ -121,10 +121,17 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
             if owned_by(found, obj.metadata.uid)
         ),
         guests=store.guests,
+        live_job=_live_job(store, obj),
         rivals=rivals,
         jobs=jobs,
         job_pods=job_pods,
     )
+
+
+def _live_job(store: Store, obj: api.Deployment) -> api.TrainingJob | None:
+    live = obj.status.live
+    key = Key(TRAINING_JOB, obj.metadata.namespace, live.training_job) if live else None
+    return _present(store.model(api.TrainingJob, key)) if key else None
 
 
 def _rivals(store: Store, obj: api.Deployment) -> tuple[api.TrainingJob, ...]:

@@ -67,6 +67,7 @@ class DeploymentSeen:
     pods: tuple[Object, ...] = ()
     around: tuple[Object, ...] = ()  # autoscaler, budget, routes and the like that it owns
     guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
+    live_job: api.TrainingJob | None = None  # that wrote what is live, if it is still there
     rivals: tuple[api.TrainingJob, ...] = ()  # all of the ModelService, where the spec follows it
     jobs: tuple[Object, ...] = ()  # batch Jobs that measure for the gate
     job_pods: tuple[Object, ...] = ()  # of these Jobs

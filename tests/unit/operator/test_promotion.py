@@ -76,13 +76,17 @@ class World:
         return DeploymentSeen(
             obj,
             model_service(),
-            next((job for job in self.trainings if job.metadata.name == named), None),
+            self.job(named),
             child=self.child,
             pods=self.pods,
+            live_job=self.job((self.status.get("live") or {}).get("trainingJob")),
             rivals=self.trainings if obj.spec.follow else (),
             jobs=tuple(self.jobs),
             job_pods=tuple(self.job_pods),
         )
+
+    def job(self, name: str | None) -> api.TrainingJob | None:
+        return next((job for job in self.trainings if job.metadata.name == name), None)
 
     def visit(self) -> Plan:
         decided = plan(self.seen(), later(self.seconds), CONFIG)
@@ -281,6 +285,17 @@ def test_another_metric_is_measured_anew() -> None:
     world.to("epoch-2", gate={"floors": [{"metric": "accuracy", "atLeast": 0.5}]})
     world.visit()
     assert (len(world.jobs), world.says()) == (1, ("Unknown", "Judging"))
+
+
+def test_pods_that_somebody_deletes_come_back_with_what_was_live_whatever_the_gate_says() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.measured(values=[{"value": 0.1}, {"value": 0.1}])
+    world.settle()
+    world.child = None
+    world.visit()
+    assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
 
 
 def test_the_first_checkpoint_has_floors_only() -> None:

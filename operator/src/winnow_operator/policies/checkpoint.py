@@ -51,9 +51,19 @@ def _served(job: api.TrainingJob, checkpoint: api.Checkpoint, service: api.Model
 
 
 def known(seen: DeploymentSeen) -> tuple[Served, ...]:
-    """Checkpoints that the apps/v1 Deployment remembers: what its pods serve or start, and what was live before that."""
+    """Checkpoints that can be served whatever the spec chooses: what the pods serve or start, what was live before that, and what status calls live.
+
+    The first two stand on the apps/v1 Deployment, and outlive their TrainingJobs; the last is for when somebody has deleted that."""
     served = Served.of(seen.child) if seen.child else None
-    return tuple(one for one in (served, Memory.of(seen.child).fallback) if one)
+    return tuple(one for one in (served, Memory.of(seen.child).fallback, _called_live(seen)) if one)
+
+
+def _called_live(seen: DeploymentSeen) -> Served | None:
+    live, job, service = seen.obj.status.live, seen.live_job, seen.service
+    if live is None or job is None or service is None:
+        return None
+    checkpoint = _find(job, live.checkpoint)
+    return _served(job, checkpoint, service) if checkpoint and checkpoint.digest == live.digest else None
 
 
 def recorded(seen: DeploymentSeen, wanted: api.CheckpointRef) -> Served | None:

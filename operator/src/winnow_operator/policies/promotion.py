@@ -37,12 +37,12 @@ class Promotion:
 def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
     chosen, kept = resolve(seen), seen.obj.status.gate
     current, before = Served.of(seen.child) if seen.child else None, memory(seen)
+    live = _live(seen)
     if isinstance(chosen, Missing):
-        return Promotion(chosen, current if seen.service else None, before, result=kept)
+        return Promotion(chosen, (current or live) if seen.service else None, before, result=kept)
     taken_back = before.taken_back
     if taken_back and (taken_back.digest, taken_back.spec) == (chosen.digest, spec_digest(seen.obj)):
         return Promotion(chosen, current, before, Reason.ROLLED_BACK, taken_back.message, kept)
-    live = _live(seen)
     if current and current.digest == chosen.digest and before.fallback:
         why = _failure(seen, current, before)
         if why:
@@ -57,7 +57,7 @@ def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
         target, remembered = chosen, _memory(seen, chosen, live, now)
         return Promotion(chosen, target, remembered, None, verdict.message, result, more, verdict.requeue_after)
     held = Reason.JUDGING if verdict.passed is None else Reason.GATE_FAILED
-    stays = current
+    stays = current or live
     if held is Reason.GATE_FAILED and current and current.digest == chosen.digest:
         stays, before = live, NOTHING  # the gate was raised while it was rolling out
     return Promotion(chosen, stays, before, held, verdict.message, result, more, verdict.requeue_after)
