@@ -54,6 +54,10 @@ class Reason(StrEnum):
     SINGLE_CLASS = "SingleClass", "All training rows have the same label, so there is nothing to learn."
     LABELS_DIFFER = "LabelsDiffer", "The test or validation rows have labels that the training rows lack."
     METRIC_DOES_NOT_FIT = "MetricDoesNotFit", "A metric is not defined for this kind of labels."
+    METRIC_SOURCE_NOT_FOUND = (
+        "MetricSourceNotFound",
+        "A ConfigMap of metrics.custom does not exist in this namespace (yet).",
+    )
 
     # TrainingJob: the run
     WAITING = "Waiting", "Nothing runs before the job is accepted."

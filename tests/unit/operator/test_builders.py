@@ -71,6 +71,16 @@ def rows(source: Object, **spec: Any) -> list[Object]:
     return both(import_job(dataset(source=source, **spec), model_service(), CONFIG))
 
 
+CUSTOM: dict[str, Any] = {
+    "metrics": {
+        "primary": "cost",
+        "custom": [
+            {"name": "cost", "configMap": {"name": "my-metrics", "key": "cost.py"}, "direction": "Minimize"},
+            {"name": "length", "configMap": {"name": "my-metrics", "key": "length.py"}},
+        ],
+    }
+}
+
 CASES: dict[str, Callable[[], list[Object]]] = {
     "claim": lambda: [made for made in [claim(model_service())] if made],
     "claim-of-a-class": lambda: [
@@ -134,6 +144,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),
         model_service(baseModel=HUB),
     ),
+    "training-custom-metrics": lambda: trained(training_job(**CUSTOM), model_service()),
     "training-own-base-model": lambda: trained(
         training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/llama"}}), model_service()
     ),
@@ -191,7 +202,7 @@ def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim"}
+        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim", "projected"}
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
-from winnow_trainer import advice, evaluate, outcome, resume
+from winnow_trainer import advice, artifacts, evaluate, outcome, resume
 from winnow_trainer.data import ImportRows
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
@@ -31,6 +31,7 @@ from winnow_trainer.failures import in_words
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
 from winnow_trainer.methods import build
+from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
 from winnow_trainer.resume import Position
@@ -77,7 +78,8 @@ def train(
             return {**finished, "message": f"This run finished before: {finished['message']}"}
         training = Training(prepared, folder, progress, stop, clock)
         try:
-            training.run()
+            with training.functions:
+                training.run()
         except Stopped:
             where = training.position
             result = {
@@ -125,6 +127,7 @@ class Training:
         self.position = Position()
         self.published = folder.published()
         self.warnings = advice.about_rows(prepared.data)
+        self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -247,12 +250,14 @@ class Training:
             return
         began = self.clock()
         test, validation = self.evaluation(self.test), self.evaluation(self.validation)
+        manifest = self.manifest(epoch, test, validation)
+        self.warn_of_functions(manifest.name, {"test": test, "validation": validation})
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
-            self.manifest(epoch, test, validation),
+            manifest,
             self.learner.model,
             self.prepared.tokenizer,
-            evaluate.artifacts(test, validation, self.prepared.schema, self.prepared.selected_on),
+            self.artifacts(manifest, test, validation),
         )
         self.folder.stored(epoch)
         self.published.append(published)
@@ -274,7 +279,30 @@ class Training:
         if examples is None:
             return None
         logits = self.learner.predict(examples)
-        return evaluate.evaluate(logits, examples, self.prepared.schema, self.prepared.reported)
+        prepared = self.prepared
+        return evaluate.evaluate(
+            logits, examples, prepared.schema, prepared.reported, self.functions, self.parameters.seed
+        )
+
+    def warn_of_functions(self, name: str, parts: Mapping[str, Evaluation | None]) -> None:
+        """Once for each function that failed, however often it does."""
+        known = {warning.message.split(":")[0] for warning in self.warnings}
+        fresh = [
+            warning for warning in advice.about_functions(name, parts) if warning.message.split(":")[0] not in known
+        ]
+        self.warnings += fresh
+
+    def artifacts(self, manifest: Manifest, test: Evaluation | None, validation: Evaluation | None) -> dict[str, bytes]:
+        before = [published.manifest for published in self.published]
+        likely = [*self.published, Published(manifest, "", 0)]
+        return artifacts.artifacts(
+            test,
+            validation,
+            self.prepared.schema,
+            [*before, manifest],
+            best=outcome.message(likely, self.prepared.primary, self.prepared.selected_on) + ", so far.",
+            warnings=[warning.message for warning in self.warnings],
+        )
 
     def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:
         prepared = self.prepared
@@ -299,6 +327,7 @@ class Training:
             validation_metrics=validation.metrics if validation else {},
             train_loss=self.position.loss_sum / self.position.rows,
             primary_metric=prepared.primary,
+            higher_is_better=prepared.higher_is_better,
             selected_on=prepared.selected_on,
             parameters=self.parameters.model_dump(by_alias=True, exclude_none=True),
             versions=versions(),

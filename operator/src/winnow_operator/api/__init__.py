@@ -60,6 +60,7 @@ from .model_service import (
 )
 from .training_job import (
     Checkpoint,
+    CustomMetric,
     DatasetUse,
     Epoch,
     Failure,
@@ -85,6 +86,7 @@ __all__ = [
     "Columns",
     "Condition",
     "ConfigMapSource",
+    "CustomMetric",
     "Dataset",
     "DatasetSpec",
     "DatasetStatus",
