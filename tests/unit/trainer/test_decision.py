@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_score, recall_score
 
-from winnow_classifier import checkpoint, reliability
+from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.decision import DECISION, Abstain, DecidedSchema, Decision, abstains, predicted_targets
 from winnow_classifier.errors import ConfigError
@@ -77,18 +77,6 @@ def test_rows_without_an_error_do_not_make_certainties():
     assert calibrate.fit(logits, targets, BINARY).temperature > 0.5
     line = calibrate.line(np.array([-3.0, 3.0] * 10), np.array([0.0, 1.0] * 10))
     assert 0.5 < line.slope < 3
-
-
-def test_expected_calibration_error_of_what_is_known():
-    targets = one_hot([0] * 70 + [1] * 30, 2)
-    assert reliability.ece([[0.7, 0.3]] * 100, targets, BINARY) == pytest.approx(
-        reliability.ece([[0.7, 0.3]] * 100, targets, BINARY)
-    )
-    one_bin = np.concatenate([one_hot([0] * 8 + [1] * 2, 2)] * 15)
-    assert reliability.ece([[0.9, 0.1]] * 150, one_bin[np.arange(150)], BINARY) >= 0.1 - 1e-9
-    assert reliability.ece([[1.0, 0.0]] * 30, one_hot([0] * 30, 2), BINARY) == 0
-    assert reliability.brier([[0.7, 0.3]], one_hot([1], 2), BINARY) == pytest.approx(0.49)
-    assert reliability.brier([[0.7, 0.2, 0.1]], one_hot([1], 3), ONE_OF) == pytest.approx(0.49 + 0.64 + 0.01)
 
 
 scored = st.lists(st.tuples(st.integers(0, 100).map(lambda n: n / 100), st.booleans()), min_size=1, max_size=60)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from winnow_classifier import metrics, reliability
+from winnow_classifier import metrics
 from winnow_classifier.base_model import sha256_of_file
 from winnow_classifier.decision import Abstain, DecidedSchema, Decision, FittedOn, Measured, decided
 from winnow_classifier.errors import CheckpointError
@@ -84,14 +84,9 @@ def measure(rows: Judged, which: Literal["Test", "Validation"], decision: Decisi
 
 
 def figures(rows: Judged, schema: LabelSchema) -> dict[str, float | None]:
-    """The task's metrics, with expected calibration error and Brier score."""
+    """The metrics of the task; among them ece, brier and log_loss, which tell of calibration."""
     probabilities = schema.probabilities(rows.logits).double().numpy()
-    found = metrics.evaluate(probabilities, rows.targets, schema)
-    return {
-        "ece": reliability.ece(probabilities, rows.targets, schema),
-        "brier": reliability.brier(probabilities, rows.targets, schema),
-        **found,
-    }
+    return metrics.evaluate(probabilities, rows.targets, schema)
 
 
 def kept(validation: Judged | None, test: Judged | None) -> dict[str, bytes]:
