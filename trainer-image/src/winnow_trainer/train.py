@@ -34,6 +34,7 @@ from winnow_trainer.methods import build
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
 from winnow_trainer.resume import Position
+from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.run_folder import RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
@@ -42,7 +43,7 @@ from winnow_trainer.watch import LossWatch
 
 log = logging.getLogger(__name__)
 
-RESUME_POINT_SECONDS = 600.0  # at most this much work is lost when a node dies
+RESUME_POINT_SECONDS = 600.0  # at most about this much work is lost when a node dies
 
 
 class Progress(Protocol):
@@ -125,14 +126,24 @@ class Training:
         self.position = Position()
         self.published = folder.published()
         self.warnings = advice.about_rows(prepared.data)
+        self.writer = ResumeWriter(folder.resume, folder.mirror)
+        self.saved: tuple[Position | None, float] = (None, clock())  # the last resume point, and when
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
+        try:
+            self.run_epochs()
+            self.writer.wait()
+        finally:
+            self.writer.close()
+
+    def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
         if found := resume.load(self.folder.resume, self.folder.mirror):
             self.position, state = found
             self.learner.load_state(state)
+            self.saved = (self.position, self.clock())
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
         else:
             self.learner.start_head(self.prepared.rows)
@@ -143,7 +154,12 @@ class Training:
         self.report()
         for epoch in range(self.position.epoch, epochs + 1):
             self.run_epoch(epoch)
-            self.evaluate_and_publish(epoch)
+            try:
+                self.evaluate_and_publish(epoch)
+            except Stopped:
+                self.save()
+                self.writer.wait()
+                raise
             self.position = Position(epoch=epoch + 1)
 
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
@@ -191,7 +207,6 @@ class Training:
         if self.position.step == len(steps):
             return
         self.learner.learn()
-        saved = self.clock()
         for chosen in steps[self.position.step :]:
             rows = self.prepared.rows[chosen]
             began = self.clock()
@@ -203,14 +218,22 @@ class Training:
                 self.look(rate)
             # Asked once: a stop that comes while the point is written waits for the next step.
             stopping, last = self.stop.is_set(), self.position.step == len(steps)
-            if stopping or last or self.clock() - saved >= RESUME_POINT_SECONDS:
+            self.writer.check()
+            since = self.clock() - self.saved[1]
+            if stopping or ((last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)):
                 self.look(rate)
-                state = self.learner.state()
-                resume.save(self.folder.resume, self.steps_done, self.position, state, self.folder.mirror)
-                saved = self.clock()
+                self.save()
             if stopping:
+                self.writer.wait()
                 raise Stopped
+        self.look(rate)
         self.learner.read()
+
+    def save(self) -> None:
+        """A resume point of here, written beside what comes next; nothing where there is one."""
+        if self.saved[0] != self.position:
+            self.writer.save(self.steps_done, self.position, self.learner.state())
+            self.saved = (self.position, self.clock())
 
     def learning_rate(self) -> float:
         parameters = self.parameters
