@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import shutil
 import signal
 import subprocess
@@ -187,6 +188,15 @@ def test_a_resume_point_is_written_every_few_minutes(trainer, monkeypatch):
     trainer.run(trainer.job(numTrainEpochs=1, perDeviceTrainBatchSize=1), clock=clock)
     assert len(saved) > 2
     assert saved[-1] == 11
+
+
+def test_each_part_of_a_run_leaves_its_curves_for_tensorboard(trainer, caplog):
+    caplog.set_level(logging.INFO)
+    trainer.run(trainer.job(loggingSteps=2), stop_after(trainer.progress, 8))
+    trainer.run(trainer.job(loggingSteps=2))
+    names = sorted(path.name.split(".")[-1] for path in (trainer.storage / "runs/spam-v1/tensorboard").iterdir())
+    assert names == ["0", "8"]  # the steps that they begin after
+    assert [record.step for record in caplog.records if record.message == "Step"] == [2, 4, 6, 8, 10, 12]
 
 
 def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
@@ -457,6 +467,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rows(trainer):
         trainer.run(trainer.job())
     assert raised.value.exit_code == 13
     assert "learningRate" in (raised.value.hint or "")
+    assert str(raised.value).endswith("; no checkpoint yet")
+
+
+def test_what_was_published_before_a_loss_that_is_not_finite_stays_and_is_named(trainer, monkeypatch):
+    step = Learner.step
+
+    def diverges_in_the_second_epoch(learner, rows, rate):
+        result = step(learner, rows, rate)
+        return replace(result, losses=result.losses * float("inf")) if trainer.checkpoint(1).exists() else result
+
+    monkeypatch.setattr(Learner, "step", diverges_in_the_second_epoch)
+    with pytest.raises(
+        DivergedError, match=r"epoch 2, step 1, on the training rows \d+.*; epoch-1 was published before"
+    ):
+        trainer.run(trainer.job())
+    checkpoint.verify(trainer.checkpoint(1))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ class Parameters(_Manifest):
     loss: Loss | None = None
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     downsample_percent: float | None = Field(None, ge=1, le=100)
+    logging_steps: int | None = Field(None, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
     @model_validator(mode="after")

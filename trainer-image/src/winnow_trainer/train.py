@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
+from winnow_classifier.errors import DivergedError
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer import advice, evaluate, outcome, resume
@@ -33,12 +34,14 @@ from winnow_trainer.learner import Learner
 from winnow_trainer.methods import build
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.recorder import Recorder
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.run_folder import RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
+from winnow_trainer.tensorboard import EventFile
 from winnow_trainer.watch import LossWatch
 
 log = logging.getLogger(__name__)
@@ -127,15 +130,22 @@ class Training:
         self.published = folder.published()
         self.warnings = advice.about_rows(prepared.data)
         self.writer = ResumeWriter(folder.resume, folder.mirror)
+        self.recorder = Recorder(None, 0, [])
         self.saved: tuple[Position | None, float] = (None, clock())  # the last resume point, and when
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
+        ended = "Failed"
         try:
             self.run_epochs()
             self.writer.wait()
+            ended = "Complete"
+        except Stopped:
+            ended = "Stopped"
+            raise
         finally:
             self.writer.close()
+            self.recorder.close(ended)
 
     def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
@@ -150,6 +160,8 @@ class Training:
         self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
+        events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
+        self.recorder = Recorder(self.parameters.logging_steps, self.total_steps, [events])
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
         for epoch in range(self.position.epoch, epochs + 1):
@@ -211,7 +223,7 @@ class Training:
             rows = self.prepared.rows[chosen]
             began = self.clock()
             rate = self.learning_rate()
-            self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate))
+            self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate), rate)
             self.position = replace(self.position, step=self.position.step + 1)
             self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
             if self.watch.due():
@@ -248,7 +260,11 @@ class Training:
 
     def look(self, rate: float) -> None:
         """Take in the losses since the last look, and tell them. Raises DivergedError."""
-        seen = self.watch.look()
+        try:
+            seen = self.watch.look()
+        except DivergedError as error:
+            kept = f"{self.published[-1].manifest.name} was published before" if self.published else "no checkpoint yet"
+            raise DivergedError(f"{error}; {kept}", error.hint) from error
         if not seen.rows:
             return
         self.position = replace(
@@ -263,6 +279,7 @@ class Training:
             loss=outcome.rounded(seen.mean),
             learningRate=rate,
         )
+        self.recorder.steps(seen.steps, self.steps_done, self.pace.tokens_per_second, self.pace.eta_seconds)
 
     def evaluate_and_publish(self, epoch: int) -> None:
         """A checkpoint of the epoch, unless there is one: what was published, and perhaps deployed, stays as it is."""
@@ -290,6 +307,12 @@ class Training:
                 "sizeBytes": published.size_bytes,
                 "digest": published.digest,
             },
+        )
+        measured = {"test": test, "validation": validation}
+        self.recorder.epoch(
+            self.steps_done,
+            self.position.loss_sum / self.position.rows,
+            {rows: evaluation.metrics for rows, evaluation in measured.items() if evaluation},
         )
         self.report()
 

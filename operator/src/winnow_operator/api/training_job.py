@@ -107,6 +107,7 @@ class Parameters(Spec):
     loss: Loss | None = None
     label_smoothing: PartBelowOne | None = None
     downsample_percent: Annotated[float, Field(ge=1, le=100)] | None = None
+    logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
