@@ -41,18 +41,17 @@ def learner(task: Task, method: Literal["Full", "LoRA"]) -> Learner:
 
 
 def seconds(learns: Learner, folder: Path, way: Way, count: int, writer: ResumeWriter) -> float:
-    """Of so many steps, and of the point that goes with them."""
+    """CPU seconds of all threads, of so many steps and of the point that goes with them: other work on the machine does not count."""
     steps = steps_of_epoch(len(learns.examples), PARAMETERS.batch_size, 0, 1)[:count]
-    began = time.perf_counter()
+    began = time.process_time()
     if way == "before":
         resume.save(folder, 1, Position(), learns.state())
     elif way == "beside":
         writer.save(1, Position(), learns.state())
     for step in steps:
         learns.step(step, 1e-5)
-    took = time.perf_counter() - began
     writer.wait()
-    return took
+    return time.process_time() - began
 
 
 def main() -> None:
@@ -79,7 +78,7 @@ def main() -> None:
         beside, before = (
             median(b - a for a, b in zip(took["none"], took[way], strict=True)) for way in ("beside", "before")
         )
-        print(f"{method}: {size:.0f} MiB, {plain / given.steps:.3f} s a step")
+        print(f"{method}: {size:.0f} MiB, {plain / given.steps:.3f} CPU s a step")
         print(
             f"  beside the steps {beside:.2f} s, by the writer's own account {writer.seconds:.2f} s; before them {before:.2f} s"
         )

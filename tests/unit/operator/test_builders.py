@@ -158,6 +158,13 @@ def rows(source: Object, **spec: Any) -> list[Object]:
     return both(import_job(dataset(source=source, **spec), model_service(), CONFIG))
 
 
+TRACKING = {
+    "mlflow": {
+        "trackingUri": "http://mlflow.ml.svc:5000",
+        "experiment": "Spam",
+        "secretRef": {"name": "mlflow"},
+    }
+}
 CASES: dict[str, Callable[[], list[Object]]] = {
     "claim": lambda: [made for made in [claim(model_service())] if made],
     "claim-of-a-class": lambda: [
@@ -220,6 +227,15 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-hub-gpu-queue": lambda: trained(
         training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),
         model_service(baseModel=HUB),
+    ),
+    "training-tracked": lambda: both(
+        training_job_of(
+            training_job(tracking=TRACKING),
+            model_service(),
+            training_digest=DIGEST,
+            image=TRAINER,
+            networks=("10.0.0.0/8",),
+        )
     ),
     "training-own-base-model": lambda: trained(
         training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/llama"}}), model_service()

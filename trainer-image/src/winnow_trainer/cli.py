@@ -152,6 +152,7 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             progress.listen(console)
         # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
         from winnow_trainer.job import load_job
+        from winnow_trainer.tracking import trackers
         from winnow_trainer.train import train as run_training
 
         job = load_job(options.job)
@@ -164,6 +165,7 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             stop=stop,
             import_rows=lambda file: _import_missing(file, storage, mirror),
             mirror=mirror,
+            track=trackers(options.allow_network, os.environ),
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
         checkpoints = mirror.shown(storage / "runs" / (options.run or job.run) / "checkpoints")

@@ -156,6 +156,16 @@ class Metadata(BaseModel):
     uid: str | None = None
 
 
+class Mlflow(_Manifest):
+    tracking_uri: str = Field(pattern=r"^https?://[^\s@?#]+$", max_length=2_048)
+    experiment: str = Field(min_length=1, max_length=250)
+    secret_ref: dict[str, str] | None = None  # the operator's: here the keys are in the environment
+
+
+class Tracking(_Manifest):
+    mlflow: Mlflow | None = None
+
+
 class Spec(_Manifest):
     training_dataset: Name
     test_dataset: Name | None = None
@@ -171,6 +181,7 @@ class Spec(_Manifest):
     parameters: Parameters = Field(default_factory=Parameters)
     prompt_template: str = Field(PLACEHOLDER, max_length=16_384)
     metrics: Metrics = Field(default_factory=Metrics)
+    tracking: Tracking | None = None
 
     # What the operator and Kubernetes act on; here only so that one manifest serves both.
     model_service: str | None = None

@@ -42,6 +42,7 @@ from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
 from winnow_trainer.tensorboard import EventFile
+from winnow_trainer.tracking import Track, no_trackers
 from winnow_trainer.watch import LossWatch
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def train(
     import_rows: ImportRows,
     mirror: Mirror = VOLUME,
     clock: Callable[[], float] = time.monotonic,
+    track: Track = no_trackers,
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
 
@@ -79,7 +81,7 @@ def train(
             told = history(folder.published(), prepared) | {"warnings": finished.get("warnings")}
             progress.update(percent=100.0, **told, state="Complete")
             return {**finished, "message": f"This run finished before: {finished['message']}"}
-        training = Training(prepared, folder, progress, stop, clock)
+        training = Training(prepared, folder, progress, stop, clock, track)
         try:
             training.run()
         except Stopped:
@@ -118,7 +120,13 @@ class Training:
     """The loop and where it stands."""
 
     def __init__(
-        self, prepared: Prepared, folder: RunFolder, progress: Progress, stop: Event, clock: Callable[[], float]
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        progress: Progress,
+        stop: Event,
+        clock: Callable[[], float],
+        track: Track,
     ) -> None:
         self.prepared = prepared
         self.parameters = prepared.parameters
@@ -126,6 +134,7 @@ class Training:
         self.progress = progress
         self.stop = stop
         self.clock = clock
+        self.track = track
         self.position = Position()
         self.published = folder.published()
         self.warnings = advice.about_rows(prepared.data)
@@ -161,7 +170,9 @@ class Training:
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
         events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
-        self.recorder = Recorder(self.parameters.logging_steps, self.total_steps, [events])
+        self.recorder = Recorder(
+            self.parameters.logging_steps, self.total_steps, [events, *self.track(self.prepared, self.folder)]
+        )
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
         for epoch in range(self.position.epoch, epochs + 1):
