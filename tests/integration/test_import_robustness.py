@@ -7,12 +7,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from integration_disks import can_mount, small_disk
 
 from winnow_classifier.dataset import load_dataset
 
@@ -102,21 +101,6 @@ def test_imports_of_the_same_rows_at_once_end_well_with_one_folder(tmp_path: Pat
     (digest,) = {one["digest"] for one in found}
     assert everything(tmp_path / "storage") == whole(digest)
     assert load_dataset(Path(found[0]["path"])).digest == digest
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def can_mount() -> bool:
-    """Root, and in a place where root may."""
-    return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], check=False).returncode == 0
 
 
 @pytest.mark.skipif(not can_mount(), reason="a small disk can be mounted by root only")

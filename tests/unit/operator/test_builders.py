@@ -152,8 +152,10 @@ def both(pair: tuple[Object, Object]) -> list[Object]:
     return list(pair)
 
 
-def trained(job: api.TrainingJob, base: api.ModelService, test: str | None = None) -> list[Object]:
-    return both(training_job_of(job, base, training_digest=DIGEST, test_digest=test, image=TRAINER))
+def trained(
+    job: api.TrainingJob, base: api.ModelService, test: str | None = None, networks: tuple[str, ...] = ()
+) -> list[Object]:
+    return both(training_job_of(job, base, training_digest=DIGEST, test_digest=test, image=TRAINER, networks=networks))
 
 
 def rows(source: Object, **spec: Any) -> list[Object]:
@@ -173,6 +175,13 @@ CUSTOM: dict[str, Any] = {
             {"name": "cost", "configMap": {"name": "my-metrics", "key": "cost.py"}, "direction": "Minimize"},
             {"name": "length", "configMap": {"name": "my-metrics", "key": "length.py"}},
         ],
+    }
+}
+TRACKING = {
+    "mlflow": {
+        "trackingUri": "http://mlflow.ml.svc:5000",
+        "experiment": "Spam",
+        "secretRef": {"name": "mlflow"},
     }
 }
 
@@ -244,6 +253,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         model_service(baseModel=HUB),
     ),
     "training-custom-metrics": lambda: trained(training_job(**CUSTOM), model_service()),
+    "training-tracked": lambda: trained(training_job(tracking=TRACKING), model_service(), networks=("10.0.0.0/8",)),
     "training-own-base-model": lambda: trained(
         training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/llama"}}), model_service()
     ),

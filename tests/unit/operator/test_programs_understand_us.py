@@ -58,10 +58,17 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
         validationSplit={"percent": 10, "seed": 8},
         onOverlap="Drop",
         rebalance={"counts": {"spam": 5}},
+        tracking={"mlflow": {"trackingUri": "http://mlflow:5000", "experiment": "Spam", "secretRef": {"name": "keys"}}},
     )
-    settings, _ = training_job_of(split, model_service(), training_digest=DIGEST, image="trainer")
+    settings, made = training_job_of(
+        split, model_service(), training_digest=DIGEST, image="trainer", networks=("10.0.0.0/8",)
+    )
+    assert parser().parse_args(command(made, "winnow_trainer")).allow_network == [ip_network("10.0.0.0/8")]
     (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
     understood = load_job(tmp_path / "job.yaml")
+    assert understood.spec.tracking is not None
+    assert understood.spec.tracking.mlflow is not None
+    assert understood.spec.tracking.mlflow.experiment == "Spam"
     assert understood.spec.rebalance is not None
     assert understood.spec.rebalance.counts == {"spam": 5}
     assert understood.spec.test_split is not None

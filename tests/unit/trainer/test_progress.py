@@ -2,7 +2,6 @@
 
 import io
 import json
-import logging
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from winnow_classifier.errors import ConfigError
-from winnow_trainer.console import LogLines, TerminalLine, duration
+from winnow_trainer.console import TerminalLine, duration
 from winnow_trainer.progress import Progress
 from winnow_trainer.progress_server import served
 
@@ -120,18 +119,9 @@ def test_a_terminal_shows_one_line_and_keeps_each_epoch(progress):
     progress.update(epochs=[EPOCH])
     progress.update(state="Complete", percent=100.0)
     lines = [line.split("\r\x1b[K")[-1] for line in screen.getvalue().replace("\r\x1b[K", "\n\r\x1b[K").split("\n")]
-    assert "epoch 1/3  step 100/300  33 %  loss 0.4100  2,345 tokens/s  3m20s left" in lines
+    assert "epoch 1/3  step 100/300  [######..............] 33 %  loss 0.4100  2,345 tokens/s  3m20s left" in lines
     assert "epoch-1:  train loss 0.3000  f1 0.9500  roc_auc undefined" in lines
     assert screen.getvalue().endswith("\r\x1b[K")
-
-
-def test_a_log_gets_a_line_every_half_minute(progress, caplog):
-    caplog.set_level(logging.INFO)
-    seconds = iter([0, 10, 31, 31, 40])
-    progress.listen(LogLines(clock=lambda: next(seconds)))
-    for step in range(1, 4):
-        progress.update(step=step, loss=0.5)
-    assert [(record.message, record.step, record.loss) for record in caplog.records] == [("Progress", 2, 0.5)]
 
 
 @pytest.mark.parametrize(

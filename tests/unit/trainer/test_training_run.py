@@ -2,10 +2,12 @@
 
 import errno
 import json
+import logging
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -33,6 +35,9 @@ from winnow_classifier.metrics import evaluate
 from winnow_classifier.packing import pack
 from winnow_trainer import failures, resume
 from winnow_trainer.job import TrainingJob
+from winnow_trainer.learner import Learner
+from winnow_trainer.resume import Position
+from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.train import train
 
 
@@ -174,9 +179,62 @@ def test_a_resume_point_is_written_every_few_minutes(trainer, monkeypatch):
     save = resume.save
     monkeypatch.setattr(resume, "save", lambda folder, done, *rest: saved.append(done) or save(folder, done, *rest))
     minutes = iter(range(100_000))
-    trainer.run(trainer.job(numTrainEpochs=1, perDeviceTrainBatchSize=1), clock=lambda: next(minutes) * 60.0)
+
+    def clock():  # on which a minute is long enough for what runs beside
+        for writer in [thread for thread in threading.enumerate() if thread.name == "resume-point"]:
+            writer.join()
+        return next(minutes) * 60.0
+
+    trainer.run(trainer.job(numTrainEpochs=1, perDeviceTrainBatchSize=1), clock=clock)
     assert len(saved) > 2
     assert saved[-1] == 11
+
+
+def test_each_part_of_a_run_leaves_its_curves_for_tensorboard(trainer, caplog):
+    caplog.set_level(logging.INFO)
+    trainer.run(trainer.job(loggingSteps=2), stop_after(trainer.progress, 8))
+    trainer.run(trainer.job(loggingSteps=2))
+    names = sorted(path.name.split(".")[-1] for path in (trainer.storage / "runs/spam-v1/tensorboard").iterdir())
+    assert names == ["0", "8"]  # the steps that they begin after
+    assert [record.step for record in caplog.records if record.message == "Step"] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job())
+    monkeypatch.setattr(ResumeWriter, "affordable", lambda *_: False)  # none was written at the end of the epoch
+    stop = Event()
+    predict = Learner.predict
+    monkeypatch.setattr(Learner, "predict", lambda learner, rows: stop.set() or predict(learner, rows))
+    assert broken.run(broken.job(), stop)["state"] == "Stopped"
+    monkeypatch.undo()
+    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
+    assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == ["step-6"]
+    assert broken.run(broken.job())["state"] == "Complete"
+    expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
+
+
+def test_what_is_written_is_the_state_at_the_step_and_not_what_came_after(tmp_path):
+    state = {"trainable": {"w": torch.ones(3)}, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "groups": [1]}}
+    writer = ResumeWriter(tmp_path)
+    writer.save(3, Position(step=3), state)
+    state["trainable"]["w"].zero_()
+    state["optimizer"]["state"][0]["step"] += 1
+    writer.wait()
+    position, found = resume.load(tmp_path)
+    assert position.step == 3
+    assert found["trainable"]["w"].tolist() == [1, 1, 1]
+    assert found["optimizer"] == {"state": {0: {"step": torch.tensor(1.0)}}, "groups": [1]}
+
+
+def test_points_are_as_rare_as_they_are_dear(tmp_path):
+    writer = ResumeWriter(tmp_path)
+    assert writer.affordable(0)  # what it costs is not known yet
+    writer.save(1, Position(step=1), {"w": torch.ones(3)})
+    writer.wait()
+    writer.seconds = 10.0
+    assert not writer.affordable(499)
+    assert writer.affordable(501)
 
 
 def test_a_finished_run_started_again_says_so_and_does_nothing(trainer):
@@ -409,6 +467,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rows(trainer):
         trainer.run(trainer.job())
     assert raised.value.exit_code == 13
     assert "learningRate" in (raised.value.hint or "")
+    assert str(raised.value).endswith("; no checkpoint yet")
+
+
+def test_what_was_published_before_a_loss_that_is_not_finite_stays_and_is_named(trainer, monkeypatch):
+    step = Learner.step
+
+    def diverges_in_the_second_epoch(learner, rows, rate):
+        result = step(learner, rows, rate)
+        return replace(result, losses=result.losses * float("inf")) if trainer.checkpoint(1).exists() else result
+
+    monkeypatch.setattr(Learner, "step", diverges_in_the_second_epoch)
+    with pytest.raises(
+        DivergedError, match=r"epoch 2, step 1, on the training rows \d+.*; epoch-1 was published before"
+    ):
+        trainer.run(trainer.job())
+    checkpoint.verify(trainer.checkpoint(1))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
 from winnow_trainer import importer, logs, reception, termination
 from winnow_trainer.collect import collect
-from winnow_trainer.console import LogLines, TerminalLine
+from winnow_trainer.console import TerminalLine
 from winnow_trainer.fetch import Limits
 from winnow_trainer.fetched import Fetched
 from winnow_trainer.hub_dataset import TOKEN_VARIABLE
@@ -195,11 +195,13 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         stack.enter_context(_handled(_setter(stop), signal.SIGTERM, signal.SIGINT))
         if options.progress_port is not None:
             stack.enter_context(served(progress, options.progress_port))
-        console = TerminalLine(sys.stderr) if sys.stderr.isatty() else LogLines()
-        stack.callback(console.close)
-        progress.listen(console)
+        if sys.stderr.isatty():
+            console = TerminalLine(sys.stderr)
+            stack.callback(console.close)
+            progress.listen(console)
         # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
         from winnow_trainer.job import load_job
+        from winnow_trainer.tracking import trackers
         from winnow_trainer.train import train as run_training
 
         job = load_job(options.job)
@@ -212,6 +214,7 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             stop=stop,
             import_rows=lambda file: _import_missing(file, storage, mirror),
             mirror=mirror,
+            track=trackers(options.allow_network, os.environ),
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
         checkpoints = mirror.shown(storage / "runs" / (options.run or job.run) / "checkpoints")

@@ -1,16 +1,13 @@
-"""A training's progress for the one who started it: one line that moves on a terminal, a log line now and then else."""
+"""A training's progress on a terminal: one line that moves, and one that stays for each epoch."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from winnow_trainer.logs import ERASE_LINE
 
-log = logging.getLogger(__name__)
-
 REDRAW_SECONDS = 0.2
-LOG_SECONDS = 30.0
+BAR_CHARACTERS = 20
 
 
 class TerminalLine:
@@ -39,33 +36,15 @@ class TerminalLine:
         self._stream.flush()
 
 
-class LogLines:
-    """A line at most every 30 s, so that the log of a long run stays readable."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._logged = clock()
-
-    def __call__(self, changed: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        if self._clock() - self._logged >= LOG_SECONDS:
-            self._logged = self._clock()
-            names = ("epoch", "step", "totalSteps", "loss", "tokensPerSecond", "etaSeconds")
-            log.info("Progress", extra={name: state[name] for name in names if name in state})
-
-    def close(self) -> None:
-        """Nothing is left half-written."""
-
-
-Console = TerminalLine | LogLines
-
-
 def progress_line(state: Mapping[str, Any]) -> str:
     parts = []
     if "totalEpochs" in state:
         parts.append(f"epoch {state.get('epoch', 0)}/{state['totalEpochs']}")
     if "totalSteps" in state:
         parts.append(f"step {state.get('step', 0):,}/{state['totalSteps']:,}")
-    parts.append(f"{state.get('percent', 0.0):.0f} %")
+    percent = state.get("percent", 0.0)
+    done = int(BAR_CHARACTERS * percent / 100)
+    parts.append(f"[{'#' * done}{'.' * (BAR_CHARACTERS - done)}] {percent:.0f} %")
     if "loss" in state:
         parts.append(f"loss {state['loss']:.4f}")
     if state.get("tokensPerSecond"):

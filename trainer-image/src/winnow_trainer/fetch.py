@@ -77,7 +77,7 @@ class Fetcher:
         self._token = token
         self._deadline = time.monotonic() + limits.timeout_seconds
         self._bytes_left = limits.max_bytes
-        self._pool = httpcore.ConnectionPool(network_backend=_CheckedBackend(limits.allowed_networks))
+        self._pool = httpcore.ConnectionPool(network_backend=CheckedBackend(limits.allowed_networks))
 
     def __enter__(self) -> Self:
         return self
@@ -236,11 +236,12 @@ class _Part:
         self.size = 0
 
 
-class _CheckedBackend(httpcore.NetworkBackend):
+class CheckedBackend(httpcore.NetworkBackend):
     """Resolves a name, and connects to the very address that was checked; a second look-up could answer otherwise."""
 
-    def __init__(self, networks: Iterable[Network]) -> None:
+    def __init__(self, networks: Iterable[Network], what: str = "rows are fetched from") -> None:
         self._networks = tuple(networks)
+        self._what = what
         self._plain = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -256,7 +257,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
         except OSError as err:
             raise httpcore.ConnectError(f"the name {host} cannot be resolved: {err.strerror or err}") from err
         except NotPublicError as err:
-            message = f"{err}, which is not public, and rows are fetched from public addresses only"
+            message = f"{err}, which is not public, and {self._what} public addresses only"
             raise SourceError(message, hint=ALLOWING) from err
         for address in allowed[:-1]:
             try:

@@ -81,6 +81,7 @@ class Parameters(_Manifest):
     loss: Loss | None = None
     label_smoothing: float | None = Field(None, ge=0, lt=1)
     downsample_percent: float | None = Field(None, ge=1, le=100)
+    logging_steps: int | None = Field(None, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
     @model_validator(mode="after")
@@ -198,6 +199,16 @@ class Metadata(BaseModel):
     uid: str | None = None
 
 
+class Mlflow(_Manifest):
+    tracking_uri: str = Field(pattern=r"^https?://[^\s@?#]+$", max_length=2_048)
+    experiment: str = Field(min_length=1, max_length=250)
+    secret_ref: dict[str, str] | None = None  # the operator's: here the keys are in the environment
+
+
+class Tracking(_Manifest):
+    mlflow: Mlflow | None = None
+
+
 class Spec(_Manifest):
     training_dataset: Name
     test_dataset: Name | None = None
@@ -215,6 +226,7 @@ class Spec(_Manifest):
     metrics: Metrics = Field(default_factory=Metrics)
     early_stopping: EarlyStopping | None = None
     thresholds: Thresholds | None = None
+    tracking: Tracking | None = None
 
     # What the operator and Kubernetes act on; here only so that one manifest serves both.
     model_service: str | None = None

@@ -16,6 +16,8 @@ def set_up(stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PlainFormatter() if stream.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    if stream.isatty():
+        logging.getLogger("winnow_trainer.recorder").setLevel(logging.WARNING)  # a line that moves says it there
     for name in ("httpx", "httpcore", "urllib3", "filelock", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

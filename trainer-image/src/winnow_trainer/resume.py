@@ -43,12 +43,16 @@ def save(
     temporary = folder / f".tmp-{point.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    with (temporary / STATE).open("wb") as file:
-        torch.save(dict(state), file)
-    content = {"position": asdict(position), "sha256": sha256_of_file(temporary / STATE)}
-    (temporary / POINT).write_text(json.dumps(content))
-    for path in (temporary / STATE, temporary / POINT, temporary):
-        sync(path)
+    try:
+        with (temporary / STATE).open("wb") as file:
+            torch.save(dict(state), file)
+        content = {"position": asdict(position), "sha256": sha256_of_file(temporary / STATE)}
+        (temporary / POINT).write_text(json.dumps(content))
+        for path in (temporary / STATE, temporary / POINT, temporary):
+            sync(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
+        raise
     shutil.rmtree(point, ignore_errors=True)
     temporary.rename(point)
     sync(folder)

@@ -25,6 +25,7 @@ class RunFolder:
         self.mirror = mirror
         self.checkpoints = path / "checkpoints"
         self.resume = path / "resume"
+        self.tensorboard = path / "tensorboard"
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Make the folder this job's. Raises ConfigError if it is another's, and says what differs."""

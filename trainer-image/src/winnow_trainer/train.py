@@ -22,6 +22,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
+from winnow_classifier.errors import DivergedError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
@@ -38,16 +39,20 @@ from winnow_trainer.methods import build
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.recorder import Recorder
 from winnow_trainer.resume import Position
+from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.run_folder import RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
+from winnow_trainer.tensorboard import EventFile
+from winnow_trainer.tracking import Track, no_trackers
 from winnow_trainer.watch import LossWatch
 
 log = logging.getLogger(__name__)
 
-RESUME_POINT_SECONDS = 600.0  # at most this much work is lost when a node dies
+RESUME_POINT_SECONDS = 600.0  # at most about this much work is lost when a node dies
 
 
 class Progress(Protocol):
@@ -64,6 +69,7 @@ def train(
     import_rows: ImportRows,
     mirror: Mirror = VOLUME,
     clock: Callable[[], float] = time.monotonic,
+    track: Track = no_trackers,
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
 
@@ -80,7 +86,7 @@ def train(
             told = history(folder.published(), prepared) | {"warnings": finished.get("warnings")}
             progress.update(percent=100.0, **told, state="Complete")
             return {**finished, "message": f"This run finished before: {finished['message']}"}
-        training = Training(prepared, folder, progress, stop, clock)
+        training = Training(prepared, folder, progress, stop, clock, track)
         try:
             with training.functions:
                 training.run()
@@ -119,7 +125,13 @@ class Training:
     """The loop and where it stands."""
 
     def __init__(
-        self, prepared: Prepared, folder: RunFolder, progress: Progress, stop: Event, clock: Callable[[], float]
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        progress: Progress,
+        stop: Event,
+        clock: Callable[[], float],
+        track: Track,
     ) -> None:
         self.prepared = prepared
         self.parameters = prepared.parameters
@@ -127,31 +139,58 @@ class Training:
         self.progress = progress
         self.stop = stop
         self.clock = clock
+        self.track = track
         self.position = Position()
         self.published = folder.published()
         self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
         self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
+        self.writer = ResumeWriter(folder.resume, folder.mirror)
+        self.recorder = Recorder(None, 0, [])
+        self.saved: tuple[Position | None, float] = (None, clock())  # the last resume point, and when
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
+        ended = "Failed"
+        try:
+            self.run_epochs()
+            self.writer.wait()
+            ended = "Complete"
+        except Stopped:
+            ended = "Stopped"
+            raise
+        finally:
+            self.writer.close()
+            self.recorder.close(ended)
+
+    def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
         if found := resume.load(self.folder.resume, self.folder.mirror):
             self.position, state = found
             self.learner.load_state(state)
+            self.saved = (self.position, self.clock())
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
         else:
             self.learner.start_head(self.prepared.rows)
         self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
+        events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
+        self.recorder = Recorder(
+            self.parameters.logging_steps, self.total_steps, [events, *self.track(self.prepared, self.folder)]
+        )
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
         for epoch in range(self.position.epoch, epochs + 1):
             if self.stopped_early is not None:
                 break
             self.run_epoch(epoch)
-            self.evaluate_and_publish(epoch)
+            try:
+                self.evaluate_and_publish(epoch)
+            except Stopped:
+                self.save()
+                self.writer.wait()
+                raise
             self.position = Position(epoch=epoch + 1)
 
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
@@ -199,26 +238,33 @@ class Training:
         if self.position.step == len(steps):
             return
         self.learner.learn()
-        saved = self.clock()
         for chosen in steps[self.position.step :]:
             rows = self.prepared.rows[chosen]
             began = self.clock()
             rate = self.learning_rate()
-            self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate))
+            self.watch.add(epoch, self.position.step + 1, rows, self.learner.step(rows, rate), rate)
             self.position = replace(self.position, step=self.position.step + 1)
             self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
             if self.watch.due():
                 self.look(rate)
             # Asked once: a stop that comes while the point is written waits for the next step.
             stopping, last = self.stop.is_set(), self.position.step == len(steps)
-            if stopping or last or self.clock() - saved >= RESUME_POINT_SECONDS:
+            self.writer.check()
+            since = self.clock() - self.saved[1]
+            if stopping or ((last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)):
                 self.look(rate)
-                state = self.learner.state()
-                resume.save(self.folder.resume, self.steps_done, self.position, state, self.folder.mirror)
-                saved = self.clock()
+                self.save()
             if stopping:
+                self.writer.wait()
                 raise Stopped
+        self.look(rate)
         self.learner.read()
+
+    def save(self) -> None:
+        """A resume point of here, written beside what comes next; nothing where there is one."""
+        if self.saved[0] != self.position:
+            self.writer.save(self.steps_done, self.position, self.learner.state())
+            self.saved = (self.position, self.clock())
 
     def learning_rate(self) -> float:
         parameters = self.parameters
@@ -233,7 +279,11 @@ class Training:
 
     def look(self, rate: float) -> None:
         """Take in the losses since the last look, and tell them. Raises DivergedError."""
-        seen = self.watch.look()
+        try:
+            seen = self.watch.look()
+        except DivergedError as error:
+            kept = f"{self.published[-1].manifest.name} was published before" if self.published else "no checkpoint yet"
+            raise DivergedError(f"{error}; {kept}", error.hint) from error
         if not seen.rows:
             return
         self.position = replace(
@@ -248,6 +298,7 @@ class Training:
             loss=outcome.rounded(seen.mean),
             learningRate=rate,
         )
+        self.recorder.steps(seen.steps, self.steps_done, self.pace.tokens_per_second, self.pace.eta_seconds)
 
     def evaluate_and_publish(self, epoch: int) -> None:
         """A checkpoint of the epoch, unless there is one: what was published, and perhaps deployed, stays as it is."""
@@ -283,6 +334,12 @@ class Training:
                 "sizeBytes": published.size_bytes,
                 "digest": published.digest,
             },
+        )
+        measured = {"test": test, "validation": validation}
+        self.recorder.epoch(
+            self.steps_done,
+            self.position.loss_sum / self.position.rows,
+            {rows: evaluation.metrics for rows, evaluation in measured.items() if evaluation},
         )
         self.report()
 

@@ -16,9 +16,19 @@ ROWS_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
+class SeenStep:
+    epoch: int
+    loss_sum: float  # over its rows, nats
+    rows: int
+    gradient_norm: float
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     loss_sum: float  # over all rows of the steps that were looked at, nats
     rows: int
+    steps: tuple[SeenStep, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -30,10 +40,10 @@ class LossWatch:
         self._on_cpu = on_cpu
         self._clock = clock
         self._looked = clock()
-        self._pending: list[tuple[int, int, Rows, StepResult]] = []
+        self._pending: list[tuple[int, int, Rows, StepResult, float]] = []
 
-    def add(self, epoch: int, step: int, rows: Rows, result: StepResult) -> None:
-        self._pending.append((epoch, step, rows, result))
+    def add(self, epoch: int, step: int, rows: Rows, result: StepResult, learning_rate: float) -> None:
+        self._pending.append((epoch, step, rows, result, learning_rate))
 
     def due(self) -> bool:
         return self._on_cpu or self._clock() - self._looked >= LOOK_SECONDS
@@ -41,17 +51,16 @@ class LossWatch:
     def look(self) -> Seen:
         """What came since the last look. Raises DivergedError naming the first step whose loss is not finite."""
         pending, self._pending, self._looked = self._pending, [], self._clock()
-        total, count = 0.0, 0
-        for epoch, step, rows, result in pending:
+        steps = []
+        for epoch, step, rows, result, learning_rate in pending:
             losses = result.losses.cpu().double()
             finite = torch.isfinite(losses)
             if not bool(finite.all()):
                 raise diverged("loss", epoch, step, rows[~finite.numpy()])
             if not bool(torch.isfinite(result.gradient_norm)):
                 raise diverged("gradient", epoch, step, rows)
-            total += float(losses.sum())
-            count += len(rows)
-        return Seen(total, count)
+            steps.append(SeenStep(epoch, float(losses.sum()), len(rows), float(result.gradient_norm), learning_rate))
+        return Seen(sum(step.loss_sum for step in steps), sum(step.rows for step in steps), tuple(steps))
 
 
 def diverged(what: str, epoch: int, step: int, rows: Rows) -> DivergedError:

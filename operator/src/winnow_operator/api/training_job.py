@@ -13,6 +13,7 @@ from .common import (
     Digest,
     MetricValues,
     Object,
+    ObjectName,
     ObservedStatus,
     OwnName,
     SeenName,
@@ -120,6 +121,7 @@ class Parameters(Spec):
     loss: Loss | None = None
     label_smoothing: PartBelowOne | None = None
     downsample_percent: Annotated[float, Field(ge=1, le=100)] | None = None
+    logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
@@ -176,6 +178,26 @@ class Part(Spec):
     seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
 
 
+class MlflowSecretRef(Spec):
+    """Keys in the names of MLflow's own client; the pod gets them, the operator never reads them."""
+
+    name: ObjectName
+
+
+class Mlflow(Spec):
+    """A run in an MLflow server."""
+
+    tracking_uri: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s@?#]+$")]
+    experiment: Annotated[str, StringConstraints(min_length=1, max_length=250)]
+    secret_ref: MlflowSecretRef | None = None
+
+
+class Tracking(Spec):
+    """Where else losses and metrics are told."""
+
+    mlflow: Mlflow | None = None
+
+
 class TrainingJobSpec(PlacedPods):
     """What to train, on which rows, and how; immutable but for suspend, the deadline and the time to live."""
 
@@ -201,6 +223,7 @@ class TrainingJobSpec(PlacedPods):
     metrics: Metrics | None = None
     early_stopping: EarlyStopping | None = None
     thresholds: Thresholds | None = None
+    tracking: Tracking | None = None
     suspend: bool = False
     active_deadline_seconds: Annotated[int, Field(ge=1, le=TEN_YEARS_SECONDS)] | None = None
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=TEN_YEARS_SECONDS)] | None = None

@@ -53,6 +53,8 @@ def training_job(
     settings = config_map(job, {"job.yaml": common.to_yaml(document)})
     command = ["python", "-m", "winnow_trainer", "train"]
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
+    if job.spec.tracking and not service.spec.storage.s3:  # a bucket's arguments have them already
+        command += [part for network in networks for part in ("--allow-network", network)]
     command += ["--run", run_name(job)]
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
     custom = (job.spec.metrics.custom if job.spec.metrics else None) or ()
@@ -60,7 +62,7 @@ def training_job(
         CONTAINER,
         image,
         command,
-        env=[*base.env, *storage.env, *common.user_env(job.spec)],
+        env=[*base.env, *storage.env, *_tracking_keys(job.spec.tracking), *common.user_env(job.spec)],
         mounts=[storage.mount, common.settings_mount(), *_metric_mounts(custom), *base.mounts],
         ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
         resources=common.resources(job.spec),
@@ -108,6 +110,26 @@ def _metrics(metrics: api.Metrics) -> Object:
     return raw
 
 
+MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+def _tracking(tracking: api.Tracking) -> Object:
+    """Without the Secret's name: the pod gets its keys."""
+    mlflow = tracking.mlflow
+    return {"mlflow": {"trackingUri": mlflow.tracking_uri, "experiment": mlflow.experiment}} if mlflow else {}
+
+
+def _tracking_keys(tracking: api.Tracking | None) -> tuple[Object, ...]:
+    """Optional, so that a missing Secret never keeps a training from starting."""
+    if tracking is None or tracking.mlflow is None or tracking.mlflow.secret_ref is None:
+        return ()
+    secret = tracking.mlflow.secret_ref.name
+    return tuple(
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
+        for name in MLFLOW_KEYS
+    )
+
+
 def _failure_rules() -> list[Object]:
     def on_exit(action: str, codes: list[int]) -> Object:
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
@@ -140,6 +162,7 @@ def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
         "metrics": _metrics(spec.metrics) if spec.metrics else None,
         "earlyStopping": api.to_raw(spec.early_stopping) if spec.early_stopping else None,
         "thresholds": api.to_raw(spec.thresholds) if spec.thresholds else None,
+        "tracking": _tracking(spec.tracking) if spec.tracking else None,
     }
     return {
         "apiVersion": job.api_version,

@@ -1,0 +1,47 @@
+"""The trackers that a job asks for, beside the event files that every run has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from winnow_classifier.addresses import Network
+from winnow_trainer.mlflow_api import MlflowApi
+from winnow_trainer.mlflow_tracker import MlflowTracker
+from winnow_trainer.prepare import Prepared
+from winnow_trainer.recorder import Tracker
+from winnow_trainer.run_folder import RunFolder
+
+Track = Callable[[Prepared, RunFolder], Sequence[Tracker]]
+
+
+def no_trackers(prepared: Prepared, folder: RunFolder) -> Sequence[Tracker]:
+    return ()
+
+
+def trackers(networks: Sequence[Network], environ: Mapping[str, str]) -> Track:
+    """`networks` may be connected to beside public addresses; `environ` has the keys."""
+
+    def track(prepared: Prepared, folder: RunFolder) -> Sequence[Tracker]:
+        tracking = prepared.job.spec.tracking
+        if tracking is None or tracking.mlflow is None:
+            return ()
+        api = MlflowApi(tracking.mlflow.tracking_uri, environ, networks)
+        memory = folder.path / "mlflow.json"
+        name = folder.path.name
+        return (MlflowTracker(api, tracking.mlflow.experiment, name, params(prepared), memory, folder.mirror),)
+
+    return track
+
+
+def params(prepared: Prepared) -> dict[str, str]:
+    """What was trained, flat: the names of the manifest."""
+    spec = prepared.job.spec
+    given: dict[str, Any] = {
+        "method": spec.method,
+        "baseModel": prepared.base_model.digest,
+        "trainingDataset": prepared.data.train.digest,
+        "trainingRows": len(prepared.rows),
+        **prepared.parameters.model_dump(by_alias=True, exclude_none=True),
+    }
+    return {name: str(value) for name, value in given.items()}
