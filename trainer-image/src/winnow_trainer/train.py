@@ -38,6 +38,8 @@ from winnow_trainer.learner import Learner
 from winnow_trainer.methods import build
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.published import of_the_first
+from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.resume import Position
 from winnow_trainer.run_folder import RunFolder
 from winnow_trainer.schedule import learning_rate
@@ -63,24 +65,31 @@ def train(
     stop: Event,
     import_rows: ImportRows,
     mirror: Mirror = VOLUME,
+    ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
+
+    Of several processes (`ranks`) the first one writes; all come to the same word.
 
     Raises a WinnowError that names what is wrong: exit_code and reason follow from its type.
     """
     quiet_transformers()
     with in_words(storage):
-        prepared = prepare(job, storage, import_rows, mirror)
+        with ranks.turn():
+            prepared = prepare(job, storage, import_rows, mirror)
         folder = RunFolder(storage / "runs" / (run or job.run), mirror)
-        folder.claim(prepared.identity())
-        if finished := folder.result():
-            folder.clear()
+        if ranks.leads:
+            folder.claim(prepared.identity())
+        if finished := ranks.tell(folder.result() if ranks.leads else None):
+            published = of_the_first(ranks, folder.published)
+            if ranks.leads:
+                folder.clear()
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
-            told = history(folder.published(), prepared) | {"warnings": finished.get("warnings")}
+            told = history(published, prepared) | {"warnings": finished.get("warnings")}
             progress.update(percent=100.0, **told, state="Complete")
             return {**finished, "message": f"This run finished before: {finished['message']}"}
-        training = Training(prepared, folder, progress, stop, clock)
+        training = Training(prepared, folder, progress, stop, clock, ranks)
         try:
             training.run()
         except Stopped:
@@ -92,7 +101,9 @@ def train(
             }
             return {"kind": "train", **result, **training.history()}
         result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
-        folder.finish(result)
+        if ranks.leads:
+            folder.finish(result)
+        ranks.wait()
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
 
@@ -118,8 +129,15 @@ class Training:
     """The loop and where it stands."""
 
     def __init__(
-        self, prepared: Prepared, folder: RunFolder, progress: Progress, stop: Event, clock: Callable[[], float]
+        self,
+        prepared: Prepared,
+        folder: RunFolder,
+        progress: Progress,
+        stop: Event,
+        clock: Callable[[], float],
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.prepared = prepared
         self.parameters = prepared.parameters
         self.folder = folder
@@ -127,20 +145,25 @@ class Training:
         self.stop = stop
         self.clock = clock
         self.position = Position()
-        self.published = folder.published()
+        self.published = of_the_first(ranks, folder.published)
         self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
-        if found := resume.load(self.folder.resume, self.folder.mirror):
+        with self.ranks.turn():
+            found = resume.load(self.folder.resume, self.folder.mirror)
+        if found:
             self.position, state = found
             self.learner.load_state(state)
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
         else:
             self.learner.start_head(self.prepared.rows)
-        self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
+            self.ranks.copy(list(self.learner.trainable.values()))
+            self.learner.read()
+            self.ranks.own_random(self.parameters.seed)
+        self.steps_per_epoch = count_steps(rows, self.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
@@ -155,8 +178,12 @@ class Training:
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
         prepared, data = self.prepared, self.prepared.data
         accelerator = make_accelerator()
-        if accelerator.device.type == "cpu":
-            torch.set_num_threads(usable_cpus())
+        device = accelerator.device
+        if device.type == "cpu":
+            device = torch.device(
+                "cpu"
+            )  # accelerate numbers the CPU by process, and tensors would be copied to and fro
+            torch.set_num_threads(max(1, usable_cpus() // self.ranks.local_size))
             torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
         check(self.stop)
         examples = encode(data.train.texts, data.train.targets, prepared.encoder)
@@ -170,9 +197,17 @@ class Training:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
-        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, accelerator.device)
+        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, device)
         learner = Learner(
-            model, examples, prepared.schema, method, self.parameters, accelerator, self.stop, prepared.rows
+            model,
+            examples,
+            prepared.schema,
+            method,
+            self.parameters,
+            accelerator,
+            self.stop,
+            prepared.rows,
+            self.ranks,
         )
         log.info(
             "Training",
@@ -182,10 +217,16 @@ class Training:
                 "tokens": len(examples.tokens),
                 "truncatedTexts": examples.truncated,
                 "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
-                "device": str(accelerator.device),
+                "device": str(device),
+                **({"processes": self.ranks.size} if self.ranks.size > 1 else {}),
             },
         )
         return learner, test, validation
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one optimizer step, of all processes together."""
+        return self.parameters.batch_size * self.ranks.size
 
     @property
     def steps_done(self) -> int:
@@ -193,7 +234,7 @@ class Training:
 
     def run_epoch(self, epoch: int) -> None:
         """The steps of the epoch that are still to do; a resume point at its end."""
-        steps = steps_of_epoch(len(self.prepared.rows), self.parameters.batch_size, self.parameters.seed, epoch)
+        steps = steps_of_epoch(len(self.prepared.rows), self.batch_size, self.parameters.seed, epoch)
         if self.position.step == len(steps):
             return
         self.learner.learn()
@@ -207,14 +248,17 @@ class Training:
             self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
             if self.watch.due():
                 self.look(rate)
-            # Asked once: a stop that comes while the point is written waits for the next step.
-            stopping, last = self.stop.is_set(), self.position.step == len(steps)
-            if stopping or last or self.clock() - saved >= RESUME_POINT_SECONDS:
+            # Asked once: a stop that comes while the point is written waits for the next step. What one process wants
+            # all do.
+            stopping, late = self.ranks.any(self.stop.is_set(), self.clock() - saved >= RESUME_POINT_SECONDS)
+            if stopping or late or self.position.step == len(steps):
                 self.look(rate)
                 state = self.learner.state()
-                resume.save(self.folder.resume, self.steps_done, self.position, state, self.folder.mirror)
+                if self.ranks.leads:
+                    resume.save(self.folder.resume, self.steps_done, self.position, state, self.folder.mirror)
                 saved = self.clock()
             if stopping:
+                self.ranks.wait()  # who leaves first has the others ended
                 raise Stopped
         self.learner.read()
 
@@ -253,20 +297,7 @@ class Training:
             return
         began = self.clock()
         judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
-        decision = self.decision(judged_test, judged_validation)
-        schema = decisions.decided(self.prepared.schema, decision)
-        test = self.evaluation(judged_test, self.test, schema)
-        validation = self.evaluation(judged_validation, self.validation, schema)
-        published = checkpoint.publish(
-            self.folder.checkpoint(epoch),
-            self.manifest(epoch, test, validation),
-            self.learner.model,
-            self.prepared.tokenizer,
-            evaluate.artifacts(test, validation, schema, self.prepared.selected_on)
-            | deciding.kept(judged_validation, judged_test),
-            {decisions.DECISION: decisions.content(decision)} if decision else {},
-        )
-        self.folder.stored(epoch)
+        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation)])
         self.published.append(published)
         self.pace.evaluation(self.clock() - began)
         log.info(
@@ -281,6 +312,23 @@ class Training:
             },
         )
         self.report()
+
+    def publish(self, epoch: int, judged_test: Judged | None, judged_validation: Judged | None) -> Published:
+        decision = self.decision(judged_test, judged_validation)
+        schema = decisions.decided(self.prepared.schema, decision)
+        test = self.evaluation(judged_test, self.test, schema)
+        validation = self.evaluation(judged_validation, self.validation, schema)
+        published = checkpoint.publish(
+            self.folder.checkpoint(epoch),
+            self.manifest(epoch, test, validation),
+            self.learner.model,
+            self.prepared.tokenizer,
+            evaluate.artifacts(test, validation, schema, self.prepared.selected_on)
+            | deciding.kept(judged_validation, judged_test),
+            {decisions.DECISION: decisions.content(decision)} if decision else {},
+        )
+        self.folder.stored(epoch)
+        return published
 
     def judged(self, examples: Examples | None) -> Judged | None:
         return Judged(self.learner.predict(examples), examples.targets) if examples else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from winnow_operator import api
-from winnow_operator.build import common
+from winnow_operator.build import common, group
 from winnow_operator.build.config_map import config_map
+from winnow_operator.pods import FOLLOWED_EXIT_CODE
 from winnow_operator.resources import Object
 
 CONTAINER = "trainer"
@@ -54,13 +55,15 @@ def training_job(
     command = ["python", "-m", "winnow_trainer", "train"]
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
     command += ["--run", run_name(job)]
+    command += group.arguments(job)
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
+    shared_volumes, shared_mounts = group.shared_memory(job)
     container = common.container(
         CONTAINER,
         image,
         command,
         env=[*base.env, *storage.env, *common.user_env(job.spec)],
-        mounts=[storage.mount, common.settings_mount(), *base.mounts],
+        mounts=[storage.mount, common.settings_mount(), *base.mounts, *shared_mounts],
         ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
         resources=common.resources(job.spec),
     )
@@ -68,6 +71,7 @@ def training_job(
         storage.volume,
         common.settings_volume(settings["metadata"]["name"]),
         *base.volumes,
+        *shared_volumes,
     ]
     metadata = common.metadata(job, job.metadata.name)
     if job.spec.queue_name:
@@ -78,10 +82,11 @@ def training_job(
             "kind": "Job",
             "metadata": metadata,
             "spec": {
+                **group.job_fields(job),
                 "backoffLimit": job.spec.max_restarts,
                 # A new pod only when the old one is gone: two would write to the same run.
                 "podReplacementPolicy": "Failed",
-                "podFailurePolicy": {"rules": _failure_rules()},
+                "podFailurePolicy": {"rules": _failure_rules(job)},
                 "template": {
                     "metadata": {"labels": common.labels(job)},
                     "spec": {
@@ -94,14 +99,14 @@ def training_job(
     )
 
 
-def _failure_rules() -> list[Object]:
+def _failure_rules(job: api.TrainingJob) -> list[Object]:
     def on_exit(action: str, codes: list[int]) -> Object:
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         on_exit("FailJob", FINAL_EXIT_CODES),
-        on_exit("Ignore", [STOPPED_EXIT_CODE]),
+        on_exit("Ignore", [FOLLOWED_EXIT_CODE, STOPPED_EXIT_CODE] if job.spec.nodes > 1 else [STOPPED_EXIT_CODE]),
     ]
 
 
@@ -126,6 +131,8 @@ def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
         "metrics": api.to_raw(spec.metrics) if spec.metrics else None,
         "earlyStopping": api.to_raw(spec.early_stopping) if spec.early_stopping else None,
         "thresholds": api.to_raw(spec.thresholds) if spec.thresholds else None,
+        "nodes": spec.nodes if spec.nodes > 1 else None,
+        "processesPerNode": spec.processes_per_node if spec.processes_per_node > 1 else None,
     }
     return {
         "apiVersion": job.api_version,
