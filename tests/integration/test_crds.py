@@ -466,6 +466,27 @@ RULES = [
 ]
 
 JOB = training_job(testDataset="test", env=[{"name": "A", "value": "1"}], resources={"limits": {"nvidia.com/gpu": 1}})
+COST = {"name": "cost", "configMap": {"name": "my-metrics", "key": "cost.py"}}
+RULES += [
+    rule(
+        "metrics.primary must be a built-in metric (those that functions allows), or the name of one in custom",
+        training_job(metrics={"primary": "mcc", "custom": [COST]}),
+        training_job(metrics={"primary": "f2", "custom": [COST]}),
+        "TrainingJob: a primary metric that exists",
+    ),
+    rule(
+        "a custom metric that is metrics.primary needs direction: Maximize or Minimize, since it picks the best checkpoint",
+        training_job(metrics={"primary": "cost", "custom": [COST | {"direction": "Minimize"}]}),
+        training_job(metrics={"primary": "cost", "custom": [COST]}),
+        "TrainingJob: a function that picks the best has a direction",
+    ),
+    rule(
+        "a name in metrics.custom is that of a built-in metric; choose another one",
+        training_job(metrics={"custom": [COST]}),
+        training_job(metrics={"custom": [COST | {"name": "accuracy"}]}),
+        "TrainingJob: a function of a name of its own",
+    ),
+]
 CHANGES = [
     rule(
         JOB_IS_FIXED,
@@ -626,7 +647,7 @@ BOUNDS = [
     ),
     pytest.param(training_job(parameters={"numTrainEpochs": 0}), "greater than or equal to 1", id="at least one epoch"),
     pytest.param(training_job(parameters={"numTrainEpochs": 2.5}), "must be of type integer", id="whole epochs"),
-    pytest.param(training_job(metrics={"primary": "f2"}), 'Unsupported value: "f2"', id="a metric that exists"),
+    pytest.param(training_job(metrics={"functions": ["f2"]}), 'Unsupported value: "f2"', id="a metric that exists"),
     pytest.param(training_job(method="QLoRA"), 'Unsupported value: "QLoRA"', id="a method that exists"),
     pytest.param(training_job(parameters={"headInit": "Zero"}), 'Unsupported value: "Zero"', id="a start that exists"),
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),

@@ -90,6 +90,7 @@ class Manifest(_Model):
     validation_metrics: dict[str, float | None] = Field(default_factory=dict)
     train_loss: float | None = None
     primary_metric: str | None = None
+    higher_is_better: bool | None = None  # of the primary metric
     selected_on: SelectedOn | None = None  # whose primary metric picks the best checkpoint of the job
     parameters: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

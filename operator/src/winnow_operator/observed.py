@@ -48,6 +48,7 @@ class TrainingJobSeen:
     pods: tuple[Object, ...] = ()  # of these Jobs
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
     deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
+    lookups: Lookups = field(default_factory=dict)
     refusal: Refusal | None = None
 
     @property

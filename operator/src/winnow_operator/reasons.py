@@ -58,6 +58,10 @@ class Reason(StrEnum):
         "ThresholdsDoNotFit",
         "What spec.thresholds asks for is not defined for this kind of labels.",
     )
+    METRIC_SOURCE_NOT_FOUND = (
+        "MetricSourceNotFound",
+        "A ConfigMap of metrics.custom does not exist in this namespace (yet).",
+    )
 
     # TrainingJob: the run
     WAITING = "Waiting", "Nothing runs before the job is accepted."

@@ -94,7 +94,16 @@ class Reconciler:
                 return replace(observe.dataset(self._store, rows), lookups=lookups) if rows else None
             case resources.TRAINING_JOB:
                 job = self._store.model(api.TrainingJob, key)
-                return observe.training_job(self._store, job, self._poller.latest) if job else None
+                if job is None:
+                    return None
+                started = observe.training_job(self._store, job, self._poller.latest)
+                if started.jobs or job.status.completion_time or not training_job.references(job):
+                    return started
+                lookups = await self._look_up(key.namespace, training_job.references(job))
+                job = self._store.model(api.TrainingJob, key)
+                if job is None:
+                    return None
+                return replace(observe.training_job(self._store, job, self._poller.latest), lookups=lookups)
             case _:
                 served = self._store.model(api.Deployment, key)
                 return observe.deployment(self._store, served) if served else None

@@ -1,7 +1,12 @@
 """Built-in metrics against hand values and scikit-learn called directly, as a user would check them."""
 
+import warnings
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_answers import rows_of
 from sklearn import metrics as sk
 
 from winnow_classifier import metrics
@@ -12,17 +17,8 @@ SPAM = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 CLOSE = {"rel": 1e-9, "abs": 1e-12}  # float64
 
 
-def rows_of(detail, labels, rows=200, seed=0):
-    """Random probabilities with a grain of truth, and targets."""
-    random = np.random.default_rng(seed)
-    if detail is TaskDetail.MULTILABEL:
-        targets = (random.random((rows, labels)) < 0.4).astype(np.int8)
-        probabilities = np.clip(0.5 * random.random((rows, labels)) + 0.4 * targets, 0.001, 0.999)
-    else:
-        targets = np.eye(labels, dtype=np.int8)[random.integers(0, labels, rows)]
-        probabilities = random.dirichlet(np.ones(labels), rows) + 0.3 * targets
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return LabelSchema(detail, tuple(f"label {n}" for n in range(labels))), probabilities, targets
+def close(value):
+    return None if value is None else pytest.approx(value, **CLOSE)
 
 
 def test_four_rows_by_hand():
@@ -36,53 +32,94 @@ def test_four_rows_by_hand():
     assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.4, 0.4, 0.8]).mean(), **CLOSE)
 
 
-def test_binary_metrics_are_those_of_scikit_learn():
-    schema, p, y = rows_of(TaskDetail.BINARY, 2)
-    expected, predicted = y[:, 1], p.argmax(axis=1)
-    assert metrics.evaluate(p, y, schema) == pytest.approx(
-        {
-            "matching_score": (1 - np.abs(p[:, 1] - y[:, 1])).mean(),
-            "accuracy": sk.accuracy_score(expected, predicted),
-            "precision": sk.precision_score(expected, predicted),
-            "recall": sk.recall_score(expected, predicted),
-            "f1": sk.f1_score(expected, predicted),
-            "precision_macro": sk.precision_score(expected, predicted, average="macro"),
-            "recall_macro": sk.recall_score(expected, predicted, average="macro"),
-            "f1_macro": sk.f1_score(expected, predicted, average="macro"),
-            "f1_micro": sk.f1_score(expected, predicted, average="micro"),
-            "f1_weighted": sk.f1_score(expected, predicted, average="weighted"),
-            "roc_auc": sk.roc_auc_score(expected, p[:, 1]),
-            "log_loss": sk.log_loss(expected, p),
-        },
-        **CLOSE,
-    )
-
-
-@pytest.mark.parametrize(("detail", "labels"), [(TaskDetail.MULTICLASS, 5), (TaskDetail.MULTILABEL, 4)])
-def test_averaged_metrics_are_those_of_scikit_learn(detail, labels):
-    schema, p, y = rows_of(detail, labels)
-    if detail is TaskDetail.MULTICLASS:
-        expected, predicted = y.argmax(axis=1), p.argmax(axis=1)
-        auc, loss = sk.roc_auc_score(expected, p, multi_class="ovr", average="macro"), sk.log_loss(expected, p)
-    else:
+def by_scikit_learn(p, y, schema):
+    """Every metric of the task, each called as a user would call it."""
+    detail = schema.task_detail
+    if detail is TaskDetail.MULTILABEL:
         expected, predicted = y, (p >= 0.5).astype(int)
-        auc = sk.roc_auc_score(y, p, average="macro")
-        loss = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
-    averages = {
-        f"{name}_{average}": getattr(sk, f"{name}_score")(expected, predicted, average=average)
-        for name, kinds in {"precision": ["macro"], "recall": ["macro"], "f1": ["macro", "micro", "weighted"]}.items()
-        for average in kinds
-    }
-    assert metrics.evaluate(p, y, schema) == pytest.approx(
-        {
-            "matching_score": (1 - np.abs(p - y)).mean(),
-            "accuracy": sk.accuracy_score(expected, predicted),
-            "roc_auc": auc,
-            "log_loss": loss,
-            **averages,
+        columns = [c for c in range(y.shape[1]) if 0 < y[:, c].sum() < len(y)]
+        own = {
+            "multilabel_exact_match": sk.accuracy_score(expected, predicted),
+            "mcc": np.mean([sk.matthews_corrcoef(y[:, c], predicted[:, c]) for c in range(y.shape[1])]),
+            "log_loss": np.mean([sk.log_loss(y[:, c], p[:, c], labels=[0, 1]) for c in range(y.shape[1])]),
+            "brier": np.mean([sk.brier_score_loss(y[:, c], p[:, c], pos_label=1) for c in range(y.shape[1])]),
+        }
+    else:
+        expected, predicted = y.argmax(axis=1), p.argmax(axis=1)
+        columns = [1] if detail is TaskDetail.BINARY else [c for c in range(y.shape[1]) if 0 < y[:, c].sum() < len(y)]
+        binary = detail is TaskDetail.BINARY
+        own = {
+            "binary_accuracy" if binary else "multiclass_accuracy": sk.accuracy_score(expected, predicted),
+            "mcc": sk.matthews_corrcoef(expected, predicted),
+            "log_loss": sk.log_loss(expected, p, labels=range(y.shape[1])),
+            "brier": sk.brier_score_loss(expected, p[:, 1], pos_label=1)
+            if binary
+            else sk.brier_score_loss(expected, p, labels=range(y.shape[1]), scale_by_half=False),
+        }
+        if binary:
+            own |= {
+                f"{name}": getattr(sk, f"{name}_score")(expected, predicted, zero_division=0)
+                for name in ("precision", "recall", "f1")
+            }
+            undefined = not expected.any()
+            own |= dict.fromkeys(("precision", "recall", "f1"), None) if undefined else {}
+    with_positives = [c for c in ([1] if detail is TaskDetail.BINARY else range(y.shape[1])) if y[:, c].any()]
+    defined = [c for c in columns if 0 < y[:, c].sum() < len(y)]
+    return {
+        "matching_score": (1 - np.abs(p - y)).mean(),
+        "text_match": sk.accuracy_score(expected, predicted),
+        "accuracy": sk.accuracy_score(expected, predicted),
+        "hamming_loss": sk.hamming_loss(expected, predicted),
+        "roc_auc": np.mean([sk.roc_auc_score(y[:, c], p[:, c]) for c in defined]) if defined else None,
+        "average_precision": np.mean([sk.average_precision_score(y[:, c], p[:, c]) for c in with_positives])
+        if with_positives
+        else None,
+        **own,
+        **{
+            f"{name}_{average}": getattr(sk, f"{name}_score")(expected, predicted, average=average, zero_division=0)
+            for name in ("precision", "recall", "f1")
+            for average in ("macro", "micro", "weighted")
         },
-        **CLOSE,
-    )
+    }
+
+
+@given(
+    detail=st.sampled_from(TaskDetail),
+    labels=st.integers(2, 6),
+    rows=st.integers(1, 40),
+    seed=st.integers(0, 2**31),
+    decimals=st.sampled_from([1, 2, 8]),
+)
+@settings(max_examples=30, deadline=None)
+def test_every_metric_is_that_of_scikit_learn(detail, labels, rows, seed, decimals):
+    """Rounded probabilities tie often, few rows leave labels without any: both on purpose."""
+    schema, p, y = rows_of(detail, 2 if detail is TaskDetail.BINARY else labels, rows, seed)
+    p = np.clip(p.round(decimals), 0.001, 0.999)
+    if detail is not TaskDetail.MULTILABEL:
+        p /= p.sum(axis=1, keepdims=True)
+    found = metrics.evaluate(p, y, schema)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that are missing
+        expected = by_scikit_learn(p, y, schema)
+        curves = [
+            (sk.average_precision_score(y[:, c], p[:, c]) if y[:, c].any() else None) for c in range(len(schema.labels))
+        ]
+    assert found.keys() - {"ece"} == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == close(value), name
+    for label, curve in zip(metrics.per_label(p, y, schema), curves, strict=True):
+        assert label.average_precision == close(curve)
+    for name, scores in metrics.row_scores(p, y, schema).items():
+        assert scores.mean() == pytest.approx(found[name], **CLOSE), name
+
+
+def test_expected_calibration_error_by_hand():
+    # Two bins: two rows at 0.9, one of them right; two rows at 0.6, both right.
+    p = np.array([[0.1, 0.9], [0.1, 0.9], [0.4, 0.6], [0.4, 0.6]])
+    found = metrics.evaluate(p, [[0, 1], [1, 0], [0, 1], [0, 1]], SPAM)
+    assert found["ece"] == pytest.approx(0.5 * 0.4 + 0.5 * 0.4, **CLOSE)
+    sure = metrics.evaluate([[0.0, 1.0], [1.0, 0.0]], [[0, 1], [1, 0]], SPAM)
+    assert (sure["ece"], sure["brier"]) == (0.0, 0.0)
 
 
 def test_float32_probabilities_are_fine():
@@ -102,7 +139,8 @@ def test_one_sigmoid_label_is_scored_as_itself():
 def test_test_rows_of_one_class_leave_some_metrics_undefined():
     p, y = [[0.9, 0.1], [0.4, 0.6]], [[1, 0], [1, 0]]
     found = metrics.evaluate(p, y, SPAM)
-    assert {name for name, value in found.items() if value is None} == {"precision", "recall", "f1", "roc_auc"}
+    undefined = {"precision", "recall", "f1", "roc_auc", "average_precision"}
+    assert {name for name, value in found.items() if value is None} == undefined
     assert metrics.why_undefined("f1", y, SPAM) == 'no row has the label "spam"'
     assert "no label has both" in metrics.why_undefined("roc_auc", y, SPAM)
     assert metrics.why_undefined("accuracy", y, SPAM) is None
@@ -150,7 +188,12 @@ def test_the_default_primary_metric():
     assert metrics.default_primary(TaskDetail.BINARY) == "f1"
     assert metrics.default_primary(TaskDetail.MULTICLASS) == "f1_macro"
     assert metrics.default_primary(TaskDetail.MULTILABEL) == "f1_macro"
-    assert [name for name, higher in metrics.HIGHER_IS_BETTER.items() if not higher] == ["log_loss"]
+    assert [name for name, higher in metrics.HIGHER_IS_BETTER.items() if not higher] == [
+        "log_loss",
+        "brier",
+        "ece",
+        "hamming_loss",
+    ]
 
 
 def test_metrics_that_do_not_exist_or_fit_are_refused():
@@ -161,3 +204,5 @@ def test_metrics_that_do_not_exist_or_fit_are_refused():
     with pytest.raises(ConfigError, match="this task is Multilabel") as raised:
         metrics.check_names(["f1"], TaskDetail.MULTILABEL)
     assert raised.value.hint == "f1_macro averages over the labels"
+    with pytest.raises(ConfigError, match='"binary_accuracy" is for Binary tasks; this task is Multiclass'):
+        metrics.check_names(["binary_accuracy"], TaskDetail.MULTICLASS)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from operator_scene import condition, dataset, imported, model_service, training_job
 
 from winnow_operator.observed import TrainingJobSeen
-from winnow_operator.plan import Refusal
+from winnow_operator.plan import Reference, Refusal
 from winnow_operator.policies.acceptance import accept
 from winnow_operator.reasons import Reason
+from winnow_operator.resources import CONFIG_MAP
 
 FAILED = dataset(
     status={
@@ -139,6 +141,22 @@ RULES = [
         True,
         "f1_macro",
         id="f1 is for binary",
+    ),
+    pytest.param(
+        seen(training_job(metrics={"functions": ["binary_accuracy"]}), imported(task="Multiclass")),
+        False,
+        "MetricDoesNotFit",
+        True,
+        "use accuracy",
+        id="an accuracy of another task",
+    ),
+    pytest.param(
+        replace(seen(training_job(), imported()), lookups={Reference(CONFIG_MAP, "my-metrics"): None}),
+        False,
+        "MetricSourceNotFound",
+        False,
+        "ConfigMap my-metrics does not exist",
+        id="a function whose ConfigMap is not there yet",
     ),
     pytest.param(
         seen(training_job(metrics={"primary": "f1"}), imported()), True, "Accepted", False, "", id="f1 on binary"

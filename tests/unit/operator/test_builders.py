@@ -166,6 +166,15 @@ COMPARED = Measurement(
     Served("v0", "epoch-3", OTHER_DIGEST, "v0-0a1b2c3d", None),
     "f1",
 )
+CUSTOM: dict[str, Any] = {
+    "metrics": {
+        "primary": "cost",
+        "custom": [
+            {"name": "cost", "configMap": {"name": "my-metrics", "key": "cost.py"}, "direction": "Minimize"},
+            {"name": "length", "configMap": {"name": "my-metrics", "key": "length.py"}},
+        ],
+    }
+}
 
 CASES: dict[str, Callable[[], list[Object]]] = {
     "claim": lambda: [made for made in [claim(model_service())] if made],
@@ -234,6 +243,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         training_job(method="Full", queueName="team-a", metrics={"primary": "accuracy"}, **GPU),
         model_service(baseModel=HUB),
     ),
+    "training-custom-metrics": lambda: trained(training_job(**CUSTOM), model_service()),
     "training-own-base-model": lambda: trained(
         training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/llama"}}), model_service()
     ),
@@ -300,7 +310,7 @@ def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim"}
+        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim", "projected"}
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
 
 

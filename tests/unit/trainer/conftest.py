@@ -15,6 +15,13 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def pictures(request, monkeypatch):
+    """Drawn only where a test looks at them (mark `pictures`): they take most of the time of a tiny run."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setattr("winnow_trainer.plots.pictures", lambda *_: {})
+
+
+@pytest.fixture(autouse=True)
 def denormals():
     """A run flushes denormals to zero in its whole process, which Hypothesis notices in the tests that come after."""
     yield

@@ -9,6 +9,7 @@ import numpy as np
 from winnow_classifier.dataset import positives
 from winnow_classifier.profile import ADVISED_POSITIVES, Warn
 from winnow_trainer.data import Data, HeldOut
+from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples
 
 SHOWN_LABELS = 3
@@ -43,6 +44,22 @@ def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> 
     told = " and ".join(filter(None, [", ".join(cut[:-1]), cut[-1]]))
     return [
         Warn("LongTexts", f"{told} are longer than maxSeqLength, {max_seq_length:,} tokens: their ends are not read")
+    ]
+
+
+def about_functions(checkpoint: str, parts: Mapping[str, Evaluation | None]) -> list[Warn]:
+    """Which of the user's metric functions failed on which rows."""
+    return [
+        Warn(
+            "MetricFailed",
+            f'the metric "{each.name}" failed on {name} rows: {each.error}'
+            + (f", at row {each.row:,}" if each.row else "")
+            + f", in the evaluation of {checkpoint}; metrics.json says how it went later",
+        )
+        for name, part in parts.items()
+        if part is not None
+        for each in part.scored
+        if each.error
     ]
 
 

@@ -4,7 +4,7 @@ labels."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from winnow_classifier import metrics
-from winnow_classifier.checkpoint import SelectedOn
 from winnow_classifier.decision import DecidedSchema
+from winnow_classifier.intervals import intervals, mean_interval
 from winnow_classifier.labels import LabelSchema
 from winnow_trainer.examples import Examples
+from winnow_trainer.metric_functions import MetricFunctions, Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +27,48 @@ class Evaluation:
     report: dict[str, Any]  # these rows' part of metrics.json
     probabilities: npt.NDArray[np.float64]  # (N, C)
     examples: Examples
+    scored: Sequence[Scored] = ()  # by the user's functions
 
 
-def evaluate(logits: Tensor, examples: Examples, schema: LabelSchema, reported: Sequence[str] | None) -> Evaluation:
-    """logits (N, C) in the order of the examples. `reported` picks metrics by name, None takes all of the task."""
+def evaluate(
+    logits: Tensor,
+    examples: Examples,
+    schema: LabelSchema,
+    reported: Sequence[str] | None,
+    functions: MetricFunctions | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """logits (N, C) in the order of the examples. `reported` picks built-in metrics by name, None takes all of the task;
+    the user's functions are always told. `seed` draws the resamples of the intervals."""
     probabilities = schema.probabilities(logits).double().numpy()
-    scores = metrics.evaluate(probabilities, examples.targets, schema)
+    targets = examples.targets
+    scores = metrics.evaluate(probabilities, targets, schema)
     chosen = scores if reported is None else {name: scores[name] for name in scores if name in reported}
+    scored = functions.score(examples.texts, targets, probabilities, schema) if functions else []
+    found = intervals(probabilities, targets, schema, seed)
+    told = {**chosen, **{each.name: each.value for each in scored}}
+    labels = zip(metrics.per_label(probabilities, targets, schema), found.labels, strict=True)
     report = {
         "rows": len(examples),
         "truncatedTexts": examples.truncated,
-        "metrics": chosen,
-        "undefined": why_undefined(chosen, examples.targets, schema),
+        "metrics": told,
+        "undefined": why_undefined(chosen, targets, schema) | {each.name: each.error for each in scored if each.error},
+        "intervals": {name: found.metrics[name] for name in chosen if name in found.metrics}
+        | {each.name: mean_interval(each.scores, seed) for each in scored if each.scores is not None},
+        "functions": [
+            {
+                "name": each.name,
+                "sha256": functions.digests[each.name] if functions else None,
+                "seconds": round(each.seconds, 3),
+                **({"error": each.error, "row": each.row} if each.error else {}),
+            }
+            for each in scored
+        ],
         **plain_metrics(logits, examples, schema),
-        "labels": metrics.per_label(probabilities, examples.targets, schema),
-        "confusion": metrics.confusion(probabilities, examples.targets, schema),
+        "labels": [{**asdict(label), "intervals": interval} for label, interval in labels],
+        "confusion": metrics.confusion(probabilities, targets, schema),
     }
-    return Evaluation(chosen, report, probabilities, examples)
+    return Evaluation(told, report, probabilities, examples, scored)
 
 
 def plain_metrics(logits: Tensor, examples: Examples, schema: LabelSchema) -> dict[str, Any]:
@@ -53,23 +79,6 @@ def plain_metrics(logits: Tensor, examples: Examples, schema: LabelSchema) -> di
     return {"withoutDecision": metrics.evaluate(plain.probabilities(logits).double().numpy(), examples.targets, plain)}
 
 
-def artifacts(
-    test: Evaluation | None, validation: Evaluation | None, schema: LabelSchema, selected_on: SelectedOn | None
-) -> dict[str, bytes]:
-    """metrics.json, and predictions.jsonl where there are test rows; nothing where nothing was measured."""
-    if selected_on is None:
-        return {}
-    report = {
-        "selectedOn": selected_on,
-        **(test.report if test else {}),
-        **({"validation": validation.report} if validation else {}),
-    }
-    found = {"metrics.json": orjson.dumps(report, option=orjson.OPT_INDENT_2) + b"\n"}
-    if test:
-        found["predictions.jsonl"] = predictions(test.probabilities, test.examples, schema)
-    return found
-
-
 def why_undefined(
     scores: Mapping[str, float | None], targets: npt.NDArray[np.int8], schema: LabelSchema
 ) -> dict[str, str]:
@@ -77,13 +86,18 @@ def why_undefined(
     return {name: reason for name in names if (reason := metrics.why_undefined(name, targets, schema))}
 
 
-def predictions(probabilities: npt.NDArray[np.float64], examples: Examples, schema: LabelSchema) -> bytes:
-    """predictions.jsonl: one line a row, in the order of the rows."""
+def predictions(found: Evaluation, schema: LabelSchema) -> bytes:
+    """predictions.jsonl: one line a row, in the order of the rows. Each score of a metric that is a mean over rows is the
+    row's own."""
+    examples, probabilities = found.examples, found.probabilities
     predicted = schema.predicted(torch.from_numpy(probabilities))
-    matching = metrics.matching_scores(probabilities, examples.targets).tolist()
     abstained = abstentions(probabilities, schema)
+    of_rows = metrics.row_scores(probabilities, examples.targets, schema)
+    told = {name: of_rows[name] for name in of_rows if name in found.metrics or name == "matching_score"}
+    told |= {each.name: each.scores for each in found.scored if each.scores is not None}
+    scores = np.stack(list(told.values()), axis=1).tolist()
     rows = zip(
-        examples.texts, examples.targets.tolist(), probabilities.tolist(), predicted, matching, abstained, strict=True
+        examples.texts, examples.targets.tolist(), probabilities.tolist(), predicted, scores, abstained, strict=True
     )
     return b"".join(
         orjson.dumps(
@@ -93,7 +107,7 @@ def predictions(probabilities: npt.NDArray[np.float64], examples: Examples, sche
                 "probabilities": dict(zip(schema.labels, row, strict=True)),
                 "predicted": labels,
                 **unsure,
-                "scores": {"matching_score": score},
+                "scores": dict(zip(told, score, strict=True)),
             },
             option=orjson.OPT_APPEND_NEWLINE,
         )

@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 
 from winnow_classifier.base_model import HUGGING_FACE
 from winnow_classifier.manifest import read_manifest
+from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.model import Pooling
 from winnow_classifier.tokens import PLACEHOLDER
 from winnow_trainer.early_stopping import EarlyStopping
@@ -124,9 +125,49 @@ def default_learning_rate(method: Method, pooling: Pooling) -> float:
     return {"LoRA": 2e-4, "HeadOnly": 1e-3}[method]
 
 
+MetricName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class ConfigMapKey(_Manifest):
+    name: Name
+    key: Name
+
+
+class CustomMetric(_Manifest):
+    """A Python file with `def score(input_text, expected, predicted) -> float`."""
+
+    name: MetricName
+    file: Name | None = None  # where there is no cluster
+    config_map: ConfigMapKey | None = None  # in a cluster; the operator mounts it and says the file
+    direction: Literal["Maximize", "Minimize"] | None = None
+
+    @model_validator(mode="after")
+    def has_a_file(self) -> CustomMetric:
+        if self.file is None:
+            raise ValueError(f"{self.name} needs file, the path of its Python source; a configMap is for clusters")
+        if self.name in HIGHER_IS_BETTER:
+            raise ValueError(f"{self.name} is the name of a built-in metric; choose another one")
+        return self
+
+
 class Metrics(_Manifest):
     primary: Name | None = None
     functions: list[Name] | None = Field(None, min_length=1, max_length=64)
+    custom: list[CustomMetric] | None = Field(None, min_length=1, max_length=16)
+
+    @model_validator(mode="after")
+    def names_are_clear(self) -> Metrics:
+        names = [metric.name for metric in self.custom or []]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"custom has two metrics of the name {repeated[0]}")
+        chosen = self.custom_primary
+        if chosen and chosen.direction is None:
+            raise ValueError(f"primary: {chosen.name} needs direction: Maximize or Minimize, since it picks the best")
+        return self
+
+    @property
+    def custom_primary(self) -> CustomMetric | None:
+        return next((metric for metric in self.custom or [] if metric.name == self.primary), None)
 
 
 class Part(_Manifest):
@@ -237,7 +278,13 @@ def load_job(path: Path) -> TrainingJob:
     """Read a manifest; its relative paths start at its own folder. Raises ConfigError naming field and value."""
     job = read_manifest(path, TrainingJob)
     names = ("training_dataset", "test_dataset", "validation_dataset", "base_model")
-    found = {name: from_folder(getattr(job.spec, name), path.parent) for name in names}
+    found: dict[str, Any] = {name: from_folder(getattr(job.spec, name), path.parent) for name in names}
+    custom = [
+        metric.model_copy(update={"file": from_folder(metric.file, path.parent)})
+        for metric in job.spec.metrics.custom or []
+    ]
+    if custom:
+        found["metrics"] = job.spec.metrics.model_copy(update={"custom": custom})
     return job.model_copy(update={"spec": job.spec.model_copy(update=found)})
 
 

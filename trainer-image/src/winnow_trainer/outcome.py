@@ -19,8 +19,14 @@ def best(published: Sequence[Published], primary: str | None, selected_on: Selec
     values = [(value, checkpoint) for value, checkpoint in scored if value is not None]
     if primary is None or not values:
         return published[-1]
-    sign = 1 if HIGHER_IS_BETTER[primary] else -1
+    sign = 1 if higher_is_better(published, primary) else -1
     return max(values, key=lambda pair: (sign * pair[0], -pair[1].manifest.epoch))[1]
+
+
+def higher_is_better(published: Sequence[Published], primary: str) -> bool | None:
+    """Of a function of the user's the checkpoints say it; None while there are none."""
+    known = HIGHER_IS_BETTER.get(primary)
+    return published[-1].manifest.higher_is_better if known is None and published else known
 
 
 def metrics_on(checkpoint: Published, rows: SelectedOn | None) -> Mapping[str, float | None]:
@@ -32,7 +38,7 @@ def history(published: Sequence[Published], primary: str | None, selected_on: Se
     chosen = best(published, primary, selected_on)
     return {
         "primaryMetric": primary,
-        "higherIsBetter": HIGHER_IS_BETTER[primary] if primary else None,
+        "higherIsBetter": higher_is_better(published, primary) if primary else None,
         "selectedOn": selected_on,
         "bestCheckpoint": chosen.manifest.name if chosen else None,
         "epochs": [epoch(checkpoint) for checkpoint in published],

@@ -19,6 +19,7 @@ from winnow_classifier.tokens import Encoder, load_tokenizer
 from winnow_trainer import losses, sampling, thresholds
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import Parameters, Part, TrainingJob
+from winnow_trainer.metric_functions import source_of
 from winnow_trainer.steps import Rows
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "winnow-trainer", "winnow-classifier")
@@ -47,6 +48,13 @@ class Prepared:
         return "Validation" if self.data.validation else "Test" if self.data.test else None
 
     @property
+    def higher_is_better(self) -> bool | None:
+        """Of the primary metric."""
+        if chosen := self.job.spec.metrics.custom_primary:
+            return chosen.direction == "Maximize"
+        return metrics.HIGHER_IS_BETTER[self.primary] if self.primary else None
+
+    @property
     def reported(self) -> list[str] | None:
         """The metrics to report, None for all: the primary one is always among them."""
         functions = self.job.spec.metrics.functions
@@ -60,7 +68,12 @@ class Prepared:
             "method": spec.method,
             "parameters": self.parameters.model_dump(by_alias=True, exclude_none=True),
             "promptTemplate": spec.prompt_template,
-            "metrics": {"primary": self.primary, "functions": spec.metrics.functions},
+            "metrics": {
+                "primary": self.primary,
+                "functions": spec.metrics.functions,
+                # By name: a function that was mended goes on with the same files, and metrics.json says which source it was.
+                **({"custom": [metric.name for metric in spec.metrics.custom]} if spec.metrics.custom else {}),
+            },
             "baseModel": self.base_model.digest,
             "trainingDataset": self.data.train.digest,
             "testDataset": self.data.test.rows.digest if self.data.test else None,
@@ -133,7 +146,10 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows, mirror: Mi
     task_detail = data.train.schema.task_detail
     thresholds.check(spec.thresholds, task_detail)
     primary = spec.metrics.primary or metrics.default_primary(task_detail)
-    metrics.check_names([primary, *(spec.metrics.functions or [])], task_detail)
+    chosen = spec.metrics.custom_primary
+    metrics.check_names([*([] if chosen else [primary]), *(spec.metrics.functions or [])], task_detail)
+    for metric in spec.metrics.custom or []:
+        source_of(metric)
     return Prepared(
         job,
         parameters,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,10 +23,9 @@ from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
 from winnow_classifier.labels import LabelSchema
-from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
-from winnow_trainer import advice, deciding, evaluate, outcome, resume
+from winnow_trainer import advice, artifacts, deciding, evaluate, outcome, resume
 from winnow_trainer.data import ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
@@ -36,6 +35,7 @@ from winnow_trainer.failures import in_words
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
 from winnow_trainer.methods import build
+from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
 from winnow_trainer.resume import Position
@@ -82,7 +82,8 @@ def train(
             return {**finished, "message": f"This run finished before: {finished['message']}"}
         training = Training(prepared, folder, progress, stop, clock)
         try:
-            training.run()
+            with training.functions:
+                training.run()
         except Stopped:
             where = training.position
             result = {
@@ -129,6 +130,7 @@ class Training:
         self.position = Position()
         self.published = folder.published()
         self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
+        self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -257,12 +259,14 @@ class Training:
         schema = decisions.decided(self.prepared.schema, decision)
         test = self.evaluation(judged_test, self.test, schema)
         validation = self.evaluation(judged_validation, self.validation, schema)
+        manifest = self.manifest(epoch, test, validation)
+        self.warn_of_functions(manifest.name, {"test": test, "validation": validation})
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
-            self.manifest(epoch, test, validation),
+            manifest,
             self.learner.model,
             self.prepared.tokenizer,
-            evaluate.artifacts(test, validation, schema, self.prepared.selected_on)
+            self.artifacts(manifest, test, validation, schema, decision)
             | deciding.kept(judged_validation, judged_test),
             {decisions.DECISION: decisions.content(decision)} if decision else {},
         )
@@ -298,7 +302,37 @@ class Training:
     def evaluation(self, judged: Judged | None, examples: Examples | None, schema: LabelSchema) -> Evaluation | None:
         if judged is None or examples is None:
             return None
-        return evaluate.evaluate(judged.logits, examples, schema, self.prepared.reported)
+        return evaluate.evaluate(
+            judged.logits, examples, schema, self.prepared.reported, self.functions, self.parameters.seed
+        )
+
+    def warn_of_functions(self, name: str, parts: Mapping[str, Evaluation | None]) -> None:
+        """Once for each function that failed, however often it does."""
+        known = {warning.message.split(":")[0] for warning in self.warnings}
+        fresh = [
+            warning for warning in advice.about_functions(name, parts) if warning.message.split(":")[0] not in known
+        ]
+        self.warnings += fresh
+
+    def artifacts(
+        self,
+        manifest: Manifest,
+        test: Evaluation | None,
+        validation: Evaluation | None,
+        schema: LabelSchema,
+        decision: decisions.Decision | None,
+    ) -> dict[str, bytes]:
+        before = [published.manifest for published in self.published]
+        likely = [*self.published, Published(manifest, "", 0)]
+        return artifacts.artifacts(
+            test,
+            validation,
+            schema,
+            [*before, manifest],
+            best=outcome.message(likely, self.prepared.primary, self.prepared.selected_on) + ", so far.",
+            warnings=[warning.message for warning in self.warnings],
+            others={decisions.DECISION: decisions.content(decision)} if decision else {},
+        )
 
     def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:
         prepared = self.prepared
@@ -323,6 +357,7 @@ class Training:
             validation_metrics=validation.metrics if validation else {},
             train_loss=self.position.loss_sum / self.position.rows,
             primary_metric=prepared.primary,
+            higher_is_better=prepared.higher_is_better,
             selected_on=prepared.selected_on,
             parameters=self.parameters.model_dump(by_alias=True, exclude_none=True),
             versions=versions(),
@@ -357,7 +392,7 @@ class Training:
             (one.manifest.epoch, outcome.metrics_on(one, self.prepared.selected_on).get(self.prepared.primary))
             for one in self.published
         ]
-        return stops_after(found, wanted, higher_is_better=HIGHER_IS_BETTER[self.prepared.primary])
+        return stops_after(found, wanted, higher_is_better=bool(self.prepared.higher_is_better))
 
     def outcome(self) -> dict[str, str]:
         """reason and message of a run that is complete."""

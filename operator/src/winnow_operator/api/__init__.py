@@ -69,6 +69,7 @@ from .model_service import (
 )
 from .training_job import (
     Checkpoint,
+    CustomMetric,
     DatasetUse,
     Epoch,
     Failure,
@@ -97,6 +98,7 @@ __all__ = [
     "Comparison",
     "Condition",
     "ConfigMapSource",
+    "CustomMetric",
     "Dataset",
     "DatasetSpec",
     "DatasetStatus",

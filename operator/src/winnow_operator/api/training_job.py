@@ -20,22 +20,35 @@ from .common import (
     Status,
     Time,
 )
-from .dataset import Warning_
+from .dataset import ConfigMapSource, Warning_
 from .placement import PlacedPods
 
 MetricName = Literal[
     "matching_score",
+    "text_match",
     "accuracy",
+    "binary_accuracy",
+    "multiclass_accuracy",
+    "multilabel_exact_match",
     "precision",
     "recall",
     "f1",
     "precision_macro",
     "recall_macro",
     "f1_macro",
+    "precision_micro",
+    "recall_micro",
     "f1_micro",
+    "precision_weighted",
+    "recall_weighted",
     "f1_weighted",
     "roc_auc",
+    "average_precision",
+    "mcc",
     "log_loss",
+    "brier",
+    "ece",
+    "hamming_loss",
 ]
 SelectedOn = Literal["Validation", "Test"]
 SeenMetricName = Annotated[str, StringConstraints(max_length=64)]
@@ -110,11 +123,20 @@ class Parameters(Spec):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
+class CustomMetric(Spec):
+    """A function of the user's."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
+    config_map: ConfigMapSource
+    direction: Literal["Maximize", "Minimize"] | None = None
+
+
 class Metrics(Spec):
     """What is computed on test and validation rows, and what picks the best checkpoint."""
 
-    primary: MetricName | None = None
+    primary: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
     functions: Annotated[tuple[MetricName, ...], Field(min_length=1, max_length=64)] | None = None
+    custom: Annotated[tuple[CustomMetric, ...], Field(min_length=1, max_length=16)] | None = None
 
 
 class EarlyStopping(Spec):

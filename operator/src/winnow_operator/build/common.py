@@ -153,6 +153,25 @@ def settings_mount() -> Object:
     return {"name": "settings", "mountPath": SETTINGS, "readOnly": True}
 
 
+METRICS = "/etc/winnow-metrics"
+
+
+def metrics_volume(metrics: tuple[api.CustomMetric, ...]) -> Object:
+    """One folder with a file for each function. Optional, so that a missing key is said by the trainer in words instead of a
+    pod that never starts."""
+    sources = [
+        {
+            "configMap": {
+                "name": metric.config_map.name,
+                "items": [{"key": metric.config_map.key, "path": f"{metric.name}.py"}],
+                "optional": True,
+            }
+        }
+        for metric in metrics
+    ]
+    return {"name": "metrics", "projected": {"sources": sources}}
+
+
 def container(name: str, image: str, command: list[str], **fields: Any) -> Object:
     """A container of the restricted pod security standard, with a read-only root."""
     mounts = [*fields.pop("mounts"), {"name": "tmp", "mountPath": "/tmp"}]

@@ -55,18 +55,20 @@ def training_job(
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
     command += ["--run", run_name(job)]
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
+    custom = (job.spec.metrics.custom if job.spec.metrics else None) or ()
     container = common.container(
         CONTAINER,
         image,
         command,
         env=[*base.env, *storage.env, *common.user_env(job.spec)],
-        mounts=[storage.mount, common.settings_mount(), *base.mounts],
+        mounts=[storage.mount, common.settings_mount(), *_metric_mounts(custom), *base.mounts],
         ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
         resources=common.resources(job.spec),
     )
     volumes = [
         storage.volume,
         common.settings_volume(settings["metadata"]["name"]),
+        *([common.metrics_volume(custom)] if custom else []),
         *base.volumes,
     ]
     metadata = common.metadata(job, job.metadata.name)
@@ -92,6 +94,18 @@ def training_job(
             },
         }
     )
+
+
+def _metric_mounts(custom: tuple[api.CustomMetric, ...]) -> list[Object]:
+    return [{"name": "metrics", "mountPath": common.METRICS, "readOnly": True}] if custom else []
+
+
+def _metrics(metrics: api.Metrics) -> Object:
+    """With the files that are mounted beside the ConfigMaps that they come from."""
+    raw = api.to_raw(metrics)
+    for metric in raw.get("custom", ()):
+        metric["file"] = f"{common.METRICS}/{metric['name']}.py"
+    return raw
 
 
 def _failure_rules() -> list[Object]:
@@ -123,7 +137,7 @@ def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
         "method": spec.method,
         "parameters": api.to_raw(spec.parameters),
         "promptTemplate": spec.prompt_template,
-        "metrics": api.to_raw(spec.metrics) if spec.metrics else None,
+        "metrics": _metrics(spec.metrics) if spec.metrics else None,
         "earlyStopping": api.to_raw(spec.early_stopping) if spec.early_stopping else None,
         "thresholds": api.to_raw(spec.thresholds) if spec.thresholds else None,
     }

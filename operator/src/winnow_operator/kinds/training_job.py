@@ -10,14 +10,15 @@ from winnow_operator.build.training_job import FINAL_EXIT_CODES, dataset_path, t
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
-from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan
+from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan, Reference
 from winnow_operator.policies import acceptance, failure, in_use, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, being_deleted, newest, status_of
+from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, newest, status_of
 
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
 MESSAGE_GRACE = timedelta(seconds=30)
+LOOK_AGAIN_SECONDS = 10  # for a ConfigMap of the user's, which is not watched
 WARNINGS = 20  # as the CRD has it
 _COUNTS = (
     ("training_rows", "trainingRows"),
@@ -26,6 +27,13 @@ _COUNTS = (
     ("overlap", "overlap"),
     ("validation_overlap", "validationOverlap"),
 )
+
+
+def references(obj: api.TrainingJob) -> tuple[Reference, ...]:
+    """The ConfigMaps of its metric functions, which are not watched."""
+    metrics = obj.spec.metrics
+    names = {metric.config_map.name for metric in (metrics.custom if metrics else None) or ()}
+    return tuple(Reference(CONFIG_MAP, name) for name in sorted(names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,8 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
         return _running(seen, job, now)
     verdict = acceptance.accept(seen)
     if not verdict.accepted:
-        return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final)
+        again = LOOK_AGAIN_SECONDS if verdict.reason is Reason.METRIC_SOURCE_NOT_FOUND else None
+        return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final, requeue_after=again)
     return _start(seen, config)
 
 

@@ -11,6 +11,12 @@ from winnow_operator.policies import in_use
 from winnow_operator.reasons import Reason
 
 _OF_THE_POSITIVE_LABEL = ("precision", "recall", "f1")  # metrics of Binary datasets only
+_ONLY_FOR = {
+    "binary_accuracy": "Binary",
+    "multiclass_accuracy": "Multiclass",
+    "multilabel_exact_match": "Multilabel",
+    **dict.fromkeys(_OF_THE_POSITIVE_LABEL, "Binary"),
+}
 _BARE_BINARY = ("0", "1")  # labels of a Binary dataset that gave no names: they fit any Binary schema by position
 
 
@@ -132,11 +138,17 @@ def metrics_fit(seen: TrainingJobSeen) -> Verdict | None:
     """Said here rather than by the trainer, which a queue or a large image may keep for hours."""
     metrics = seen.obj.spec.metrics
     task = seen.training.status.task_detail if seen.training else None
-    if metrics is None or task in (None, "Binary"):
+    if metrics is None or task is None:
         return None
     asked = [("primary", metrics.primary), *(("functions", name) for name in metrics.functions or ())]
     for field, name in asked:
-        if name in _OF_THE_POSITIVE_LABEL:
+        if name in _ONLY_FOR and _ONLY_FOR[name] != task and name not in _OF_THE_POSITIVE_LABEL:
+            message = (
+                f"metrics.{field}: {name} is for {_ONLY_FOR[name]} datasets, but Dataset"
+                f" {seen.obj.spec.training_dataset} is {task}; use accuracy"
+            )
+            return _refuse(Reason.METRIC_DOES_NOT_FIT, message)
+        if name in _OF_THE_POSITIVE_LABEL and task != "Binary":
             message = (
                 f"metrics.{field}: {name} is the {name} of the positive label of a Binary dataset, but"
                 f" Dataset {seen.obj.spec.training_dataset} is {task}; use {name}_macro"
@@ -169,6 +181,14 @@ def thresholds_fit(seen: TrainingJobSeen) -> Verdict | None:
     return None
 
 
+def metric_sources_exist(seen: TrainingJobSeen) -> Verdict | None:
+    for reference, found in sorted(seen.lookups.items(), key=lambda item: item[0]):
+        if found is None:
+            message = f"metrics.custom: ConfigMap {reference.name} does not exist in this namespace; the job starts once it does"
+            return _wait(Reason.METRIC_SOURCE_NOT_FOUND, message)
+    return None
+
+
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
     return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
 
@@ -183,6 +203,7 @@ ACCEPT: tuple[Check, ...] = (
     labels_agree,  # LabelsDiffer: the test or validation rows do not fit
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     thresholds_fit,  # ThresholdsDoNotFit: there would be nothing to fit
+    metric_sources_exist,  # MetricSourceNotFound: wait, it may be applied later
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
 )
 ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")

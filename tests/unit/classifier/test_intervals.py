@@ -1,0 +1,73 @@
+"""Bootstrap intervals against a plain loop over resamples, against theory, and within their cost."""
+
+import time
+
+import numpy as np
+import pytest
+from random_answers import rows_of
+
+from winnow_classifier import intervals as bootstrap
+from winnow_classifier import metrics
+from winnow_classifier.intervals import intervals
+from winnow_classifier.labels import TaskDetail
+
+
+@pytest.mark.parametrize("detail", list(TaskDetail))
+def test_each_resample_is_scored_as_its_rows_would_be(monkeypatch, detail):
+    """The products with counts against the metrics themselves, called on the resampled rows."""
+    schema, p, y = rows_of(detail, 2 if detail is TaskDetail.BINARY else 4, rows=40, seed=3)
+    p = p.round(2)
+    if detail is not TaskDetail.MULTILABEL:
+        p /= p.sum(axis=1, keepdims=True)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 15)
+    monkeypatch.setattr(bootstrap, "RANKED_RESAMPLES", 15)
+    counted, of_labels = bootstrap._counted(np.random.default_rng(0), p, y, schema)
+    ranked = bootstrap._ranked(np.random.default_rng(0), p, y, schema)
+    assert counted.keys() | ranked.keys() == set(metrics.names(detail))
+    (weights,) = bootstrap._weights(np.random.default_rng(0), 40, 15)
+    for number, counts in enumerate(weights.astype(int)):
+        rows = np.repeat(np.arange(40), counts)
+        expected = metrics.evaluate(p[rows], y[rows], schema)
+        for name, values in {**counted, **ranked}.items():
+            assert values[number] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name  # float32 sums
+        for c, label in enumerate(metrics.per_label(p[rows], y[rows], schema)):
+            found = float(of_labels["f1"][number, c])
+            assert found == pytest.approx(label.f1) if label.f1 is not None else np.isnan(found)
+
+
+def test_an_interval_is_as_wide_as_theory_says():
+    schema, p, y = rows_of(TaskDetail.BINARY, 2, rows=2_000)
+    found = intervals(p, y, schema, seed=0)
+    accuracy = metrics.evaluate(p, y, schema)["accuracy"]
+    half = 1.96 * (accuracy * (1 - accuracy) / 2_000) ** 0.5
+    assert found.metrics["accuracy"] == pytest.approx((accuracy - half, accuracy + half), abs=0.15 * half)
+
+
+def test_the_same_seed_gives_the_same_intervals():
+    schema, p, y = rows_of(TaskDetail.MULTICLASS, 3, rows=100)
+    assert intervals(p, y, schema, seed=1) == intervals(p, y, schema, seed=1)
+    assert intervals(p, y, schema, seed=1) != intervals(p, y, schema, seed=2)
+
+
+def test_many_rows_cost_a_bounded_time_and_narrow_the_interval():
+    schema, p, y = rows_of(TaskDetail.BINARY, 2, rows=100_000)
+    began = time.process_time()
+    many = intervals(p, y, schema, seed=0).metrics
+    assert time.process_time() - began < 5  # some 0.7 s on a free core
+    few = intervals(p[:1_000], y[:1_000], schema, seed=0).metrics
+    value = metrics.evaluate(p, y, schema)["roc_auc"]
+    assert many["roc_auc"][0] < value < many["roc_auc"][1]
+    for name in ("f1", "roc_auc", "ece"):
+        narrow, wide = (high - low for low, high in (many[name], few[name]))
+        assert 5 < wide / narrow < 20, name  # sqrt(100) = 10
+
+
+def test_what_is_not_defined_has_no_interval():
+    schema, p, y = rows_of(TaskDetail.BINARY, 2, rows=20)
+    one_class = np.tile(np.array([[1, 0]], dtype=np.int8), (20, 1))
+    found = intervals(p, one_class, schema, seed=0)
+    assert found.metrics.keys() == {
+        name for name, value in metrics.evaluate(p, one_class, schema).items() if value is not None
+    }
+    assert "recall" not in found.labels[1]
+    assert intervals(p[:1], y[:1], schema, seed=0).metrics == {}
