@@ -202,6 +202,44 @@ def datasets(
 
 
 @app.command()
+def artifacts(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A TrainingJob.")],
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Such as epoch-3, or best for the best one.")
+    ] = None,
+    download: Annotated[
+        Path | None, typer.Option("--download", metavar="DIR", help="Fetch the files into DIR/CHECKPOINT.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="NAME", help="Only this file or glob, such as '*.png' (repeatable)."),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """List the checkpoints of a training, list the files of one, or fetch them.
+
+    Files come from storage, volume or bucket, by way of a small pod that reads them and is deleted afterwards. Each is held
+    to its SHA-256; what is there already is not fetched again, so that a broken download goes on.
+
+    kubectl winnow artifacts spam-v1
+
+    kubectl winnow artifacts spam-v1 best --download .
+    """
+    from winnow_plugin.artifacts import Wanted
+    from winnow_plugin.artifacts import artifacts as show_artifacts
+
+    with _errors_in_words():
+        wanted = Wanted(job, checkpoint or ("best" if download else None), download, tuple(only or ()))
+        try:
+            show_artifacts(wanted, _place(kubeconfig, context, namespace, False))
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on where this one stood", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@app.command()
 def status(
     namespace: Namespace = None,
     all_namespaces: AllNamespaces = False,

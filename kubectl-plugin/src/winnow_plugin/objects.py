@@ -28,6 +28,7 @@ DATASET = Kind("Dataset", "datasets")
 TRAINING_JOB = Kind("TrainingJob", "trainingjobs")
 DEPLOYMENT = Kind("Deployment", "deployments")
 POD = Kind("Pod", "pods", "/api/v1")
+BATCH_JOB = Kind("Job", "jobs", "/apis/batch/v1")
 KINDS = (MODEL_SERVICE, DATASET, TRAINING_JOB, DEPLOYMENT)
 
 

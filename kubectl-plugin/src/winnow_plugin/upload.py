@@ -65,7 +65,7 @@ def upload(request: Request, place: Place) -> int:
     """The exit code. Raises a WinnowError."""
     program = kubectl()
     size_bytes = _size(request.file)
-    with _signals_unwind():
+    with signals_unwind():
         _run(_model_service_exists(place, request.wanted.model_service))
         file = _digested(request.file, size_bytes)
         _fits_manifest(request, file)
@@ -255,7 +255,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def _signals_unwind() -> Iterator[None]:
+def signals_unwind() -> Iterator[None]:
     """So that kubectl port-forward ends with us also when we are told to end."""
 
     def unwind(number: int, _: FrameType | None) -> NoReturn:

@@ -64,7 +64,7 @@ def completed(*words):
 
 
 def test_kubectl_completes_commands_and_options():
-    assert completed("") == ["validate", "upload", "datasets", "status", "version", ":0"]
+    assert completed("") == ["validate", "upload", "datasets", "artifacts", "status", "version", ":0"]
     assert completed("st") == ["status", ":0"]
     assert completed("status", "--name") == ["--namespace", ":0"]
     assert completed("datasets", "-o", "") == ["table", "json", "yaml", "name", ":0"]

@@ -63,9 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "train":
         progress = Progress()
         failed = _failed_training(progress)
-    elif options.command in ("collect", "compare", "refit"):
+    elif options.command in ("collect", "compare", "refit", "artifacts"):
         failed = partial(verdict.failed_message, options.command)
     try:
+        if options.command == "artifacts":
+            hand_out_files(options)
+            return 0
         if progress:
             result = train(options, progress)
         elif options.command == "compare":
@@ -178,6 +181,13 @@ def refit(options: argparse.Namespace) -> dict[str, Any]:
     return {"kind": "refit", "state": "Done", "message": "; ".join(lines)}
 
 
+def hand_out_files(options: argparse.Namespace) -> None:
+    from winnow_trainer.hand_out import hand_out
+
+    with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
+        hand_out(storage, mirror, options.run, options.checkpoint, options.file, sys.stdout.buffer)
+
+
 def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     stop = Event()
     with ExitStack() as stack:
@@ -235,12 +245,15 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = root.add_subparsers(dest="command", required=True, metavar="import | train | refit | compare | collect")
+    commands = root.add_subparsers(
+        dest="command", required=True, metavar="import | train | refit | compare | collect | artifacts"
+    )
     _add_import(commands)
     _add_train(commands)
     _add_refit(commands)
     _add_compare(commands)
     _add_collect(commands)
+    _add_artifacts(commands)
     return root
 
 
@@ -369,6 +382,20 @@ def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 
 
+def _add_artifacts(commands: "argparse._SubParsersAction[Any]") -> None:
+    add = commands.add_parser(
+        "artifacts",
+        help="write a checkpoint's files to stdout",
+        description="Write checkpoint.json to stdout, or the files that are named as a tar archive.",
+        epilog="example: python -m winnow_trainer artifacts --storage s3://winnow/mail --run v1 --checkpoint epoch-3 --file report.html | tar x",
+    ).add_argument
+    _add_storage(add)
+    add("--run", required=True, metavar="NAME", help="folder below runs/")
+    add("--checkpoint", required=True, metavar="NAME", help="such as epoch-3")
+    add("--file", action="append", default=[], metavar="NAME", help="a file of the checkpoint (repeatable)")
+    add("--termination-log", type=Path, metavar="FILE", help="where an error is written as JSON, too")
+
+
 def _add_storage(add: Callable[..., Any]) -> None:
     what = "folder for datasets, base models and runs, or s3://bucket/prefix with keys, endpoint and region from AWS_…"
     add("--storage", required=True, metavar="DIR", help=what)
@@ -484,7 +511,7 @@ def _fail(
     termination.write(options.termination_log, result)
     if getattr(options, "json", False):
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
-    files = getattr(options, "file", None) or []
+    files = (getattr(options, "file", None) or []) if options.command == "import" else []
     _say(err, files[0] if len(files) == 1 else None)
     return err.exit_code
 

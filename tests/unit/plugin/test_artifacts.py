@@ -1,0 +1,156 @@
+"""`kubectl winnow artifacts`: the pod it makes, and files handed out by the real trainer, whole or broken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
+from winnow_classifier.errors import StorageError
+from winnow_classifier.labels import TaskDetail
+from winnow_plugin import artifacts, artifacts_pod
+from winnow_plugin.cluster import Place
+from winnow_plugin.errors import ClusterError, Unreachable
+
+GOLDEN = Path(__file__).parents[1] / "operator" / "golden"
+JOB: dict[str, Any] = {
+    "apiVersion": "winnow.dev/v1alpha1",
+    "kind": "TrainingJob",
+    "metadata": {"name": "v1", "namespace": "ml", "uid": "0a1b2c3d-0000"},
+    "status": {"bestCheckpoint": "epoch-2", "checkpoints": [{"name": "epoch-1"}, {"name": "epoch-2"}]},
+}
+FILES = {"report.html": b"<p>", "loss.png": b"png" * 1_000, "model.safetensors": os.urandom(300_000)}
+
+
+def batch_job(golden: str) -> dict[str, Any]:
+    return next(each for each in yaml.safe_load_all((GOLDEN / f"{golden}.yaml").read_text()) if each["kind"] == "Job")
+
+
+@pytest.mark.parametrize("golden", ["training", "training-in-bucket"])
+def test_the_pod_reads_only_and_is_as_restricted_as_the_one_that_trained(golden: str) -> None:
+    made = artifacts_pod.pod(JOB, batch_job(golden))
+    spec, (container,) = made["spec"], made["spec"]["containers"]
+    assert spec["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert spec["automountServiceAccountToken"] is False
+    storage = next(volume for volume in spec["volumes"] if volume["name"] == "storage")
+    variables = {each["name"] for each in container["env"]}
+    command = artifacts_pod.command(JOB, batch_job(golden), "epoch-2", ["a.png"])
+    if golden == "training":
+        assert storage["persistentVolumeClaim"]["readOnly"]
+        assert container["volumeMounts"][0]["readOnly"]
+        assert variables == {"HOME"}
+        assert command[4:6] == ["--storage", "/storage"]
+    else:
+        assert "emptyDir" in storage
+        assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} < variables
+        assert command[4:6] == ["--storage", "s3://winnow/mail"]
+        assert "--mirror" in command
+    assert command[-6:] == ["--run", "v1-0a1b2c3d", "--checkpoint", "epoch-2", "--file", "a.png"]
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """A checkpoint in storage, as far as its files go."""
+    folder = tmp_path / "storage" / "runs" / "v1-0a1b2c3d" / "checkpoints" / "epoch-2"
+    folder.mkdir(parents=True)
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    files = {
+        name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+        for name, content in FILES.items()
+    }
+    manifest = Manifest(
+        name="epoch-2",
+        epoch=2,
+        task_detail=TaskDetail.BINARY,
+        labels=("ham", "spam"),
+        problem_type="single_label_classification",
+        method="Full",
+        architecture="BertForSequenceClassification",
+        pooling="cls",
+        prompt_template="{text}",
+        max_seq_length=8,
+        base_model=BaseModelEntry(reference="base", digest="sha256:0"),
+        training_dataset=DatasetEntry(digest="sha256:0", rows=1),
+        training_job=JobEntry(name="v1"),
+        created_at=datetime(2026, 1, 2, tzinfo=UTC),
+        files=files,
+    )
+    (folder / "checkpoint.json").write_bytes(manifest_bytes(manifest))
+    return folder
+
+
+def reader(tmp_path: Path, after: str = "") -> artifacts._Reader:
+    """kubectl exec without a pod: the command runs here, on this storage."""
+    program, storage = tmp_path / "kubectl", tmp_path / "storage"
+    program.write_text(
+        f'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift 4\n'
+        f'exec {sys.executable} -m winnow_trainer "$@" --storage {storage} {after}\n'
+        if not after
+        else f"#!/bin/sh\n{after}\n"
+    )
+    program.chmod(0o755)
+    pod = {"metadata": {"name": "v1-artifacts-x", "namespace": "ml"}}
+    job = batch_job("training")
+    job["spec"]["template"]["spec"]["containers"][0]["command"] = []
+    return artifacts._Reader(program, Place(), JOB, job, pod)
+
+
+def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path, capfd: Any) -> None:
+    here, out = reader(tmp_path), tmp_path / "out"
+    files = artifacts._files(here, {"name": "epoch-2"})
+    assert [file.name for file in files] == ["checkpoint.json", *sorted(FILES)]
+    out.mkdir()
+    (out / "loss.png").write_bytes(FILES["loss.png"])  # there since the last time
+    (out / "report.html").write_bytes(b"<q>")  # and this one is not as it was
+    (stored / "loss.png").unlink()  # so that it cannot be fetched
+    artifacts._fetch(here, "epoch-2", files, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name in FILES} == FILES
+    assert json.loads((out / "checkpoint.json").read_text())["epoch"] == 2
+    artifacts._fetch_beside(here, "epoch-2", out)
+    assert not (out / "decision.json").exists()  # nothing was fitted
+    (stored / "decision.json").write_text("{}")
+    artifacts._fetch_beside(here, "epoch-2", out)
+    assert (out / "decision.json").read_text() == "{}"
+
+
+def test_bytes_that_changed_in_storage_are_not_kept(tmp_path: Path, stored: Path) -> None:
+    here, out = reader(tmp_path), tmp_path / "out"
+    files = artifacts._files(here, {"name": "epoch-2"})
+    (stored / "report.html").write_bytes(b"<b>")
+    with pytest.raises(StorageError, match=r"report\.html was changed in storage"):
+        artifacts._fetch(here, "epoch-2", [file for file in files if file.name == "report.html"], out)
+    assert list(out.iterdir()) == []
+    with pytest.raises(StorageError, match=r"checkpoint\.json of epoch-2 was changed"):
+        artifacts._files(here, {"name": "epoch-2", "digest": "sha256:0"})
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "words"),
+    [
+        ("echo 'pods \"x\" is forbidden: no exec' >&2; exit 1", ClusterError, "may not run programs in pods"),
+        ("echo 'error: lost the connection' >&2; exit 1", Unreachable, "lost the connection"),
+        ("printf garbage", Unreachable, "header"),
+    ],
+)
+def test_what_kubectl_says_is_told(tmp_path: Path, script: str, error: type[Exception], words: str) -> None:
+    file = artifacts._File("report.html", 3, "0" * 64)
+    with pytest.raises(error, match=words):
+        artifacts._fetch(reader(tmp_path, script), "epoch-2", [file], tmp_path / "out")
+
+
+def test_a_checkpoint_is_named_or_the_best() -> None:
+    assert artifacts._chosen(JOB, "best")["name"] == "epoch-2"
+    assert artifacts._chosen(JOB, "epoch-1")["name"] == "epoch-1"
+    with pytest.raises(ClusterError, match="has no checkpoint epoch-9") as refused:
+        artifacts._chosen(JOB, "epoch-9")
+    assert refused.value.hint == "it has: epoch-1, epoch-2"
