@@ -31,6 +31,7 @@ from winnow_plugin.upload import signals_unwind
 from winnow_plugin.words import plain
 
 MANIFEST = "checkpoint.json"
+BESIDE = "decision.json"
 START_SECONDS = 300.0  # an image may have to be pulled
 LOOK_SECONDS = 1.0
 TRIES = 3
@@ -70,7 +71,7 @@ def artifacts(wanted: Wanted, place: Place) -> None:
     with signals_unwind(), _reader(place, job, batch_job) as reader:
         files = _files(reader, checkpoint)
         chosen = [file for file in files if not wanted.files or _named(file, wanted.files)]
-        if not chosen:
+        if not chosen and not any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files):
             raise ConfigError(
                 f"{checkpoint['name']} has no file {', '.join(wanted.files)}", hint="without --file all are listed"
             )
@@ -79,6 +80,8 @@ def artifacts(wanted: Wanted, place: Place) -> None:
             return
         folder = wanted.download / str(checkpoint["name"])
         _fetch(reader, str(checkpoint["name"]), chosen, folder)
+        if not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files):
+            _fetch_beside(reader, str(checkpoint["name"]), folder)
         print(folder)
 
 
@@ -283,6 +286,14 @@ def _fetch(reader: _Reader, checkpoint: str, files: Sequence[_File], folder: Pat
     except OSError as err:
         raise StorageError(f"{folder} cannot be written: {err.strerror or err}") from err
     raise Unreachable("the files did not arrive as they are in storage", hint="try again")
+
+
+def _fetch_beside(reader: _Reader, checkpoint: str, folder: Path) -> None:
+    """Calibration and thresholds, where there are any: always as they are now, and with no digest to hold them to."""
+    with reader.reading(checkpoint, [BESIDE]) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for entry in archive:
+            if entry.name == BESIDE and (content := archive.extractfile(entry)) is not None:
+                (folder / BESIDE).write_bytes(content.read())
 
 
 def _is_there(path: Path, file: _File) -> bool:

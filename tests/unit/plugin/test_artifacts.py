@@ -116,6 +116,11 @@ def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path,
     artifacts._fetch(here, "epoch-2", files, out)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name in FILES} == FILES
     assert json.loads((out / "checkpoint.json").read_text())["epoch"] == 2
+    artifacts._fetch_beside(here, "epoch-2", out)
+    assert not (out / "decision.json").exists()  # nothing was fitted
+    (stored / "decision.json").write_text("{}")
+    artifacts._fetch_beside(here, "epoch-2", out)
+    assert (out / "decision.json").read_text() == "{}"
 
 
 def test_bytes_that_changed_in_storage_are_not_kept(tmp_path: Path, stored: Path) -> None:

@@ -13,6 +13,7 @@ from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.mirror import Mirror
 
 MANIFEST = "checkpoint.json"  # as winnow_classifier.checkpoint says it, which takes seconds to import
+BESIDE = "decision.json"  # no part of what is published: it can be fitted anew, and may not be there
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
@@ -34,10 +35,12 @@ def hand_out(storage: Path, mirror: Mirror, run: str, checkpoint: str, names: Se
     known = json.loads(content)["files"]
     with tarfile.open(fileobj=out, mode="w|") as archive:
         for name in names:
-            if name not in known and name != MANIFEST:
+            if name not in (*known, MANIFEST, BESIDE):
                 raise ConfigError(f"{checkpoint} has no file {name!r}", hint="its manifest lists them")
             path = folder / name
             mirror.fetch(path)
+            if name == BESIDE and not path.is_file():
+                continue
             if not path.is_file():
                 raise CheckpointError(f"Checkpoint {mirror.shown(folder)} has lost {name}.")
             archive.add(path, arcname=name, recursive=False, filter=_plain)
