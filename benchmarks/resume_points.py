@@ -4,7 +4,8 @@
 
 MiniLM on the subject lines of the demo's e-mails, all of it (weights and both moments of AdamW) and by LoRA. In each round the same
 number of steps is taken without a point, with one that begins with the first step and is written beside them, and with one that is written
-before the first. The medians over the rounds of what the others take longer are what a point costs. `--folder` says where
+before the first. The medians over the rounds of the CPU seconds that the others take more are what a point costs; the writer's own account
+stands beside, for a machine that does other work. `--folder` says where
 they are written, for disks that are slower than the temporary folder's. The bar: one a ten minutes, and one each time that the epochs give
 occasion and the rule of resume_writer.py allows it, cost under 2 % of the time.
 """
