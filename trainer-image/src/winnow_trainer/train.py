@@ -128,7 +128,11 @@ class Training:
         self.clock = clock
         self.position = Position()
         self.published = folder.published()
-        self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
+        self.warnings = [
+            *advice.about_rows(prepared.data),
+            *advice.about_decision(prepared.data),
+            *prepared.warnings,
+        ]
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -170,7 +174,16 @@ class Training:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
-        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, accelerator.device)
+        model = build(
+            prepared.base,
+            prepared.tokenizer,
+            prepared.schema,
+            method,
+            self.parameters,
+            accelerator.device,
+            prepared.pooling,
+            prepared.parent,
+        )
         learner = Learner(
             model, examples, prepared.schema, method, self.parameters, accelerator, self.stop, prepared.rows
         )
@@ -311,10 +324,13 @@ class Training:
             problem_type=schema.problem_type,
             method=job.spec.method,
             architecture=type(model.base).__name__,
-            pooling=model.architecture.pooling,
+            pooling=model.pooling,
+            pools_as_transformers=prepared.pools_as_transformers,
+            batches="Packed" if prepared.packs else "Padded",
             prompt_template=job.spec.prompt_template,
             max_seq_length=self.parameters.max_seq_length,
             base_model=prepared.base_model,
+            continued_from=prepared.parent.continued() if prepared.parent else None,
             training_dataset=prepared.training_entry,
             test_dataset=prepared.test_entry,
             validation_dataset=prepared.validation_entry,

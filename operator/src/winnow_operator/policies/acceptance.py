@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from winnow_operator import api
 from winnow_operator.observed import TrainingJobSeen
-from winnow_operator.policies import in_use
+from winnow_operator.policies import in_use, lineage
+from winnow_operator.policies.checkpoint import Missing
 from winnow_operator.reasons import Reason
 
 _OF_THE_POSITIVE_LABEL = ("precision", "recall", "f1")  # metrics of Binary datasets only
@@ -169,6 +170,11 @@ def thresholds_fit(seen: TrainingJobSeen) -> Verdict | None:
     return None
 
 
+def checkpoint_is_there(seen: TrainingJobSeen) -> Verdict | None:
+    found = lineage.parent(seen)
+    return Verdict(False, found.reason, found.message, found.final) if isinstance(found, Missing) else None
+
+
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
     return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
 
@@ -183,6 +189,7 @@ ACCEPT: tuple[Check, ...] = (
     labels_agree,  # LabelsDiffer: the test or validation rows do not fit
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     thresholds_fit,  # ThresholdsDoNotFit: there would be nothing to fit
+    checkpoint_is_there,  # CheckpointNotReady, TrainingJobNotFound: wait; CheckpointNotFound: name another
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
 )
 ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")
