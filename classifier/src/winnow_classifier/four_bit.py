@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedConfig
 
 from winnow_classifier.errors import BaseModelError, ConfigError
+from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.padded import head_of
 
 BLOCK = 64  # weights that share a scale: bitsandbytes' default
@@ -51,7 +52,7 @@ def quantisation(config: PreTrainedConfig) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=False,
-        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+        bnb_4bit_compute_dtype=torch.bfloat16 if gpu_computes_bfloat16() else torch.float32,
         llm_int8_skip_modules=list(head_of(network)),
     )
 

@@ -11,6 +11,7 @@ from winnow_classifier.architectures import Pooling, architecture_of, longest_te
 from winnow_classifier.dropout import replace_dropout
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.four_bit import check_head, round_body
+from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import (
     Classifier,
@@ -33,10 +34,25 @@ def build(
     method: Method,
     parameters: Parameters,
     device: torch.device,
+) -> Classifier:
+    """The model on its device before its first step, as `assemble` makes it."""
+    model = assemble(base, tokenizer, schema, method, parameters, device)
+    if parameters.gradient_checkpointing:
+        keep_less(model)
+    return model.to(device)
+
+
+def assemble(
+    base: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    schema: LabelSchema,
+    method: Method,
+    parameters: Parameters,
+    device: torch.device,
     pooling: Pooling | None = None,
     parent: Parent | None = None,
 ) -> Classifier:
-    """The model before its first step: the same for the same seed. Raises ConfigError, BaseModelError, CheckpointError.
+    """The model before its first step, not yet on its device: the same for the same seed. Raises ConfigError, BaseModelError, CheckpointError.
 
     `base` is the parent's body where there is a parent; `pooling` None is transformers' own.
     """
@@ -49,7 +65,8 @@ def build(
         )
     merges = parent is not None and parent.adapts and method not in ADAPTERS
     # Weights that never change may stay in half precision; those that train need float32, or small updates are lost.
-    frozen_body = method != "Full" and device.type == "cuda" and architecture_of(config).packs and not merges
+    half = device.type == "cuda" and gpu_computes_bfloat16()
+    frozen_body = half and method != "Full" and architecture_of(config).packs and not merges
     torch.manual_seed(parameters.seed)
     quantised = method == "QLoRA"
     network = load_network(base, config, torch.bfloat16 if frozen_body else torch.float32, four_bit=quantised)
@@ -75,9 +92,7 @@ def build(
     for parameter in model.head_parameters():
         parameter.data = parameter.data.float()
     replace_dropout(model)
-    if parameters.gradient_checkpointing:
-        keep_less(model)
-    return model.to(device)
+    return model
 
 
 def keep_less(model: Classifier) -> None:

@@ -22,6 +22,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
+from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.mirror import VOLUME, Mirror
@@ -35,7 +36,8 @@ from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import build
+from winnow_trainer.memory import place
+from winnow_trainer.methods import assemble
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
 from winnow_trainer.resume import Position
@@ -109,9 +111,10 @@ def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
 
 
 def make_accelerator() -> Accelerator:
-    """bfloat16 where it is fast. Weights, gradients and the optimizer stay in float32: only matrix products are shorter."""
+    """bfloat16 where it is fast, never fp16: its range is too small. Weights, gradients and the optimizer stay in float32: only matrix products are shorter."""
     cuda = torch.cuda.is_available()
-    return Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda or multiplies_bfloat16() else "no")
+    fast = gpu_computes_bfloat16() if cuda else multiplies_bfloat16()
+    return Accelerator(cpu=not cuda, mixed_precision="bf16" if fast else "no")
 
 
 class Training:
@@ -174,7 +177,7 @@ class Training:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
-        model = build(
+        model = assemble(
             prepared.base,
             prepared.tokenizer,
             prepared.schema,
@@ -184,6 +187,8 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
+        if short := place(model, method, self.parameters, accelerator):
+            self.warnings.append(short)
         learner = Learner(
             model, examples, prepared.schema, method, self.parameters, accelerator, self.stop, prepared.rows
         )
