@@ -9,7 +9,6 @@ from tiny_training import Trainer
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
-from winnow_classifier import checkpoint
 from winnow_classifier.architectures import longest_text
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
@@ -45,28 +44,6 @@ def test_a_type_that_does_not_pack_gives_the_logits_and_gradients_of_each_text_a
     expected, found = gradients(plain, alone), gradients(model.base, ours)
     for name, gradient in expected.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
-
-
-@pytest.mark.parametrize("method", ["Full", "LoRA", "HeadOnly"])
-def test_deberta_trains_says_that_it_is_padded_and_is_served_as_it_was_measured(tmp_path, caplog, method):
-    trainer = Trainer(tmp_path, "deberta-v2")
-    told = trainer.run(trainer.job(method))
-    (warning,) = [warning for warning in told["warnings"] if warning["code"] == "PaddedBatches"]
-    assert "deberta-v2 run in float32 in padded batches" in warning["message"]
-    assert warning["message"] in caplog.messages
-    assert checkpoint.verify(trainer.checkpoint(2)).batches == "Padded"
-    expect_served_as_measured(trainer.checkpoint(2))
-
-
-def expect_served_as_measured(folder, atol=1e-5):
-    loaded = checkpoint.load(folder)
-    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    ids = [encoded.input_ids for encoded in loaded.encoder.encode([line["input"] for line in lines])]
-    with torch.no_grad():
-        logits = loaded.model(pack(ids, loaded.model.position_start))
-    served = torch.as_tensor(loaded.schema.probabilities(logits), dtype=torch.float64)
-    measured = torch.tensor([[line["probabilities"][label] for label in loaded.schema.labels] for line in lines])
-    assert_close(served, measured.double(), rtol=0, atol=atol)
 
 
 def test_a_model_that_sees_its_padding_is_refused(tmp_path):
@@ -114,27 +91,6 @@ def test_each_pooling_reads_the_states_of_each_text_alone(tmp_path, model_type, 
             assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_a_pooling_of_our_own_is_said_and_served(tmp_path):
-    trainer = Trainer(tmp_path)
-    told = trainer.run(trainer.job("Full", pooling="Mean"))
-    manifest = checkpoint.verify(trainer.checkpoint(2))
-    assert (manifest.pooling, manifest.pools_as_transformers) == ("mean", False)
-    assert "PoolingOfWinnow" in [warning["code"] for warning in told["warnings"]]
-    expect_served_as_measured(trainer.checkpoint(2))
-
-
-def test_modernbert_pooled_by_the_mean_loads_in_plain_transformers(tmp_path):
-    trainer = Trainer(tmp_path, "modernbert")
-    told = trainer.run(trainer.job("Full", pooling="Mean"))
-    folder = trainer.checkpoint(2)
-    assert "PoolingOfWinnow" not in [warning["code"] for warning in told["warnings"]]
-    loaded = checkpoint.load(folder)
-    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    with torch.no_grad():
-        alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
-        assert_close(loaded.model(pack(TEXTS)), alone, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("model_type", "parameters", "words"),
     [
@@ -148,17 +104,3 @@ def test_what_a_model_or_machine_cannot_do_is_refused(tmp_path, model_type, para
     trainer = Trainer(tmp_path, model_type)
     with pytest.raises(ConfigError, match=words):
         trainer.run(trainer.job("Full", **parameters))
-
-
-def test_a_published_classifier_of_as_many_labels_does_not_lend_its_rows(tmp_path):
-    trainer = Trainer(tmp_path)
-    trainer.run(trainer.job("Full"))
-    published = tmp_path / "published"  # such as someone's on the Hub: its rows stand for labels of its own
-    model = AutoModelForSequenceClassification.from_pretrained(trainer.checkpoint(2))
-    model.save_pretrained(published)
-    tiny_models.tokenizer("bert").save_pretrained(published)
-    job = trainer.job("HeadOnly", name="v2", learningRate=1e-12, numTrainEpochs=1)
-    trainer.run(job.model_copy(update={"spec": job.spec.model_copy(update={"base_model": str(published)})}))
-    ours = AutoModelForSequenceClassification.from_pretrained(trainer.checkpoint(1, "v2"))
-    assert not torch.allclose(ours.classifier.weight, model.classifier.weight, atol=1e-3)
-    assert_close(ours.bert.pooler.dense.weight, model.bert.pooler.dense.weight)

@@ -47,11 +47,15 @@ def parent_of(name="v0"):
     return {"checkpoint": {"trainingJob": name}}
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "llama", "deberta-v2"])
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [("LoRA", "LoRA"), ("LoRA", "Full"), ("Full", "HeadOnly"), ("Full", "LoRA")],
-    ids=lambda method: method,
+    ("model_type", "before", "after"),
+    [
+        ("bert", "LoRA", "LoRA"),
+        ("llama", "LoRA", "LoRA"),
+        ("deberta-v2", "LoRA", "Full"),
+        ("llama", "Full", "HeadOnly"),
+        ("roberta", "Full", "LoRA"),
+    ],
 )
 def test_a_label_keeps_its_row_of_the_head_wherever_it_stands_now(tmp_path, model_type, before, after):
     trainer = Trainer(tmp_path, model_type)
