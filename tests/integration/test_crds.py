@@ -31,13 +31,15 @@ ONE_SOURCE = (
     "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3, huggingFace, upload"
 )
 ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
+GPU = {"limits": {"nvidia.com/gpu": 1}}
+ONE_START = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace, checkpoint"
 ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
 ONE_STORAGE = "storage needs exactly one of: persistentVolumeClaim, s3"
 NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
 NO_PARENT = "path must not contain '..'"
 NAME_LENGTH = "metadata.name may have at most 52 characters, so that the names of the objects made for it fit"
 NAME_DOT = "metadata.name must not contain a dot, since it becomes part of the names of other objects"
-LORA_ONLY = "parameters.loraRank, loraAlpha, loraDropout and loraTargetModules need method LoRA"
+LORA_ONLY = "parameters.loraRank, loraAlpha, loraDropout and loraTargetModules need method LoRA or QLoRA"
 TEMPLATE = "promptTemplate must contain {text}, where the row's text is put"
 JOB_IS_FIXED = "only suspend, activeDeadlineSeconds and ttlSecondsAfterFinished of a TrainingJob can be changed once created; make a new one"
 DATASET_IS_FIXED = "a Dataset cannot be changed once created, because trainings refer to its rows; make a new one"
@@ -215,9 +217,9 @@ RULES = [
         model_service(baseModel=VOLUME | HUB),
         "ModelService: one base model",
     ),
-    rule(ONE_MODEL, training_job(baseModel=HUB), training_job(baseModel={}), "TrainingJob: a base model"),
+    rule(ONE_START, training_job(baseModel=HUB), training_job(baseModel={}), "TrainingJob: a base model"),
     rule(
-        ONE_MODEL,
+        ONE_START,
         training_job(baseModel=IMAGE_MODEL),
         training_job(baseModel=IMAGE_MODEL | HUB),
         "TrainingJob: one base model",
@@ -452,13 +454,32 @@ RULES = [
         "TrainingJob: ratios of two labels",
     ),
     rule(
-        "parameters.adamBeta1, adamBeta2 and adamEpsilon need optim adamw",
+        "parameters.adamBeta1, adamBeta2 and adamEpsilon need an optim of AdamW, not adafactor",
         training_job(parameters={"optim": "adamw", "adamBeta2": 0.95}),
         training_job(parameters={"optim": "adafactor", "adamBeta2": 0.95}),
         "TrainingJob: betas of adamw",
     ),
     rule(
-        "parameters.gradientCheckpointing needs a body that trains: method LoRA or Full",
+        "method QLoRA needs a GPU: resources.limits with nvidia.com/gpu, and a trainer image with bitsandbytes",
+        training_job(method="QLoRA", parameters={"loraRank": 8}, resources=GPU),
+        training_job(method="QLoRA", resources={"limits": {"cpu": 4}}),
+        "TrainingJob: QLoRA on a GPU",
+    ),
+    rule(
+        "parameters.optim adamw_8bit and paged_adamw_8bit need a GPU: resources.limits with nvidia.com/gpu, and a trainer image "
+        "with bitsandbytes",
+        training_job(parameters={"optim": "paged_adamw_8bit"}, resources={"limits": {"nvidia.com/mig-1g.10gb": 1}}),
+        training_job(parameters={"optim": "adamw_8bit"}),
+        "TrainingJob: 8-bit optimizers on a GPU",
+    ),
+    rule(
+        "parameters.headInit Ridge would overwrite the head of the checkpoint that baseModel goes on from",
+        training_job(baseModel={"checkpoint": {"trainingJob": "v0", "name": "epoch-3"}}),
+        training_job(baseModel={"checkpoint": {"trainingJob": "v0"}}, parameters={"headInit": "Ridge"}),
+        "TrainingJob: a head that goes on",
+    ),
+    rule(
+        "parameters.gradientCheckpointing needs a body that trains: method LoRA, QLoRA or Full",
         training_job(method="Full", parameters={"gradientCheckpointing": True}),
         training_job(method="HeadOnly", parameters={"gradientCheckpointing": True}),
         "TrainingJob: checkpointing of a body that trains",
@@ -656,7 +677,7 @@ BOUNDS = [
     pytest.param(training_job(parameters={"numTrainEpochs": 0}), "greater than or equal to 1", id="at least one epoch"),
     pytest.param(training_job(parameters={"numTrainEpochs": 2.5}), "must be of type integer", id="whole epochs"),
     pytest.param(training_job(metrics={"functions": ["f2"]}), 'Unsupported value: "f2"', id="a metric that exists"),
-    pytest.param(training_job(method="QLoRA"), 'Unsupported value: "QLoRA"', id="a method that exists"),
+    pytest.param(training_job(method="DoRA"), 'Unsupported value: "DoRA"', id="a method that exists"),
     pytest.param(training_job(parameters={"headInit": "Zero"}), 'Unsupported value: "Zero"', id="a start that exists"),
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
@@ -831,8 +852,25 @@ STATUS: dict[Kind, Object] = {
                 "unneededSince": "2026-11-24T00:00:00Z",
                 "removed": True,
                 "deployedBy": ["web"],
+                "continuedBy": ["v2"],
             }
         ],
+        "continuedFrom": {
+            "trainingJob": "v0",
+            "checkpoint": "epoch-2",
+            "digest": f"sha256:{'b' * 64}",
+            "run": "v0-12345678",
+            "adapterBase": {
+                "image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"},
+                "persistentVolumeClaim": {"claimName": "models", "path": "/"},
+                "huggingFace": {
+                    "repo": "a/b",
+                    "revision": "main",
+                    "tokenSecretRef": {"name": "hf", "key": "token"},
+                },
+                "stored": {"run": "v-00000000", "checkpoint": "epoch-1"},
+            },
+        },
         "bestCheckpoint": "epoch-1",
         "bestMetric": "f1 0.9500",
         "primaryMetric": "f1",

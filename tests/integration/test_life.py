@@ -286,6 +286,31 @@ async def test_a_deployment_of_a_named_checkpoint_need_not_wait_for_the_end_of_t
     assert job["status"]["checkpoints"][0]["deployedBy"] == ["web"]
 
 
+async def test_a_training_goes_on_from_a_checkpoint_once_the_other_job_has_ended(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job("v2", baseModel={"checkpoint": {"trainingJob": "v1"}}))
+    await cluster.expect(TRAINING_JOB, "v2", "Accepted", status="False", reason="TrainingJobNotFound")
+    await cluster.apply(training_job())
+    await cluster.expect(TRAINING_JOB, "v2", "Accepted", status="False", reason="CheckpointNotReady")
+    done = await cluster.trained()
+    await cluster.expect(TRAINING_JOB, "v2", "Accepted", reason="Accepted")
+    pod = await cluster.pod_of(TRAINING_JOB, "v2")
+    assert pod.container["command"][:4] == ["python", "-m", "winnow_trainer", "train"]
+    job = await cluster.get(TRAINING_JOB, "v2")
+    best = done["status"]["bestCheckpoint"]
+    assert job["status"]["continuedFrom"]["checkpoint"] == best
+    assert job["status"]["continuedFrom"]["adapterBase"]["image"]["path"] == "/model"
+
+    def kept(found: Object) -> bool:
+        return any(entry.get("continuedBy") == ["v2"] for entry in found["status"]["checkpoints"])
+
+    await cluster.until("continuedBy", TRAINING_JOB, kept, name="v1")
+    await cluster.delete(TRAINING_JOB, "v1")
+    await cluster.until_gone(TRAINING_JOB, "v1")
+    await cluster.look_again(TRAINING_JOB, "v2")
+    await cluster.expect(TRAINING_JOB, "v2", "Accepted", reason="Accepted")
+
+
 async def test_a_deployment_is_scaled_up_down_and_to_zero(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.trained()

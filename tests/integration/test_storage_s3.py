@@ -82,10 +82,12 @@ def laptop(tmp_path: Path, server: Server) -> Laptop:
     return Laptop(folder, server)
 
 
-def write_job(folder: Path, dataset: str) -> None:
-    parameters = {"numTrainEpochs": EPOCHS, "learningRate": 0.001, "perDeviceTrainBatchSize": 2, "maxSeqLength": 16}
-    spec = {"trainingDataset": dataset, "testSplit": {"percent": 20}, "baseModel": "base", "method": "Full"}
-    job = {"kind": "TrainingJob", "metadata": {"name": "v1"}, "spec": {**spec, "parameters": parameters}}
+def write_job(
+    folder: Path, dataset: str, name: str = "v1", base: Any = "base", method: str = "Full", epochs: int = EPOCHS
+) -> None:
+    parameters = {"numTrainEpochs": epochs, "learningRate": 0.001, "perDeviceTrainBatchSize": 2, "maxSeqLength": 16}
+    spec = {"trainingDataset": dataset, "testSplit": {"percent": 20}, "baseModel": base, "method": method}
+    job = {"kind": "TrainingJob", "metadata": {"name": name}, "spec": {**spec, "parameters": parameters}}
     (folder / "job.yaml").write_text(json.dumps(job))
 
 
@@ -195,6 +197,21 @@ def test_a_decision_is_fitted_anew_in_the_bucket_and_a_checkpoint_goes_from_ther
     said = laptop.run("winnow_trainer", "collect", *where, "--remove-checkpoint", "v1/epoch-1")
     assert said.stdout.startswith("1 checkpoint removed"), said.stderr
     assert {path.name for path in checkpoint.parent.iterdir() if list(path.glob("*"))} == {"epoch-2"}
+
+
+def test_an_adapter_goes_on_from_a_checkpoint_in_the_bucket_and_is_served_on_it(laptop: Laptop) -> None:
+    stored = json.loads(laptop.imported().stdout)["path"]
+    write_job(laptop.folder, stored, epochs=1)
+    assert laptop.run(*laptop.train()).returncode == 0
+    for name, before in (("v2", "v1"), ("v3", "v2")):
+        write_job(laptop.folder, stored, name, {"checkpoint": {"trainingJob": before}}, "LoRA", 1)
+        said = laptop.run(*laptop.train())
+        assert said.returncode == 0, said.stderr
+    manifest = json.loads((laptop.bucket / "runs/v3/checkpoints/epoch-1/checkpoint.json").read_text())
+    # The second adapter is the first one trained on, so both stand on what the first job left.
+    assert manifest["baseModel"]["reference"] == f"{laptop.uri}/runs/v1/checkpoints/epoch-1"
+    assert manifest["continuedFrom"]["trainingJob"] == "v2"
+    classified_from(laptop, f"{laptop.uri}/runs/v3/checkpoints/epoch-1")
 
 
 def classified_from(laptop: Laptop, checkpoint: str) -> None:

@@ -9,17 +9,30 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    ArceeConfig,
     AutoModel,
     BertConfig,
+    CamembertConfig,
+    DebertaV2Config,
+    Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
+    GlmConfig,
+    GPT2Config,
     LlamaConfig,
+    MinistralConfig,
     MistralConfig,
+    ModernBertConfig,
+    Olmo2Config,
+    OlmoConfig,
     Phi3Config,
+    PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
+    SmolLM3Config,
+    Starcoder2Config,
     XLMRobertaConfig,
 )
 
@@ -77,8 +90,37 @@ CONFIGS: dict[str, Any] = {
         **sizes, **GROUPED, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
     ),
     "phi3": lambda **sizes: Phi3Config(**sizes, num_key_value_heads=2, sliding_window=5, eos_token_id=3),
+    "camembert": lambda **sizes: CamembertConfig(**sizes),
+    # Its window is half of local_attention to each side, and its padding and separators have their own places.
+    "modernbert": lambda **sizes: ModernBertConfig(  # type: ignore[call-arg]
+        **sizes,
+        local_attention=8,
+        global_attn_every_n_layers=2,
+        bos_token_id=2,
+        eos_token_id=3,
+        cls_token_id=2,
+        sep_token_id=3,
+    ),
+    # Capped hard, so that a pack without the cap would show.
+    "gemma2": lambda **sizes: Gemma2Config(
+        **sizes, **GROUPED, sliding_window=5, attn_logit_softcapping=0.05, query_pre_attn_scalar=8
+    ),
+    "phi": lambda **sizes: PhiConfig(**sizes, partial_rotary_factor=0.5),  # type: ignore[call-arg]
+    "olmo": lambda **sizes: OlmoConfig(**sizes, num_key_value_heads=2, eos_token_id=3),
+    "olmo2": lambda **sizes: Olmo2Config(**sizes, num_key_value_heads=2, eos_token_id=3),
+    "arcee": lambda **sizes: ArceeConfig(**sizes, num_key_value_heads=2),
+    "glm": lambda **sizes: GlmConfig(**sizes, **GROUPED, eos_token_id=3),
+    "ministral": lambda **sizes: MinistralConfig(**sizes, **GROUPED, sliding_window=5),
+    "smollm3": lambda **sizes: SmolLM3Config(**sizes, num_key_value_heads=2, eos_token_id=3, bos_token_id=2),
+    "starcoder2": lambda **sizes: Starcoder2Config(**sizes, num_key_value_heads=2, sliding_window=5, eos_token_id=3),
+    "deberta-v2": lambda **sizes: DebertaV2Config(  # type: ignore[call-arg]
+        **sizes, relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False, position_buckets=8
+    ),
+    "gpt2": lambda **sizes: GPT2Config(
+        vocab_size=sizes["vocab_size"], n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, eos_token_id=3
+    ),
 }
-ENCODERS = ("bert", "roberta", "xlm-roberta")
+ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2")
 
 
 def tokenizer(model_type: str) -> PreTrainedTokenizerFast:

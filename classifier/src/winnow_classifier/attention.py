@@ -38,19 +38,22 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query (1, H, T, D), key and value (1, K, T, D) to (1, T, H, D); each token sees its own sequence only.
 
-    `sliding_window` W lets a token see W tokens, itself included (transformers' meaning).
+    `sliding_window` W lets a token see W tokens, itself included (transformers' meaning); `softcap` bends scores to that
+    size at most (Gemma 2), which no fused kernel does.
     """
     if packed is None or query.shape[0] != 1:
         raise ValueError(f"{PACKED_ATTENTION} takes one packed row of tokens with packed=…; use Classifier to run it.")
     causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
     window = sliding_window if sliding_window is not None and sliding_window < packed.max_length else None
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, heads, D)
-    attend = varlen if can_use_varlen(q, dropout) else bucketed
-    return attend(q, k, v, packed, scaling, dropout, causal, window)[None], None
+    if softcap is None and can_use_varlen(q, dropout):
+        return varlen(q, k, v, packed, scaling, dropout, causal, window)[None], None
+    return bucketed(q, k, v, packed, scaling, dropout, causal, window, softcap)[None], None
 
 
 def can_use_varlen(query: Tensor, dropout: float) -> bool:
@@ -103,6 +106,7 @@ def bucketed(
     dropout: float,
     causal: bool,
     window: int | None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention over sequences of like length, padded inside attention only."""
     buckets = packed.buckets
@@ -112,7 +116,7 @@ def bucketed(
     for bucket, *states in zip(buckets.members, *split, strict=True):
         mask = bucket_mask(bucket, causal, window, q.device)
         query, key, value = (x.view(bucket.rows, bucket.length, *x.shape[1:]).transpose(1, 2) for x in states)
-        out = dot_product_attention(query, key, value, mask, scale, dropout, causal and mask is None)
+        out = dot_product_attention(query, key, value, mask, scale, dropout, causal and mask is None, softcap)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (rows * M, H, D)
     return from_places(outputs[0] if len(outputs) == 1 else torch.cat(outputs), buckets)
 
@@ -148,14 +152,21 @@ def one_query_varlen(q: Tensor, k: Tensor, v: Tensor, packed: PackedBatch, scale
 
 
 def dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None, dropout: float, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float | None,
+    dropout: float,
+    causal: bool,
+    softcap: float | None = None,
 ) -> Tensor:
     """query (B, H, Q, D), key and value (B, K, M, D), mask as of bucket_mask, to (B, H, Q, D).
 
-    torch's own, but for dropout on a CPU: torch has no fused kernel for that, and draws its mask one by one.
+    torch's own, but for dropout on a CPU, where it has no fused kernel and draws its mask one by one, and for softcap.
     """
     grouped = query.shape[1] != key.shape[1]
-    if dropout == 0.0 or query.is_cuda:
+    if softcap is None and (dropout == 0.0 or query.is_cuda):
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
         )
@@ -165,6 +176,8 @@ def dot_product_attention(
     if causal:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
     if mask is not None:
         scores = scores + torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
     return drop(scores.softmax(dim=-1), dropout) @ value

@@ -5,6 +5,7 @@ It appears whole or not at all (written beside, synced, renamed), and never chan
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -21,9 +22,11 @@ from pydantic.alias_generators import to_camel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from winnow_classifier import base_model as base_models
+from winnow_classifier.architectures import Pooling
 from winnow_classifier.errors import BaseModelError, CheckpointError
+from winnow_classifier.four_bit import round_body
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.model import Classifier, Pooling, load_network, merge_lora, read_config
+from winnow_classifier.model import Classifier, load_network, merge_lora, read_config
 from winnow_classifier.tokens import Encoder, load_tokenizer
 
 MANIFEST = "checkpoint.json"
@@ -42,6 +45,14 @@ class FileEntry(_Model):
 
 class BaseModelEntry(_Model):
     reference: str
+    digest: str
+
+
+class ContinuedEntry(_Model):
+    """The checkpoint that the training went on from."""
+
+    training_job: str
+    checkpoint: str
     digest: str
 
 
@@ -76,12 +87,16 @@ class Manifest(_Model):
     task_detail: TaskDetail
     labels: tuple[str, ...]
     problem_type: str
-    method: Literal["LoRA", "Full", "HeadOnly"]
+    method: Literal["LoRA", "QLoRA", "Full", "HeadOnly"]
     architecture: str
     pooling: Pooling
+    # Whether transformers' own classifier pools there too, so that the weights mean the same to every other tool.
+    pools_as_transformers: bool = True
+    batches: Literal["Packed", "Padded"] = "Packed"  # how texts of different lengths ran together
     prompt_template: str
     max_seq_length: int
     base_model: BaseModelEntry
+    continued_from: ContinuedEntry | None = None
     training_dataset: DatasetEntry
     test_dataset: DatasetEntry | None = None
     validation_dataset: DatasetEntry | None = None
@@ -160,8 +175,11 @@ def save_weights(model: Classifier, directory: Path) -> None:
         model.network.save_pretrained(directory)
     else:
         # The base's config with our labels, beside the adapter: peft alone does not keep them.
-        model.base.config.architectures = [type(model.base).__name__]
-        model.base.config.save_pretrained(directory)
+        config = copy.deepcopy(model.base.config)
+        config.architectures = [type(model.base).__name__]
+        if hasattr(config, "quantization_config"):  # QLoRA: says how it was trained, not what the base model is
+            del config.quantization_config
+        config.save_pretrained(directory)
         model.network.save_pretrained(str(directory), save_embedding_layers=False)
         (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
@@ -237,7 +255,7 @@ def load(
     found = inspect(directory, digest)
     manifest = found.manifest
     network = adapted_network(directory, manifest, base_model, storage) if is_adapter(manifest) else plain(directory)
-    model = Classifier(network).eval().requires_grad_(False).to(device)
+    model = Classifier(network, manifest.pooling).eval().requires_grad_(False).to(device)
     try:
         tokenizer = load_tokenizer(directory)
     except BaseModelError as error:
@@ -263,17 +281,24 @@ def where_the_base_is(given: str | None, trained_on: str) -> str:
     return trained_on if same else given
 
 
-def adapted_network(directory: Path, manifest: Manifest, base_model: str | None, storage: Path | None) -> Any:
-    """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base."""
-    reference = where_the_base_is(base_model, manifest.base_model.reference)
-    base = base_models.resolve(reference, storage)
+def check_base(reference: str, base: Path, manifest: Manifest) -> None:
+    """Raises CheckpointError if the folder does not hold the base model that the adapter was trained on."""
     digest = base_models.digest(base)
     if digest != manifest.base_model.digest:
         raise CheckpointError(
             f"The base model {reference} is not the one this adapter was trained on: its digest is {digest}, "
             f"expected {manifest.base_model.digest}."
         )
+
+
+def adapted_network(directory: Path, manifest: Manifest, base_model: str | None, storage: Path | None) -> Any:
+    """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base."""
+    reference = where_the_base_is(base_model, manifest.base_model.reference)
+    base = base_models.resolve(reference, storage)
+    check_base(reference, base, manifest)
     from peft import PeftModel
 
     network = load_network(base, read_config(directory))
+    if manifest.method == "QLoRA":
+        round_body(network, Classifier(network).architecture.head)
     return merge_lora(PeftModel.from_pretrained(network, directory))

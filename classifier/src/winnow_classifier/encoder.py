@@ -24,6 +24,14 @@ def first_token_states(body: Any, batch: PackedBatch) -> Tensor:
     return last_layer(last, hidden[0], batch)
 
 
+def all_token_states(body: Any, batch: PackedBatch) -> Tensor:
+    """(T, d): the last hidden state of every token, where the pooling reads them."""
+    hidden = body.embeddings(input_ids=batch.input_ids[None], position_ids=batch.position_ids[None])
+    for layer in body.encoder.layer:
+        hidden = layer(hidden, None, packed=batch)
+    return hidden[0]  # type: ignore[no-any-return]
+
+
 def last_layer(layer: Any, hidden: Tensor, batch: PackedBatch) -> Tensor:
     """(T, d) to (B, d): a BertLayer or RobertaLayer at the first tokens."""
     attention = layer.attention.self

@@ -8,54 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 
+from winnow_classifier.architectures import (
+    BERT,
+    DECODER,
+    MODERNBERT,
+    ROBERTA,
+    Pooling,
+    architecture_of,
+    check_supported,
+    own_pooling,
+    set_pooling,
+)
 from winnow_classifier.attention import PACKED_ATTENTION, register
-from winnow_classifier.encoder import first_token_states
+from winnow_classifier.encoder import all_token_states, first_token_states
 from winnow_classifier.errors import BaseModelError, ConfigError
+from winnow_classifier.four_bit import quantisation
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.packing import PackedBatch
+from winnow_classifier.padded import head_of, padded_logits
 
 if TYPE_CHECKING:  # peft takes seconds to import, and only LoRA needs it
     from peft import PeftModel
-
-Pooling = Literal["cls", "last"]
-
-
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """How a family of models is pooled, and which of its modules are the head (by name in the network)."""
-
-    pooling: Pooling
-    head: tuple[str, ...]
-    counts_positions_from_padding: bool = False  # RoBERTa: the first position is padding_idx + 1
-
-
-# A pooler belongs to the head: published encoders often come without one, and then it starts at random.
-BERT = Architecture("cls", ("bert.pooler", "classifier"))
-ROBERTA = Architecture("cls", ("classifier",), counts_positions_from_padding=True)
-DECODER = Architecture("last", ("score",))
-
-# Only what the tests hold against plain transformers. Others may keep state or masks that a packed batch would mix up.
-ARCHITECTURES = {
-    "bert": BERT,
-    "roberta": ROBERTA,
-    "xlm-roberta": ROBERTA,
-    "llama": DECODER,
-    "mistral": DECODER,
-    "qwen2": DECODER,
-    "qwen3": DECODER,
-    "gemma": DECODER,
-    "gemma3_text": DECODER,
-    "phi3": DECODER,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +49,16 @@ class Lora:
 
 
 class Classifier(nn.Module):
-    """A `*ForSequenceClassification` (perhaps with LoRA) run without padding."""
+    """A `*ForSequenceClassification` (perhaps with LoRA) run without padding, or with as little as its type allows."""
 
-    def __init__(self, network: PreTrainedModel | PeftModel) -> None:
+    def __init__(self, network: PreTrainedModel | PeftModel, pooling: Pooling | None = None) -> None:
+        """`pooling`: None for transformers' own."""
         super().__init__()
         self.network = network
-        self.architecture = architecture_of(self.base.config)
+        found = architecture_of(self.base.config)
+        self.architecture = found if found.packs else replace(found, head=head_of(self.base))
+        self.family = found
+        self.pooling: Pooling = pooling or own_pooling(self.base.config)
 
     @property
     def base(self) -> PreTrainedModel:
@@ -98,49 +84,69 @@ class Classifier(nn.Module):
         for name in self.architecture.head:
             yield from self.base.get_submodule(name).parameters()
 
+    def output_layer(self) -> nn.Linear:
+        """The layer of the head that has a row for each label."""
+        modules = [module for name in self.architecture.head for module in self.base.get_submodule(name).modules()]
+        return [module for module in modules if isinstance(module, nn.Linear)][-1]
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Logits (B, C), float32, in the order of the packed sequences."""
+        if not self.architecture.packs:
+            return padded_logits(self.network, batch, self.base.config.pad_token_id)
         return self.head(self.features(batch))
 
     def features(self, batch: PackedBatch) -> Tensor:
-        """(B, d): the body's last hidden state at the first (cls) or last token of each text, before any pooler."""
-        if self.architecture.pooling == "cls":
+        """(B, d): the body's last hidden state, pooled for each text, before any pooler. Only of a type that packs."""
+        bert_like = self.family in (BERT, ROBERTA)
+        if bert_like and self.pooling == "cls":
             return first_token_states(self.body, batch)
-        hidden = self.body(
-            input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, packed=batch
-        ).last_hidden_state[0]
-        return hidden[batch.last]  # type: ignore[no-any-return]
+        if bert_like:
+            return pooled(all_token_states(self.body, batch), batch, self.pooling)
+        inputs = {"input_ids": batch.input_ids[None], "position_ids": batch.position_ids[None], "packed": batch}
+        if self.family is DECODER:
+            inputs["use_cache"] = False
+        return pooled(self.body(**inputs).last_hidden_state[0], batch, self.pooling)
 
     def head(self, features: Tensor) -> Tensor:
         """(B, d) to (B, C), in float32 whatever the body computes in: small logit differences decide."""
         base: Any = self.base
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            if self.architecture is DECODER:
+            if self.family is DECODER:
                 return base.score(features)  # type: ignore[no-any-return]
-            if self.architecture is ROBERTA:
+            if self.family is ROBERTA:
                 return base.classifier(features[:, None])  # type: ignore[no-any-return]
-            pooled = self.body.pooler(features[:, None])  # type: ignore[operator]
-            return base.classifier(base.dropout(pooled))  # type: ignore[no-any-return]
+            if self.family is MODERNBERT:
+                return base.classifier(base.drop(base.head(features)))  # type: ignore[no-any-return]
+            first = self.body.pooler(features[:, None])  # type: ignore[operator]
+            return base.classifier(base.dropout(first))  # type: ignore[no-any-return]
 
 
-def architecture_of(config: PreTrainedConfig) -> Architecture:
-    """Raises BaseModelError for a model type that is not held against plain transformers by a test."""
-    if config.model_type not in ARCHITECTURES:
-        supported = ", ".join(sorted(ARCHITECTURES))
-        raise BaseModelError(f"Models of type {config.model_type!r} are not supported; these are: {supported}.")
-    return ARCHITECTURES[config.model_type]
+def pooled(hidden: Tensor, batch: PackedBatch, pooling: Pooling) -> Tensor:
+    """(T, d) to (B, d): each text's first or last token, or the mean of all, in float32."""
+    if pooling == "mean":
+        sizes = torch.tensor(batch.lengths, device=hidden.device)
+        return torch.segment_reduce(hidden.float(), "mean", lengths=sizes, axis=0)
+    return hidden[batch.first if pooling == "cls" else batch.last]
 
 
-def classifier_config(directory: Path, schema: LabelSchema, pad_token_id: int | None) -> Any:
+def classifier_config(
+    directory: Path, schema: LabelSchema, pad_token_id: int | None, pooling: Pooling | None = None
+) -> Any:
     """The base model's config, with the labels in order: transformers, vLLM and others read them there."""
     config = read_config(directory)
-    architecture_of(config)
+    architecture = architecture_of(config)
+    if getattr(config, "quantization_config", None):
+        raise BaseModelError(
+            f"The weights in {directory} are quantised already, which loses what training needs; use the model that they "
+            "were made of, with method QLoRA if memory is short."
+        )
+    set_pooling(config, pooling or own_pooling(config))
     config.num_labels = len(schema.labels)
     config.id2label = dict(enumerate(schema.labels))
     config.label2id = {label: index for index, label in enumerate(schema.labels)}
     config.problem_type = schema.problem_type
-    if config.pad_token_id is None or not ARCHITECTURES[config.model_type].counts_positions_from_padding:
+    if config.pad_token_id is None or (architecture.packs and not architecture.counts_positions_from_padding):
         config.pad_token_id = pad_token_id
     return config
 
@@ -149,10 +155,8 @@ def read_config(directory: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        model_type = declared_model_type(directory)
-        if model_type is not None and model_type not in ARCHITECTURES:
-            supported = ", ".join(sorted(ARCHITECTURES))
-            raise BaseModelError(f"Models of type {model_type!r} are not supported; these are: {supported}.") from error
+        if model_type := declared_model_type(directory):
+            check_supported(model_type)
         raise BaseModelError(f"{directory / 'config.json'} cannot be read: {error}") from error
 
 
@@ -163,14 +167,10 @@ def declared_model_type(directory: Path) -> str | None:
         return None
 
 
-def longest_text(config: PreTrainedConfig) -> int:
-    """How many tokens the body has positions for."""
-    start = config.pad_token_id + 1 if architecture_of(config).counts_positions_from_padding else 0
-    return int(config.max_position_embeddings) - start
-
-
-def load_network(directory: Path, config: PreTrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Weights from `directory` into packed-attention form. What is missing there (a head) starts at random: seed first.
+def load_network(
+    directory: Path, config: PreTrainedConfig, dtype: torch.dtype = torch.float32, *, four_bit: bool = False
+) -> PreTrainedModel:
+    """Weights from `directory`, into packed-attention form where the type packs. What is missing there (a head) starts at random: seed first.
 
     Raises BaseModelError if the weights do not fit the config.
     """
@@ -181,9 +181,10 @@ def load_network(directory: Path, config: PreTrainedConfig, dtype: torch.dtype =
             directory,
             config=config,
             dtype=dtype,
-            attn_implementation=PACKED_ATTENTION,
+            attn_implementation=PACKED_ATTENTION if architecture_of(config).packs else None,
             local_files_only=True,
             use_safetensors=True,
+            quantization_config=quantisation(config) if four_bit else None,
             # The base may be a classifier itself, for other labels: its head starts anew.
             ignore_mismatched_sizes=True,
         )
@@ -217,7 +218,7 @@ def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
         target_modules=lora_targets(classifier, lora.target_modules),
         modules_to_save=[name.rpartition(".")[2] for name in classifier.architecture.head],
     )
-    return Classifier(get_peft_model(classifier.base, config))
+    return Classifier(get_peft_model(classifier.base, config), classifier.pooling)
 
 
 def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
@@ -250,7 +251,8 @@ def ending(name: str, avoid: Sequence[str]) -> str:
     return name
 
 
-def merge_lora(network: PeftModel) -> PreTrainedModel:
+def merge_lora(network: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The adapter added into the weights, in the weights' own precision: call it in float32."""
-    merged: Any = network.merge_and_unload()
+    adapted: Any = network
+    merged: Any = adapted.merge_and_unload()
     return merged  # type: ignore[no-any-return]

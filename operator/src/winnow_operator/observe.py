@@ -79,6 +79,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
     namespace, spec = obj.metadata.namespace, obj.spec
     key = Key(TRAINING_JOB, namespace, obj.metadata.name)
     jobs, pods = _jobs_and_pods(store, key, obj.metadata.uid)
+    source = spec.base_model.checkpoint if spec.base_model else None
     return TrainingJobSeen(
         obj=obj,
         service=_service(store, obj),
@@ -92,6 +93,14 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
             found
             for found in store.models(api.Deployment, DEPLOYMENT, namespace)
             if retention.used((found,), obj.metadata.name)
+        ),
+        parent=_present(store.model(api.TrainingJob, Key(TRAINING_JOB, namespace, source.training_job)))
+        if source
+        else None,
+        children=tuple(
+            found
+            for found in store.models(api.TrainingJob, TRAINING_JOB, namespace)
+            if found.status.continued_from and found.status.continued_from.training_job == obj.metadata.name
         ),
     )
 

@@ -49,6 +49,8 @@ class TrainingJobSeen:
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
     deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
     lookups: Lookups = field(default_factory=dict)
+    parent: api.TrainingJob | None = None  # whose checkpoint it goes on from
+    children: tuple[api.TrainingJob, ...] = ()  # that go on from a checkpoint of it
     refusal: Refusal | None = None
 
     @property

@@ -87,6 +87,9 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
             yield from _datasets(obj, 0)
         if _checkpoints_changed(new, old):
             yield from _naming(store, DEPLOYMENT, namespace, lambda spec: _may_choose(spec, obj))
+            yield from _naming(store, TRAINING_JOB, namespace, lambda spec: _goes_on_from(spec) == name)
+        if (parent := _goes_on_from(obj["spec"])) and _continued(new) != _continued(old):
+            yield Key(TRAINING_JOB, namespace, parent), 0
     elif resource == DEPLOYMENT:
         for job in {job for version in (new, old) if version for job in _served_from(version)}:
             yield Key(TRAINING_JOB, namespace, job), 0
@@ -98,6 +101,15 @@ def _may_choose(spec: Object, job: Object) -> bool:
     if checkpoint is None:
         return bool(spec["modelService"] == job["spec"]["modelService"])
     return bool(checkpoint["trainingJob"] == name_of(job))
+
+
+def _goes_on_from(spec: Object) -> str | None:
+    name: str | None = ((spec.get("baseModel") or {}).get("checkpoint") or {}).get("trainingJob")
+    return name
+
+
+def _continued(job: Object | None) -> object:
+    return status_of(job).get("continuedFrom") if job else None
 
 
 def _naming(store: Store, kind: Resource, namespace: str, names: Callable[[Object], bool]) -> Iterator[Visit]:

@@ -15,6 +15,7 @@ import prometheus_client
 import torch
 import uvicorn
 
+from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import MANIFEST
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.decision import DECISION
@@ -96,7 +97,7 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)
     service = Service(
         announced,
-        lambda: model.load(directory, announced, settings.base_model, storage, mirror, settings.precision),
+        lambda: loaded(directory, announced, storage, mirror, settings),
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
         limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),
@@ -155,6 +156,19 @@ def start_tracing(announced: model.Announced, environ: Mapping[str, str]) -> "Tr
 
     log.info("Tracing", extra={"collector": named.rpartition("@")[2]})
     return Tracing(announced)
+
+
+def loaded(
+    directory: Path, announced: model.Announced, storage: Path | None, mirror: Mirror, settings: Settings
+) -> model.Served:
+    """An adapter may stand on another checkpoint in the bucket: it is fetched for as long as it takes to load."""
+    base = settings.base_model or announced.manifest.base_model.reference
+    if not is_bucket(base) or not checkpoint.is_adapter(announced.manifest):
+        return model.load(directory, announced, settings.base_model, storage, mirror, settings.precision)
+    folder = settings.mirror / "base" if settings.mirror else None
+    with opened(base, folder, settings.allow_network, os.environ) as (base_folder, base_mirror):
+        base_mirror.fetch_folder(base_folder, MANIFEST)
+        return model.load(directory, announced, str(base_folder), storage, mirror, settings.precision)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ import pytest
 import tiny_models
 import torch
 
+from winnow_classifier.architectures import longest_text
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import (
@@ -15,7 +16,6 @@ from winnow_classifier.model import (
     classifier_config,
     freeze_body,
     load_network,
-    longest_text,
     read_config,
 )
 from winnow_classifier.packing import pack
@@ -74,10 +74,10 @@ def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
         add_lora(classifier(tmp_path), Lora(4, 8, 0.0, ["query", "q_proj"]))
 
 
-def test_a_model_type_without_a_test_is_refused_with_those_there_are(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+def test_a_model_type_without_a_classifier_is_refused_with_those_there_are(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     with pytest.raises(
-        BaseModelError, match=r"'t5' are not supported; these are: bert, gemma, gemma3_text, llama, mistral"
+        BaseModelError, match=r"'mamba' are not supported: .* run without padding: arcee, bert, camembert, gemma"
     ):
         classifier_config(tmp_path, SCHEMA, PAD)
 

@@ -7,9 +7,10 @@ from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
 from winnow_classifier import attention
+from winnow_classifier.architectures import ARCHITECTURES
 from winnow_classifier.attention import bucketed, varlen
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.model import ARCHITECTURES, Classifier, classifier_config, load_network
+from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
 
 SCHEMA = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
@@ -47,7 +48,11 @@ def padded(plain, texts, side):
     rows = [ids + gap if side == "right" else gap + ids for ids, gap in zip(texts, gaps, strict=True)]
     mask = (torch.tensor(rows) != PAD).long()
     counted = (mask.cumsum(1) - 1).clamp(min=0)
-    own_count = "roberta" in plain.config.model_type  # it counts from its padding token, and does so itself
+    own_count = plain.config.model_type in (
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+    )  # it counts from its padding token, and does so itself
     return plain(torch.tensor(rows), attention_mask=mask, position_ids=None if own_count else counted).logits
 
 

@@ -6,8 +6,8 @@ import tiny_server
 import torch
 
 from winnow_classifier import checkpoint
+from winnow_classifier.architectures import ARCHITECTURES
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.model import ARCHITECTURES
 from winnow_classifier.packing import pack
 from winnow_server import precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32

@@ -58,14 +58,14 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        pytest.param({"method": "QLoRA"}, "spec.method: .*'LoRA', 'Full' or 'HeadOnly', found 'QLoRA'", id="method"),
+        pytest.param({"method": "DoRA"}, "spec.method: .*'QLoRA', 'Full' or 'HeadOnly', found 'DoRA'", id="method"),
         pytest.param({"parameters": {"learningRate": 0}}, "learningRate: .*greater than 0, found 0", id="rate"),
         pytest.param({"parameters": {"learningrate": 1}}, "learningrate: Extra inputs", id="a misspelt field"),
         pytest.param({"promptTemplate": "x"}, "must contain {text}", id="no place for the text"),
         pytest.param(
             {"method": "Full", "parameters": {"loraRank": 8}}, "parameters.loraRank need method LoRA", id="LoRA only"
         ),
-        pytest.param({"baseModel": None}, "spec.baseModel: ", id="no base model"),
+        pytest.param({"baseModel": None}, "spec.baseModel", id="no base model"),
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_found(tmp_path, spec, said):

@@ -92,7 +92,7 @@ def test_a_run_that_stopped_ends_with_the_same_bits(tmp_path, given):
 
 
 def test_betas_need_adamw():
-    with pytest.raises(ValidationError, match="adamBeta1 need optim adamw"):
+    with pytest.raises(ValidationError, match="adamBeta1 need an optim of AdamW"):
         Parameters.model_validate({"optim": "adafactor", "adamBeta1": 0.8})
 
 

@@ -12,15 +12,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from winnow_classifier.architectures import Pooling, PoolingChoice
 from winnow_classifier.base_model import HUGGING_FACE
 from winnow_classifier.manifest import read_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
-from winnow_classifier.model import Pooling
 from winnow_classifier.tokens import PLACEHOLDER
 from winnow_trainer.early_stopping import EarlyStopping
 from winnow_trainer.thresholds import Thresholds
 
-Method = Literal["LoRA", "Full", "HeadOnly"]
+Method = Literal["LoRA", "QLoRA", "Full", "HeadOnly"]
+ADAPTERS: tuple[Method, ...] = ("LoRA", "QLoRA")
+Optimizer = Literal["adamw", "adafactor", "adamw_8bit", "paged_adamw_8bit"]
+GPU_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit")
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
 Name = Annotated[str, Field(min_length=1)]
 ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
@@ -71,11 +74,12 @@ class Parameters(_Manifest):
     lora_alpha: int | None = Field(None, ge=1, le=4_096)
     lora_dropout: float | None = Field(None, ge=0, lt=1)
     lora_target_modules: list[Name] | None = Field(None, min_length=1, max_length=64)
-    optim: Literal["adamw", "adafactor"] | None = None
+    optim: Optimizer | None = None
     adam_beta1: float | None = Field(None, ge=0, lt=1)
     adam_beta2: float | None = Field(None, ge=0, lt=1)
     adam_epsilon: float | None = Field(None, gt=0, le=1)
     gradient_checkpointing: bool | None = None
+    pooling: PoolingChoice | None = None
     head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
@@ -94,7 +98,7 @@ class Parameters(_Manifest):
     def the_optimizer_has_what_is_given(self) -> Parameters:
         given = [to_camel(name) for name in ADAMW_ONLY if getattr(self, name) is not None]
         if given and self.optim == "adafactor":
-            raise ValueError(f"{', '.join(given)} need optim adamw, and optim is adafactor")
+            raise ValueError(f"{', '.join(given)} need an optim of AdamW, and optim is adafactor")
         return self
 
     @property
@@ -111,19 +115,19 @@ class Parameters(_Manifest):
     def max_eval_tokens(self) -> int:
         return self.per_device_eval_batch_size * self.max_seq_length
 
-    def resolved(self, method: Method, pooling: Pooling) -> Parameters:
-        """With the defaults that depend on the method and the kind of model."""
-        defaults: dict[str, Any] = {"learning_rate": default_learning_rate(method, pooling)}
-        if method == "LoRA":
+    def resolved(self, method: Method, own_pooling: Pooling) -> Parameters:
+        """With the defaults that depend on the method and the kind of model, told by where its own classifier pools."""
+        defaults: dict[str, Any] = {"learning_rate": default_learning_rate(method, decoder=own_pooling == "last")}
+        if method in ADAPTERS:
             defaults |= {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["all-linear"]}
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
-def default_learning_rate(method: Method, pooling: Pooling) -> float:
+def default_learning_rate(method: Method, decoder: bool) -> float:
     """LoRA wants about ten times the rate of full fine-tuning; decoders are large, and want less than encoders."""
     if method == "Full":
-        return 5e-5 if pooling == "cls" else 1e-5
-    return {"LoRA": 2e-4, "HeadOnly": 1e-3}[method]
+        return 1e-5 if decoder else 5e-5
+    return 1e-3 if method == "HeadOnly" else 2e-4
 
 
 MetricName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
@@ -209,6 +213,20 @@ class Tracking(_Manifest):
     mlflow: Mlflow | None = None
 
 
+class CheckpointSource(_Manifest):
+    """A checkpoint in the same storage; `run`, `digest` and `baseModel` are what the operator knows of it."""
+
+    training_job: Name
+    name: Annotated[str, Field(pattern=r"^(best|epoch-[1-9][0-9]{0,3})$")] = "best"
+    run: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]*$")] | None = None
+    digest: str | None = None
+    base_model: Name | None = None  # where the model is now that its adapter stands on, if it moved
+
+
+class CheckpointBase(_Manifest):
+    checkpoint: CheckpointSource
+
+
 class Spec(_Manifest):
     training_dataset: Name
     test_dataset: Name | None = None
@@ -217,7 +235,7 @@ class Spec(_Manifest):
     validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
     rebalance: Rebalance | None = None
-    base_model: Name
+    base_model: Name | CheckpointBase
     task_type: Literal["Classification"] = "Classification"
     output_model_name: Name | None = None
     method: Method = "LoRA"
@@ -253,10 +271,10 @@ class Spec(_Manifest):
     @model_validator(mode="after")
     def fields_fit_together(self) -> Spec:
         given = [to_camel(name) for name in LORA_ONLY if getattr(self.parameters, name) is not None]
-        if given and self.method != "LoRA":
-            raise ValueError(f"parameters.{', '.join(given)} need method LoRA, and method is {self.method}")
+        if given and self.method not in ADAPTERS:
+            raise ValueError(f"parameters.{', '.join(given)} need method LoRA or QLoRA, and method is {self.method}")
         if self.method == "HeadOnly" and self.parameters.gradient_checkpointing:
-            raise ValueError("parameters.gradientCheckpointing needs a body that trains: method LoRA or Full")
+            raise ValueError("parameters.gradientCheckpointing needs a body that trains: method LoRA, QLoRA or Full")
         if self.test_dataset is not None and self.test_split is not None:
             raise ValueError("testDataset and testSplit are both given; the test rows come from one of them")
         if self.validation_dataset is not None and self.validation_split is not None:
@@ -295,7 +313,8 @@ class TrainingJob(BaseModel):
 def load_job(path: Path) -> TrainingJob:
     """Read a manifest; its relative paths start at its own folder. Raises ConfigError naming field and value."""
     job = read_manifest(path, TrainingJob)
-    names = ("training_dataset", "test_dataset", "validation_dataset", "base_model")
+    names = ["training_dataset", "test_dataset", "validation_dataset"]
+    names += ["base_model"] if isinstance(job.spec.base_model, str) else []
     found: dict[str, Any] = {name: from_folder(getattr(job.spec, name), path.parent) for name in names}
     custom = [
         metric.model_copy(update={"file": from_folder(metric.file, path.parent)})

@@ -64,12 +64,13 @@ class Learner:
         self.objective = objective(
             parameters, schema, examples.targets if rows is None else examples.targets[rows], model.device
         )
+        packs = model.architecture.packs  # else texts become features only with the head's own help
         # A body that does not change gives each row the same features in all epochs.
-        self.features = self.run(model.features, examples) if method == "HeadOnly" else None
-        # Adafactor's rows share their moments, so a row that is left out would be missed by the others.
+        self.features = self.run(model.features, examples) if method == "HeadOnly" and packs else None
+        # Adafactor's rows share their moments, and 8 bits their scales, so a row that is left out would be missed by the others.
         # Some tables do more than look up: Gemma 3's scales what it finds.
-        plain = type(model.body.get_input_embeddings()) is torch.nn.Embedding
-        trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim != "adafactor"
+        plain = packs and type(model.body.get_input_embeddings()) is torch.nn.Embedding
+        trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim in (None, "adamw")
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.test_features: Tensor | None = None
         self.table = TrimmedTable(model.body, occurring) if trims else None

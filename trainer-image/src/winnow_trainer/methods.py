@@ -1,4 +1,4 @@
-"""What each method trains: everything (Full), LoRA matrices and the head (LoRA), the head alone (HeadOnly)."""
+"""What each method trains: everything (Full), LoRA matrices and the head (LoRA, QLoRA), the head alone (HeadOnly)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from winnow_classifier.architectures import Pooling, architecture_of, longest_text
 from winnow_classifier.dropout import replace_dropout
 from winnow_classifier.errors import ConfigError
+from winnow_classifier.four_bit import check_head, round_body
+from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import (
     Classifier,
@@ -17,9 +20,11 @@ from winnow_classifier.model import (
     classifier_config,
     freeze_body,
     load_network,
-    longest_text,
+    merge_lora,
 )
-from winnow_trainer.job import Method, Parameters
+from winnow_classifier.padded import check_company
+from winnow_trainer.continuing import Parent, adapter_shape, start_output, take_adapter, take_head
+from winnow_trainer.job import ADAPTERS, Method, Parameters
 
 
 def build(
@@ -30,27 +35,64 @@ def build(
     parameters: Parameters,
     device: torch.device,
 ) -> Classifier:
-    """The model before its first step: the same for the same seed. Raises ConfigError, BaseModelError."""
-    config = classifier_config(base, schema, tokenizer.pad_token_id)
-    if parameters.max_seq_length > longest_text(config):
+    """The model on its device before its first step, as `assemble` makes it."""
+    model = assemble(base, tokenizer, schema, method, parameters, device)
+    if parameters.gradient_checkpointing:
+        keep_less(model)
+    return model.to(device)
+
+
+def assemble(
+    base: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    schema: LabelSchema,
+    method: Method,
+    parameters: Parameters,
+    device: torch.device,
+    pooling: Pooling | None = None,
+    parent: Parent | None = None,
+) -> Classifier:
+    """The model before its first step, not yet on its device: the same for the same seed. Raises ConfigError, BaseModelError, CheckpointError.
+
+    `base` is the parent's body where there is a parent; `pooling` None is transformers' own.
+    """
+    config = classifier_config(base, schema, tokenizer.pad_token_id, pooling)
+    longest = longest_text(config)
+    if longest is not None and parameters.max_seq_length > longest:
         raise ConfigError(
             f"parameters.maxSeqLength is {parameters.max_seq_length}, and the base model has positions for "
-            f"{longest_text(config)} tokens."
+            f"{longest} tokens."
         )
+    merges = parent is not None and parent.adapts and method not in ADAPTERS
     # Weights that never change may stay in half precision; those that train need float32, or small updates are lost.
-    frozen_body = method != "Full" and device.type == "cuda"
+    half = device.type == "cuda" and gpu_computes_bfloat16()
+    frozen_body = half and method != "Full" and architecture_of(config).packs and not merges
     torch.manual_seed(parameters.seed)
-    model = Classifier(load_network(base, config, torch.bfloat16 if frozen_body else torch.float32))
-    if method == "LoRA":
+    quantised = method == "QLoRA"
+    network = load_network(base, config, torch.bfloat16 if frozen_body else torch.float32, four_bit=quantised)
+    model = Classifier(network, pooling)
+    if quantised:
+        check_head([model.base.get_submodule(name) for name in model.architecture.head])
+    if not model.architecture.packs and not quantised:
+        check_company(model.network, config.get_text_config().vocab_size, config.pad_token_id)
+    if parent is not None:
+        take_head(model, parent, schema)
+    elif any("ForSequenceClassification" in name for name in config.architectures or ()):
+        start_output(model)  # its rows stand for labels of its own, in an order of its own
+    if parent is not None and parent.adapts:
+        if merges and parent.manifest.method == "QLoRA":  # the adapter was trained over these
+            round_body(model.base, model.architecture.head)
+        model = add_lora(model, adapter_shape(parent, parameters.lora_dropout or 0.0))
+        take_adapter(model, parent)
+        model = Classifier(merge_lora(model.network), pooling) if merges else model
+    elif method in ADAPTERS:
         model = add_lora(model, lora(parameters))
-    elif method == "HeadOnly":
+    if method == "HeadOnly":
         freeze_body(model)
     for parameter in model.head_parameters():
         parameter.data = parameter.data.float()
     replace_dropout(model)
-    if parameters.gradient_checkpointing:
-        keep_less(model)
-    return model.to(device)
+    return model
 
 
 def keep_less(model: Classifier) -> None:

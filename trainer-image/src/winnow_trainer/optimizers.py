@@ -1,4 +1,7 @@
-"""The optimizer of a run: AdamW, or Adafactor as transformers' Trainer sets it up. The learning rate comes with each step."""
+"""The optimizer of a run: AdamW, also with moments in 8 bits, or Adafactor as transformers' Trainer sets it up.
+
+The learning rate comes with each step.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import Any
 import torch
 from transformers import Adafactor
 
-from winnow_trainer.job import Parameters
+from winnow_classifier.four_bit import check_installed
+from winnow_trainer.job import GPU_OPTIMIZERS, Parameters
 
 
 def make_optimizer(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> torch.optim.Optimizer:
@@ -16,13 +20,21 @@ def make_optimizer(trainable: Mapping[str, torch.nn.Parameter], parameters: Para
     if parameters.optim == "adafactor":
         # Its own rates, which ignore the learning rate, are off: the schedule decides, as with the Trainer's adafactor.
         return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
-    return torch.optim.AdamW(
-        groups,
-        lr=0.0,
-        betas=(either(parameters.adam_beta1, 0.9), either(parameters.adam_beta2, 0.999)),
-        eps=either(parameters.adam_epsilon, 1e-8),
-        fused=True,
-    )
+    betas = (either(parameters.adam_beta1, 0.9), either(parameters.adam_beta2, 0.999))
+    eps = either(parameters.adam_epsilon, 1e-8)
+    if parameters.optim in GPU_OPTIMIZERS:
+        return eight_bit(groups, parameters.optim == "paged_adamw_8bit", betas, eps)
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
+
+
+def eight_bit(
+    groups: list[dict[str, Any]], paged: bool, betas: tuple[float, float], eps: float
+) -> torch.optim.Optimizer:
+    check_installed("parameters.optim adamw_8bit")
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+
+    made: torch.optim.Optimizer = (PagedAdamW8bit if paged else AdamW8bit)(groups, lr=0.0, betas=betas, eps=eps)
+    return made
 
 
 def either(given: float | None, default: float) -> float:

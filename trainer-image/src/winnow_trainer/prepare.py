@@ -7,21 +7,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import base_model, metrics
+from winnow_classifier.architectures import Pooling, architecture_of, chosen_pooling, own_pooling, pools_as_transformers
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedOn, SplitEntry
+from winnow_classifier.errors import ConfigError
+from winnow_classifier.four_bit import check_installed
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
-from winnow_classifier.model import architecture_of, read_config
+from winnow_classifier.model import read_config
+from winnow_classifier.profile import Warn
 from winnow_classifier.tokens import Encoder, load_tokenizer
-from winnow_trainer import losses, sampling, thresholds
+from winnow_trainer import continuing, losses, sampling, thresholds
+from winnow_trainer.continuing import Parent
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
-from winnow_trainer.job import Parameters, Part, TrainingJob
+from winnow_trainer.job import GPU_OPTIMIZERS, Parameters, Part, Spec, TrainingJob
 from winnow_trainer.metric_functions import source_of
 from winnow_trainer.steps import Rows
 
+READS = {"cls": "the first token", "last": "the last token", "mean": "the mean of all tokens", "own": "its own way"}
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "winnow-trainer", "winnow-classifier")
 
 
@@ -36,6 +43,11 @@ class Prepared:
     tokenizer: PreTrainedTokenizerFast
     encoder: Encoder
     primary: str | None  # None: there are no rows to measure on
+    pooling: Pooling
+    pools_as_transformers: bool
+    packs: bool
+    parent: Parent | None  # the checkpoint that this training goes on from
+    warnings: list[Warn]  # about the model
 
     @property
     def schema(self) -> LabelSchema:
@@ -75,6 +87,7 @@ class Prepared:
                 **({"custom": [metric.name for metric in spec.metrics.custom]} if spec.metrics.custom else {}),
             },
             "baseModel": self.base_model.digest,
+            **({"continuedFrom": self.parent.digest} if self.parent else {}),
             "trainingDataset": self.data.train.digest,
             "testDataset": self.data.test.rows.digest if self.data.test else None,
             **({"validationDataset": self.data.validation.rows.digest} if self.data.validation else {}),
@@ -136,10 +149,23 @@ def _entry(wanted: Part | None) -> SplitEntry | None:
 def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Prepared:
     """Raises ConfigError, BaseModelError, DataError."""
     spec = job.spec
-    base = base_model.resolve(spec.base_model, storage)
-    pooling = architecture_of(read_config(base)).pooling
-    parameters = spec.parameters.resolved(spec.method, pooling)
-    tokenizer = load_tokenizer(base)
+    check_machine(spec, torch.cuda.is_available())
+    parent = continuing.find(spec.base_model, storage, mirror)
+    if parent is None:
+        assert isinstance(spec.base_model, str)
+        base = base_model.resolve(spec.base_model, storage)
+        entry = BaseModelEntry(reference=base_model.pinned(spec.base_model, base), digest=base_model.digest(base))
+    else:
+        base, entry = parent.body, parent.entry
+    config = read_config(base)
+    own = own_pooling(config)
+    pooling = chosen_pooling(spec.parameters.pooling, config)
+    if parent is not None and spec.parameters.pooling in (None, "Auto"):
+        pooling = parent.manifest.pooling
+    parameters = continuing.with_parent(spec.parameters, spec, parent).resolved(spec.method, own)
+    packs = architecture_of(config).packs
+    model_warnings = about_model(parameters, config, pooling)
+    tokenizer = load_tokenizer(parent.folder if parent else base)
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
@@ -155,13 +181,51 @@ def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows, mirror: Mi
         job,
         parameters,
         base,
-        BaseModelEntry(reference=base_model.pinned(spec.base_model, base), digest=base_model.digest(base)),
+        entry,
         data,
         rows,
         tokenizer,
         encoder,
         primary if data.test or data.validation else None,
+        pooling,
+        pools_as_transformers(config, pooling),
+        packs,
+        parent,
+        [*model_warnings, *continuing.about(parent, spec, data.train.schema)],
     )
+
+
+def check_machine(spec: Spec, has_gpu: bool) -> None:
+    """Raises ConfigError for what this machine cannot run."""
+    optim = spec.parameters.optim
+    if optim in GPU_OPTIMIZERS:
+        if not has_gpu:
+            raise ConfigError(
+                f"parameters.optim is {optim}, which runs on a GPU only, and torch sees none here.",
+                hint="use adamw or adafactor, or ask for a GPU",
+            )
+        check_installed(f"parameters.optim {optim}")
+    if spec.method == "QLoRA":
+        check_installed("method QLoRA")
+
+
+def about_model(parameters: Parameters, config: Any, pooling: Pooling) -> list[Warn]:
+    """Raises ConfigError for what a padded model type cannot do."""
+    warnings, model_type = [], config.model_type
+    if not architecture_of(config).packs:
+        if parameters.head_init == "Ridge":
+            raise ConfigError(
+                f"parameters.headInit is Ridge, and a model of type {model_type} gives no features that a head reads; leave it out."
+            )
+        message = f"models of type {model_type} run in float32 in padded batches of like length, which takes longer than without padding"
+        warnings.append(Warn("PaddedBatches", message))
+    if not pools_as_transformers(config, pooling):
+        message = (
+            f"pooling is {parameters.pooling or pooling}, and transformers' own classifier of a {model_type} reads {READS[own_pooling(config)]}: "
+            "Winnow serves this checkpoint right, plain transformers would give other probabilities"
+        )
+        warnings.append(Warn("PoolingOfWinnow", message))
+    return warnings
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
 from winnow_classifier.errors import DivergedError
+from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
@@ -35,7 +36,8 @@ from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import build
+from winnow_trainer.memory import place
+from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
@@ -127,9 +129,10 @@ def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
 
 
 def make_accelerator() -> Accelerator:
-    """bfloat16 where it is fast. Weights, gradients and the optimizer stay in float32: only matrix products are shorter."""
+    """bfloat16 where it is fast, never fp16: its range is too small. Weights, gradients and the optimizer stay in float32: only matrix products are shorter."""
     cuda = torch.cuda.is_available()
-    return Accelerator(cpu=not cuda, mixed_precision="bf16" if cuda or multiplies_bfloat16() else "no")
+    fast = gpu_computes_bfloat16() if cuda else multiplies_bfloat16()
+    return Accelerator(cpu=not cuda, mixed_precision="bf16" if fast else "no")
 
 
 class Training:
@@ -155,7 +158,11 @@ class Training:
         self.track = track
         self.position = Position()
         self.published = of_the_first(ranks, folder.published)
-        self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
+        self.warnings = [
+            *advice.about_rows(prepared.data),
+            *advice.about_decision(prepared.data),
+            *prepared.warnings,
+        ]
         self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
         self.writer = ResumeWriter(folder.resume, folder.mirror)
         self.recorder = Recorder(None, 0, [])
@@ -236,7 +243,18 @@ class Training:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
-        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, device)
+        model = assemble(
+            prepared.base,
+            prepared.tokenizer,
+            prepared.schema,
+            method,
+            self.parameters,
+            device,
+            prepared.pooling,
+            prepared.parent,
+        )
+        if short := place(model, method, self.parameters, accelerator):
+            self.warnings.append(short)
         learner = Learner(
             model,
             examples,
@@ -452,10 +470,13 @@ class Training:
             problem_type=schema.problem_type,
             method=job.spec.method,
             architecture=type(model.base).__name__,
-            pooling=model.architecture.pooling,
+            pooling=model.pooling,
+            pools_as_transformers=prepared.pools_as_transformers,
+            batches="Packed" if prepared.packs else "Padded",
             prompt_template=job.spec.prompt_template,
             max_seq_length=self.parameters.max_seq_length,
             base_model=prepared.base_model,
+            continued_from=prepared.parent.continued() if prepared.parent else None,
             training_dataset=prepared.training_entry,
             test_dataset=prepared.test_entry,
             validation_dataset=prepared.validation_entry,

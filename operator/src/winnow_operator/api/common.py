@@ -151,6 +151,32 @@ class BaseModelSource(Spec):
     hugging_face: HuggingFaceModel | None = None
 
 
+class CheckpointSource(Spec):
+    """A checkpoint of another TrainingJob, to go on from."""
+
+    training_job: OwnName
+    name: Annotated[str, StringConstraints(max_length=63, pattern=r"^(best|epoch-[1-9][0-9]{0,3})$")] = "best"
+
+
+class TrainingBaseModel(BaseModelSource):
+    """What a training starts from; a CEL rule allows exactly one."""
+
+    checkpoint: CheckpointSource | None = None
+
+
+class StoredCheckpoint(Spec):
+    """A checkpoint by its folder in storage."""
+
+    run: SeenName
+    checkpoint: CheckpointName
+
+
+class AdapterBase(BaseModelSource):
+    """The model that an adapter stands on: exactly one, as it was when the training started."""
+
+    stored: StoredCheckpoint | None = None
+
+
 class Resources(Spec):
     """As in a container."""
 

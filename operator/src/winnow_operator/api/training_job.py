@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from .common import (
     TEN_YEARS_SECONDS,
-    BaseModelSource,
+    AdapterBase,
     CheckpointName,
     Count,
     Digest,
@@ -20,6 +20,7 @@ from .common import (
     Spec,
     Status,
     Time,
+    TrainingBaseModel,
 )
 from .dataset import ConfigMapSource, Warning_
 from .placement import PlacedPods
@@ -111,11 +112,12 @@ class Parameters(Spec):
         ]
         | None
     ) = None
-    optim: Literal["adamw", "adafactor"] | None = None
+    optim: Literal["adamw", "adafactor", "adamw_8bit", "paged_adamw_8bit"] | None = None
     adam_beta1: PartBelowOne | None = None
     adam_beta2: PartBelowOne | None = None
     adam_epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
     gradient_checkpointing: bool | None = None
+    pooling: Literal["Auto", "LastToken", "Mean", "CLS"] | None = None
     head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
@@ -209,7 +211,7 @@ class TrainingJobSpec(PlacedPods):
         ]
         | None
     ) = None
-    base_model: BaseModelSource | None = None
+    base_model: TrainingBaseModel | None = None
     training_dataset: OwnName
     test_dataset: OwnName | None = None
     test_split: Part | None = None
@@ -217,7 +219,7 @@ class TrainingJobSpec(PlacedPods):
     validation_split: Part | None = None
     on_overlap: Literal["Keep", "Drop"] = "Keep"
     rebalance: Rebalance | None = None
-    method: Literal["LoRA", "Full", "HeadOnly"] = "LoRA"
+    method: Literal["LoRA", "QLoRA", "Full", "HeadOnly"] = "LoRA"
     parameters: Parameters = Parameters()
     prompt_template: Annotated[str, StringConstraints(min_length=6, max_length=16384)] = "{text}"
     metrics: Metrics | None = None
@@ -274,7 +276,18 @@ class Checkpoint(Status):
     best: bool | None = None
     unneeded_since: Time | None = None
     removed: bool | None = None
+    continued_by: Annotated[tuple[SeenName, ...], Field(max_length=100)] | None = None
     deployed_by: Annotated[tuple[SeenName, ...], Field(max_length=100)] | None = None
+
+
+class ContinuedFrom(Status):
+    """The checkpoint that a training goes on from, fixed with its first start."""
+
+    training_job: SeenName
+    checkpoint: CheckpointName
+    digest: Digest
+    run: SeenName
+    adapter_base: AdapterBase | None = None
 
 
 class DatasetUse(Status):
@@ -319,6 +332,7 @@ class TrainingJobStatus(ObservedStatus):
     primary_metric: SeenMetricName | None = None
     higher_is_better: bool | None = None
     selected_on: SelectedOn | None = None
+    continued_from: ContinuedFrom | None = None
     datasets: UsedDatasets | None = None
     failure: Failure | None = None
 

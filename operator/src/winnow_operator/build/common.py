@@ -84,7 +84,9 @@ class BaseModel:
     env: tuple[Object, ...] = ()
 
 
-def base_model(source: api.BaseModelSource) -> BaseModel:
+def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) -> BaseModel:
+    if isinstance(source, api.AdapterBase) and source.stored:
+        return BaseModel(stored_checkpoint(storage_reference, source.stored.run, source.stored.checkpoint))
     mounts = ({"name": "base", "mountPath": BASE, "readOnly": True},)
     if source.image:
         volume: Object = {"name": "base", "image": {"reference": source.image.reference}}
@@ -101,6 +103,10 @@ def base_model(source: api.BaseModelSource) -> BaseModel:
         ref = {"name": hub.token_secret_ref.name, "key": hub.token_secret_ref.key}
         env = ({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": ref}},)
     return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env)
+
+
+def stored_checkpoint(storage_reference: str, run: str, checkpoint: str) -> str:
+    return f"{storage_reference}/runs/{run}/checkpoints/{checkpoint}"
 
 
 def storage_claim(service: api.ModelService) -> str | None:

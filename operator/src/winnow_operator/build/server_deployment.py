@@ -32,8 +32,9 @@ def server_deployment(
     image: str,
     networks: tuple[str, ...] = (),
 ) -> Object:
-    base = common.base_model(api.BaseModelSource.model_validate(served.base_model)) if served.base_model else None
     storage = common.storage(service, networks, read_only=True)
+    wanted = api.AdapterBase.model_validate(served.base_model) if served.base_model else None
+    base = common.base_model(wanted, storage.reference) if wanted else None
     checkpoint = f"{storage.reference}/{served.folder}"
     command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
     if base:

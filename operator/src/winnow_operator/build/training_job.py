@@ -9,6 +9,7 @@ from winnow_operator.pods import FOLLOWED_EXIT_CODE
 from winnow_operator.resources import Object
 
 CONTAINER = "trainer"
+ADAPTERS = ("LoRA", "QLoRA")
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GRACE_SECONDS = 120  # longer than one save of the resume point
 # Configuration, data, memory, divergence: the next attempt would end the same. 137 is not among them: it is SIGKILL, of whatever cause, and a rule cannot ask for the
@@ -35,6 +36,17 @@ def base_model_source(job: api.TrainingJob, service: api.ModelService) -> api.Ba
     return job.spec.base_model or service.spec.base_model
 
 
+def adapter_base(job: api.TrainingJob, service: api.ModelService) -> api.AdapterBase | None:
+    """The model that the adapters of the job's checkpoints stand on; None: its checkpoints hold the whole model."""
+    if job.spec.method not in ADAPTERS:
+        return None
+    came = job.status.continued_from
+    if came is None:
+        source = api.to_raw(base_model_source(job, service))
+        return api.AdapterBase.model_validate({name: value for name, value in source.items() if name != "checkpoint"})
+    return came.adapter_base or api.AdapterBase(stored=api.StoredCheckpoint(run=came.run, checkpoint=came.checkpoint))
+
+
 def training_job(
     job: api.TrainingJob,
     service: api.ModelService,
@@ -42,15 +54,17 @@ def training_job(
     training_digest: str,
     test_digest: str | None = None,
     validation_digest: str | None = None,
+    continued: api.ContinuedFrom | None = None,
     image: str,
     networks: tuple[str, ...] = (),
 ) -> tuple[Object, Object]:
     """The ConfigMap and the Job that mounts it."""
-    base = common.base_model(base_model_source(job, service))
     storage = common.storage(service, networks)
+    source = continued.adapter_base if continued else base_model_source(job, service)
+    base = common.base_model(source, storage.reference) if source else common.BaseModel("")
     digests = {"trainingDataset": training_digest, "testDataset": test_digest, "validationDataset": validation_digest}
     rows = {field: dataset_reference(digest, service) for field, digest in digests.items() if digest}
-    document = _manifest(job, base.reference, rows)
+    document = _manifest(job, _checkpoint(continued, base) if continued else base.reference, rows)
     settings = config_map(job, {"job.yaml": common.to_yaml(document)})
     command = ["python", "-m", "winnow_trainer", "train"]
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
@@ -146,7 +160,19 @@ def _failure_rules(job: api.TrainingJob) -> list[Object]:
     ]
 
 
-def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
+def _checkpoint(continued: api.ContinuedFrom, base: common.BaseModel) -> Object:
+    return {
+        "checkpoint": {
+            "trainingJob": continued.training_job,
+            "name": continued.checkpoint,
+            "run": continued.run,
+            "digest": continued.digest,
+            **({"baseModel": base.reference} if base.reference else {}),
+        }
+    }
+
+
+def _manifest(job: api.TrainingJob, base: str | Object, rows: dict[str, str]) -> Object:
     """What the trainer reads: the same manifest as on a laptop, with paths for names, and nothing of the cluster's."""
     spec = job.spec
     wanted: Object = {

@@ -17,7 +17,7 @@ from winnow_operator.build.collect_job import Left, checkpoints_of, collect_job,
 from winnow_operator.build.common import storage_claim
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import NO_TURN, Child, Config, Create, Delete, Event, Turn
-from winnow_operator.policies import retention
+from winnow_operator.policies import lineage, retention
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, being_deleted, name_of, newest
 
@@ -166,6 +166,7 @@ def _unneeded(seen: ModelServiceSeen) -> dict[str, datetime]:
     found = {}
     for job in seen.training_jobs:
         in_use = retention.used(seen.deployments, job.metadata.name)
+        in_use |= lineage.needed(seen.training_jobs, job.metadata.name)
         for checkpoint in job.status.checkpoints or ():
             place = retention.folder(job, checkpoint.name)
             since = checkpoint.unneeded_since

@@ -12,7 +12,7 @@ from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan, Reference
-from winnow_operator.policies import acceptance, failure, in_use, retention
+from winnow_operator.policies import acceptance, failure, in_use, lineage, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, newest, status_of
@@ -92,6 +92,7 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
         training_digest=used["training"]["digest"],
         test_digest=used["test"]["digest"] if "test" in used else None,
         validation_digest=used["validation"]["digest"] if "validation" in used else None,
+        continued=_continued(seen),
         image=config.trainer_image,
         networks=config.fetch.allowed_networks,
     )
@@ -235,7 +236,7 @@ def _abnormal(state: _State) -> list[Condition]:
 
 def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: datetime) -> Object:
     obj, old = seen.obj, seen.obj.status
-    fields = results.merged(old, state.news, seen.deployments, obj.metadata.name)
+    fields = results.merged(old, state.news, seen.deployments, obj.metadata.name, seen.children)
     progress = results.progress(old, state.news if state.phase not in ("Complete", "Failed") else None, now)
     if state.phase == "Complete":
         early = fields.get("epochs", []) if state.reason is Reason.STOPPED_EARLY else []
@@ -250,6 +251,7 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
         completionTime=conditions.timestamp(now) if ended else None,
         progress=progress,
         **fields,
+        continuedFrom=api.to_raw(came) if (came := _continued(seen)) else None,
         datasets=_datasets(seen, state.news),
         failure=_failure(state.failed) if state.failed else None,
         summary=_summary(state, progress),
@@ -275,6 +277,11 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
         told_short = [{"code": each.code, "message": conditions.shorten(each.message)} for each in warnings]
         used["warnings"] = told_short[:WARNINGS]
     return used
+
+
+def _continued(seen: TrainingJobSeen) -> api.ContinuedFrom | None:
+    found = lineage.parent(seen)
+    return found if isinstance(found, api.ContinuedFrom) else seen.obj.status.continued_from
 
 
 def _failure(failed: failure.Failure) -> Object:
@@ -310,8 +317,8 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
     kept["conditions"] = [
         {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
     ]
-    kept.update(results.merged(old, None, seen.deployments, obj.metadata.name))
-    in_use_now = retention.used(seen.deployments, obj.metadata.name)
+    kept.update(results.merged(old, None, seen.deployments, obj.metadata.name, seen.children))
+    in_use_now = retention.used(seen.deployments, obj.metadata.name) | lineage.needed(seen.children, obj.metadata.name)
     kept["checkpoints"] = retention.marked(kept.get("checkpoints", []), obj, seen.service, now, in_use_now)
     active = [job for job in seen.jobs if not being_deleted(job) and pods.outcome(job) is None]
     children: tuple[Child, ...] = tuple(Delete(job) for job in active)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from winnow_operator import api, report
 from winnow_operator.conditions import timestamp
-from winnow_operator.policies import in_use
+from winnow_operator.policies import in_use, lineage
 from winnow_operator.resources import Object
 
 # Status is written when progress moved a percent or this long passed: a hundred jobs stay under four writes a second.
@@ -35,7 +35,11 @@ _MEASURED = ("metrics", "validationMetrics")
 
 
 def merged(
-    status: api.TrainingJobStatus, news: report.Training | None, deployments: Iterable[api.Deployment], job_name: str
+    status: api.TrainingJobStatus,
+    news: report.Training | None,
+    deployments: Iterable[api.Deployment],
+    job_name: str,
+    children: Iterable[api.TrainingJob] = (),
 ) -> Object:
     """epochs, checkpoints and the best one."""
     told = news or report.Training(state="Running")
@@ -49,7 +53,16 @@ def merged(
     where = " on validation rows" if selected_on == "Validation" else ""
     fields: Object = {
         "epochs": epochs,
-        "checkpoints": _checkpoints(status, told, measured, best, _deployed_by(deployments, job_name)),
+        "checkpoints": _checkpoints(
+            status,
+            told,
+            measured,
+            best,
+            {
+                "deployedBy": _deployed_by(deployments, job_name),
+                "continuedBy": lineage.continued_by(children, job_name),
+            },
+        ),
         "bestCheckpoint": best,
         "primaryMetric": metric,
         "higherIsBetter": higher,
@@ -73,16 +86,16 @@ def _checkpoints(
     told: report.Training,
     measured: dict[str | None, Object],
     best: str | None,
-    deployed_by: dict[str, list[str]],
+    users: dict[str, dict[str, list[str]]],
 ) -> list[Object]:
     by_name: dict[str, Object] = {checkpoint.name: api.to_raw(checkpoint) for checkpoint in status.checkpoints or ()}
     for checkpoint in told.checkpoints:
         by_name[checkpoint.name] = {**by_name.get(checkpoint.name, {}), **checkpoint.as_status()}
     result = []
     for name, known in sorted(by_name.items(), key=lambda item: (item[1].get("epoch", 0), item[0])):
-        fields = {key: value for key, value in known.items() if key not in ("best", "deployedBy", *_MEASURED)}
-        users = {"deployedBy": deployed_by[name]} if name in deployed_by else {}
-        result.append({**fields, **measured.get(name, {}), "best": name == best, **users})
+        fields = {key: value for key, value in known.items() if key not in ("best", *users, *_MEASURED)}
+        used = {field: by_checkpoint[name] for field, by_checkpoint in users.items() if name in by_checkpoint}
+        result.append({**fields, **measured.get(name, {}), "best": name == best, **used})
     return result
 
 

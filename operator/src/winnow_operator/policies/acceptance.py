@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from winnow_operator import api
 from winnow_operator.observed import TrainingJobSeen
-from winnow_operator.policies import in_use
+from winnow_operator.policies import in_use, lineage
+from winnow_operator.policies.checkpoint import Missing
 from winnow_operator.reasons import Reason
 
 GPU = "nvidia.com/gpu"
@@ -217,6 +218,11 @@ def gpus_suffice(seen: TrainingJobSeen) -> Verdict | None:
     return _refuse(Reason.TOO_FEW_GPUS, message)
 
 
+def checkpoint_is_there(seen: TrainingJobSeen) -> Verdict | None:
+    found = lineage.parent(seen)
+    return Verdict(False, found.reason, found.message, found.final) if isinstance(found, Missing) else None
+
+
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
     return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
 
@@ -234,6 +240,7 @@ ACCEPT: tuple[Check, ...] = (
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     thresholds_fit,  # ThresholdsDoNotFit: there would be nothing to fit
     metric_sources_exist,  # MetricSourceNotFound: wait, it may be applied later
+    checkpoint_is_there,  # CheckpointNotReady, TrainingJobNotFound: wait; CheckpointNotFound: name another
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created
 )
 ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")

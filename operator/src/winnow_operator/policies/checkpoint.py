@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from winnow_operator import api
 from winnow_operator.build.rollout_memory import Memory
 from winnow_operator.build.served import Served
-from winnow_operator.build.training_job import base_model_source, run_name
+from winnow_operator.build.training_job import adapter_base, run_name
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.policies import following
 from winnow_operator.reasons import Reason
@@ -40,12 +40,17 @@ def resolve(seen: DeploymentSeen) -> Served | Missing:
     if job.spec.model_service != spec.model_service:
         message = f"TrainingJob {name} belongs to ModelService {job.spec.model_service}, this Deployment to {spec.model_service}"
         return Missing(Reason.TRAINING_JOB_OF_ANOTHER_MODEL_SERVICE, message, final=True)
-    checkpoint = _best(job) if spec.checkpoint.name == BEST else _named(job, spec.checkpoint.name)
+    checkpoint = chosen(job, spec.checkpoint.name)
     return checkpoint if isinstance(checkpoint, Missing) else _served(job, checkpoint, service)
 
 
+def chosen(job: api.TrainingJob, name: str) -> api.Checkpoint | Missing:
+    """The checkpoint that a name means: best, or its own."""
+    return _best(job) if name == BEST else _named(job, name)
+
+
 def _served(job: api.TrainingJob, checkpoint: api.Checkpoint, service: api.ModelService) -> Served:
-    base = base_model_source(job, service) if job.spec.method == "LoRA" else None
+    base = adapter_base(job, service)
     raw = api.to_raw(base) if base else None
     return Served(job.metadata.name, checkpoint.name, checkpoint.digest or "", run_name(job), raw)
 

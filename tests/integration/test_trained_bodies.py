@@ -1,0 +1,77 @@
+"""Bodies and poolings through whole trainings: what is said of them, and that what is served is what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+from tiny_training import Trainer
+from torch.testing import assert_close
+from transformers import AutoModelForSequenceClassification
+
+from winnow_classifier import checkpoint
+from winnow_classifier.packing import pack
+
+TEXTS = [[2, 5, 3], [2, *range(4, 30), 3], [2, 9, 8, 3], [2, 3], [2, *range(6, 20), 3]]
+
+
+@pytest.mark.parametrize("method", ["LoRA", "HeadOnly"])
+def test_deberta_trains_says_that_it_is_padded_and_is_served_as_it_was_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    trainer = Trainer(tmp_path, "deberta-v2")
+    told = trainer.run(trainer.job(method))
+    (warning,) = [warning for warning in told["warnings"] if warning["code"] == "PaddedBatches"]
+    assert "deberta-v2 run in float32 in padded batches" in warning["message"]
+    assert warning["message"] in caplog.messages
+    assert checkpoint.verify(trainer.checkpoint(2)).batches == "Padded"
+    expect_served_as_measured(trainer.checkpoint(2))
+
+
+def expect_served_as_measured(folder: Path, atol: float = 1e-5) -> None:
+    loaded = checkpoint.load(folder)
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    ids = [encoded.input_ids for encoded in loaded.encoder.encode([line["input"] for line in lines])]
+    with torch.no_grad():
+        logits = loaded.model(pack(ids, loaded.model.position_start))
+    served = torch.as_tensor(loaded.schema.probabilities(logits), dtype=torch.float64)
+    measured = torch.tensor([[line["probabilities"][label] for label in loaded.schema.labels] for line in lines])
+    assert_close(served, measured.double(), rtol=0, atol=atol)
+
+
+def test_a_pooling_of_our_own_is_said_and_served(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path)
+    told = trainer.run(trainer.job("Full", pooling="Mean"))
+    manifest = checkpoint.verify(trainer.checkpoint(2))
+    assert (manifest.pooling, manifest.pools_as_transformers) == ("mean", False)
+    assert "PoolingOfWinnow" in [warning["code"] for warning in told["warnings"]]
+    expect_served_as_measured(trainer.checkpoint(2))
+
+
+def test_modernbert_pooled_by_the_mean_loads_in_plain_transformers(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path, "modernbert")
+    told = trainer.run(trainer.job("Full", pooling="Mean"))
+    folder = trainer.checkpoint(2)
+    assert "PoolingOfWinnow" not in [warning["code"] for warning in told["warnings"]]
+    loaded = checkpoint.load(folder)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
+        assert_close(loaded.model(pack(TEXTS)), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_published_classifier_of_as_many_labels_does_not_lend_its_rows(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path)
+    trainer.run(trainer.job("Full"))
+    published = tmp_path / "published"  # such as someone's on the Hub: its rows stand for labels of its own
+    model = AutoModelForSequenceClassification.from_pretrained(trainer.checkpoint(2))
+    model.save_pretrained(published)
+    tiny_models.tokenizer("bert").save_pretrained(published)
+    job = trainer.job("HeadOnly", name="v2", learningRate=1e-12, numTrainEpochs=1)
+    trainer.run(job.model_copy(update={"spec": job.spec.model_copy(update={"base_model": str(published)})}))
+    ours = AutoModelForSequenceClassification.from_pretrained(trainer.checkpoint(1, "v2"))
+    assert not torch.allclose(ours.classifier.weight, model.classifier.weight, atol=1e-3)
+    assert_close(ours.bert.pooler.dense.weight, model.bert.pooler.dense.weight)

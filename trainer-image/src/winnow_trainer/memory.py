@@ -1,0 +1,221 @@
+"""Does a training fit into memory, told before its first step, and what would make it fit. Pure but for reading capacities.
+
+An estimate, not a promise: weights, gradients and the optimizer's moments are counted exactly, activations by the formula
+of Korthikanti et al. 2022 (arXiv:2205.05198) without its dropout masks and attention scores, which packed attention and
+flash kernels do not keep. What it says is too much gets as far as the allocator lets it: only the warning is certain.
+Letters: T tokens computed at a time, d width, L layers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from winnow_classifier.model import Classifier
+from winnow_classifier.profile import Warn
+from winnow_trainer.job import ADAPTERS, Method, Parameters
+from winnow_trainer.methods import keep_less
+
+log = logging.getLogger(__name__)
+
+GIB = 2**30
+FLOAT = 4
+# Bytes the optimizer keeps for each trained number. Adafactor's row and column of a matrix are next to nothing.
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 0.0, "adafactor": 0.1}
+# Kept for the gradient, in numbers of a layer's width a token: two norms, queries to output, residual sums (arXiv:2205.05198, 4.1, in
+# its letters 34 bytes of which 8 are dropout masks and the feed-forward block's part is counted on its own below).
+WIDTHS_KEPT = 8
+FEED_FORWARD_KEPT = 3  # of the inner width: gate, up, and their product
+ADAPTED_KEPT = 1.15  # LoRA keeps its inputs after dropout too
+SPARE = 0.92  # of the capacity: the CUDA context, fragments of the allocator, the programs beside
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Bytes, by what they are for."""
+
+    weights: int
+    gradients: int
+    moments: int
+    activations: int  # kept by all layers
+    kept_between: int  # with gradientCheckpointing: the states between layers, and one layer's own
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.moments + self.activations
+
+    @property
+    def checkpointed(self) -> Demand:
+        return replace(self, activations=min(self.activations, self.kept_between))
+
+    def in_words(self) -> str:
+        parts = {
+            "weights": self.weights,
+            "gradients": self.gradients,
+            "optimizer": self.moments,
+            "activations": self.activations,
+        }
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What of a body the estimate needs."""
+
+    width: int
+    layers: int
+    inner_width: int
+    weight_bytes: int  # of all weights, as they lie in memory
+    trained: int  # numbers that change
+
+
+def shape_of(model: Classifier, trained: int) -> Shape:
+    config: Any = model.base.config.get_text_config()
+    width = int(config.hidden_size)
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return Shape(width, int(config.num_hidden_layers), int(inner), weights, trained)
+
+
+def demand(shape: Shape, method: Method, parameters: Parameters, computed_bytes: int) -> Demand:
+    """`computed_bytes`: of one activation, 2 under bfloat16."""
+    tokens = parameters.max_train_tokens
+    if method == "HeadOnly":  # the body keeps nothing
+        layer = all_layers = between = tokens * shape.width * computed_bytes * 4
+    else:
+        layer = tokens * (WIDTHS_KEPT * shape.width + FEED_FORWARD_KEPT * shape.inner_width) * computed_bytes
+        layer = int(layer * (ADAPTED_KEPT if method in ADAPTERS else 1))
+        all_layers = layer * shape.layers
+        between = tokens * shape.width * computed_bytes * shape.layers + layer
+    moments = MOMENTS[parameters.optim or "adamw"]
+    return Demand(
+        weights=shape.weight_bytes,
+        gradients=shape.trained * FLOAT,
+        moments=int(shape.trained * moments),
+        activations=all_layers,
+        kept_between=between,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether layers are computed again, and what is to be said."""
+
+    gradient_checkpointing: bool
+    warning: Warn | None
+    needed: int
+    capacity: int | None
+
+
+def judge(
+    needs: Demand, capacity: int | None, method: Method, parameters: Parameters, *, chooses: bool, where: str
+) -> Verdict:
+    """`chooses`: where gradientCheckpointing is unset, take it if it makes the job fit. `capacity` None: not known."""
+    asked = parameters.gradient_checkpointing
+    body_trains = method != "HeadOnly"
+    room = None if capacity is None else int(capacity * SPARE)
+    plain, less = needs.total, needs.checkpointed.total
+    if room is None:
+        return Verdict(bool(asked), None, less if asked else plain, None)
+    checkpointing = bool(asked) or (asked is None and chooses and body_trains and plain > room)
+    chosen = needs.checkpointed if checkpointing else needs
+    if chosen.total <= room:
+        return Verdict(checkpointing, None, chosen.total, capacity)
+    message = (
+        f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity_words(capacity)}; "
+        f"{'; '.join(remedies(needs, room, method, parameters, checkpointing)) or 'a device with more memory would help'}"
+    )
+    return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total, capacity)
+
+
+def capacity_words(capacity: int | None) -> str:
+    return "an unknown amount" if capacity is None else f"{capacity / GIB:.1f} GiB"
+
+
+def remedies(needs: Demand, room: int, method: Method, parameters: Parameters, checkpointing: bool) -> list[str]:
+    """What would make it fit, the least intrusive first: the first that does alone, else all that help."""
+    body_trains = method != "HeadOnly"
+    fits, helps = [], []
+
+    def offer(words: str, saved: Demand) -> None:
+        now = needs.checkpointed if checkpointing else needs
+        if saved.total <= room:
+            fits.append(f"{words} makes it fit (about {saved.total / GIB:.1f} GiB)")
+        elif saved.total < now.total * 0.95:
+            helps.append(words)
+
+    base = needs.checkpointed if checkpointing else needs
+    if body_trains and not checkpointing:
+        offer("gradientCheckpointing: true", needs.checkpointed)
+    size = parameters.per_device_train_batch_size
+    if size > 1:
+        each = base.activations / size
+        fixed = base.total - base.activations
+        most = int((room - fixed) / each) if each else 0
+        smaller = min(size - 1, max(1, most))
+        steps = parameters.gradient_accumulation_steps * size // smaller
+        words = f"perDeviceTrainBatchSize: {smaller} with gradientAccumulationSteps: {steps}"
+        offer(words, replace(base, activations=int(each * smaller)))
+    if parameters.optim in (None, "adamw") and method == "Full":
+        offer("optim: adafactor", replace(base, moments=int(base.moments * MOMENTS["adafactor"] / MOMENTS["adamw"])))
+    if method == "Full":
+        frozen = replace(base, weights=base.weights // 2, gradients=base.gradients // 50, moments=base.moments // 50)
+        offer("method: LoRA", frozen)
+    if method == "LoRA":
+        offer("method: QLoRA", replace(base, weights=base.weights // 3))
+    return fits[:2] or ([f"{', '.join(helps)} would help, but not be enough"] if helps else [])
+
+
+def place(model: Classifier, method: Method, parameters: Parameters, accelerator: Accelerator) -> Warn | None:
+    """The model to its device, its layers computed again where that is asked for or needed; what is short of memory."""
+    device = accelerator.device
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    shape = shape_of(model, trained)
+    computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
+    capacity, where = capacity_of(device, shape.weight_bytes)
+    needs = demand(shape, method, parameters, computed)
+    verdict = judge(needs, capacity, method, parameters, chooses=device.type == "cuda", where=where)
+    log.info(
+        "Memory",
+        extra={
+            "neededBytes": verdict.needed,
+            "capacityBytes": capacity,
+            "gradientCheckpointing": verdict.gradient_checkpointing,
+        },
+    )
+    if verdict.warning:
+        log.warning(verdict.warning.message, extra={"code": verdict.warning.code})
+    if verdict.gradient_checkpointing:
+        keep_less(model)
+    model.to(device)
+    return verdict.warning
+
+
+def capacity_of(device: torch.device, weight_bytes: int) -> tuple[int | None, str]:
+    """Bytes that a training may take, and whose they are: free memory of the GPU, or what the container's limit leaves."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free, torch.cuda.get_device_name(device)
+    limit = cgroup_limit()
+    return None if limit is None else limit - max(resident_bytes() - weight_bytes, 0), "this container"
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def cgroup_limit(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """The container's memory limit. None: there is none, or it is not told."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+        return limit if limit < 2**60 else None
+    return None
