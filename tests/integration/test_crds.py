@@ -358,6 +358,12 @@ RULES = [
         "TrainingJob: no loraDropout with HeadOnly",
     ),
     rule(
+        "metadata.name may have at most 51 characters where nodes is above 1",
+        training_job("n" * 51, nodes=64),
+        training_job("n" * 52, nodes=2),
+        "TrainingJob: host names of pods",
+    ),
+    rule(
         "testDataset and testSplit are both given; the test rows come from one of them",
         training_job(testSplit={"percent": 20}),
         training_job(testSplit={"percent": 20}, testDataset="test"),
@@ -507,6 +513,8 @@ CHANGES = [
         ("nothing, not node", {}, {"nodeSelector": {"gpu": "a100"}}),
         ("nothing, not queue", {}, {"queueName": "team-a"}),
         ("nothing, not restarts", {}, {"maxRestarts": 4}),
+        ("nothing, not nodes", {}, {"nodes": 2}),
+        ("nothing, not processes", {}, {"processesPerNode": 2}),
         ("nothing, not a split", {}, {"testSplit": {"percent": 20}}),
         ("nothing, not a validation split", {}, {"validationSplit": {"percent": 10}}),
         ("nothing, not validation rows", {}, {"validationDataset": "dev"}),
@@ -696,6 +704,8 @@ async def test_a_training_job_gets_the_usual_defaults(cluster: Cluster) -> None:
         "promptTemplate": "{text}",
         "suspend": False,
         "maxRestarts": 3,
+        "nodes": 1,
+        "processesPerNode": 1,
         "parameters": {
             "numTrainEpochs": 5,
             "lrSchedulerType": "linear",

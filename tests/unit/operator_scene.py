@@ -201,6 +201,7 @@ def pod_of(
     waiting: tuple[str, str] | None = None,
     unschedulable: str = "",
     disrupted: bool = False,
+    index: int | None = None,
 ) -> Object:
     """A pod as the kubelet keeps it: pending, running, ended with an exit code, or waiting for a (reason, message)."""
     state: Object = {}
@@ -228,7 +229,8 @@ def pod_of(
             "uid": uid(name),
             "resourceVersion": "12",
             "creationTimestamp": f"2026-11-23T11:40:{number:02d}Z",
-            "labels": job["metadata"]["labels"],
+            "labels": job["metadata"]["labels"]
+            | ({} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)}),
             "ownerReferences": [{"kind": "Job", "uid": job["metadata"]["uid"], "controller": True}],
         },
         "spec": {"containers": [{"name": "trainer", "ports": [{"name": "progress", "containerPort": 8081}]}]},

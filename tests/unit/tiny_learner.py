@@ -16,18 +16,31 @@ from winnow_trainer.examples import encode
 from winnow_trainer.job import Method, Parameters
 from winnow_trainer.learner import Learner
 from winnow_trainer.methods import build
+from winnow_trainer.ranks import ALONE, Ranks
 
 SCHEMA = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
 ALL = np.arange(12)
 
 
-def learner(
-    folder: Path, method: Method = "Full", model_type: str = "bert", dropout: bool = False, **parameters: Any
-) -> Learner:
+def base_model(folder: Path, model_type: str = "bert", dropout: bool = False) -> Path:
+    base = folder / f"{model_type}-{dropout}"
+    if base.exists():
+        return base
     changes = (
         {} if dropout or model_type != "bert" else {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     )
-    base = tiny_models.base_model(folder / f"{model_type}-{dropout}", model_type, **changes)
+    return tiny_models.base_model(base, model_type, **changes)
+
+
+def learner(
+    folder: Path,
+    method: Method = "Full",
+    model_type: str = "bert",
+    dropout: bool = False,
+    ranks: Ranks = ALONE,
+    **parameters: Any,
+) -> Learner:
+    base = base_model(folder, model_type, dropout)
     tokenizer = load_tokenizer(base)
     resolved = Parameters(max_seq_length=16, max_grad_norm=1e6, **parameters).resolved(method, "cls")
     texts, _ = tiny_models.texts(len(ALL), seed=3)
@@ -35,4 +48,4 @@ def learner(
     examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
     accelerator = Accelerator(cpu=True)
     model = build(base, tokenizer, SCHEMA, method, resolved, accelerator.device)
-    return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event())
+    return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event(), ranks=ranks)

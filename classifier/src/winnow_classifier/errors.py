@@ -13,9 +13,11 @@ WinnowError
 │   └── DamagedError      11 DataInvalid          stored rows that are no longer those that were imported
 ├── OutOfMemoryError_    12 OutOfMemory
 ├── DivergedError        13 Diverged
-└── StorageError         20 StorageUnavailable     worth a retry
-    └── StorageFull      20 StorageFull
-        └── NoRoomForUpload 10 StorageFull         the file is gone with it: a retry would have nothing to read
+├── StorageError         20 StorageUnavailable     worth a retry
+│   └── StorageFull      20 StorageFull
+│       └── NoRoomForUpload 10 StorageFull         the file is gone with it: a retry would have nothing to read
+├── NoPeersError         20 PeersUnreachable       processes of one training that do not find each other: worth a retry
+└── PeerLostError        21 PeerLost               nothing is wrong here: another process of the training ended
 """
 
 from typing import ClassVar
@@ -95,3 +97,13 @@ class StorageFull(StorageError):  # noqa: N818 - named as the reason that users 
 
 class NoRoomForUpload(StorageFull):
     exit_code = 10
+
+
+class NoPeersError(WinnowError):
+    exit_code = 20
+    reason = "PeersUnreachable"
+
+
+class PeerLostError(WinnowError):
+    exit_code = 21
+    reason = "PeerLost"

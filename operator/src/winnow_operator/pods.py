@@ -10,6 +10,9 @@ from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, is_true, name_of, newest, status_of
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
+INDEX = "batch.kubernetes.io/job-completion-index"  # a label that the Job controller gives pods with a number
+FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
+STOPPED_EXIT_CODE = 143  # after SIGTERM
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -130,10 +133,38 @@ def latest(pods: Iterable[Object]) -> Object | None:
     return newest(pods)
 
 
+def index(pod: Object) -> int:
+    """The pod's number among those of its Job; 0 where a Job has one."""
+    return int((pod["metadata"].get("labels") or {}).get(INDEX, 0))
+
+
+def of_each_index(pods: Iterable[Object]) -> list[Object]:
+    """The newest pod of each number, by number."""
+    by_index: dict[int, list[Object]] = {}
+    for pod in pods:
+        by_index.setdefault(index(pod), []).append(pod)
+    return [found for number in sorted(by_index) if (found := newest(by_index[number])) is not None]
+
+
+def least_far(pods: Iterable[Object]) -> Object | None:
+    """Of pods that train together the one that the others wait for: one that has trouble, is not there yet, or ended."""
+    found = of_each_index(pods)
+    return min(found, key=lambda pod: (trouble(pod) is None, running(pod), ended(pod) is not None), default=None)
+
+
+def decisive(pods: Iterable[Object]) -> Object | None:
+    """Of pods that trained together the one whose end says how the Job ended: the newest that did not only follow another."""
+    over = [(pod, end) for pod in pods if (end := ended(pod))]
+    done = [pod for pod, end in over if end.exit_code == 0]
+    own = [pod for pod, end in over if end.exit_code not in (FOLLOWED_EXIT_CODE, STOPPED_EXIT_CODE)]
+    first = [pod for pod in done if index(pod) == 0]  # it writes the result, and knows of every warning
+    return newest(first) or newest(done) or newest(own) or newest([pod for pod, _ in over])
+
+
 def progress_url(pod: Object) -> str | None:
-    """Where a running pod serves /progress. The IP is the API server's word, never the pod's."""
+    """Where a running pod serves /progress; of several the first one does. The IP is the API server's word, never the pod's."""
     ip = status_of(pod).get("podIP")
-    if not ip or not running(pod):
+    if not ip or not running(pod) or index(pod) != 0:
         return None
     for container in cast(list[Object], pod["spec"]["containers"]):
         for port in container.get("ports") or []:

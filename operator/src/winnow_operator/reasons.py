@@ -53,6 +53,8 @@ class Reason(StrEnum):
     DATASET_OF_ANOTHER_MODEL_SERVICE = "DatasetOfAnotherModelService", "A dataset belongs to another ModelService."
     SINGLE_CLASS = "SingleClass", "All training rows have the same label, so there is nothing to learn."
     LABELS_DIFFER = "LabelsDiffer", "The test or validation rows have labels that the training rows lack."
+    STORAGE_OF_ONE_POD = "StorageOfOnePod", "The storage of the ModelService is for one pod, and the job has several."
+    TOO_FEW_GPUS = "TooFewGpus", "resources.limits has fewer GPUs than processesPerNode."
     METRIC_DOES_NOT_FIT = "MetricDoesNotFit", "A metric is not defined for this kind of labels."
     THRESHOLDS_DO_NOT_FIT = (
         "ThresholdsDoNotFit",
@@ -91,6 +93,8 @@ class Reason(StrEnum):
     BASE_MODEL_INVALID = "BaseModelInvalid", "The base model does not exist or lacks a file."
     DATA_INVALID = "DataInvalid", "The stored rows cannot be used."
     STORAGE_UNAVAILABLE = "StorageUnavailable", "Storage or network failed, also when tried again."
+    PEERS_UNREACHABLE = "PeersUnreachable", "The pods of a job with several nodes cannot reach each other."
+    PEER_LOST = "PeerLost", "Another pod of the job ended, so this one did too; all go on from the resume point."
     DEADLINE_EXCEEDED = "DeadlineExceeded", "The run took longer than activeDeadlineSeconds."
     TOO_MANY_RESTARTS = "TooManyRestarts", "The pod failed more often than maxRestarts allows."
     JOB_FAILED = "JobFailed", "The batch Job failed."

@@ -35,6 +35,10 @@ def seen(
     return TrainingJobSeen(job or training_job(), there, training, test, **more)
 
 
+def of_mode(mode: str) -> Any:
+    return model_service(storage={"persistentVolumeClaim": {"size": "1Gi", "accessModes": [mode]}})
+
+
 RULES = [
     pytest.param(seen(training=imported()), True, "Accepted", False, "", id="all is there"),
     pytest.param(seen(service=None), False, "ModelServiceNotFound", False, "spam", id="no ModelService"),
@@ -192,6 +196,30 @@ RULES = [
         id="thresholds of several labels",
     ),
     pytest.param(
+        seen(training_job(nodes=2), imported(), service=of_mode("ReadWriteOncePod")),
+        False,
+        "StorageOfOnePod",
+        True,
+        "nodes is 2",
+        id="a volume for one pod",
+    ),
+    pytest.param(
+        seen(training_job(nodes=2), imported()),
+        True,
+        "Accepted",
+        False,
+        "all 2 pods have to run on one node",
+        id="a volume for one node",
+    ),
+    pytest.param(
+        seen(training_job(processesPerNode=4, resources={"limits": {"nvidia.com/gpu": 2}}), imported()),
+        False,
+        "TooFewGpus",
+        True,
+        "processesPerNode is 4, and resources.limits gives each pod 2",
+        id="fewer GPUs than processes",
+    ),
+    pytest.param(
         seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),
         False,
         "ApiRefused",
@@ -213,3 +241,11 @@ def test_what_cannot_be_waited_for_is_said_before_what_can() -> None:
     """Waiting for a test dataset would be in vain when the training dataset is another ModelService's."""
     scene = seen(TEST, imported(spec={"modelService": "other"}), dataset("test"))
     assert accept(scene).reason == "DatasetOfAnotherModelService"
+
+
+@pytest.mark.parametrize(
+    "service", [of_mode("ReadWriteMany"), model_service(storage={"persistentVolumeClaim": {"claimName": "theirs"}})]
+)
+def test_of_storage_that_several_nodes_mount_or_that_is_not_ours_nothing_is_said(service: Any) -> None:
+    verdict = accept(seen(training_job(nodes=2), imported(), service=service))
+    assert verdict.message == "The spec fits its datasets"

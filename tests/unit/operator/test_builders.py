@@ -19,6 +19,7 @@ from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.build.common import inside
 from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.config_map import config_map
+from winnow_operator.build.group import meeting_place
 from winnow_operator.build.import_job import import_job
 from winnow_operator.build.pvc import claim
 from winnow_operator.build.served import Served
@@ -48,6 +49,7 @@ GPU: dict[str, Any] = {
     "env": [{"name": "NCCL_DEBUG", "value": "WARN"}],
 }
 LEFT = (Left("mails", DIGEST, rows=True, problems=True), Left("others", OTHER_DIGEST, problems=True))
+MANY = training_job(nodes=2, processesPerNode=4, **GPU | {"resources": {"limits": {"nvidia.com/gpu": 4}}})
 BUCKET: dict[str, Any] = {
     "s3": {"uri": "s3://winnow/mail", "endpoint": "https://s3.ml.example", "region": "eu", "secretRef": {"name": "s3"}}
 }
@@ -254,6 +256,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     ),
     "training-custom-metrics": lambda: trained(training_job(**CUSTOM), model_service()),
     "training-tracked": lambda: trained(training_job(tracking=TRACKING), model_service(), networks=("10.0.0.0/8",)),
+    "training-two-nodes-of-four-gpus": lambda: [meeting_place(MANY) or {}, *trained(MANY, model_service())],
     "training-own-base-model": lambda: trained(
         training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/llama"}}), model_service()
     ),

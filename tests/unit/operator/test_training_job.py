@@ -28,7 +28,7 @@ from operator_scene import (
     with_metadata,
 )
 
-from winnow_operator import report
+from winnow_operator import pods, report
 from winnow_operator.kinds.training_job import plan
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Create, Delete, Hold
@@ -427,3 +427,76 @@ def test_a_change_after_the_end_is_observed() -> None:
     status = plan(TrainingJobSeen(changed, model_service()), NOW, CONFIG).status
     assert status["observedGeneration"] == 2
     assert message_of(status, "Complete") == ""
+
+
+def together(*parts: Object, outcome: str = "") -> TrainingJobSeen:
+    """Pods of two nodes, each as the arguments of pod_of."""
+    obj = training_job(nodes=2)
+    job = job_of(obj, outcome=outcome)
+    return ready(obj, jobs=(job,), pods=tuple(pod_of(job, number=n, **pod) for n, pod in enumerate(parts, 1)))
+
+
+def test_several_pods_meet_at_a_service_that_is_there_before_them() -> None:
+    decided = plan(ready(training_job(nodes=2)), NOW, CONFIG)
+    meeting, settings, job = (child.obj for child in decided.children if isinstance(child, Create))
+    assert (meeting["kind"], meeting["spec"]["clusterIP"]) == ("Service", "None")
+    assert yaml.safe_load(settings["data"]["job.yaml"])["spec"]["nodes"] == 2
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[command.index("--rendezvous") + 1] == f"{meeting['metadata']['name']}:29400"
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason", "says"),
+    [
+        pytest.param([{"index": 0, "phase": "Running"}], "Starting", "1 of 2 pods run", id="one is not there"),
+        pytest.param(
+            [{"index": 0, "phase": "Running"}, {"index": 1, "unschedulable": "0/1 nodes"}],
+            "Unschedulable",
+            "0/1 nodes",
+            id="one finds no node",
+        ),
+        pytest.param([{"index": n, "phase": "Running"} for n in (0, 1)], "Training", "2 pods train", id="both run"),
+        pytest.param(
+            [
+                {"index": 0, "exit_code": 21},
+                {"index": 1, "exit_code": 20},
+                {"index": 0, "phase": "Running"},
+                {"index": 1, "phase": "Running"},
+            ],
+            "Training",
+            "2 pods train",
+            id="both run again",
+        ),
+    ],
+)
+def test_several_pods_train_when_all_of_them_run(parts: list[Object], reason: str, says: str) -> None:
+    status = plan(together(*parts), NOW, CONFIG).status
+    assert conditions_of(status)["Running"][1] == reason
+    assert says in message_of(status, "Running")
+    assert "all 2 pods have to run on one node" in message_of(status, "Accepted")
+
+
+def test_of_several_pods_the_one_that_failed_by_itself_says_why() -> None:
+    parts = [
+        {"index": 1, "exit_code": 12, "said": {"state": "Failed", "reason": "OutOfMemory", "message": "Too much"}},
+        {"index": 0, "exit_code": 21, "said": {"state": "Failed", "reason": "PeerLost", "message": "Another"}},
+    ]
+    status = plan(together(*parts, outcome="Failed"), NOW, CONFIG).status
+    assert (status["failure"]["reason"], status["failure"]["exitCode"]) == ("OutOfMemory", 12)
+
+
+def test_a_job_of_several_pods_is_done_when_the_first_is_and_tells_what_that_told() -> None:
+    parts = [
+        {"index": 1, "exit_code": 20, "said": {"state": "Failed", "reason": "StorageUnavailable", "message": "Away"}},
+        {"index": 0, "exit_code": 0, "said": told(bestCheckpoint="epoch-1", epochs=[epoch(1, 0.9)])},
+        {"index": 1, "exit_code": 143, "said": {"state": "Stopped", "reason": "Stopped", "message": "Stopped"}},
+    ]
+    status = plan(together(*parts, outcome="Complete"), NOW, CONFIG).status
+    assert conditions_of(status)["Complete"] == ("True", "TrainingComplete")
+    assert status["bestCheckpoint"] == "epoch-1"
+
+
+def test_progress_is_pulled_from_the_first_pod() -> None:
+    seen = together({"index": 0, "phase": "Running"}, {"index": 1, "phase": "Running"})
+    assert [bool(pods.progress_url(pod)) for pod in seen.pods] == [True, False]

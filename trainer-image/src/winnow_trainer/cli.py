@@ -26,7 +26,7 @@ from winnow_classifier.mirror import Mirror, opened
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
-from winnow_trainer import importer, logs, reception, termination
+from winnow_trainer import group, importer, logs, reception, termination
 from winnow_trainer.collect import collect
 from winnow_trainer.console import TerminalLine
 from winnow_trainer.fetch import Limits
@@ -43,7 +43,8 @@ EXIT_STOPPED = 143  # 128 + SIGTERM
 EXIT_CODES = """\
 exit codes:
   0 done   10 bad configuration   11 bad rows   12 out of memory   13 the loss is not finite
-  20 storage or network: try again   143 stopped; `train` goes on from there when it is started again"""
+  20 storage or network: try again   21 another process of the job ended: try again
+  143 stopped; `train` goes on from there when it is started again"""
 
 
 class Terminated(BaseException):
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "train":
         progress = Progress()
         failed = _failed_training(progress)
+        options.termination_log = group.own_message_file(options.termination_log)
     elif options.command in ("artifacts", "collect", "compare", "refit"):
         failed = partial(verdict.failed_message, options.command)
     try:
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             hand_out_files(options)
             return 0
         if progress:
-            result = train(options, progress)
+            result = train(options, progress, list(sys.argv[1:] if arguments is None else arguments))
         elif options.command == "compare":
             result = compare_checkpoints(options)
         else:
@@ -82,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.termination_log, failed("Stopped", "Stopped before the end; start it again", Terminated())
         )
         return EXIT_STOPPED
+    except group.GroupEnded as ended:
+        termination.write(options.termination_log, ended.message)
+        return ended.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -188,24 +193,33 @@ def hand_out_files(options: argparse.Namespace) -> None:
         hand_out(storage, mirror, options.run, options.checkpoint, options.file, sys.stdout.buffer)
 
 
-def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
+def train(options: argparse.Namespace, progress: Progress, arguments: list[str]) -> dict[str, Any]:
+    """Raises GroupEnded where the job wants several processes: each of them comes here again, with its number."""
     stop = Event()
     with ExitStack() as stack:
         # Before anything slow: a container's first process never sees a signal that it does not handle.
         stack.enter_context(_handled(_setter(stop), signal.SIGTERM, signal.SIGINT))
-        if options.progress_port is not None:
-            stack.enter_context(served(progress, options.progress_port))
-        if sys.stderr.isatty():
-            console = TerminalLine(sys.stderr)
-            stack.callback(console.close)
-            progress.listen(console)
         # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
         from winnow_trainer.job import load_job
-        from winnow_trainer.tracking import trackers
-        from winnow_trainer.train import train as run_training
 
         job = load_job(options.job)
         storage, mirror = stack.enter_context(_storage(options))
+        run = storage / "runs" / (options.run or job.run)
+        several = job.spec.processes > 1 and (group.launched() or not _finished(run, mirror))
+        if several and not group.launched():
+            from winnow_trainer import launch
+
+            where = launch.place(job.spec.nodes, options.node_rank, options.rendezvous)
+            launch.run(where, job.spec.processes_per_node, arguments, run.name, stop)
+        if group.leads():
+            _tell(progress, options, stack)
+        else:
+            logging.getLogger().setLevel(logging.ERROR)  # the first process says what all would say
+        from winnow_trainer.ranks import joined
+        from winnow_trainer.tracking import trackers
+        from winnow_trainer.train import train as run_training
+
+        ranks = stack.enter_context(joined(job.spec.processes if several else 1))
         result = run_training(
             job,
             storage,
@@ -215,11 +229,29 @@ def train(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
             import_rows=lambda file: _import_missing(file, storage, mirror),
             mirror=mirror,
             track=trackers(options.allow_network, os.environ),
+            ranks=ranks,
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
-        checkpoints = mirror.shown(storage / "runs" / (options.run or job.run) / "checkpoints")
-    _print_checkpoints(result, checkpoints)
+    if group.leads():
+        _print_checkpoints(result, mirror.shown(run / "checkpoints"))
     return result
+
+
+def _finished(run: Path, mirror: Mirror) -> bool:
+    """What is to be said of a finished run one process can say: the others may be gone for good."""
+    result = run / "result.json"
+    mirror.fetch(result)
+    return result.is_file()
+
+
+def _tell(progress: Progress, options: argparse.Namespace, stack: ExitStack) -> None:
+    """To whoever asks, and on the terminal, until the stack unwinds."""
+    if options.progress_port is not None:
+        stack.enter_context(served(progress, options.progress_port))
+    if sys.stderr.isatty():
+        console = TerminalLine(sys.stderr)
+        stack.callback(console.close)
+        progress.listen(console)
 
 
 def _storage(options: argparse.Namespace) -> AbstractContextManager[tuple[Path, Mirror]]:
@@ -314,6 +346,9 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--job", type=Path, required=True, metavar="FILE", help="a TrainingJob manifest (YAML)")
     _add_storage(add)
     add("--run", metavar="NAME", help="folder below runs/ (default: the job's name)")
+    rank = "which of the machines this is, where the job has nodes above 1: from 0 (default: %(default)s)"
+    add("--node-rank", type=int, default=0, metavar="N", help=rank)
+    add("--rendezvous", metavar="HOST:PORT", help="where the first of the machines listens for the others")
     add("--progress-port", type=int, metavar="PORT", help="serve /progress, /metrics and /healthz there; 0: any port")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
 from winnow_trainer.examples import Examples
+from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.stopping import check
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -25,20 +26,33 @@ def over_rows(
     max_tokens: int,
     autocast: Autocast,
     stop: Event,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
-    """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches."""
+    """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches.
+
+    Each batch runs in one process, and all of them get all results.
+    """
     lengths = examples.lengths
     order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit in memory fails at once
     results: Tensor | None = None
     model.eval()
-    for batch in plan_batches(lengths[order].tolist(), max_tokens):
+    batches = plan_batches(lengths[order].tolist(), max_tokens)
+    for own in ranks.share([int(lengths[order[batch]].sum()) for batch in batches]):
         check(stop)
-        rows = order[batch]
+        rows = order[batches[own]]
         packed = examples.pack(rows.tolist(), model.position_start).to(model.device)
         with torch.no_grad(), autocast():
             output = function(packed).float().cpu()
         if results is None:
-            results = torch.empty(len(examples), *output.shape[1:])
+            results = torch.zeros(len(examples), *output.shape[1:])
         results[torch.from_numpy(rows)] = output
-    assert results is not None
+    return everything(results, len(examples), ranks)
+
+
+def everything(results: Tensor | None, count: int, ranks: Ranks) -> Tensor:
+    """The results of all processes, from this one's: (N, …), zero where another one computed. None: it had no batch."""
+    width = ranks.largest(0 if results is None else results.shape[1])
+    if results is None:
+        results = torch.zeros(count, width)
+    ranks.add_up([results])  # a number and zeros: exact
     return results

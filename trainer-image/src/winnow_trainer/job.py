@@ -99,7 +99,7 @@ class Parameters(_Manifest):
 
     @property
     def batch_size(self) -> int:
-        """Rows of one optimizer step."""
+        """Rows of one optimizer step, of each process."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     @property
@@ -227,6 +227,8 @@ class Spec(_Manifest):
     early_stopping: EarlyStopping | None = None
     thresholds: Thresholds | None = None
     tracking: Tracking | None = None
+    nodes: int = Field(1, ge=1, le=64)
+    processes_per_node: int = Field(1, ge=1, le=16)
 
     # What the operator and Kubernetes act on; here only so that one manifest serves both.
     model_service: str | None = None
@@ -243,6 +245,10 @@ class Spec(_Manifest):
     env: list[dict[str, Any]] | None = None
     affinity: dict[str, Any] | None = None
     service_account_name: str | None = None
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.processes_per_node
 
     @model_validator(mode="after")
     def fields_fit_together(self) -> Spec:

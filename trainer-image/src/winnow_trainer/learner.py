@@ -26,6 +26,7 @@ from winnow_trainer.job import Method, Parameters
 from winnow_trainer.losses import objective
 from winnow_trainer.methods import set_training
 from winnow_trainer.optimizers import make_optimizer
+from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.steps import Rows
 
 
@@ -48,8 +49,10 @@ class Learner:
         accelerator: Accelerator,
         stop: Event,
         rows: Rows | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`rows`: those of `examples` that train, repeated where they repeat; None for all."""
+        self.ranks = ranks
         self.model = model
         self.examples = examples
         self.schema = schema
@@ -72,6 +75,7 @@ class Learner:
         self.table = TrimmedTable(model.body, occurring) if trims else None
         self.learn()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.learning: list[torch.nn.Parameter] | None = None
         self.optimizer = make_optimizer(self.trainable, parameters)
         self.read()
 
@@ -99,8 +103,8 @@ class Learner:
         head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
 
     def step(self, rows: Rows, learning_rate: float) -> StepResult:
-        """One step on `rows`, whose order does not matter but for dropout."""
-        result = torch.empty(len(rows), device=self.model.device)
+        """One step on `rows`, whose order does not matter but for dropout; each process computes a share of them."""
+        result = torch.zeros(len(rows), device=self.model.device)
         for places in self.micro_batches(rows):
             chosen = rows[places]
             with self.accelerator.autocast():
@@ -109,6 +113,8 @@ class Learner:
             # Divided by the rows of the whole step, not of this part of it: the parts differ in size.
             self.accelerator.backward(each.sum() / len(rows))
             result[torch.tensor(places)] = each.detach()
+        if self.ranks.size > 1:
+            self.ranks.add_up([*self.gradients(), result])
         norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.parameters.max_grad_norm, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -116,10 +122,26 @@ class Learner:
         self.optimizer.zero_grad()
         return StepResult(result, norm)
 
+    def gradients(self) -> list[Tensor]:
+        """Those that any process has: one whose share had no rows adds nothing to them."""
+        if self.learning is None:
+            found = self.ranks.any(*(parameter.grad is not None for parameter in self.trainable.values()))
+            self.learning = [p for p, learns in zip(self.trainable.values(), found, strict=True) if learns]
+        for parameter in self.learning:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.learning if parameter.grad is not None]
+
     def micro_batches(self, rows: Rows) -> list[list[int]]:
+        """Places in `rows` that this process computes, cut for memory."""
+        lengths = self.examples.lengths[rows].tolist()
+        own = self.ranks.share(lengths)
         if self.features is not None:
-            return [list(range(len(rows)))]
-        return plan_batches(self.examples.lengths[rows].tolist(), self.parameters.max_train_tokens)
+            return [own] if own else []
+        return [
+            [own[i] for i in batch]
+            for batch in plan_batches([lengths[i] for i in own], self.parameters.max_train_tokens)
+        ]
 
     def logits(self, rows: Rows) -> Tensor:
         if self.features is not None:
@@ -146,6 +168,7 @@ class Learner:
             # has the precision of training.
             self.accelerator.autocast if learns or self.model.device.type == "cuda" else nullcontext,
             self.stop,
+            self.ranks,
         )
 
     def state(self) -> dict[str, Any]:
@@ -154,15 +177,28 @@ class Learner:
         return {
             "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
-            "random": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "random": {"cpu": torch.get_rng_state(), "cuda": cuda} if self.ranks.size == 1 else self.random(),
         }
+
+    def random(self) -> dict[str, list[Tensor]]:
+        """The random state of each process."""
+        cuda = self.ranks.gather(torch.cuda.get_rng_state()) if torch.cuda.is_available() else []
+        return {"cpus": self.ranks.gather(torch.get_rng_state()), "cudas": cuda}
+
+    def load_random(self, random: Mapping[str, Any]) -> None:
+        if "cpus" not in random:
+            torch.set_rng_state(random["cpu"])
+            if random["cuda"]:
+                torch.cuda.set_rng_state_all(random["cuda"])
+            return
+        torch.set_rng_state(random["cpus"][self.ranks.rank])
+        if random["cudas"]:
+            torch.cuda.set_rng_state(random["cudas"][self.ranks.rank])
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(state["trainable"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.load_random(state["random"])
         self.read()

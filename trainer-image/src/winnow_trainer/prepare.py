@@ -84,6 +84,7 @@ class Prepared:
             **({"thresholds": _given(spec.thresholds)} if spec.thresholds else {}),
             **({"earlyStopping": _given(spec.early_stopping)} if spec.early_stopping else {}),
             **({"onOverlap": spec.on_overlap} if spec.on_overlap != "Keep" else {}),
+            **({"processes": spec.processes} if spec.processes > 1 else {}),
         }
 
     @property

@@ -39,6 +39,8 @@ from winnow_trainer.methods import build
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.published import of_the_first
+from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.recorder import Recorder
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
@@ -68,25 +70,32 @@ def train(
     stop: Event,
     import_rows: ImportRows,
     mirror: Mirror = VOLUME,
+    ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
     track: Track = no_trackers,
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
 
+    Of several processes (`ranks`) the first one writes; all come to the same word.
+
     Raises a WinnowError that names what is wrong: exit_code and reason follow from its type.
     """
     quiet_transformers()
     with in_words(storage):
-        prepared = prepare(job, storage, import_rows, mirror)
+        with ranks.turn():
+            prepared = prepare(job, storage, import_rows, mirror)
         folder = RunFolder(storage / "runs" / (run or job.run), mirror)
-        folder.claim(prepared.identity())
-        if finished := folder.result():
-            folder.clear()
+        if ranks.leads:
+            folder.claim(prepared.identity())
+        if finished := ranks.tell(folder.result() if ranks.leads else None):
+            published = of_the_first(ranks, folder.published)
+            if ranks.leads:
+                folder.clear()
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
-            told = history(folder.published(), prepared) | {"warnings": finished.get("warnings")}
+            told = history(published, prepared) | {"warnings": finished.get("warnings")}
             progress.update(percent=100.0, **told, state="Complete")
             return {**finished, "message": f"This run finished before: {finished['message']}"}
-        training = Training(prepared, folder, progress, stop, clock, track)
+        training = Training(prepared, folder, progress, stop, clock, track, ranks)
         try:
             with training.functions:
                 training.run()
@@ -99,7 +108,9 @@ def train(
             }
             return {"kind": "train", **result, **training.history()}
         result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
-        folder.finish(result)
+        if ranks.leads:
+            folder.finish(result)
+        ranks.wait()
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
 
@@ -132,7 +143,9 @@ class Training:
         stop: Event,
         clock: Callable[[], float],
         track: Track,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.prepared = prepared
         self.parameters = prepared.parameters
         self.folder = folder
@@ -141,7 +154,7 @@ class Training:
         self.clock = clock
         self.track = track
         self.position = Position()
-        self.published = folder.published()
+        self.published = of_the_first(ranks, folder.published)
         self.warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data)]
         self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
         self.writer = ResumeWriter(folder.resume, folder.mirror)
@@ -165,20 +178,26 @@ class Training:
     def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
-        if found := resume.load(self.folder.resume, self.folder.mirror):
+        with self.ranks.turn():
+            found = resume.load(self.folder.resume, self.folder.mirror)
+        if found:
             self.position, state = found
             self.learner.load_state(state)
             self.saved = (self.position, self.clock())
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
         else:
             self.learner.start_head(self.prepared.rows)
-        self.steps_per_epoch = count_steps(rows, self.parameters.batch_size)
+            self.ranks.copy(list(self.learner.trainable.values()))
+            self.learner.read()
+            self.ranks.own_random(self.parameters.seed)
+        self.steps_per_epoch = count_steps(rows, self.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
-        events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
-        self.recorder = Recorder(
-            self.parameters.logging_steps, self.total_steps, [events, *self.track(self.prepared, self.folder)]
-        )
+        if self.ranks.leads:
+            events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
+            self.recorder = Recorder(
+                self.parameters.logging_steps, self.total_steps, [events, *self.track(self.prepared, self.folder)]
+            )
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
         for epoch in range(self.position.epoch, epochs + 1):
@@ -188,7 +207,8 @@ class Training:
             try:
                 self.evaluate_and_publish(epoch)
             except Stopped:
-                self.save()
+                if self.ranks.size == 1:  # of several only this one may have been asked to stop, and a point is of all
+                    self.save()
                 self.writer.wait()
                 raise
             self.position = Position(epoch=epoch + 1)
@@ -196,8 +216,11 @@ class Training:
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
         prepared, data = self.prepared, self.prepared.data
         accelerator = make_accelerator()
-        if accelerator.device.type == "cpu":
-            torch.set_num_threads(usable_cpus())
+        device = accelerator.device
+        if device.type == "cpu":
+            # accelerate numbers the CPU by process, and tensors would be copied to and fro.
+            device = torch.device("cpu")
+            torch.set_num_threads(max(1, usable_cpus() // self.ranks.local_size))
             torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
         check(self.stop)
         examples = encode(data.train.texts, data.train.targets, prepared.encoder)
@@ -211,9 +234,17 @@ class Training:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
-        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, accelerator.device)
+        model = build(prepared.base, prepared.tokenizer, prepared.schema, method, self.parameters, device)
         learner = Learner(
-            model, examples, prepared.schema, method, self.parameters, accelerator, self.stop, prepared.rows
+            model,
+            examples,
+            prepared.schema,
+            method,
+            self.parameters,
+            accelerator,
+            self.stop,
+            prepared.rows,
+            self.ranks,
         )
         log.info(
             "Training",
@@ -223,10 +254,16 @@ class Training:
                 "tokens": len(examples.tokens),
                 "truncatedTexts": examples.truncated,
                 "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
-                "device": str(accelerator.device),
+                "device": str(device),
+                **({"processes": self.ranks.size} if self.ranks.size > 1 else {}),
             },
         )
         return learner, test, validation
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one optimizer step, of all processes together."""
+        return self.parameters.batch_size * self.ranks.size
 
     @property
     def steps_done(self) -> int:
@@ -234,7 +271,7 @@ class Training:
 
     def run_epoch(self, epoch: int) -> None:
         """The steps of the epoch that are still to do; a resume point at its end."""
-        steps = steps_of_epoch(len(self.prepared.rows), self.parameters.batch_size, self.parameters.seed, epoch)
+        steps = steps_of_epoch(len(self.prepared.rows), self.batch_size, self.parameters.seed, epoch)
         if self.position.step == len(steps):
             return
         self.learner.learn()
@@ -247,15 +284,19 @@ class Training:
             self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
             if self.watch.due():
                 self.look(rate)
-            # Asked once: a stop that comes while the point is written waits for the next step.
-            stopping, last = self.stop.is_set(), self.position.step == len(steps)
+            # Asked once: a stop that comes while the point is written waits for the next step. What one process wants
+            # all do; whether a point is affordable is for the one that writes it.
+            last = self.position.step == len(steps)
             self.writer.check()
             since = self.clock() - self.saved[1]
-            if stopping or ((last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)):
+            due = self.ranks.leads and (last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)
+            stopping, due = self.ranks.any(self.stop.is_set(), due)
+            if stopping or due:
                 self.look(rate)
                 self.save()
             if stopping:
                 self.writer.wait()
+                self.ranks.wait()  # who leaves first has the others ended
                 raise Stopped
         self.look(rate)
         self.learner.read()
@@ -263,7 +304,9 @@ class Training:
     def save(self) -> None:
         """A resume point of here, written beside what comes next; nothing where there is one."""
         if self.saved[0] != self.position:
-            self.writer.save(self.steps_done, self.position, self.learner.state())
+            state = self.learner.state()
+            if self.ranks.leads:
+                self.writer.save(self.steps_done, self.position, state)
             self.saved = (self.position, self.clock())
 
     def learning_rate(self) -> float:
@@ -306,6 +349,23 @@ class Training:
             return
         began = self.clock()
         judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
+        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation)])
+        self.published.append(published)
+        self.pace.evaluation(self.clock() - began)
+        log.info(
+            "Checkpoint published",
+            extra={
+                "checkpoint": published.manifest.name,
+                "trainLoss": published.manifest.train_loss,
+                "metrics": published.manifest.metrics,
+                "validationMetrics": published.manifest.validation_metrics,
+                "sizeBytes": published.size_bytes,
+                "digest": published.digest,
+            },
+        )
+        self.report()
+
+    def publish(self, epoch: int, judged_test: Judged | None, judged_validation: Judged | None) -> Published:
         decision = self.decision(judged_test, judged_validation)
         schema = decisions.decided(self.prepared.schema, decision)
         test = self.evaluation(judged_test, self.test, schema)
@@ -322,26 +382,13 @@ class Training:
             decided,
         )
         self.folder.stored(epoch)
-        self.published.append(published)
-        self.pace.evaluation(self.clock() - began)
-        log.info(
-            "Checkpoint published",
-            extra={
-                "checkpoint": published.manifest.name,
-                "trainLoss": published.manifest.train_loss,
-                "metrics": published.manifest.metrics,
-                "validationMetrics": published.manifest.validation_metrics,
-                "sizeBytes": published.size_bytes,
-                "digest": published.digest,
-            },
-        )
         measured = {"test": test, "validation": validation}
         self.recorder.epoch(
             self.steps_done,
             self.position.loss_sum / self.position.rows,
             {rows: evaluation.metrics for rows, evaluation in measured.items() if evaluation},
         )
-        self.report()
+        return published
 
     def judged(self, examples: Examples | None) -> Judged | None:
         return Judged(self.learner.predict(examples), examples.targets) if examples else None

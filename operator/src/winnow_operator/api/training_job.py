@@ -224,6 +224,8 @@ class TrainingJobSpec(PlacedPods):
     early_stopping: EarlyStopping | None = None
     thresholds: Thresholds | None = None
     tracking: Tracking | None = None
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    processes_per_node: Annotated[int, Field(ge=1, le=16)] = 1
     suspend: bool = False
     active_deadline_seconds: Annotated[int, Field(ge=1, le=TEN_YEARS_SECONDS)] | None = None
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=TEN_YEARS_SECONDS)] | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from winnow_operator import api
-from winnow_operator.build import common
+from winnow_operator.build import common, group
 from winnow_operator.build.config_map import config_map
+from winnow_operator.pods import FOLLOWED_EXIT_CODE
 from winnow_operator.resources import Object
 
 CONTAINER = "trainer"
@@ -56,14 +57,16 @@ def training_job(
     if job.spec.tracking and not service.spec.storage.s3:  # a bucket's arguments have them already
         command += [part for network in networks for part in ("--allow-network", network)]
     command += ["--run", run_name(job)]
+    command += group.arguments(job)
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
     custom = (job.spec.metrics.custom if job.spec.metrics else None) or ()
+    shared_volumes, shared_mounts = group.shared_memory(job)
     container = common.container(
         CONTAINER,
         image,
         command,
         env=[*base.env, *storage.env, *_tracking_keys(job.spec.tracking), *common.user_env(job.spec)],
-        mounts=[storage.mount, common.settings_mount(), *_metric_mounts(custom), *base.mounts],
+        mounts=[storage.mount, common.settings_mount(), *_metric_mounts(custom), *base.mounts, *shared_mounts],
         ports=[{"name": "progress", "containerPort": common.PROGRESS_PORT}],
         resources=common.resources(job.spec),
     )
@@ -72,6 +75,7 @@ def training_job(
         common.settings_volume(settings["metadata"]["name"]),
         *([common.metrics_volume(custom)] if custom else []),
         *base.volumes,
+        *shared_volumes,
     ]
     metadata = common.metadata(job, job.metadata.name)
     if job.spec.queue_name:
@@ -82,10 +86,11 @@ def training_job(
             "kind": "Job",
             "metadata": metadata,
             "spec": {
+                **group.job_fields(job),
                 "backoffLimit": job.spec.max_restarts,
                 # A new pod only when the old one is gone: two would write to the same run.
                 "podReplacementPolicy": "Failed",
-                "podFailurePolicy": {"rules": _failure_rules()},
+                "podFailurePolicy": {"rules": _failure_rules(job)},
                 "template": {
                     "metadata": {"labels": common.labels(job)},
                     "spec": {
@@ -130,14 +135,14 @@ def _tracking_keys(tracking: api.Tracking | None) -> tuple[Object, ...]:
     )
 
 
-def _failure_rules() -> list[Object]:
+def _failure_rules(job: api.TrainingJob) -> list[Object]:
     def on_exit(action: str, codes: list[int]) -> Object:
         return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         on_exit("FailJob", FINAL_EXIT_CODES),
-        on_exit("Ignore", [STOPPED_EXIT_CODE]),
+        on_exit("Ignore", [FOLLOWED_EXIT_CODE, STOPPED_EXIT_CODE] if job.spec.nodes > 1 else [STOPPED_EXIT_CODE]),
     ]
 
 
@@ -163,6 +168,8 @@ def _manifest(job: api.TrainingJob, base: str, rows: dict[str, str]) -> Object:
         "earlyStopping": api.to_raw(spec.early_stopping) if spec.early_stopping else None,
         "thresholds": api.to_raw(spec.thresholds) if spec.thresholds else None,
         "tracking": _tracking(spec.tracking) if spec.tracking else None,
+        "nodes": spec.nodes if spec.nodes > 1 else None,
+        "processesPerNode": spec.processes_per_node if spec.processes_per_node > 1 else None,
     }
     return {
         "apiVersion": job.api_version,

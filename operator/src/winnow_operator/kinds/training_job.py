@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.group import meeting_place
 from winnow_operator.build.training_job import FINAL_EXIT_CODES, dataset_path, training_job
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
@@ -97,7 +98,8 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
     # The Datasets first: from then on they stay for as long as the batch Job is there.
     digests = {used[field]["digest"] for field in ("training", "test", "validation") if field in used}
     read = [dataset for dataset in seen.datasets if dataset.status.digest in digests]
-    children = (*in_use.holds(*read), Create(settings), Create(job))
+    place = meeting_place(seen.obj)
+    children = (*in_use.holds(*read), *((Create(place),) if place else ()), Create(settings), Create(job))
     return _State("Starting", Reason.STARTING, "The batch Job is being created", children=children)
 
 
@@ -133,13 +135,16 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
 
 
 def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
-    pod = pods.latest(seen.pods)
+    pod, nodes, there = pods.least_far(seen.pods), seen.obj.spec.nodes, len(pods.of_each_index(seen.pods))
     if pod is None:
         if job["spec"].get("suspend"):
             return _State("Starting", Reason.QUEUED, "The batch Job waits to be admitted by its queue")
         return _State("Starting", Reason.STARTING, "The batch Job was created; its pod follows")
+    if pods.running(pod) and there < nodes:
+        return _State("Starting", Reason.STARTING, f"{there} of {nodes} pods run; the others follow")
     if pods.running(pod):
-        return _State("Running", Reason.TRAINING, f"Pod {pod['metadata']['name']} trains")
+        who = f"Pod {pod['metadata']['name']} trains" if nodes == 1 else f"{nodes} pods train"
+        return _State("Running", Reason.TRAINING, who)
     trouble = pods.trouble(pod)
     if trouble:
         return _State("Starting", trouble.reason, trouble.message, final=trouble.reason is not Reason.UNSCHEDULABLE)
@@ -163,10 +168,10 @@ def _news(seen: TrainingJobSeen) -> report.Training | None:
 
 
 def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _State:
-    pod = newest([pod for pod in seen.pods if pods.ended(pod)])
+    pod = pods.decisive(seen.pods) if seen.obj.spec.nodes > 1 else newest([p for p in seen.pods if pods.ended(p)])
     ended = pods.ended(pod) if pod else None
-    last = pods.latest(seen.pods)
-    if (ended is None or last is not pod) and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+    awaited = [pod for pod in pods.of_each_index(seen.pods) if pods.ended(pod) is None]
+    if (ended is None or awaited) and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
         return _State(
             "Running", Reason.TRAINING, "The run ended; its message is awaited", news=seen.pulled, requeue_after=1
         )
@@ -200,7 +205,7 @@ def _in_words(obj: api.TrainingJob, message: str) -> str:
 
 
 def _conditions(seen: TrainingJobSeen, state: _State) -> list[Condition]:
-    verdict = state.accepted
+    verdict = acceptance.accepted(seen) if state.accepted == acceptance.ACCEPTED else state.accepted
     accepted = Condition("Accepted", verdict.accepted, verdict.reason, verdict.message)
     ended = state.phase in ("Complete", "Failed")
     if state.phase == "Suspended":

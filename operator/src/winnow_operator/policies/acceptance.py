@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from winnow_operator import api
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.policies import in_use
 from winnow_operator.reasons import Reason
 
+GPU = "nvidia.com/gpu"
 _OF_THE_POSITIVE_LABEL = ("precision", "recall", "f1")  # metrics of Binary datasets only
 _ONLY_FOR = {
     "binary_accuracy": "Binary",
@@ -189,6 +190,33 @@ def metric_sources_exist(seen: TrainingJobSeen) -> Verdict | None:
     return None
 
 
+def storage_is_shared(seen: TrainingJobSeen) -> Verdict | None:
+    if seen.obj.spec.nodes == 1 or _access_modes(seen) != ("ReadWriteOncePod",):
+        return None
+    message = (
+        f"nodes is {seen.obj.spec.nodes}, and the volume of ModelService {seen.obj.spec.model_service} is ReadWriteOncePod:"
+        " only one pod can mount it. Use processesPerNode, or storage that is ReadWriteMany or a bucket"
+    )
+    return _refuse(Reason.STORAGE_OF_ONE_POD, message)
+
+
+def _access_modes(seen: TrainingJobSeen) -> tuple[str, ...]:
+    """Of the claim that the ModelService has made; nothing for a bucket, or a claim of the user's."""
+    claim = seen.service.spec.storage.persistent_volume_claim if seen.service else None
+    return tuple(claim.access_modes or ("ReadWriteOnce",)) if claim and not claim.claim_name else ()
+
+
+def gpus_suffice(seen: TrainingJobSeen) -> Verdict | None:
+    processes, resources = seen.obj.spec.processes_per_node, seen.obj.spec.resources
+    given = (resources.limits or {}).get(GPU) if resources else None
+    if given is None or not str(given).isdigit() or int(given) >= processes:
+        return None
+    message = (
+        f"processesPerNode is {processes}, and resources.limits gives each pod {given} {GPU}: each process uses one"
+    )
+    return _refuse(Reason.TOO_FEW_GPUS, message)
+
+
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
     return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
 
@@ -201,6 +229,8 @@ ACCEPT: tuple[Check, ...] = (
     datasets_imported,  # DatasetNotReady: wait; DatasetFailed: another dataset is needed
     more_than_one_class,  # SingleClass: there is nothing to learn
     labels_agree,  # LabelsDiffer: the test or validation rows do not fit
+    storage_is_shared,  # StorageOfOnePod: the pods could not all start
+    gpus_suffice,  # TooFewGpus: some processes would have none
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     thresholds_fit,  # ThresholdsDoNotFit: there would be nothing to fit
     metric_sources_exist,  # MetricSourceNotFound: wait, it may be applied later
@@ -210,4 +240,12 @@ ACCEPTED = Verdict(True, Reason.ACCEPTED, "The spec fits its datasets")
 
 
 def accept(seen: TrainingJobSeen) -> Verdict:
-    return next((verdict for check in ACCEPT if (verdict := check(seen))), ACCEPTED)
+    return next((verdict for check in ACCEPT if (verdict := check(seen))), accepted(seen))
+
+
+def accepted(seen: TrainingJobSeen) -> Verdict:
+    """A volume that one node can mount does not forbid several pods: they may run on one node."""
+    if seen.obj.spec.nodes == 1 or _access_modes(seen) != ("ReadWriteOnce",):
+        return ACCEPTED
+    message = f"{ACCEPTED.message}; storage is ReadWriteOnce, so all {seen.obj.spec.nodes} pods have to run on one node"
+    return replace(ACCEPTED, message=message)

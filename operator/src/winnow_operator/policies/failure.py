@@ -15,6 +15,7 @@ _BY_EXIT_CODE = {
     12: Reason.OUT_OF_MEMORY,
     13: Reason.DIVERGED,
     20: Reason.STORAGE_UNAVAILABLE,
+    21: Reason.PEER_LOST,
 }
 TRAINING_ADVICE: Mapping[Reason, str] = {
     Reason.OUT_OF_MEMORY: "a smaller parameters.perDeviceTrainBatchSize or maxSeqLength, or a higher resources.limits.memory, helps",
