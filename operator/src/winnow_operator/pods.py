@@ -157,7 +157,8 @@ def decisive(pods: Iterable[Object]) -> Object | None:
     over = [(pod, end) for pod in pods if (end := ended(pod))]
     done = [pod for pod, end in over if end.exit_code == 0]
     own = [pod for pod, end in over if end.exit_code not in (FOLLOWED_EXIT_CODE, STOPPED_EXIT_CODE)]
-    return newest(done) or newest(own) or newest([pod for pod, _ in over])
+    first = [pod for pod in done if index(pod) == 0]  # it writes the result, and knows of every warning
+    return newest(first) or newest(done) or newest(own) or newest([pod for pod, _ in over])
 
 
 def progress_url(pod: Object) -> str | None:
