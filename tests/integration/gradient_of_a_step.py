@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny_learner import ALL, base_model, learner
@@ -15,7 +16,7 @@ from winnow_trainer.ranks import joined
 
 
 def main(folder: Path, method: str, per_device: int, accumulation: int, processes: int) -> None:
-    options = {"lora_dropout": 0.0} if method == "LoRA" else {}
+    options: dict[str, Any] = {"lora_dropout": 0.0} if method == "LoRA" else {}
     with joined(processes) as ranks:
         with ranks.turn():
             base_model(folder)
