@@ -164,7 +164,7 @@ def compared_from(laptop: Laptop, last: str) -> None:
     assert said.returncode == 0, said.stderr
     told = json.loads(said.stdout)
     assert (told["measuredOn"], told["comparison"]["rows"]) == ("Test", told["rows"])
-    read = {"checkpoint.json", "metrics.json", "predictions.jsonl"}
+    read = {"checkpoint.json", "metrics.json", "predictions.jsonl", "logits.safetensors", "decision.json"}
     assert {Path(name).name for name in names(mirror)} <= read
 
 
