@@ -600,7 +600,7 @@ RULES += [
     ),
     rule(
         "metric and tolerance belong to notWorseThanLive, which is not set",
-        gated(notWorseThanLive=True, metric="f1", tolerance=0.01),
+        gated(notWorseThanLive=True, metric="cost_in_euros", tolerance=5),
         gated(floors=[{"metric": "f1", "atLeast": 0.9}], tolerance=0.01),
         "Deployment: a tolerance of a comparison",
     ),
@@ -617,15 +617,15 @@ RULES += [
         "Deployment: a metric that a label has",
     ),
     rule(
-        "log_loss is better when it is lower, so its bound is atMost",
-        floor(metric="log_loss", atMost=0.3),
-        floor(metric="log_loss", atLeast=0.3),
+        "this metric is better when it is lower, so its bound is atMost",
+        floor(metric="brier", atMost=0.3),
+        floor(metric="brier", atLeast=0.3),
         "Deployment: a ceiling for a loss",
     ),
     rule(
         "this metric is better when it is higher, so its bound is atLeast",
-        floor(metric="f1", atLeast=0.9),
-        floor(metric="f1", atMost=0.9),
+        floor(metric="mcc", atLeast=0.9),
+        floor(metric="mcc", atMost=0.9),
         "Deployment: a floor for a score",
     ),
 ]
