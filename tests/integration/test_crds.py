@@ -360,7 +360,7 @@ RULES = [
         "TrainingJob: no loraDropout with HeadOnly",
     ),
     rule(
-        "metadata.name may have at most 51 characters where nodes is above 1",
+        "metadata.name may have at most 51 characters where nodes is above 1, so that the host names of the pods fit",
         training_job("n" * 51, nodes=64),
         training_job("n" * 52, nodes=2),
         "TrainingJob: host names of pods",
@@ -587,7 +587,7 @@ def floor(**fields: Any) -> Object:
 FOLLOWING = {**deployment(), "spec": {"modelService": "spam", "follow": "ModelService"}}
 RULES += [
     rule(
-        "exactly one of checkpoint and follow must be set",
+        "exactly one of checkpoint and follow must be set: a checkpoint of your choice, or the first of the ModelService's leaderboard",
         FOLLOWING,
         deployment(follow="ModelService"),
         "Deployment: a checkpoint or whom to follow",
