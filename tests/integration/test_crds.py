@@ -360,7 +360,7 @@ RULES = [
         "TrainingJob: no loraDropout with HeadOnly",
     ),
     rule(
-        "metadata.name may have at most 51 characters where nodes is above 1",
+        "metadata.name may have at most 51 characters where nodes is above 1, so that the host names of the pods fit",
         training_job("n" * 51, nodes=64),
         training_job("n" * 52, nodes=2),
         "TrainingJob: host names of pods",
@@ -587,7 +587,7 @@ def floor(**fields: Any) -> Object:
 FOLLOWING = {**deployment(), "spec": {"modelService": "spam", "follow": "ModelService"}}
 RULES += [
     rule(
-        "exactly one of checkpoint and follow must be set",
+        "exactly one of checkpoint and follow must be set: a checkpoint of your choice, or the first of the ModelService's leaderboard",
         FOLLOWING,
         deployment(follow="ModelService"),
         "Deployment: a checkpoint or whom to follow",
@@ -600,7 +600,7 @@ RULES += [
     ),
     rule(
         "metric and tolerance belong to notWorseThanLive, which is not set",
-        gated(notWorseThanLive=True, metric="f1", tolerance=0.01),
+        gated(notWorseThanLive=True, metric="cost_in_euros", tolerance=5),
         gated(floors=[{"metric": "f1", "atLeast": 0.9}], tolerance=0.01),
         "Deployment: a tolerance of a comparison",
     ),
@@ -617,15 +617,15 @@ RULES += [
         "Deployment: a metric that a label has",
     ),
     rule(
-        "log_loss is better when it is lower, so its bound is atMost",
-        floor(metric="log_loss", atMost=0.3),
-        floor(metric="log_loss", atLeast=0.3),
+        "this metric is better when it is lower, so its bound is atMost",
+        floor(metric="brier", atMost=0.3),
+        floor(metric="brier", atLeast=0.3),
         "Deployment: a ceiling for a loss",
     ),
     rule(
         "this metric is better when it is higher, so its bound is atLeast",
-        floor(metric="f1", atLeast=0.9),
-        floor(metric="f1", atMost=0.9),
+        floor(metric="mcc", atLeast=0.9),
+        floor(metric="mcc", atMost=0.9),
         "Deployment: a floor for a score",
     ),
 ]

@@ -106,6 +106,7 @@ def weights(checkpoint: Path) -> Mapping[str, Any]:
     return {
         name: entry["sha256"]
         for name, entry in json.loads((checkpoint / "checkpoint.json").read_text())["files"].items()
+        if name != "report.html"  # says when it was made
     }
 
 
@@ -164,7 +165,7 @@ def compared_from(laptop: Laptop, last: str) -> None:
     assert said.returncode == 0, said.stderr
     told = json.loads(said.stdout)
     assert (told["measuredOn"], told["comparison"]["rows"]) == ("Test", told["rows"])
-    read = {"checkpoint.json", "metrics.json", "predictions.jsonl"}
+    read = {"checkpoint.json", "metrics.json", "predictions.jsonl", "logits.safetensors", "decision.json"}
     assert {Path(name).name for name in names(mirror)} <= read
 
 
@@ -193,6 +194,17 @@ def test_a_decision_is_fitted_anew_in_the_bucket_and_a_checkpoint_goes_from_ther
     assert weights(checkpoint) == untouched
     classified_from(laptop, f"{laptop.uri}/runs/v1/checkpoints/epoch-2")
     assert "Decision read" in (laptop.folder / "server.log").read_text()
+
+    # A gate measures with the new decision, from what it fetches.
+    mirror = laptop.folder / "mirror"
+    given = ("--candidate", "runs/v1/checkpoints/epoch-2", "--mirror", mirror, "--value", "recall_macro", "--json")
+    said = laptop.run("winnow_trainer", "compare", *where, *given)
+    assert said.returncode == 0, said.stderr
+    measured = {"measuredOn": "Validation", "values": [{"value": after["measured"]["after"]["recall_macro"]}]}
+    assert json.loads(said.stdout).items() >= measured.items()
+    assert {Path(name).name for name in names(mirror)} == {
+        *("checkpoint.json", "metrics.json", "logits.safetensors", "decision.json")
+    }
 
     said = laptop.run("winnow_trainer", "collect", *where, "--remove-checkpoint", "v1/epoch-1")
     assert said.stdout.startswith("1 checkpoint removed"), said.stderr

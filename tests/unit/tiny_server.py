@@ -136,7 +136,7 @@ def running(
 
     def load() -> model.Served:
         before_load()
-        served = model.load(folder, announced, None, None, VOLUME)
+        served = model.load(folder, announced, None, None, VOLUME, rules=service.rules)
         prepare(served.model)
         return served
 

@@ -9,7 +9,7 @@ from winnow_operator import api, report
 from winnow_operator.build.common import storage_claim
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
-from winnow_operator.policies import following, in_use, leaders, retention
+from winnow_operator.policies import following, in_use, leaders, lineage, retention
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
     AROUND,
@@ -27,6 +27,7 @@ from winnow_operator.resources import (
     Object,
     controller_of,
     name_of,
+    namespace_of,
     owned_by,
     uid_of,
 )
@@ -64,6 +65,7 @@ def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
         stored_by=stored_by,
         referenced=collection.referenced(stored_by, (job for job in trainings if job.spec.model_service in sharing)),
         importing=any(collection.importing(found, _import_jobs(store, found)) for found in stored_by),
+        bases=lineage.bases(trainings, _servers(store, namespace)),
     )
 
 
@@ -102,6 +104,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
             for found in store.models(api.TrainingJob, TRAINING_JOB, namespace)
             if found.status.continued_from and found.status.continued_from.training_job == obj.metadata.name
         ),
+        bases=lineage.bases(store.models(api.TrainingJob, TRAINING_JOB, namespace), _servers(store, namespace)),
     )
 
 
@@ -135,6 +138,10 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         jobs=jobs,
         job_pods=job_pods,
     )
+
+
+def _servers(store: Store, namespace: str) -> Iterator[Object]:
+    return (found for found in store.all(APPS_DEPLOYMENT) if namespace_of(found) == namespace)
 
 
 def _live_job(store: Store, obj: api.Deployment) -> api.TrainingJob | None:

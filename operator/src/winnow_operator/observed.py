@@ -22,6 +22,7 @@ class ModelServiceSeen:
     stored_by: tuple[api.Dataset, ...] = ()  # Datasets with rows in the same storage, those that are being deleted too
     referenced: frozenset[str] = frozenset()  # digests that are needed there
     importing: bool = False  # whether an import there runs or wants to
+    bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
     refusal: Refusal | None = None
 
 
@@ -51,6 +52,7 @@ class TrainingJobSeen:
     lookups: Lookups = field(default_factory=dict)
     parent: api.TrainingJob | None = None  # whose checkpoint it goes on from
     children: tuple[api.TrainingJob, ...] = ()  # that go on from a checkpoint of it
+    bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
     refusal: Refusal | None = None
 
     @property

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from winnow_operator import pods
+from winnow_operator import api, pods
+from winnow_operator.build.training_job import run_name
+from winnow_operator.policies import lineage
 from winnow_operator.resources import (
+    APPS_DEPLOYMENT,
     DATASET,
     DEPLOYMENT,
     JOB,
@@ -38,6 +41,8 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
     owner = owner_key(obj)
     if owner is not None:
         yield owner, 0
+        if resource == APPS_DEPLOYMENT:
+            yield from _stood_on(store, new, old)
         if resource == JOB and (new is None or (_over(new) and (old is None or not _over(old)))):
             yield from _after(store, owner)
     elif resource == STORAGE_CLASS:
@@ -57,6 +62,16 @@ def _after(store: Store, owner: Key) -> Iterator[Visit]:
         for obj in store.all(DATASET):
             if namespace_of(obj) == owner.namespace and "digest" not in status_of(obj):
                 yield key_of(obj), 0
+
+
+def _stood_on(store: Store, new: Object | None, old: Object | None) -> Iterator[Visit]:
+    """The TrainingJobs whose checkpoints a server's adapter stands on, or no longer does."""
+    before, after = (lineage.bases((), (server,) if server else ()) for server in (old, new))
+    runs = {place.partition("/")[0] for place in before ^ after}
+    if runs and (server := new or old):
+        for job in store.models(api.TrainingJob, TRAINING_JOB, namespace_of(server)):
+            if run_name(job) in runs:
+                yield Key(TRAINING_JOB, namespace_of(server), job.metadata.name), 0
 
 
 def _datasets(job: Object, seconds: float) -> Iterator[Visit]:

@@ -19,6 +19,7 @@ from winnow_classifier.packing import PackedBatch, pack
 from winnow_classifier.tokens import Encoder
 from winnow_server import examples, precision
 from winnow_server.settings import Precision
+from winnow_server.thresholds import NO_RULES, Rules
 
 FILLER = "to be or not to be, that is the question"  # measured with where the checkpoint brought no rows
 DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
@@ -84,8 +85,9 @@ def load(
     storage: Path | None,
     mirror: Mirror,
     asked: Precision = "auto",
+    rules: Rules = NO_RULES,
 ) -> Served:
-    """Every file is held against its digest first. Raises CheckpointError, BaseModelError, StorageError."""
+    """Every file is held against its digest first. `rules` are what a faster form is judged by. Raises CheckpointError, BaseModelError, StorageError."""
     for name in announced.manifest.files:
         mirror.fetch(directory / name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -96,7 +98,7 @@ def load(
         encode = loaded.encoder.encode
         judged = [one.input_ids for one in encode(examples.to_judge(rows))] if rows else []
         (filler,) = encode([FILLER])
-        computes_in = precision.fastest(loaded.model, loaded.schema, judged, filler.input_ids, asked)
+        computes_in = precision.fastest(loaded.model, loaded.schema, judged, filler.input_ids, asked, rules)
     position_start = loaded.model.position_start
     return Served(loaded.schema, loaded.encoder, loaded.model, device, position_start, computes_in, rows)
 

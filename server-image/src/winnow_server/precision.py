@@ -1,7 +1,8 @@
 """How a CPU runs the model: what is fastest here among what gives the same answers, measured when the server starts.
 
 Plain torch in float32 is the reference. Another form is taken only if it is faster, its probabilities on stored examples
-are the reference's within a tolerance, and every decision on them is the same.
+are the reference's within a tolerance, and every decision on them is the same: as the server answers, calibrated, by
+thresholds, with abstention.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import torch
 from torch import Tensor
 
 from winnow_classifier.cpu import multiplies_bfloat16
+from winnow_classifier.decision import calibrated
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import pack, plan_batches
 from winnow_server import fast_linear
 from winnow_server.settings import Precision
+from winnow_server.thresholds import NO_RULES, Rules, abstained, predicted
 
 log = logging.getLogger(__name__)
 
@@ -52,27 +55,33 @@ class Run:
 
     probabilities: Tensor  # (N, C), in batches
     alone: Tensor  # of the first ALONE of them, each by itself
-    predicted: list[list[str]]
+    decided: list[tuple[list[str], bool]]  # predicted labels, and whether it abstained
     seconds: float  # of a batch of MEASURED_TOKENS
 
 
 def fastest(
-    model: Classifier, schema: LabelSchema, examples: Sequences, filler: Sequence[int], asked: Precision
+    model: Classifier,
+    schema: LabelSchema,
+    examples: Sequences,
+    filler: Sequence[int],
+    asked: Precision,
+    rules: Rules = NO_RULES,
 ) -> Literal["float32", "bfloat16"]:
     """Switches the model, which is on a CPU in float32, to the fastest form that holds; the type it computes in.
 
-    examples: stored texts, as token ids; filler: any text, to measure with where there are none.
+    examples: stored texts, as token ids; filler: any text, to measure with where there are none. rules: what answers follow
+    that bring none of their own.
     """
     forms = [FLOAT32]
     if asked == "auto" and multiplies_bfloat16() and len(examples) >= FEWEST_EXAMPLES:
         forms.insert(0, BFLOAT16)
     judged = examples or [filler]
-    reference = run(model, schema, judged)
+    reference = run(model, schema, judged, rules)
     for form in forms:
         undo = None
         try:
             undo = form.switch(model)
-            found = run(model, schema, judged)
+            found = run(model, schema, judged, rules)
             why = objection(reference, found, TOLERANCE[form.dtype])
         except (AttributeError, NotImplementedError, RuntimeError) as err:
             why = f"it cannot run: {err}".splitlines()[0]
@@ -91,9 +100,9 @@ def objection(reference: Run, found: Run, tolerance: float) -> str | None:
     difference = difference_of(reference, found)
     if not difference <= tolerance:  # NaN is not
         return f"a probability differs by {difference:.2g}, at most {tolerance:g} is allowed"
-    flipped = sum(one != other for one, other in zip(reference.predicted, found.predicted, strict=True))
+    flipped = sum(one != other for one, other in zip(reference.decided, found.decided, strict=True))
     if flipped:
-        return f"{flipped} of {len(found.predicted)} decisions differ"
+        return f"{flipped} of {len(found.decided)} decisions differ"
     if speedup(reference, found) < FASTER:
         return f"it is {speedup(reference, found):.2f} times as fast, at least {FASTER:g} is wanted"
     return None
@@ -109,15 +118,22 @@ def speedup(reference: Run, found: Run) -> float:
     return reference.seconds / found.seconds
 
 
-def run(model: Classifier, schema: LabelSchema, sequences: Sequences) -> Run:
+def run(model: Classifier, schema: LabelSchema, sequences: Sequences, rules: Rules) -> Run:
     def probabilities(batch: Sequences) -> Tensor:
-        return schema.probabilities(model(pack(batch, model.position_start)).float())
+        logits = model(pack(batch, model.position_start))
+        return schema.probabilities(calibrated(logits, rules.calibration, schema.labels))
 
     batches = plan_batches([len(one) for one in sequences], MEASURED_TOKENS * 4)
     with torch.inference_mode():
         together = torch.cat([probabilities([sequences[index] for index in batch]) for batch in batches])
         alone = torch.cat([probabilities([one]) for one in sequences[:ALONE]])
-        return Run(together, alone, schema.predicted(together), measured(model, sequences))
+        return Run(together, alone, decided(together, rules, schema), measured(model, sequences))
+
+
+def decided(probabilities: Tensor, rules: Rules, schema: LabelSchema) -> list[tuple[list[str], bool]]:
+    values = probabilities.numpy()
+    labels, unsure = predicted(values, rules.thresholds, schema), abstained(values, rules, schema)
+    return list(zip(labels, unsure, strict=True))
 
 
 def measured(model: Classifier, sequences: Sequences) -> float:

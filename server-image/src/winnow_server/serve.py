@@ -28,6 +28,7 @@ from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.service import Service
 from winnow_server.settings import Settings
+from winnow_server.thresholds import Rules
 from winnow_server.watched import Watched
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)
     service = Service(
         announced,
-        lambda: loaded(directory, announced, storage, mirror, settings),
+        lambda: loaded(directory, announced, storage, mirror, settings, service.rules),
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
         limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),
@@ -159,16 +160,21 @@ def start_tracing(announced: model.Announced, environ: Mapping[str, str]) -> "Tr
 
 
 def loaded(
-    directory: Path, announced: model.Announced, storage: Path | None, mirror: Mirror, settings: Settings
+    directory: Path,
+    announced: model.Announced,
+    storage: Path | None,
+    mirror: Mirror,
+    settings: Settings,
+    rules: Rules,
 ) -> model.Served:
     """An adapter may stand on another checkpoint in the bucket: it is fetched for as long as it takes to load."""
     base = settings.base_model or announced.manifest.base_model.reference
     if not is_bucket(base) or not checkpoint.is_adapter(announced.manifest):
-        return model.load(directory, announced, settings.base_model, storage, mirror, settings.precision)
+        return model.load(directory, announced, settings.base_model, storage, mirror, settings.precision, rules)
     folder = settings.mirror / "base" if settings.mirror else None
     with opened(base, folder, settings.allow_network, os.environ) as (base_folder, base_mirror):
         base_mirror.fetch_folder(base_folder, MANIFEST)
-        return model.load(directory, announced, str(base_folder), storage, mirror, settings.precision)
+        return model.load(directory, announced, str(base_folder), storage, mirror, settings.precision, rules)
 
 
 def listen(host: str, port: int) -> socket.socket:

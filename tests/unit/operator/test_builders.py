@@ -96,6 +96,7 @@ PLACED: dict[str, Any] = {
         {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
     ],
 }
+CHOSEN: dict[str, Any] = {"precision": "Float32", "examples": "Hidden"}
 AROUND: dict[str, Any] = {
     "autoscaling": {"minReplicas": 2, "maxReplicas": 6, "targetQueuedTokens": 1000},
     "disruptionBudget": {"minAvailable": "50%"},
@@ -270,7 +271,7 @@ CASES: dict[str, Callable[[], list[Object]]] = {
         )
     ],
     "serving-placed": lambda: [
-        server_deployment(deployment(**PLACED, **OUTSIDE), model_service(), SERVED, image=SERVER),
+        server_deployment(deployment(**PLACED, **OUTSIDE, **CHOSEN), model_service(), SERVED, image=SERVER),
     ],
     "training-placed": lambda: trained(
         training_job(**{name: value for name, value in PLACED.items() if not name.startswith("topology")}),

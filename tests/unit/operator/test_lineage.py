@@ -22,12 +22,19 @@ from operator_scene import (
     uid,
 )
 
-from winnow_operator import api
+from winnow_operator import api, observe
+from winnow_operator.build.rollout_memory import Memory
+from winnow_operator.build.served import Served
+from winnow_operator.build.server_deployment import server_deployment
+from winnow_operator.kinds import model_service as services
 from winnow_operator.kinds.training_job import plan
-from winnow_operator.observed import DeploymentSeen, TrainingJobSeen
+from winnow_operator.observed import DeploymentSeen, ModelServiceSeen, TrainingJobSeen
 from winnow_operator.plan import Create
+from winnow_operator.policies import lineage
 from winnow_operator.policies.checkpoint import resolve
-from winnow_operator.resources import Object
+from winnow_operator.resources import TRAINING_JOB, Key, Object
+from winnow_operator.routes import visits
+from winnow_operator.store import Store
 
 CHILD = training_job("v2", baseModel={"checkpoint": {"trainingJob": "v1"}})
 RUN = f"v1-{uid('v1')[:8]}"
@@ -127,6 +134,71 @@ def test_an_adapter_on_a_full_checkpoint_is_served_on_that(storage: Object, wher
     grandchild = training_job("v3", baseModel={"checkpoint": {"trainingJob": "v2", "name": "epoch-1"}})
     source = manifest(plan(seen(grandchild, child, service=service), NOW, CONFIG))["baseModel"]["checkpoint"]
     assert source["baseModel"] == f"{where}/runs/{RUN}/checkpoints/epoch-2"
+
+
+def read(obj: Object) -> Object:
+    """As the API server has it."""
+    metadata = {"uid": uid(obj["metadata"]["name"]), "resourceVersion": "7", **obj["metadata"]}
+    return {**obj, "metadata": metadata}
+
+
+def kept_for(parent: api.TrainingJob, *others: Object) -> list[str]:
+    """The checkpoints of the ended parent that retention does not mark, with these objects in the cluster."""
+    store = Store()
+    service = model_service(retention={"checkpointsPerJob": 1})
+    for obj in (api.to_raw(service), api.to_raw(parent), *others):
+        store.put(read(obj))
+    decided = plan(observe.training_job(store, parent, lambda _: None), NOW, CONFIG)
+    return [found["name"] for found in decided.status["checkpoints"] if "unneededSince" not in found]
+
+
+STOOD_ON = {"trainingJob": "v1", "checkpoint": "epoch-1", "digest": DIGEST, "run": RUN}
+
+
+def test_what_a_served_adapter_stands_on_is_kept_when_its_own_job_is_deleted() -> None:
+    parent = completed(spec={"method": "Full"})
+    child = completed("v2", spec={"baseModel": {"checkpoint": {"trainingJob": "v1"}}}, continuedFrom=STOOD_ON)
+    assert kept_for(parent) == ["epoch-2"]
+    assert kept_for(parent, api.to_raw(child)) == ["epoch-1", "epoch-2"]
+    web = deployment(checkpoint={"trainingJob": "v2"})
+    served = resolve(DeploymentSeen(web, model_service(), child))
+    assert isinstance(served, Served)
+    server = server_deployment(web, model_service(), served, image="server")
+    assert kept_for(parent, server) == ["epoch-1", "epoch-2"]
+    other = Served("v7", "epoch-1", DIGEST, "v7-0", None)
+    rolled_on = server_deployment(web, model_service(), other, Memory(fallback=served), image="server")
+    assert kept_for(parent, rolled_on) == ["epoch-1", "epoch-2"]  # a rollback would load it
+    gone_on = server_deployment(web, model_service(), other, image="server")
+    assert kept_for(parent, gone_on) == ["epoch-2"]
+
+    store = Store()
+    store.put(read(api.to_raw(parent)))
+    assert Key(TRAINING_JOB, "ml", "v1") in {key for key, _ in visits(store, gone_on, rolled_on)}
+    # What was marked before is not removed either.
+    marked = seen_again(
+        parent,
+        {
+            **api.to_raw(parent.status),
+            "checkpoints": [{"name": "epoch-1", "epoch": 1, "digest": DIGEST, "unneededSince": "2026-11-23T11:00:00Z"}],
+        },
+    )
+    for bases, starts in ((frozenset(), True), (lineage.bases((), [server]), False)):
+        claim = {"metadata": {"name": "spam-storage"}, "spec": {}, "status": {"phase": "Bound"}}
+        scene = ModelServiceSeen(
+            model_service(retention={"checkpointsPerJob": 1}), claim, training_jobs=(marked,), bases=bases
+        )
+        assert any(isinstance(made, Create) for made in services.plan(scene, NOW, CONFIG).children) is starts
+
+
+def test_what_an_adapter_stands_on_is_kept_for_a_job_that_goes_on_from_the_adapter() -> None:
+    came = {
+        **STOOD_ON,
+        "trainingJob": "v2",
+        "run": "v2-0",
+        "adapterBase": {"stored": {"run": RUN, "checkpoint": "epoch-1"}},
+    }
+    grandchild = training_job("v3", status={"continuedFrom": came})
+    assert kept_for(completed(spec={"method": "Full"}), api.to_raw(grandchild)) == ["epoch-1", "epoch-2"]
 
 
 def test_who_goes_on_from_a_checkpoint_is_told_and_so_it_is_kept() -> None:

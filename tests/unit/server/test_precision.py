@@ -7,10 +7,12 @@ import torch
 
 from winnow_classifier import checkpoint
 from winnow_classifier.architectures import ARCHITECTURES
+from winnow_classifier.decision import Abstain, Calibration, Decision, replace_file
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.packing import pack
 from winnow_server import precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
+from winnow_server.thresholds import NO_RULES, Rules
 
 SCHEMA = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 TEXTS = [" ".join(tiny_models.WORDS[start : start + 1 + start % 6]) for start in range(20)]
@@ -44,9 +46,10 @@ def test_fast_layers_give_the_probabilities_of_plain_ones_and_can_be_taken_out_a
     assert torch.equal(probabilities(loaded), plain)
 
 
-def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None):
+def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None, rules=NO_RULES):
     rows = torch.tensor(probabilities)
-    return precision.Run(rows, rows if alone is None else torch.tensor(alone), SCHEMA.predicted(rows), seconds)
+    decided = precision.decided(rows, rules, SCHEMA)
+    return precision.Run(rows, rows if alone is None else torch.tensor(alone), decided, seconds)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,48 @@ def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None):
 def test_what_speaks_against_another_form(found, tolerance, words):
     why = precision.objection(a_run(), found, tolerance)
     assert why is None if words is None else words in why
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        pytest.param(NO_RULES, None, id="by the likeliest label"),
+        pytest.param(Rules(thresholds={"spam": 0.705}), "1 of 2 decisions differ", id="by a threshold"),
+        pytest.param(Rules(thresholds={"spam": 0.9}), None, id="by one that is far away"),
+        pytest.param(Rules(abstain=Abstain(min_probability=0.705)), "1 of 2 decisions differ", id="abstained"),
+    ],
+)
+def test_decisions_are_those_of_the_rules_that_are_served(rules, words):
+    found = a_run(((0.9, 0.1), (0.29, 0.71)), 0.4, rules=rules)
+    why = precision.objection(a_run(rules=rules), found, 0.02)
+    assert why is None if words is None else words in why
+
+
+def test_probabilities_are_compared_calibrated(loaded):
+    sharp = Rules(Calibration(method="Temperature", temperature=0.2))
+    with torch.inference_mode():
+        ids = [one.input_ids for one in loaded.encoder.encode(TEXTS)]
+        logits = loaded.model(pack(ids, loaded.model.position_start))
+    found = precision.run(loaded.model, loaded.schema, ids, sharp)
+    torch.testing.assert_close(found.alone, (logits / 0.2).softmax(dim=-1)[:8], rtol=0, atol=1e-5)
+
+
+def test_a_server_judges_by_the_decision_and_the_thresholds_that_stand(tmp_path, monkeypatch):
+    judged = []
+    monkeypatch.setattr(precision, "fastest", lambda *given: judged.append(given[-1]) or "float32")
+    folder = tiny_server.publish(tmp_path)
+    wanted = Decision(
+        labels=SCHEMA.labels,
+        task_detail=TaskDetail.BINARY,
+        calibration=Calibration(method="Temperature", temperature=2),
+        thresholds={"ham": 0.4, "spam": 0.6},
+        abstain=Abstain(band=0.1),
+    )
+    replace_file(folder, wanted)
+    (tmp_path / "thresholds.json").write_text('{"spam": 0.8}')
+    with tiny_server.running(folder, thresholds=tmp_path / "thresholds.json"):
+        pass
+    assert judged == [Rules(wanted.calibration, {"ham": 0.4, "spam": 0.8}, wanted.abstain)]
 
 
 def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, monkeypatch):

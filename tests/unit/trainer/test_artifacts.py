@@ -14,6 +14,7 @@ from winnow_classifier import checkpoint, metrics
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer import curves, mistakes, plots
+from winnow_trainer.compare import Value, compare
 from winnow_trainer.job import TrainingJob, load_job
 
 PICTURES = {"loss.png", "confusion.png", "pr.png", "roc.png", "reliability.png", "scores.png"}
@@ -57,6 +58,15 @@ def test_a_function_picks_the_best_and_a_broken_one_only_warns(trainer):
     assert report["validation"]["metrics"].keys() == report["metrics"].keys()
     best = min(told["epochs"], key=lambda epoch: (epoch["validationMetrics"]["cost"], epoch["epoch"]))
     assert told["bestCheckpoint"] == best["checkpoint"]
+
+    # A gate compares the two epochs by it, and what it computes anew is what the evaluation said.
+    wanted = [Value("cost"), Value("log_loss"), Value("recall", "spam")]
+    gate = compare(folder, None, wanted, trainer.checkpoint(1), None, "cost")
+    recall = next(label["recall"] for label in report["labels"] if label["label"] == "spam")
+    assert [one.value for one in gate.values] == [report["metrics"]["cost"], report["metrics"]["log_loss"], recall]
+    other = json.loads((trainer.checkpoint(1) / "metrics.json").read_bytes())["metrics"]["cost"]
+    assert gate.comparison.message == ""
+    assert gate.comparison.lead == pytest.approx(other - report["metrics"]["cost"])
 
 
 class Page(HTMLParser):

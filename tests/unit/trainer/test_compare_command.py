@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+import torch
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, recall_score
 
 from winnow_classifier import metrics
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
+from winnow_classifier.decision import Calibration, Decision, replace_file
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer import compare as module
 from winnow_trainer.cli import main
+from winnow_trainer.deciding import Judged, kept
 
 BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 TOPICS = LabelSchema(TaskDetail.MULTILABEL, ("billing", "login"))
@@ -55,11 +58,14 @@ def checkpoint(
     name: str,
     rows: list[dict[str, Any]] | None,
     schema: LabelSchema = BINARY,
+    logits: dict[str, bytes] | None = None,
     **report: Any,
 ) -> tuple[str, str]:
     """A published checkpoint without a model: (path below the storage, digest)."""
     folder = storage / "runs" / name
     folder.mkdir(parents=True)
+    for file, content in (logits or {}).items():
+        (folder / file).write_bytes(content)
     if rows is not None:
         targets = [[row["expected"][label] for label in schema.labels] for row in rows]
         probabilities = [[row["probabilities"][label] for label in schema.labels] for row in rows]
@@ -68,6 +74,7 @@ def checkpoint(
             "rows": len(rows),
             "metrics": {key: value for key, value in scores.items() if key in ("accuracy", "roc_auc")},
             "labels": metrics.per_label(probabilities, targets, schema),
+            "confusion": metrics.confusion(probabilities, targets, schema),
             "undefined": {"roc_auc": "one class"},
             **report,
         }
@@ -242,3 +249,115 @@ def test_sixteen_long_labels_fit_in_a_termination_message(tmp_path, compare):
         checkpoint(tmp_path, "v1", answers(20, 1)), checkpoint(tmp_path, "v0", answers(20, 1)), *wanted
     )
     assert (code, len(told["values"])) == (0, 16)
+
+
+def judged(rows: list[dict[str, Any]], schema: LabelSchema = BINARY) -> Judged:
+    """Logits that make the rows' probabilities."""
+    probabilities = torch.tensor([[row["probabilities"][label] for label in schema.labels] for row in rows])
+    targets = np.array([[row["expected"][label] for label in schema.labels] for row in rows], dtype=np.int8)
+    return Judged(probabilities.log(), targets)
+
+
+def refit(storage: Path, path: str, **fields: Any) -> None:
+    replace_file(storage / path, Decision(labels=BINARY.labels, task_detail=BINARY.task_detail, **fields))
+
+
+def unsure(rows: int) -> list[dict[str, Any]]:
+    """Every fourth row is spam and has 0.4, the others 0.2: nothing is found at 0.5, everything at 0.3."""
+    return [
+        {**row, "probabilities": {"ham": 1 - spam, "spam": spam}}
+        for row in answers(rows, 0)
+        for spam in (0.4 if row["expected"]["spam"] else 0.2,)
+    ]
+
+
+def test_each_checkpoint_is_judged_by_its_own_decision_as_it_stands_now(tmp_path, compare):
+    rows = unsure(200)
+    live = checkpoint(tmp_path, "v1", rows, logits=kept(None, judged(rows)))
+    candidate = checkpoint(tmp_path, "v2", rows, logits=kept(None, judged(rows)))
+    refit(tmp_path, candidate[0], thresholds={"spam": 0.3})
+    values = ("--value", "accuracy", "--value", "recall[spam]")
+    told = compare(candidate, live, *values)[2]
+    assert [one["value"] for one in told["values"]] == [1.0, 1.0]
+    pair = told["comparison"]
+    assert (pair["candidate"], pair["live"], pair["lead"]) == (1.0, 0.75, 0.25)
+    assert pair["leadAtLeast"] > 0.1
+    refit(tmp_path, live[0], thresholds={"spam": 0.3})
+    assert compare(candidate, live, *values)[2]["comparison"]["leadAtLeast"] == 0
+
+    # A calibration that came later is applied to the logits, not to what predictions.jsonl says.
+    before = compare(candidate, live, "--metric", "log_loss")[2]["comparison"]
+    refit(tmp_path, live[0], calibration=Calibration(method="Temperature", temperature=3.0))
+    after = compare(candidate, live, "--metric", "log_loss")[2]["comparison"]
+    assert after["candidate"] == before["candidate"] < after["live"]
+    odds = np.array([0.8, 0.2]) ** (1 / 3), np.array([0.6, 0.4]) ** (1 / 3)
+    expected = -0.75 * np.log(odds[0][0] / odds[0].sum()) - 0.25 * np.log(odds[1][1] / odds[1].sum())
+    assert after["live"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_validation_rows_are_judged_by_the_decision_too(tmp_path, compare):
+    rows = unsure(40)
+    part = {"rows": 40, "metrics": {"accuracy": 0.75}, "labels": []}
+    stored = checkpoint(tmp_path, "v1", None, logits=kept(judged(rows), None), validation=part)
+    refit(tmp_path, stored[0], thresholds={"spam": 0.3})
+    told = compare(stored, None, "--value", "accuracy", "--value", "recall[spam]")[2]
+    assert (told["measuredOn"], told["values"]) == ("Validation", [{"value": 1.0}, {"value": 1.0}])
+
+
+def test_a_decision_that_was_edited_is_refused(tmp_path, compare):
+    stored = checkpoint(tmp_path, "v1", answers(20, 1))
+    refit(tmp_path, stored[0], thresholds={"spam": 0.3})
+    file = tmp_path / stored[0] / "decision.json"
+    file.write_text(file.read_text().replace("0.3", "0.4"))
+    code, _, told = compare(stored)
+    assert (code, "was changed" in told["message"]) == (10, True)
+
+
+def scored(storage: Path, name: str, values: list[float], *, source: str = "a", **function: Any) -> tuple[str, str]:
+    """A checkpoint whose training had a metric function `cost`."""
+    rows = [
+        {**row, "scores": {"accuracy": 1, "cost": value}}
+        for row, value in zip(answers(len(values), 3), values, strict=True)
+    ]
+    reported = {"name": "cost", "sha256": source, "seconds": 0.1, **function}
+    schema = BINARY
+    told = {"metrics": {"cost": float(np.mean(values))}, "functions": [reported]}
+    return checkpoint(storage, name, rows, schema, kept(None, judged(rows)), **told)
+
+
+def test_a_metric_function_of_the_users_is_compared_by_its_rows_scores(tmp_path, compare):
+    random = np.random.default_rng(5)
+    theirs = random.normal(10, 2, 400)
+    ours = theirs - random.normal(1, 1, 400)  # better, where less is
+    live = scored(tmp_path, "v1", theirs.tolist(), direction="Minimize")
+    candidate = scored(tmp_path, "v2", ours.tolist(), direction="Minimize")
+    told = compare(candidate, live, "--metric", "cost", "--value", "cost")[2]
+    pair = told["comparison"]
+    assert told["values"] == [{"value": pytest.approx(ours.mean())}]
+    assert (pair["metric"], pair["rows"], pair["lead"]) == ("cost", 400, pytest.approx((theirs - ours).mean()))
+    deviation = (theirs - ours).std() / 20
+    assert pair["leadAtLeast"] == pytest.approx(pair["lead"] + norm.ppf(0.05) * deviation, abs=deviation / 4)
+    assert compare(live, candidate, "--metric", "cost")[2]["comparison"]["lead"] == pytest.approx(-pair["lead"])
+
+
+def test_scores_that_say_nothing_of_the_two_are_not_compared(tmp_path, compare):
+    values = [1.0] * 40
+    live = scored(tmp_path, "v1", values, direction="Minimize")
+
+    def says(name: str, **given: Any) -> str:
+        stored = scored(tmp_path, name, values, **given)
+        message: str = compare(stored, live, "--metric", "cost")[2]["comparison"]["message"]
+        return message
+
+    assert "another function" in says("v2", source="b", direction="Minimize")
+    assert "no direction" in says("v3")
+    plain = checkpoint(tmp_path, "v4", answers(40, 3), undefined={"cost": "ZeroDivisionError"})
+    message = compare(plain, live, "--metric", "cost")[2]["comparison"]["message"]
+    assert message == "the checkpoint has no scores of its rows by cost: ZeroDivisionError"
+    candidate = scored(tmp_path, "v5", values, direction="Minimize")
+    refit(tmp_path, live[0], thresholds={"spam": 0.05})
+    message = compare(candidate, live, "--metric", "cost")[2]["comparison"]["message"]
+    assert message.startswith("decision.json of the live one was fitted anew after cost ran")
+    told = compare(live, None, "--value", "cost", "--value", "accuracy")[2]
+    assert "fitted anew" in told["values"][0]["message"]
+    assert told["values"][1]["value"] == 0.25  # everything is spam now

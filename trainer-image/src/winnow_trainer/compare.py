@@ -1,31 +1,25 @@
 """A checkpoint's numbers for a gate, and how sure it is that it is not worse than another one on the same rows.
 
-Nothing is run again: metrics.json and predictions.jsonl of both have all that is needed, so no model is loaded. Every file is held against its checkpoint's manifest,
-and that against the digest that was asked for.
-
-Letters: N rows, C labels.
+Both are judged as they are served, each by its own decision.json.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import orjson
 
 from winnow_classifier import metrics
-from winnow_classifier.checkpoint import MANIFEST, Manifest, digest_of
-from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_trainer import answers
+from winnow_trainer.answers import Answers, Evaluated
 
-METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 OF_A_LABEL = ("precision", "recall", "f1")
 RESAMPLES = 1_000  # the 5th percentile of so many is off by less than a tenth of its standard error in most runs
 CONFIDENCE = 0.95
@@ -53,18 +47,6 @@ class Value:
 
     def __str__(self) -> str:
         return self.metric if self.label is None else f"{self.metric} of {self.label}"
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """predictions.jsonl: what a checkpoint answered to its test rows."""
-
-    keys: list[bytes]  # of each row: text and expected labels
-    probabilities: npt.NDArray[np.float64]  # (N, C)
-    targets: npt.NDArray[np.int8]  # (N, C)
-
-    def of(self, rows: Sequence[int]) -> Answers:
-        return Answers([self.keys[row] for row in rows], self.probabilities[rows], self.targets[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,40 +133,45 @@ def compare(
     mirror: Mirror = VOLUME,
 ) -> Result:
     """Raises CheckpointError for a checkpoint that is not there, or not as it was published."""
-    manifest = _manifest(candidate, candidate_digest, mirror)
-    report = _report(candidate, manifest, mirror)
-    answers = _answers(candidate, manifest, mirror)
-    part = report if answers is not None else report.get("validation", {})
-    result = Result(list(wanted), part.get("rows"), "Test" if answers is not None else "Validation")
-    result.values = [_measured(value, part, answers, manifest) for value in wanted]
+    mine = answers.read(candidate, candidate_digest, mirror)
+    result = Result(list(wanted), mine.report.get("rows"), mine.measured_on)
+    result.values = [_measured(value, mine) for value in wanted]
     if live is not None:
-        chosen = metric or manifest.primary_metric or metrics.default_primary(manifest.task_detail)
-        result.comparison = _beside(manifest, answers, live, live_digest, chosen, mirror)
+        theirs = answers.read(live, live_digest, mirror)
+        chosen = metric or mine.manifest.primary_metric or metrics.default_primary(mine.manifest.task_detail)
+        result.comparison = _beside(mine, theirs, chosen)
     return result
 
 
-def _measured(wanted: Value, report: Mapping[str, Any], answers: Answers | None, manifest: Manifest) -> Measured:
-    if not report:
+def _measured(wanted: Value, found: Evaluated) -> Measured:
+    if not found.report:
         return Measured(message="the training had neither test nor validation rows")
     if wanted.label is not None:
-        return _of_label(wanted, report)
-    values: Mapping[str, float | None] = report.get("metrics", {})
-    if values.get(wanted.metric) is not None:
-        return Measured(values[wanted.metric])
-    if wanted.metric in values:
-        why = report.get("undefined", {}).get(wanted.metric)
+        return _of_label(wanted, found)
+    reported: Mapping[str, float | None] = found.report.get("metrics", {})
+    built_in = wanted.metric in metrics.names(found.manifest.task_detail)
+    if built_in and found.answers is not None:
+        value = found.answers.value(wanted.metric)
+    elif wanted.metric in reported:
+        value = reported[wanted.metric]
+    elif built_in:
+        return Measured(message="spec.metrics.functions of the training did not ask for it")
+    else:
+        return Measured(message=f"the checkpoint has no such metric; it has {', '.join(reported)}")
+    if value is None:
+        why = found.report.get("undefined", {}).get(wanted.metric)
+        if why is None and built_in and found.answers is not None:
+            why = metrics.why_undefined(wanted.metric, found.answers.targets, found.answers.schema)
         return Measured(message=why or "it is not defined on these rows")
-    if wanted.metric in metrics.names(manifest.task_detail):
-        if answers is None:
-            return Measured(message="spec.metrics.functions of the training did not ask for it")
-        value = metrics.one(wanted.metric, answers.probabilities, answers.targets, manifest.schema_)
-        why = metrics.why_undefined(wanted.metric, answers.targets, manifest.schema_)
-        return Measured(value, "" if value is not None else why or "it is not defined on these rows")
-    return Measured(message=f"the checkpoint has no such metric; it has {', '.join(values)}")
+    if not built_in and found.refitted:
+        return Measured(message=_refitted("the checkpoint", wanted.metric))
+    return Measured(value)
 
 
-def _of_label(wanted: Value, report: Mapping[str, Any]) -> Measured:
-    entries: list[Mapping[str, Any]] = report.get("labels", [])
+def _of_label(wanted: Value, found: Evaluated) -> Measured:
+    entries: list[Mapping[str, Any]] = found.report.get("labels", [])
+    if (known := found.answers) is not None:
+        entries = [asdict(one) for one in metrics.per_label(known.probabilities, known.targets, known.schema)]
     entry = next((one for one in entries if one["label"] == wanted.label), None)
     if entry is None:
         return Measured(message=f"there is no such label; there are {', '.join(one['label'] for one in entries)}")
@@ -198,71 +185,86 @@ def _of_label(wanted: Value, report: Mapping[str, Any]) -> Measured:
     return Measured(value)
 
 
-def _beside(
-    manifest: Manifest, answers: Answers | None, live: Path, digest: str | None, metric: str, mirror: Mirror
-) -> Comparison:
-    other = _manifest(live, digest, mirror)
-    if metric not in metrics.names(manifest.task_detail):
-        return Comparison(
-            metric, message=f"{metric} is no built-in metric of this task, so it has no value for resampled rows"
-        )
-    if other.schema_ != manifest.schema_:
-        return Comparison(metric, message=_labels_differ(manifest.schema_, other.schema_))
-    others = _answers(live, other, mirror)
-    if answers is None or others is None:
-        which = "the checkpoint" if answers is None else "the live one"
+def _beside(mine: Evaluated, theirs: Evaluated, metric: str) -> Comparison:
+    if mine.manifest.schema_ != theirs.manifest.schema_:
+        return Comparison(metric, message=_labels_differ(mine.manifest.schema_, theirs.manifest.schema_))
+    ours, others = _tested(mine), _tested(theirs)
+    if ours is None or others is None:
+        which = "the checkpoint" if ours is None else "the live one"
         return Comparison(
             metric, message=f"the training of {which} had no test rows, so there are no answers to compare"
         )
-    pairs = _pairs(answers, others)
-    if len(pairs) < len(answers.keys) and len(pairs) < SHARED * len(answers.keys):
+    if metric not in metrics.names(mine.manifest.task_detail) and (why := _not_comparable(mine, theirs, metric)):
+        return Comparison(metric, message=why)
+    pairs = _pairs(ours, others)
+    if len(pairs) < len(ours.keys) and len(pairs) < SHARED * len(ours.keys):
         return Comparison(
             metric,
-            message=f"they were tested on other rows: of the checkpoint's {len(answers.keys)} test rows the live one has answered"
+            message=f"they were tested on other rows: of the checkpoint's {len(ours.keys)} test rows the live one has answered"
             f" {len(pairs)}, and at least half are needed; train with the live one's test rows",
         )
-    mine, theirs = answers.of([row for row, _ in pairs]), others.of([row for _, row in pairs])
-    return paired_bootstrap(metric, mine, theirs, manifest.schema_, len(answers.keys))
+    both = ours.of([row for row, _ in pairs]), others.of([row for _, row in pairs])
+    return paired_bootstrap(metric, *both, len(ours.keys), higher_is_better=bool(mine.higher_is_better(metric)))
+
+
+def _tested(found: Evaluated) -> Answers | None:
+    return found.answers if found.measured_on == "Test" else None
+
+
+def _not_comparable(mine: Evaluated, theirs: Evaluated, metric: str) -> str | None:
+    """Why the rows' scores by a metric function of the user's say nothing of the two; None where they do."""
+    for which, one in (("the checkpoint", mine), ("the live one", theirs)):
+        if one.answers is None or metric not in one.answers.scores:
+            why = one.report.get("undefined", {}).get(metric) or "its training had no such metric"
+            return f"{which} has no scores of its rows by {metric}: {why}"
+        if one.refitted:
+            return _refitted(which, metric)
+    sources = [one.function(metric).get("sha256") for one in (mine, theirs)]
+    if None not in sources and sources[0] != sources[1]:
+        return f"{metric} of the live one is another function: the two sources differ"
+    if mine.higher_is_better(metric) is None:
+        return f"{metric} has no direction in metrics.custom of the training, so it is not known which way is better"
+    return None
+
+
+def _refitted(which: str, metric: str) -> str:
+    return (
+        f"decision.json of {which} was fitted anew after {metric} ran, and it is not run again; use a built-in metric"
+    )
 
 
 def paired_bootstrap(
-    metric: str, candidate: Answers, live: Answers, schema: LabelSchema, candidate_rows: int
+    metric: str, candidate: Answers, live: Answers, candidate_rows: int, *, higher_is_better: bool
 ) -> Comparison:
     """The candidate's lead over the live one on the same rows, and the least that it is with 95 % confidence.
 
     Rows are drawn with replacement, the same ones for both, so that what makes a row hard for both does not count as a difference. Percentile method:
     Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; paired for classifiers: Koehn 2004, W04-3250.
     """
-
-    def both(rows: npt.NDArray[np.intp] | slice) -> tuple[float | None, float | None]:
-        return (
-            metrics.one(metric, candidate.probabilities[rows], candidate.targets[rows], schema),
-            metrics.one(metric, live.probabilities[rows], live.targets[rows], schema),
-        )
-
-    sign = 1 if metrics.HIGHER_IS_BETTER[metric] else -1
-    ours, theirs = both(slice(None))
+    sign = 1 if higher_is_better else -1
+    ours, theirs = candidate.value(metric), live.value(metric)
     if ours is None or theirs is None:
-        why = metrics.why_undefined(metric, candidate.targets, schema)
+        why = metrics.why_undefined(metric, candidate.targets, candidate.schema)
         return Comparison(metric, message=f"{metric} is not defined on their test rows: {why}")
     random = np.random.default_rng(SEED)
     count = len(candidate.keys)
     leads = []
-    if not np.array_equal(candidate.probabilities, live.probabilities):
+    if not candidate.same_as(live, metric):
         for _ in range(RESAMPLES):
-            first, second = both(random.integers(0, count, count))
+            rows = random.integers(0, count, count)
+            first, second = candidate.value(metric, rows), live.value(metric, rows)
             if first is not None and second is not None:  # a draw may have no row of a label
                 leads.append(sign * (first - second))
     least = float(np.quantile(leads, 1 - CONFIDENCE)) if leads else 0.0
     return Comparison(metric, count, candidate_rows, ours, theirs, sign * (ours - theirs), least)
 
 
-def _pairs(answers: Answers, others: Answers) -> list[tuple[int, int]]:
+def _pairs(ours: Answers, others: Answers) -> list[tuple[int, int]]:
     """Rows that both have, each once: equal text, equal expected labels."""
     where: dict[bytes, list[int]] = {}
     for row in reversed(range(len(others.keys))):
         where.setdefault(others.keys[row], []).append(row)
-    return [(row, where[key].pop()) for row, key in enumerate(answers.keys) if where.get(key)]
+    return [(row, where[key].pop()) for row, key in enumerate(ours.keys) if where.get(key)]
 
 
 def _labels_differ(schema: LabelSchema, other: LabelSchema) -> str:
@@ -274,59 +276,6 @@ def _labels_differ(schema: LabelSchema, other: LabelSchema) -> str:
         return "their labels stand in another order"
     found = [f"{words} {_short(', '.join(labels))}" for words, labels in (("new:", new), ("gone:", gone)) if labels]
     return f"they have other labels ({'; '.join(found)}), so the same metric means another thing"
-
-
-def _manifest(folder: Path, digest: str | None, mirror: Mirror) -> Manifest:
-    mirror.fetch(folder / MANIFEST)
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"There is no checkpoint in {mirror.shown(folder)}: {MANIFEST} is missing") from None
-    if digest is not None and digest_of(content) != digest:
-        raise CheckpointError(
-            f"{mirror.shown(folder / MANIFEST)} was changed: its digest is {digest_of(content)}, expected {digest}"
-        )
-    try:
-        return Manifest.model_validate_json(content)
-    except ValueError as err:
-        raise CheckpointError(f"{mirror.shown(folder / MANIFEST)} is not a checkpoint of format 1: {err}") from err
-
-
-def _file(folder: Path, name: str, manifest: Manifest, mirror: Mirror) -> bytes | None:
-    """None where the checkpoint was published without it. Raises CheckpointError where it is gone or changed."""
-    entry = manifest.files.get(name)
-    if entry is None:
-        return None
-    mirror.fetch(folder / name)
-    try:
-        content = (folder / name).read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"Checkpoint {mirror.shown(folder)} has lost {name}") from None
-    if hashlib.sha256(content).hexdigest() != entry.sha256:
-        raise CheckpointError(f"{mirror.shown(folder / name)} was changed since the checkpoint was published")
-    return content
-
-
-def _report(folder: Path, manifest: Manifest, mirror: Mirror) -> Mapping[str, Any]:
-    content = _file(folder, METRICS, manifest, mirror)
-    report: Mapping[str, Any] = orjson.loads(content) if content else {}
-    return report
-
-
-def _answers(folder: Path, manifest: Manifest, mirror: Mirror) -> Answers | None:
-    content = _file(folder, PREDICTIONS, manifest, mirror)
-    return _read(content.splitlines(), manifest.labels) if content else None
-
-
-def _read(lines: Iterable[bytes], labels: Sequence[str]) -> Answers:
-    keys, probabilities, targets = [], [], []
-    for line in lines:
-        row = orjson.loads(line)
-        expected = [int(row["expected"][label]) for label in labels]
-        keys.append(hashlib.sha256(orjson.dumps([row["input"], expected])).digest())
-        probabilities.append([row["probabilities"][label] for label in labels])
-        targets.append(expected)
-    return Answers(keys, np.asarray(probabilities, dtype=np.float64), np.asarray(targets, dtype=np.int8))
 
 
 def _short(words: str) -> str:

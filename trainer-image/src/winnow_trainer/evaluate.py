@@ -60,6 +60,7 @@ def evaluate(
             {
                 "name": each.name,
                 "sha256": functions.digests[each.name] if functions else None,
+                **_direction(functions, each.name),
                 "seconds": round(each.seconds, 3),
                 **({"error": each.error, "row": each.row} if each.error else {}),
             }
@@ -69,6 +70,12 @@ def evaluate(
         "confusion": metrics.confusion(probabilities, targets, schema),
     }
     return Evaluation(told, report, probabilities, examples, scored)
+
+
+def _direction(functions: MetricFunctions | None, name: str) -> dict[str, str]:
+    """Kept with the scores, so that two checkpoints can be compared by them."""
+    direction = functions.directions.get(name) if functions else None
+    return {"direction": direction} if direction else {}
 
 
 def plain_metrics(logits: Tensor, examples: Examples, schema: LabelSchema) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class MetricFunctions:
     ) -> None:
         self._functions = [_Function(metric.name, source_of(metric), seconds, memory_bytes) for metric in custom]
         self._stop = stop
+        self.directions: Mapping[str, str] = {one.name: one.direction for one in custom if one.direction}
 
     @property
     def names(self) -> tuple[str, ...]:

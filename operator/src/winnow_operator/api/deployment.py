@@ -67,7 +67,7 @@ class Gate(Spec):
     floors: Annotated[tuple[Floor, ...], Field(min_length=1, max_length=16)] | None = None
     not_worse_than_live: bool = False
     metric: GateMetric | None = None
-    tolerance: Annotated[float, Field(ge=0, le=1)] | None = None
+    tolerance: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
 
 
 class Rollout(Spec):
@@ -89,6 +89,8 @@ class DeploymentSpec(PlacedPods):
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
     autoscaling: Autoscaling | None = None
     thresholds: Annotated[Mapping[str, Annotated[float, Field(ge=0, le=1)]], Field(max_length=1000)] | None = None
+    precision: Literal["Auto", "Float32"] = "Auto"
+    examples: Literal["Shown", "Hidden"] = "Shown"
     access: Access | None = None
     disruption_budget: DisruptionBudget | None = None
     network_policy: NetworkPolicy | None = None

@@ -44,6 +44,7 @@ def server_deployment(
     command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
     command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
     command += [part for prefix in prefixes(deployment) for part in ("--path-prefix", prefix)]
+    command += _chosen(deployment.spec)
     keys = _api_keys(deployment)
     command += ["--api-keys", KEYS] if keys else []
     container = common.container(
@@ -94,6 +95,12 @@ def server_deployment(
             },
         },
     }
+
+
+def _chosen(spec: api.DeploymentSpec) -> list[str]:
+    """What is not the server's own default: pods of Deployments that choose nothing stay as they are."""
+    precision = ["--precision", "float32"] if spec.precision == "Float32" else []
+    return precision + (["--examples", "hidden"] if spec.examples == "Hidden" else [])
 
 
 def _as_it_was(memory: Memory) -> Object | None:

@@ -166,7 +166,7 @@ def _unneeded(seen: ModelServiceSeen) -> dict[str, datetime]:
     found = {}
     for job in seen.training_jobs:
         in_use = retention.used(seen.deployments, job.metadata.name)
-        in_use |= lineage.needed(seen.training_jobs, job.metadata.name)
+        in_use |= lineage.needed(seen.training_jobs, job, seen.bases)
         for checkpoint in job.status.checkpoints or ():
             place = retention.folder(job, checkpoint.name)
             since = checkpoint.unneeded_since

@@ -318,7 +318,8 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
         {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
     ]
     kept.update(results.merged(old, None, seen.deployments, obj.metadata.name, seen.children))
-    in_use_now = retention.used(seen.deployments, obj.metadata.name) | lineage.needed(seen.children, obj.metadata.name)
+    in_use_now = retention.used(seen.deployments, obj.metadata.name)
+    in_use_now |= lineage.needed(seen.children, obj, seen.bases)
     kept["checkpoints"] = retention.marked(kept.get("checkpoints", []), obj, seen.service, now, in_use_now)
     active = [job for job in seen.jobs if not being_deleted(job) and pods.outcome(job) is None]
     children: tuple[Child, ...] = tuple(Delete(job) for job in active)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from winnow_operator import api
+from winnow_operator.build.rollout_memory import Memory
+from winnow_operator.build.served import Served
 from winnow_operator.build.training_job import adapter_base, run_name
 from winnow_operator.observed import TrainingJobSeen
+from winnow_operator.policies import retention
 from winnow_operator.policies.checkpoint import Missing, chosen
 from winnow_operator.reasons import Reason
+from winnow_operator.resources import Object
 
 SHOWN = 100  # as the CRD has it
 
@@ -59,6 +63,19 @@ def continued_by(jobs: Iterable[api.TrainingJob], name: str) -> dict[str, list[s
     return {checkpoint: names[:SHOWN] for checkpoint, names in users.items()}
 
 
-def needed(jobs: Iterable[api.TrainingJob], name: str) -> frozenset[str]:
-    """The checkpoints of the TrainingJob `name` that retention must spare."""
-    return frozenset(continued_by(jobs, name))
+def bases(jobs: Iterable[api.TrainingJob], servers: Iterable[Object]) -> frozenset[str]:
+    """Where the checkpoints lie that adapters stand on, as retention.folder has it: under what trainings go on from, and
+    under what apps/v1 Deployments serve or would go back to. These outlive the TrainingJob of the adapter."""
+    came = (job.status.continued_from for job in jobs)
+    served = (one for server in servers for one in (Served.of(server), Memory.of(server).fallback) if one)
+    stood_on = [
+        *(one.adapter_base for one in came if one),
+        *(api.AdapterBase.model_validate(one.base_model) for one in served if one.base_model),
+    ]
+    return frozenset(f"{one.stored.run}/{one.stored.checkpoint}" for one in stood_on if one and one.stored)
+
+
+def needed(jobs: Iterable[api.TrainingJob], job: api.TrainingJob, bases: frozenset[str]) -> frozenset[str]:
+    """The checkpoints of `job` that retention must spare."""
+    stood_on = {one.name for one in job.status.checkpoints or () if retention.folder(job, one.name) in bases}
+    return frozenset(continued_by(jobs, job.metadata.name)) | stood_on
