@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +19,9 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+
+if TYPE_CHECKING:
+    from winnow_classifier.decision import Decision
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / ".local" / "screenshots"
@@ -36,11 +39,16 @@ DESKTOP, PHONE = (1200, 1000), (390, 844)
 
 
 @contextmanager
-def served(folder: Path, *options: str, **checkpoint: Any) -> Iterator[str]:
+def served(folder: Path, *options: str, decision: Decision | None = None, **checkpoint: Any) -> Iterator[str]:
     """The address of a server of a tiny checkpoint, without a path."""
     from tiny_server import publish  # needs torch, which a WINNOW_URL spares
 
-    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(publish(folder, **checkpoint))]
+    from winnow_classifier import decision as decisions
+
+    published = publish(folder, **checkpoint)
+    if decision is not None:
+        decisions.replace_file(published, decision)
+    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(published)]
     command += ["--host", "127.0.0.1"]
     command += ["--port", "0", "--drain-seconds", "0", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -76,6 +84,11 @@ def wait(browser: WebDriver, selector: str) -> WebElement:
 
 def wait_for_text(browser: WebDriver, selector: str, words: str) -> None:
     WebDriverWait(browser, 20).until(lambda driver: words in one(driver, selector).text)
+
+
+def darken(browser: WebDriver) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def requested_hosts(browser: WebDriver) -> set[str]:

@@ -19,12 +19,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from page_support import keep, one, requested_hosts, served, wait, wait_for_text
+from page_support import darken, keep, one, requested_hosts, served, wait, wait_for_text
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from winnow_classifier.decision import Abstain, Calibration, Decision
 from winnow_classifier.labels import TaskDetail
 
 LABELS = ("invoice", "complaint", "question", "thanks")
@@ -45,7 +46,7 @@ ROWS = "\n".join(
         row("thanks see you at lunch", "thanks", "question"),
     ]
 )
-CHECKPOINT = {
+CHECKPOINT: dict[str, Any] = {
     "task_detail": TaskDetail.MULTILABEL,
     "labels": LABELS,
     "artifacts": {"predictions.jsonl": ROWS.encode()},
@@ -96,9 +97,7 @@ def test_a_row_of_the_test_set_is_tried(browser: WebDriver, address: str, reques
     assert one(browser, "#text").get_attribute("value") == "thanks see you at lunch"
     assert re.search(r"Tokenising.*Waiting.*Model.*Way there and back", wait(browser, "#latency").text, re.DOTALL)
     keep(browser, "example", request)
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    )
+    darken(browser)
     keep(browser, "example-dark", request)
 
 
@@ -159,6 +158,52 @@ def test_a_pasted_csv_comes_back_scored(
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert severe == []
     assert requested_hosts(browser) == {urlsplit(address).netloc}
+
+
+def test_an_answer_that_is_abstained_is_no_decision_anywhere(
+    browser: WebDriver, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    texts = ("win free money now", "meeting on monday", "thanks see you at lunch")
+    temperature = Calibration(method="Temperature", temperature=1.25)
+    plain = Decision(labels=("ham", "spam"), task_detail=TaskDetail.BINARY, calibration=temperature)
+    with served(tmp_path, decision=plain) as address:
+        sure = {text: max(ask(address, text)["probs"]) for text in texts}
+        browser.get(f"{address}/ui/")
+        wait(browser, "#about")
+        assert "temperature 1.25" in one(browser, "#about").text
+        one(browser, "#text").send_keys(texts[0], Keys.CONTROL, Keys.ENTER)
+        wait(browser, "#facts")
+        assert not one(browser, "#abstained").is_displayed()
+    unsure, *_, surest = sorted(texts, key=lambda text: sure[text])
+    abstain = Abstain(min_probability=(sure[unsure] + sure[surest]) / 2)
+    with served(tmp_path / "unsure", decision=plain.model_copy(update={"abstain": abstain})) as address:
+        browser.get(f"{address}/ui/")
+        wait(browser, "#about")
+        card = str(one(browser, "#about").get_property("textContent"))
+        assert re.search(r"Abstainswhere no label has [\d.]+ %", card)
+        assert "Decisionsha256:" in str(one(browser, "#digests").get_property("textContent"))
+        one(browser, "#text").send_keys(unsure, Keys.CONTROL, Keys.ENTER)
+        assert "take the answer for no decision" in wait(browser, "#abstained").text
+        assert "abstained" in chips(browser)
+        assert "abstained (" in one(browser, "#earlier").text
+        keep(browser, "abstained", request)
+        paste(browser, "text\n" + "\n".join(texts))
+        one(browser, "#score").click()
+        wait(browser, "#download")
+        answers = {text: ask(address, text) for text in texts}
+        count = sum(item["abstained"] for item in answers.values())
+        assert one(browser, "#scored-words").text == f"3 of 3 rows, {count} of them abstained."
+        browser.execute_script("document.getElementById('batch').scrollIntoView()")
+        darken(browser)
+        keep(browser, "abstained-csv-dark", request)
+        one(browser, "#download").click()
+        found = tmp_path / "pasted-scored.csv"
+        WebDriverWait(browser, 10).until(lambda _: found.exists())
+        with found.open(newline="", encoding="utf-8") as file:
+            scored = {line["text"]: line["abstained"] for line in csv.DictReader(file)}
+        assert scored == {text: str(item["abstained"]).lower() for text, item in answers.items()}
+        assert (scored[unsure], scored[surest]) == ("true", "false")
 
 
 def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver, address: str) -> None:

@@ -71,16 +71,17 @@ def artifacts(wanted: Wanted, place: Place) -> None:
     with signals_unwind(), _reader(place, job, batch_job) as reader:
         files = _files(reader, checkpoint)
         chosen = [file for file in files if not wanted.files or _named(file, wanted.files)]
-        if not chosen and not any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files):
+        beside = not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files)
+        if not chosen and not beside:
             raise ConfigError(
                 f"{checkpoint['name']} has no file {', '.join(wanted.files)}", hint="without --file all are listed"
             )
         if wanted.download is None:
-            _list_files(chosen)
+            _list_files(chosen, _beside(reader, str(checkpoint["name"])) if beside else None)
             return
         folder = wanted.download / str(checkpoint["name"])
         _fetch(reader, str(checkpoint["name"]), chosen, folder)
-        if not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files):
+        if beside:
             _fetch_beside(reader, str(checkpoint["name"]), folder)
         print(folder)
 
@@ -137,7 +138,10 @@ def _list_checkpoints(job: Object) -> None:
     show(shown)
 
 
-def _list_files(files: Sequence[_File]) -> None:
+def _list_files(files: Sequence[_File], beside: bytes | None) -> None:
+    if beside is not None:
+        own = _File(BESIDE, len(beside), hashlib.sha256(beside).hexdigest())
+        files = sorted([*files, own], key=lambda file: file.name)
     shown = table("FILE", "SIZE", "SHA-256", right=("SIZE",))
     for file in files:
         shown.add_row(plain(file.name), decimal(file.size_bytes), file.sha256)
@@ -289,11 +293,18 @@ def _fetch(reader: _Reader, checkpoint: str, files: Sequence[_File], folder: Pat
 
 
 def _fetch_beside(reader: _Reader, checkpoint: str, folder: Path) -> None:
+    if (content := _beside(reader, checkpoint)) is not None:
+        (folder / BESIDE).write_bytes(content)
+
+
+def _beside(reader: _Reader, checkpoint: str) -> bytes | None:
     """Calibration and thresholds, where there are any: always as they are now, and with no digest to hold them to."""
+    found = None
     with reader.reading(checkpoint, [BESIDE]) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
         for entry in archive:
             if entry.name == BESIDE and (content := archive.extractfile(entry)) is not None:
-                (folder / BESIDE).write_bytes(content.read())
+                found = content.read()
+    return found
 
 
 def _is_there(path: Path, file: _File) -> bool:

@@ -225,7 +225,7 @@ def artifacts(
 
     kubectl winnow artifacts spam-v1
 
-    kubectl winnow artifacts spam-v1 best --download .
+    kubectl winnow artifacts spam-v1 best --download . --file report.html
     """
     from winnow_plugin.artifacts import Wanted
     from winnow_plugin.artifacts import artifacts as show_artifacts

@@ -121,6 +121,10 @@ def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path,
     (stored / "decision.json").write_text("{}")
     artifacts._fetch_beside(here, "epoch-2", out)
     assert (out / "decision.json").read_text() == "{}"
+    capfd.readouterr()
+    artifacts._list_files(files, artifacts._beside(here, "epoch-2"))
+    listed = capfd.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == ["checkpoint.json", "decision.json", *sorted(FILES)]
 
 
 def test_bytes_that_changed_in_storage_are_not_kept(tmp_path: Path, stored: Path) -> None:

@@ -16,6 +16,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer import curves, mistakes, plots
 from winnow_trainer.compare import Value, compare
 from winnow_trainer.job import TrainingJob, load_job
+from winnow_trainer.thresholds import Thresholds
 
 PICTURES = {"loss.png", "confusion.png", "pr.png", "roc.png", "reliability.png", "scores.png"}
 pytestmark = pytest.mark.pictures
@@ -97,7 +98,15 @@ def test_a_checkpoint_has_its_pictures_and_a_page_that_shows_all_of_it(trainer):
     assert "script" not in page.tags
     assert len(page.loads) == len(PICTURES)
     assert all(value.startswith("data:image/png;base64,") for value in page.loads)
-    for told in ("chosen on the", "validation rows", "test (8 rows)", "f1_macro", "cost", "epoch-2"):
+    for told in (
+        "chosen on the",
+        "validation rows",
+        "test (8 rows)",
+        "f1_macro",
+        "cost",
+        "epoch-2",
+        "on the 8 test rows",
+    ):
         assert told in page.text, told
     drawn = json.loads((folder / "curves.json").read_bytes())
     assert [epoch["epoch"] for epoch in drawn["loss"]] == [1, 2]
@@ -122,10 +131,12 @@ def test_what_users_write_cannot_run_in_the_page(trainer):
         for n in "abc"
     ]
     spec = {"training_dataset": rows[0], "test_dataset": rows[1], "validation_dataset": rows[2]}
+    spec["thresholds"] = Thresholds(objective="F1")
     trainer.run(job.model_copy(update={"spec": job.spec.model_copy(update=spec)}))
     page = Page((trainer.checkpoint(1) / "report.html").read_text())
     assert "script" not in page.tags
     assert len(page.loads) == len(PICTURES)
+    assert evil[:-1] in page.text and schema.labels[1] in page.text  # told as it is
     policy = re.search(
         r'http-equiv="Content-Security-Policy" content="([^"]*)"', (trainer.checkpoint(1) / "report.html").read_text()
     )

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer.picture import BAR, FEW, INK, MARK, QUIET, STYLE
@@ -26,9 +26,16 @@ SHOWN_CURVES = 8  # with a colour and a name; more labels are grey lines
 GREY_CURVES = 60
 SHOWN_LABELS = 24  # rows and columns of a confusion matrix
 NUMBERS_UP_TO = 12  # labels, for a matrix with numbers in it
-NAME_CHARACTERS = 22
+NAME_CHARACTERS, END_CHARACTERS = 22, 8
+LEFT = 0.02  # of the figure, where a title begins that needs its whole width
 COLOURS = ("#3b76b5", "#d9822b", "#2f8f5b", "#b3261e", "#7b5ea7", "#8c6239", "#c2569b", "#5f6b76")
 OTHERS = "other labels"
+THOUSANDS = StrMethodFormatter("{x:,.0f}")
+VEIL: dict[str, Any] = {
+    "facecolor": "white",
+    "framealpha": 0.85,
+    "edgecolor": "none",
+}  # a legend stays readable over lines
 
 Counts = npt.NDArray[np.int64]
 
@@ -91,13 +98,14 @@ def _confusion(axes: Axes, counts: Counts, schema: LabelSchema) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if len(names) <= NUMBERS_UP_TO:
+        number = 8 if len(names) <= 8 else 6
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if share[row, column] > 0.6 else INK
-                axes.text(column, row, f"{count:,}", ha="center", va="center", size=8, color=colour)
+                axes.text(column, row, f"{count:,}", ha="center", va="center", size=number, color=colour)
     more = len(schema.labels) - len(names) + (names[-1] == OTHERS)
     told = f" ({len(schema.labels) - more} of {len(schema.labels)} labels)" if more > 0 else ""
-    axes.set_title(f"Rows by expected (left) and predicted label{told}")
+    _title(axes, f"Rows by expected (left) and predicted label{told}")
 
 
 def _most_confused(counts: Counts, labels: Sequence[str]) -> tuple[Counts, list[str]]:
@@ -116,7 +124,7 @@ def _of_each_label(axes: Axes, counts: Counts, labels: Sequence[str]) -> None:
     """Of each label the rows that were found, missed and wrongly given it; rows [tn, fp, fn, tp]."""
     chosen = np.argsort(-(counts[:, 1] + counts[:, 2]), kind="stable")[:SHOWN_LABELS]
     places = np.arange(len(chosen))
-    axes.set_position((0.29, 0.13, 0.67, 0.77))
+    axes.set_position((0.29, 0.21, 0.67, 0.69))
     left = np.zeros(len(chosen))
     for name, column, colour in (("found", 3, BAR), ("missed", 2, FEW), ("wrongly predicted", 1, MARK)):
         axes.barh(places, counts[chosen, column], left=left, color=colour, height=0.72, label=name)
@@ -124,9 +132,11 @@ def _of_each_label(axes: Axes, counts: Counts, labels: Sequence[str]) -> None:
     axes.set_yticks(places, [_name(labels[c]) for c in chosen], size=8 if len(chosen) <= NUMBERS_UP_TO else 6)
     axes.set_ylim(max(len(chosen), 4) - 0.4, -0.6)
     axes.set_xlabel("rows")
-    axes.legend(frameon=False, loc="lower right")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(THOUSANDS)
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.3, -0.14), ncols=3)  # below: bars fill the rest
     few = f" (the worst {len(chosen)} of {len(labels)})" if len(chosen) < len(labels) else ""
-    axes.set_title(f"Answers by label{few}")
+    _title(axes, f"Answers by label{few}")
 
 
 def _pr(axes: Axes, labels: Sequence[Mapping[str, Any]]) -> None:
@@ -158,7 +168,7 @@ def _curves(axes: Axes, labels: Sequence[Mapping[str, Any]], x: str, y: str, are
         return
     handles, names = axes.get_legend_handles_labels()
     more = len(labels) - SHOWN_CURVES
-    legend: dict[str, Any] = {"loc": "lower left" if unit == "AP" else "lower right", "fontsize": 7, "frameon": False}
+    legend: dict[str, Any] = {"loc": "best" if unit == "AP" else "lower right", "fontsize": 7, **VEIL}
     if more > 0:
         legend |= {"title": f"the {SHOWN_CURVES} most frequent of {len(labels)} labels", "title_fontsize": 7}
     axes.legend(handles[::-1], names[::-1], **legend)
@@ -176,7 +186,7 @@ def _reliability(axes: Axes, bins: Sequence[Mapping[str, Any]], schema: LabelSch
     sizes = [20 + 380 * each["answers"] / total for each in bins]
     sure, true = [each["confidence"] for each in bins], [each["share"] for each in bins]
     axes.plot(sure, true, color=BAR, linewidth=1.2)
-    axes.scatter(sure, true, s=sizes, color=BAR, alpha=0.55, linewidths=0)
+    axes.scatter(sure, true, s=sizes, color=BAR, alpha=0.55, linewidths=0, clip_on=False)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.04)
     multilabel = schema.task_detail is TaskDetail.MULTILABEL
@@ -185,12 +195,13 @@ def _reliability(axes: Axes, bins: Sequence[Mapping[str, Any]], schema: LabelSch
 
 
 def _scores(axes: Axes, curves: Mapping[str, Any], schema: LabelSchema) -> None:
+    axes.set_position((0.16, 0.13, 0.8, 0.77))  # millions need their room
     if schema.task_detail is TaskDetail.BINARY:
         (label,) = curves["labels"]
         axes.set_title(f"Scores of {_name(label['label'])}")
         pairs = (
-            (f"rows without {_name(label['label'])}", label["scores"]["without"], BAR),
-            (f"rows with {_name(label['label'])}", label["scores"]["with"], FEW),
+            ("rows without it", label["scores"]["without"], BAR),
+            ("rows with it", label["scores"]["with"], FEW),
         )
         axes.set_xlabel("probability")
     else:
@@ -205,10 +216,20 @@ def _scores(axes: Axes, curves: Mapping[str, Any], schema: LabelSchema) -> None:
         axes.stairs(counts, np.linspace(0, 1, len(counts) + 1), fill=True, color=colour, alpha=0.6, label=name)
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_formatter(THOUSANDS)
     axes.set_ylabel("answers" if schema.task_detail is TaskDetail.MULTILABEL else "rows")
-    axes.legend(frameon=False, loc="best")
+    axes.margins(y=0.25)  # room for the names
+    axes.legend(loc="upper left", ncols=2, fontsize=8, **VEIL)
+
+
+def _title(axes: Axes, text: str) -> None:
+    place = axes.get_position()
+    axes.set_title(text, x=(LEFT - place.x0) / place.width)
 
 
 def _name(label: str) -> str:
+    """Shortened in the middle: labels often differ at their end."""
     text = "".join(char if char.isprintable() else " " for char in label)
-    return text if len(text) <= NAME_CHARACTERS else text[: NAME_CHARACTERS - 1] + "…"
+    if len(text) <= NAME_CHARACTERS:
+        return text
+    return f"{text[: NAME_CHARACTERS - END_CHARACTERS - 1]}…{text[-END_CHARACTERS:]}"

@@ -1,13 +1,12 @@
 """report.html: a checkpoint's evaluation on one page that needs nothing else: no network, no script. Out by value.
 
-Texts and labels are the users': everything goes through `_text`, and the page's policy lets nothing in it run or load.
+Texts and labels are the users': everything goes through `text`, and the page's policy lets nothing in it run or load.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,11 +14,14 @@ from typing import Any
 
 from winnow_classifier.checkpoint import Manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
+from winnow_trainer import decision_report
+from winnow_trainer.markup import number, text, tree
 from winnow_trainer.mistakes import Mistake
 
 SHOWN_MISTAKES = 60
 SHOWN_CHARACTERS = 400
 SHOWN_LABELS = 200
+LISTED_LABELS = 5  # of a mistake
 CAPTIONS = {
     "loss.png": "Loss by epoch",
     "confusion.png": "Expected and predicted labels",
@@ -53,7 +55,7 @@ def page(report: Report) -> bytes:
         _tiles(report),
         _metrics(report),
         _functions(report),
-        _decision(report.decision),
+        decision_report.section(report.decision, report.manifest.primary_metric),
         _pictures(report),
         _labels(report),
         _mistakes(report),
@@ -65,7 +67,7 @@ def page(report: Report) -> bytes:
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'sha256-{digest}'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<title>{_text(title)}</title><style>{style}</style></head>\n<body><main>\n"
+        f"<title>{text(title)}</title><style>{style}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     ).encode()
@@ -79,16 +81,16 @@ def _header(report: Report) -> str:
         "so its figures on them look somewhat better than they are.",
         None: "",
     }[manifest.selected_on]
-    best = f" {_text(report.best)}" if report.best else ""
+    best = f" {text(report.best)}" if report.best else ""
     return (
-        f"<header><p class=kind>{_text(manifest.task_detail)} classifier, method {_text(manifest.method)}</p>"
-        f"<h1>{_text(manifest.training_job.name)} <span>{_text(manifest.name)}</span></h1>"
+        f"<header><p class=kind>{text(manifest.task_detail)} classifier, method {text(manifest.method)}</p>"
+        f"<h1>{text(manifest.training_job.name)} <span>{text(manifest.name)}</span></h1>"
         f"<p>{chosen}{best}</p></header>"
     )
 
 
 def _warnings(warnings: Sequence[str]) -> str:
-    items = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    items = "".join(f"<li>{text(warning)}</li>" for warning in warnings)
     return f"<section class=warnings><h2>Warnings</h2><ul>{items}</ul></section>" if warnings else ""
 
 
@@ -102,7 +104,7 @@ def _tiles(report: Report) -> str:
             if (value := part["metrics"].get(name)) is not None:
                 note = _range(part.get("intervals", {}).get(name))
                 tiles.append(
-                    f"<div class=tile><b>{_number(value)}</b><span>{_text(name)}, {rows} rows</span><small>{note}</small></div>"
+                    f"<div class=tile><b>{number(value)}</b><span>{text(name)}, {rows} rows</span><small>{note}</small></div>"
                 )
     return f"<section class=tiles>{''.join(tiles)}</section>"
 
@@ -122,13 +124,13 @@ def _metrics(report: Report) -> str:
     rows = []
     for name in names:
         cells = "".join(
-            f"<td class=n>{_number(part['metrics'].get(name))}{_why(part, name)}</td>"
+            f"<td class=n>{number(part['metrics'].get(name))}{_why(part, name)}</td>"
             f"<td class=n>{_range(part.get('intervals', {}).get(name))}</td>"
             for _, part in parts
         )
         lower = "" if HIGHER_IS_BETTER.get(name, True) else " <small>lower is better</small>"
         chooses = " <small class=chip>picks the best</small>" if name == primary else ""
-        rows.append(f"<tr><th>{_text(name)}{lower}{chooses}</th>{cells}</tr>")
+        rows.append(f"<tr><th>{text(name)}{lower}{chooses}</th>{cells}</tr>")
     return (
         f"<section><h2>Metrics</h2><div class=wide><table><thead><tr><th>metric</th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
@@ -137,40 +139,24 @@ def _metrics(report: Report) -> str:
 
 def _why(part: Mapping[str, Any], name: str) -> str:
     why = part.get("undefined", {}).get(name)
-    return f" <small>{_text(why)}</small>" if why else ""
+    return f" <small>{text(why)}</small>" if why else ""
 
 
 def _functions(report: Report) -> str:
     found = [(rows, each) for rows, part in _parts(report.metrics) for each in part.get("functions", [])]
     failed = [(rows, each) for rows, each in found if each.get("error")]
     items = "".join(
-        f"<li><b>{_text(each['name'])}</b> failed on the {rows} rows"
+        f"<li><b>{text(each['name'])}</b> failed on the {rows} rows"
         + (f", row {each['row']:,}" if each.get("row") else "")
-        + f": <code>{_text(each['error'])}</code></li>"
+        + f": <code>{text(each['error'])}</code></li>"
         for rows, each in failed
     )
     return f"<section><h2>Metric functions that failed</h2><ul>{items}</ul></section>" if failed else ""
 
 
-def _decision(decision: Mapping[str, Any] | None) -> str:
-    """Whatever decision.json holds, as a table of tables: its keys are its own business."""
-    if not decision:
-        return ""
-    return f"<section><h2>Calibration and thresholds</h2>{_tree(decision)}</section>"
-
-
-def _tree(value: Any) -> str:
-    if isinstance(value, Mapping):
-        rows = "".join(f"<tr><th>{_text(name)}</th><td>{_tree(each)}</td></tr>" for name, each in value.items())
-        return f"<table class=tree>{rows}</table>"
-    if isinstance(value, list):
-        return ", ".join(_tree(each) for each in value)
-    return _number(value) if isinstance(value, float) else _text("–" if value is None else value)
-
-
 def _pictures(report: Report) -> str:
     figures = "".join(
-        f'<figure><img alt="{_text(CAPTIONS.get(name, name))}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        f'<figure><img alt="{text(CAPTIONS.get(name, name))}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
         "</figure>"
         for name, content in report.pictures.items()
     )
@@ -183,9 +169,9 @@ def _labels(report: Report) -> str:
         columns = ("precision", "recall", "f1", "roc_auc", "average_precision", "mcc", "brier")
         head = "".join(f"<th>{name}</th>" for name in columns)
         lines = "".join(
-            f"<tr><th><bdi>{_text(each['label'])}</bdi></th><td class=n>{each['support']:,}</td>"
+            f"<tr><th><bdi>{text(each['label'])}</bdi></th><td class=n>{each['support']:,}</td>"
             + "".join(
-                f"<td class=n>{_number(each.get(name))}<small>{_range(each.get('intervals', {}).get(name))}</small></td>"
+                f"<td class=n>{number(each.get(name))}<small>{_range(each.get('intervals', {}).get(name))}</small></td>"
                 for name in columns
             )
             + "</tr>"
@@ -214,23 +200,31 @@ def _mistake_table(title: str, found: Sequence[Mistake], opened: bool) -> str:
     if not found:
         return ""
     rows = "".join(
-        f"<tr><td class=n>{each['rows']} {each['row']:,}</td><td><bdi>{_text(_short(each['input']))}</bdi></td>"
-        f"<td><bdi>{_text(', '.join(each['expected']) or '(none)')}</bdi></td>"
-        f"<td><bdi>{_text(', '.join(each['predicted']) or '(none)')}</bdi></td>"
-        f"<td class=n>{_top(each)}</td></tr>"
+        f"<tr><td>{each['rows']} {each['row']:,}</td><td><bdi>{text(_short(each['input']))}</bdi></td>"
+        f"<td>{_listed(each['expected'])}</td>"
+        f"<td>{_listed(each['predicted'])}</td>"
+        f"<td>{_top(each)}</td></tr>"
         for each in found[:SHOWN_MISTAKES]
     )
     told = f"{len(found):,}" if len(found) <= SHOWN_MISTAKES else f"the first {SHOWN_MISTAKES} of {len(found):,}"
     return (
-        f"<details{' open' if opened else ''}><summary>{title} ({told})</summary><div class=wide><table><thead><tr><th>row</th>"
+        f"<details{' open' if opened else ''}><summary>{title} ({told})</summary><div class=wide><table class=mistakes><thead><tr><th>row</th>"
         "<th>text</th><th>expected</th><th>predicted</th><th>probabilities</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></details>"
     )
 
 
+def _listed(labels: Sequence[str]) -> str:
+    more = len(labels) - LISTED_LABELS
+    shown = ", ".join(f"<bdi>{text(label)}</bdi>" for label in labels[:LISTED_LABELS])
+    return (shown or "(none)") + (f" <small>and {more:,} more</small>" if more > 0 else "")
+
+
 def _top(mistake: Mistake) -> str:
     first = list(mistake["probabilities"].items())[:3]
-    return "<br>".join(f"<bdi>{_text(label)}</bdi> {value:.3f}" for label, value in first)
+    return "".join(
+        f"<div class=p><bdi>{text(label)}</bdi><span class=n>{value:.3f}</span></div>" for label, value in first
+    )
 
 
 def _origin(manifest: Manifest) -> str:
@@ -253,22 +247,12 @@ def _origin(manifest: Manifest) -> str:
         "parameters": manifest.parameters,
         "versions": manifest.versions,
     }
-    return f"<section><h2>Where it comes from</h2><details><summary>Model, rows, parameters</summary>{_tree(facts)}</details></section>"
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return f"<section><h2>Where it comes from</h2><details><summary>Model, rows, parameters</summary>{tree(facts)}</details></section>"
 
 
 def _range(interval: Sequence[float] | None) -> str:
     return f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-
-
-def _text(value: Any) -> str:
-    """Escaped; control characters, which HTML forbids, become U+FFFD."""
-    plain = "".join(char if char >= " " or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in str(value))
-    return html.escape(plain, quote=True)
+def _short(words: str) -> str:
+    return words if len(words) <= SHOWN_CHARACTERS else words[: SHOWN_CHARACTERS - 1] + "…"

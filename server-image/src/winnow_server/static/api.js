@@ -43,6 +43,7 @@ export async function classify(text, { thresholds, signal } = {}) {
     several: body.problem_type === "multi_label_classification",
     probabilities: item.probs,
     predicted: item.predicted_labels,
+    abstained: item.abstained,
     thresholds: body.thresholds,
     tokens: item.tokens,
     originalTokens: item.original_tokens,

@@ -115,9 +115,11 @@ function scored({ rows, separator, header, answers }, labels) {
     ...padded(rows[index + (header ? 1 : 0)]),
     answer.error ? "" : answer.predicted_labels.join(" | "),
     ...labels.map((label) => (answer.error ? "" : answer.scores[label])),
+    answer.error ? "" : answer.abstained,
     answer.error ? "" : answer.truncated,
     answer.error?.message ?? "",
   ]);
   const names = header ? padded(rows[0]) : Array.from({ length: width }, (_, column) => `column ${column + 1}`);
-  return format([[...names, "predicted", ...labels.map((label) => `probability of ${label}`), "truncated", "error"], ...cells], separator);
+  const told = ["predicted", ...labels.map((label) => `probability of ${label}`), "abstained", "truncated", "error"];
+  return format([[...names, ...told], ...cells], separator);
 }

@@ -1,6 +1,6 @@
 // The card for many texts: state to DOM.
 
-import { byId, element, number, percent, say } from "./dom.js";
+import { byId, element, number, percent, say, verdict } from "./dom.js";
 
 const PREVIEW_ROWS = 5;
 const PREVIEW_CHARACTERS = 160;
@@ -28,8 +28,10 @@ export function renderBatch(batch) {
   byId("scored").value = answers.length;
   const wrong = answers.filter((answer) => answer.error).length;
   const failed = wrong ? `, ${number.format(wrong)} of them with an error` : "";
+  const unsure = answers.filter((answer) => answer.abstained).length;
+  const abstained = unsure ? `, ${number.format(unsure)} of them abstained` : "";
   const end = batch.cancelled ? " Cancelled." : "";
-  byId("scored-words").textContent = `${number.format(answers.length)} of ${number.format(count)} rows${failed}.${end}`;
+  byId("scored-words").textContent = `${number.format(answers.length)} of ${number.format(count)} rows${failed}${abstained}.${end}`;
   renderPreview(rows.slice(header ? 1 : 0, (header ? 1 : 0) + PREVIEW_ROWS), column, answers);
 }
 
@@ -51,15 +53,15 @@ function renderPreview(rows, column, answers) {
         "tr",
         {},
         element("td", { textContent: (row[column] ?? "").slice(0, PREVIEW_CHARACTERS) }),
-        element("td", { className: answer?.error ? "failed" : "verdict", textContent: verdict(answer) }),
+        element("td", { className: answer?.error ? "failed" : "verdict", textContent: inWords(answer) }),
         element("td", { className: "percent", textContent: answer?.scores ? percent(Math.max(...Object.values(answer.scores))) : "" }),
       );
     }),
   );
 }
 
-function verdict(answer) {
+function inWords(answer) {
   if (!answer) return "";
   if (answer.error) return answer.error.message;
-  return answer.predicted_labels.join(", ") || "no label";
+  return verdict(answer.predicted_labels, answer.abstained);
 }

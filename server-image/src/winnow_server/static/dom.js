@@ -22,6 +22,12 @@ export function percent(probability) {
   return `${value.toFixed(1)} %`;
 }
 
+// What the server decided of a text, in one line.
+export function verdict(predicted, abstained) {
+  const labels = predicted.join(", ") || "no label";
+  return abstained ? `abstained (${labels})` : labels;
+}
+
 export function milliseconds(value) {
   return value < 10 ? `${value.toFixed(1)} ms` : `${number.format(Math.round(value))} ms`;
 }

@@ -2,7 +2,8 @@
 
 import { keyInUse, requestFor } from "./api.js";
 import { renderBatch } from "./batch_view.js";
-import { byId, element, fraction, milliseconds, number, percent, say } from "./dom.js";
+import { abstains, calibration } from "./decision.js";
+import { byId, element, fraction, milliseconds, number, percent, say, verdict } from "./dom.js";
 import { curl, python } from "./snippets.js";
 
 const DEFAULT_THRESHOLD = 0.5; // where several labels may hold and none is set
@@ -37,6 +38,8 @@ function renderModel(model) {
     ["Trained on", rows(model.training_dataset)],
     ...(model.test_dataset ? [["Tested on", rows(model.test_dataset)]] : []),
     ["Computes in", model.precision ?? "still loading"],
+    ["Calibration", calibration(model.calibration)],
+    ["Abstains", abstains(model.abstain)],
   ]);
   const metrics = Object.entries(model.metrics).filter(([, value]) => value !== null);
   byId("metrics-heading").hidden = metrics.length === 0;
@@ -53,6 +56,7 @@ function renderModel(model) {
     ["Base model", model.base_model.digest],
     ["Training rows", model.training_dataset.digest],
     ...(model.test_dataset ? [["Test rows", model.test_dataset.digest]] : []),
+    ...(model.decision ? [["Decision", model.decision]] : []),
   ]);
 }
 
@@ -83,16 +87,20 @@ function option(example, index) {
   return element("option", { value: index, textContent: words.length > 90 ? `${words.slice(0, 90)}…` : words });
 }
 
-function renderResult({ result, example, whatIf }) {
+function renderResult({ model, result, example, whatIf }) {
   const ranked = rank(result, whatIf);
   const names = ranked.filter((one) => one.predicted).map((one) => one.label);
   const top = `${ranked[0].label}, ${percent(ranked[0].probability)}`;
+  const { abstained } = result;
   byId("predicted").replaceChildren(
+    ...(abstained ? [element("span", { className: "chip unsure", textContent: "abstained" })] : []),
     ...(names.length
-      ? names.map((name) => element("span", { className: "chip", textContent: name }))
+      ? names.map((name) => element("span", { className: abstained ? "chip none" : "chip", textContent: name }))
       : [element("span", { className: "chip none", textContent: "no label" })]),
-    element("span", { className: "spoken", textContent: ` predicted. Most probable: ${top}.` }),
+    element("span", { className: "spoken", textContent: ` ${abstained ? "would be predicted" : "predicted"}. Most probable: ${top}.` }),
   );
+  const where = model?.abstain ? ` It abstains ${abstains(model.abstain)}.` : "";
+  say("abstained", abstained ? `The model is not sure enough of this text: take the answer for no decision.${where}` : null);
   say("expected", example && example.text === result.text ? `The test set says: ${example.expected.join(", ") || "no label"}.` : null);
   say(
     "truncation",
@@ -190,7 +198,7 @@ function renderHistory(history) {
       button.dataset.index = index;
       button.append(
         element("span", { className: "snippet", textContent: result.text.slice(0, 200) }),
-        element("span", { className: "verdict", textContent: result.predicted.join(", ") || "no label" }),
+        element("span", { className: "verdict", textContent: verdict(result.predicted, result.abstained) }),
         element("span", { className: "percent", textContent: percent(Math.max(...result.probabilities)) }),
       );
       return element("li", {}, button);
