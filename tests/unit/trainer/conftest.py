@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import tiny_training
 import torch
@@ -26,6 +28,15 @@ def denormals():
     """A run flushes denormals to zero in its whole process, which Hypothesis notices in the tests that come after."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """A command sets logging up for its process, which here is that of all tests: on a stream that ends with the test."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
 
 
 @pytest.fixture(autouse=True)
