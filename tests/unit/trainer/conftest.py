@@ -18,7 +18,10 @@ def one_thread(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def pictures(request, monkeypatch):
-    """Drawn only where a test looks at them (mark `pictures`): they take most of the time of a tiny run."""
+    """Drawn only where a test looks at them (mark `pictures`): the six of a checkpoint take 0.3 s of a core.
+
+    That is axes, ticks and letters of matplotlib, on one figure already: nothing in it stands out to be spared.
+    """
     if "pictures" not in request.keywords:
         monkeypatch.setattr("winnow_trainer.plots.pictures", lambda *_: {})
 
