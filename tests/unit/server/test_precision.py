@@ -68,6 +68,7 @@ def test_what_speaks_against_another_form(found, tolerance, words):
     assert why is None if words is None else words in why
 
 
+@pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
 def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, monkeypatch):
     def cannot(_classifier):
         raise NotImplementedError("mkldnn")
@@ -79,6 +80,7 @@ def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, mon
     assert torch.equal(probabilities(loaded), plain)
 
 
+@pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
 def test_bfloat16_is_for_cpus_that_have_it_and_checkpoints_with_examples(loaded, monkeypatch):
     tried = []
 
