@@ -685,7 +685,7 @@ BOUNDS = [
     pytest.param(deployment(follow="Best"), 'Unsupported value: "Best"', id="whom one can follow"),
     pytest.param(deployment(rollout={"strategy": "Canary"}), 'Unsupported value: "Canary"', id="a way to roll out"),
     pytest.param(deployment(rollout={"deadlineSeconds": 1}), "greater than or equal to 10", id="time to come up"),
-    pytest.param(deployment(gate={}), "at least 1 properties", id="a gate is not empty"),
+    pytest.param(deployment(gate={}), "a gate needs floors, notWorseThanLive or both", id="a gate is not empty"),
     pytest.param(deployment(replicas=-1), "greater than or equal to 0", id="replicas are not negative"),
     pytest.param(deployment(thresholds={"spam": 1.5}), "less than or equal to 1", id="a threshold is a probability"),
     pytest.param(deployment(access={"apiKeysSecretRef": {}}), "name", id="API keys lie in a Secret with a name"),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 SECONDS = 300  # a guard, not a measure: each process loads torch first
@@ -137,7 +137,9 @@ def test_two_processes_train_to_the_result_of_one(folder: Folder) -> None:
     assert (code, told["state"], told["trainingRows"]) == (0, "Complete", 37)
     expect_same_result(folder, two, one)
     assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-1", "epoch-2"]
-    assert sorted(path.name for path in folder.run(two).iterdir()) == ["checkpoints", "result.json", "run.json"]
+    assert sorted(path.name for path in folder.run(two).iterdir()) == [
+        *("checkpoints", "result.json", "run.json", "tensorboard")
+    ]
     again, told = folder.train(two)
     assert (again, told["message"].startswith("This run finished before")) == (0, True)
 
@@ -214,8 +216,14 @@ def test_the_failure_of_a_process_is_told_as_its_own(folder: Folder) -> None:
     code, told = folder.train(folder.job("long", processesPerNode=2, parameters={"maxSeqLength": 4096}))
     assert (code, told["reason"]) == (10, "InvalidConfiguration")
     assert "parameters.maxSeqLength is 4096" in told["message"]
-    code, told = folder.train(folder.job("steep", processesPerNode=2, parameters={"learningRate": 1.0}, epochs=30))
-    assert (code, told["state"]) in ((13, "Failed"), (0, "Complete"))
+    broken = folder.job("broken", processesPerNode=2)
+    weights = folder.path / "base-False" / "model.safetensors"
+    state = load_file(weights)
+    state["embeddings.word_embeddings.weight"][:] = float("nan")
+    save_file(state, weights, metadata={"format": "pt"})
+    code, told = folder.train(broken)
+    assert (code, told["state"], told["reason"]) == (13, "Failed", "Diverged")
+    assert "the loss is not a finite number at epoch 1, step 1" in told["message"]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,6 @@ def weights(checkpoint: Path) -> Mapping[str, Any]:
     return {
         name: entry["sha256"]
         for name, entry in json.loads((checkpoint / "checkpoint.json").read_text())["files"].items()
-        if name != "report.html"  # says when it was made
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def test_an_image_installs_only_what_is_pinned_by_hash(folder: str) -> None:
     installs = [line for line in instructions(folder) if "-r /requirements/" in line]
     assert installs
     assert all("--require-hashes" in line for line in installs)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_an_install_is_done_again_only_when_its_own_lock_changes(folder: str) -> None:
+    """A builder compares all that an instruction mounts: with the folder of locks, any of them would renew torch."""
+    for line in instructions(folder):
+        read = re.findall(r"-r /(requirements/\w+\.txt)", line)
+        mounted = re.findall(r"--mount=type=bind,source=(requirements\S*),target=/(\S+)", line)
+        assert mounted == [(lock, lock) for lock in read]
 
 
 @pytest.mark.parametrize("name", ["classifier", "trainer", "server", "operator", "plugin", "dev"])

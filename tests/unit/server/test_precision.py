@@ -86,6 +86,7 @@ def test_decisions_are_those_of_the_rules_that_are_served(rules, words):
     assert why is None if words is None else words in why
 
 
+@pytest.mark.parametrize("loaded", ["bert"], indirect=True)
 def test_probabilities_are_compared_calibrated(loaded):
     sharp = Rules(Calibration(method="Temperature", temperature=0.2))
     with torch.inference_mode():
@@ -113,6 +114,7 @@ def test_a_server_judges_by_the_decision_and_the_thresholds_that_stand(tmp_path,
     assert judged == [Rules(wanted.calibration, {"ham": 0.4, "spam": 0.8}, wanted.abstain)]
 
 
+@pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
 def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, monkeypatch):
     def cannot(_classifier):
         raise NotImplementedError("mkldnn")
@@ -124,6 +126,7 @@ def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, mon
     assert torch.equal(probabilities(loaded), plain)
 
 
+@pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
 def test_bfloat16_is_for_cpus_that_have_it_and_checkpoints_with_examples(loaded, monkeypatch):
     tried = []
 

@@ -1,13 +1,7 @@
-"""`python -m winnow_server` as a pod runs it: exit codes, the termination message, and a stop that fails no request."""
+"""What a server says when it cannot start: the exit code, the words, and the termination message."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 
-import httpx
 import pytest
 import tiny_server
 
@@ -15,54 +9,6 @@ from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_server import settings
 from winnow_server.__main__ import run, write_termination_message
 from winnow_server.serve import serve
-
-
-def start(*arguments):
-    command = [sys.executable, "-m", "winnow_server", "--host", "127.0.0.1", "--port", "0", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
-
-
-def logged(process, message):
-    """The facts of the next log line with this message."""
-    for line in process.stderr:
-        facts = json.loads(line)
-        if facts["message"] == message:
-            return facts
-    raise AssertionError(f"the process ended without saying {message!r}")
-
-
-def test_sigterm_under_load_fails_no_request(checkpoint_folder):
-    process = start("--checkpoint", checkpoint_folder, "--drain-seconds", "1")
-    url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}"
-    logged(process, "Ready")
-    leave = threading.Event()
-    statuses = []
-
-    def client():
-        """As a Service's client: sends as long as the pod is among its endpoints."""
-        with httpx.Client(base_url=url, timeout=20) as http:
-            while not leave.is_set():
-                statuses.append(http.post("/v1/classify", json={"input": ["prize", "meeting"]}).status_code)
-
-    clients = [threading.Thread(target=client) for _ in range(4)]
-    for thread in clients:
-        thread.start()
-    while len(statuses) < 20:
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    logged(process, "Draining")
-    served_before = len(statuses)
-    assert httpx.get(f"{url}/v2/health/ready").status_code == 503
-    while len(statuses) < served_before + 20:
-        assert process.poll() is None
-    leave.set()
-    for thread in clients:
-        thread.join()
-    logged(process, "Stopped")
-    assert process.wait(60) == 0
-    assert set(statuses) == {200}
-    process.stderr.close()
 
 
 def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):

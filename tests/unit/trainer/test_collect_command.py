@@ -1,7 +1,6 @@
 """`python -m winnow_trainer collect`: what is asked for goes, whole; what is wanted stays; nothing else is touched."""
 
 import json
-import logging
 import os
 import shutil
 import time
@@ -14,14 +13,6 @@ from winnow_trainer import collect as module
 from winnow_trainer.cli import main
 
 NOBODY = f"sha256:{'0' * 64}"
-
-
-@pytest.fixture(autouse=True)
-def own_logging():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
 
 
 @pytest.fixture

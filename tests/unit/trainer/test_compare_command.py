@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,6 @@ from winnow_trainer.deciding import Judged, kept
 
 BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 TOPICS = LabelSchema(TaskDetail.MULTILABEL, ("billing", "login"))
-
-
-@pytest.fixture(autouse=True)
-def own_logging():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
 
 
 def answers(rows: int, wrong: int, *, seed: int = 0, first: int = 0) -> list[dict[str, Any]]:

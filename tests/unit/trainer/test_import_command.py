@@ -1,7 +1,6 @@
 """`python -m winnow_trainer import`, by its front door: files in, exit code, words and a stored dataset out."""
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -17,15 +16,6 @@ from winnow_trainer import picture
 from winnow_trainer.cli import main
 
 ROWS = '{"prompt": "hello you", "completion": 0}\n{"prompt": "win a big prize", "completion": 1}\n' * 20
-
-
-@pytest.fixture(autouse=True)
-def own_logging():
-    """The command sets logging up for its process, which here is that of all tests."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
 
 
 @pytest.fixture

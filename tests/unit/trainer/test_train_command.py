@@ -17,14 +17,6 @@ WORDS = ["hello", "you", "win", "a", "big", "prize", "see", "at", "lunch"]
 HAM, SPAM = {"prompt": "see you at lunch", "completion": 0}, {"prompt": "win a big prize", "completion": 1}
 
 
-@pytest.fixture(autouse=True)
-def own_logging():
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before
-
-
 @pytest.fixture
 def folder(tmp_path):
     """A manifest, rows and a base model side by side, as on a laptop."""

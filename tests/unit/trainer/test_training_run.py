@@ -4,9 +4,6 @@ import errno
 import json
 import logging
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -124,36 +121,6 @@ def test_a_run_stopped_after_a_step_ends_with_the_same_bits_as_an_undisturbed_on
         expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
     assert told["epochs"] == straight.run(straight.job(method))["epochs"]
     assert not (tmp_path / "broken" / "runs" / "spam-v1" / "resume").exists()
-
-
-PROGRAM = """
-import sys, tiny_training
-from pathlib import Path
-from winnow_trainer import cli
-import winnow_trainer.train
-import json, signal
-winnow_trainer.train.usable_cpus = lambda: 1
-class Told(tiny_training.Progress):
-    def update(self, **fields):
-        super().update(**fields)
-        if fields.get("step") == 7:
-            signal.raise_signal(signal.SIGTERM)
-cli.Progress = Told
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-def test_a_process_ended_by_sigterm_goes_on_in_another_one(tmp_path):
-    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
-    straight.run(straight.job())
-    job = broken.job().model_dump(mode="json", by_alias=True, exclude_none=True)
-    (tmp_path / "job.yaml").write_text(json.dumps(job))
-    command = ["train", "--job", str(tmp_path / "job.yaml"), "--storage", str(tmp_path / "broken")]
-    python = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{PROGRAM}"]
-    ended = subprocess.run([*python, *command], capture_output=True, text=True, check=False)
-    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
-    assert broken.run(broken.job())["state"] == "Complete"
-    expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
 
 
 def test_half_written_files_of_a_killed_run_are_passed_over(tmp_path):

@@ -61,7 +61,6 @@ def evaluate(
                 "name": each.name,
                 "sha256": functions.digests[each.name] if functions else None,
                 **_direction(functions, each.name),
-                "seconds": round(each.seconds, 3),
                 **({"error": each.error, "row": each.row} if each.error else {}),
             }
             for each in scored

@@ -54,7 +54,6 @@ class Scored:
     scores: Floats | None  # (N,), None: it failed
     error: str | None = None
     row: int | None = None  # from 1, where it failed
-    seconds: float = 0.0
 
     @property
     def value(self) -> float | None:
@@ -170,7 +169,6 @@ class _Function:
         self._read = b""
 
     def score(self, rows: _Rows, look: Callable[[], None]) -> Scored:
-        began = time.monotonic()
         try:
             self._start(look)
             scores: list[float] = []
@@ -180,7 +178,7 @@ class _Function:
                 if "error" in answer:
                     raise _FailedError(answer["error"], start + answer["row"] + 1)
                 scores += answer["scores"]
-            return Scored(self.name, np.array(scores, dtype=np.float64), seconds=time.monotonic() - began)
+            return Scored(self.name, np.array(scores, dtype=np.float64))
         except _FailedError as failed:
             self.close()  # the next evaluation begins anew
             error = str(failed)[:SHOWN_CHARACTERS]

@@ -243,7 +243,6 @@ def _origin(manifest: Manifest) -> str:
         },
         "prompt template": manifest.prompt_template,
         "longest input": f"{manifest.max_seq_length:,} tokens",
-        "made": manifest.created_at.isoformat(timespec="seconds"),
         "parameters": manifest.parameters,
         "versions": manifest.versions,
     }

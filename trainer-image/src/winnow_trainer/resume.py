@@ -45,7 +45,11 @@ def save(
     temporary.mkdir(parents=True)
     try:
         with (temporary / STATE).open("wb") as file:
-            torch.save(dict(state), file)
+            try:
+                torch.save(dict(state), file)
+            except RuntimeError as err:
+                # torch's archive fails anew as it closes after the disk refused a write, and hides why.
+                raise (err.__context__ if isinstance(err.__context__, OSError) else err) from None
         content = {"position": asdict(position), "sha256": sha256_of_file(temporary / STATE)}
         (temporary / POINT).write_text(json.dumps(content))
         for path in (temporary / STATE, temporary / POINT, temporary):

@@ -1,0 +1,65 @@
+"""`python -m winnow_server` as a pod runs it, in a process of its own: a stop fails no request."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tiny_server
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "winnow_server", "--host", "127.0.0.1", "--port", "0", *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def logged(process: subprocess.Popen[str], message: str) -> dict[str, Any]:
+    """The facts of the next log line with this message."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        facts: dict[str, Any] = json.loads(line)
+        if facts["message"] == message:
+            return facts
+    raise AssertionError(f"the process ended without saying {message!r}")
+
+
+def test_sigterm_under_load_fails_no_request(tmp_path: Path) -> None:
+    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "1")
+    url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}"
+    logged(process, "Ready")
+    leave = threading.Event()
+    statuses: list[int] = []
+
+    def client() -> None:
+        """As a Service's client: sends as long as the pod is among its endpoints."""
+        with httpx.Client(base_url=url, timeout=20) as http:
+            while not leave.is_set():
+                statuses.append(http.post("/v1/classify", json={"input": ["prize", "meeting"]}).status_code)
+
+    clients = [threading.Thread(target=client) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    while len(statuses) < 20:
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    logged(process, "Draining")
+    served_before = len(statuses)
+    assert httpx.get(f"{url}/v2/health/ready").status_code == 503
+    while len(statuses) < served_before + 20:
+        assert process.poll() is None
+    leave.set()
+    for thread in clients:
+        thread.join()
+    logged(process, "Stopped")
+    assert process.wait(60) == 0
+    assert set(statuses) == {200}
+    assert process.stderr is not None
+    process.stderr.close()
