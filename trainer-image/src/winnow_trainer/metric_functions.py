@@ -183,7 +183,7 @@ class _Function:
             self.close()  # the next evaluation begins anew
             error = str(failed)[:SHOWN_CHARACTERS]
             log.warning("Metric function failed", extra={"metric": self.name, "error": error, "row": failed.row})
-            return Scored(self.name, None, error, failed.row, time.monotonic() - began)
+            return Scored(self.name, None, error, failed.row)
         except BaseException:
             self.close()
             raise
