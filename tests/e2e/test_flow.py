@@ -70,7 +70,7 @@ def plain_probabilities(folder: Path, base: str, texts: list[str]) -> list[list[
 
 def test_four_manifests_in_any_order_become_an_endpoint(cluster: Cluster, tmp_path: Path) -> None:
     """Deployment first, ModelService last: everything waits in words, then converges, serves, and is gone when deleted."""
-    cluster.apply(deployment("mail", "mail", "v1"))
+    cluster.apply(deployment("mail", "mail", "v1", precision="Float32"))  # as plain transformers compute
     assert cluster.says("wdep", "mail", "Ready", status="False")["message"]
     cluster.apply(
         training_job(
@@ -139,7 +139,7 @@ def test_lora_on_a_llama_with_three_labels(cluster: Cluster, tmp_path: Path) -> 
         dataset("train", "topics", rows),
         dataset("test", "topics", rows[:30]),
         training_job("v1", "topics", method="LoRA", parameters={**QUICK, "loraRank": 4, "learningRate": 5e-3}),
-        deployment("topics", "topics", "v1", "epoch-2"),
+        deployment("topics", "topics", "v1", "epoch-2", precision="Float32"),
     )
     assert cluster.wait("wds", "train", "Ready")["status"]["taskDetail"] == "Multiclass"
     job = cluster.wait("trainingjob", "v1", "Complete", seconds=400)["status"]
