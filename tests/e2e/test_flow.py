@@ -27,7 +27,7 @@ QUICK = {"numTrainEpochs": 2, "maxSeqLength": 64, "perDeviceTrainBatchSize": 16,
 PLAIN = """
 import json, sys, torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-folder, base, texts = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+folder, base, texts, temperature = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), float(sys.argv[4])
 assert not any(name.startswith("winnow") for name in sys.modules)
 if base:
     from peft import PeftModel
@@ -39,7 +39,7 @@ else:
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model.eval()
 with torch.no_grad():
-    rows = [torch.softmax(model(**tokenizer(t, return_tensors="pt", truncation=True, max_length=64)).logits.float(), -1)[0].tolist() for t in texts]
+    rows = [torch.softmax(model(**tokenizer(t, return_tensors="pt", truncation=True, max_length=64)).logits.float() / temperature, -1)[0].tolist() for t in texts]
 print(json.dumps(rows))
 """
 
@@ -60,8 +60,8 @@ def checkpoint_folder(cluster: Cluster, model: str, job: str, name: str, to: Pat
     return to
 
 
-def plain_probabilities(folder: Path, base: str, texts: list[str]) -> list[list[float]]:
-    command = [sys.executable, "-I", "-c", PLAIN, str(folder), base, json.dumps(texts)]
+def plain_probabilities(folder: Path, base: str, texts: list[str], temperature: float = 1.0) -> list[list[float]]:
+    command = [sys.executable, "-I", "-c", PLAIN, str(folder), base, json.dumps(texts), str(temperature)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     rows: list[list[float]] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -111,7 +111,9 @@ def test_four_manifests_in_any_order_become_an_endpoint(cluster: Cluster, tmp_pa
     assert all(word in dashboard for word in ("mail", "v1", "240", "Binary", live["url"])), dashboard
 
     folder = checkpoint_folder(cluster, "mail", "v1", job["bestCheckpoint"], tmp_path / "checkpoint")
-    for mine, theirs in zip([row["probs"] for row in served], plain_probabilities(folder, "", texts), strict=True):
+    temperature = json.loads((folder / "decision.json").read_text())["calibration"]["temperature"]
+    plain = plain_probabilities(folder, "", texts, temperature)
+    for mine, theirs in zip([row["probs"] for row in served], plain, strict=True):
         assert mine == pytest.approx(theirs, abs=1e-4)
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 60 and set(predictions[0]["probabilities"]) == {"ham", "spam"}
