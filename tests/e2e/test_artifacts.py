@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from e2e_support import BASE_TINY_LLAMA, KUBECTL, Cluster, dataset, model_service, short_rows, training_job
@@ -32,6 +33,10 @@ def run(cluster: Cluster, *arguments: str) -> str:
 
 def readers(cluster: Cluster) -> list[str]:
     return [pod["metadata"]["name"] for pod in cluster.list("pods", "winnow.dev/artifacts-of=v1")]
+
+
+def reads_or_ended(cluster: Cluster, process: subprocess.Popen[str]) -> bool:
+    return bool(readers(cluster)) or process.poll() is not None
 
 
 def test_a_function_of_a_config_map_picks_the_best_and_artifacts_are_fetched(cluster: Cluster, tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_a_function_of_a_config_map_picks_the_best_and_artifacts_are_fetched(clu
 
     for number in range(5):  # a quick download may be done before the signal
         process = start(cluster, "best", "--download", str(tmp_path / f"again-{number}"))
-        cluster.until("the pod that reads", lambda: readers(cluster) or process.poll() is not None)
+        cluster.until("the pod that reads", partial(reads_or_ended, cluster, process))
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
         if process.returncode != 0:
