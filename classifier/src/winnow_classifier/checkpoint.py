@@ -206,6 +206,22 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def read_manifest(directory: Path, digest: str | None = None, shown: str | None = None) -> tuple[Manifest, bytes]:
+    """The manifest and its bytes; no other file is looked at. `shown` is what people know the directory as, if it is a
+    bucket's. Raises CheckpointError."""
+    known = shown or directory
+    try:
+        content = (directory / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"There is no checkpoint in {known}: {MANIFEST} is missing.") from None
+    if digest is not None and digest_of(content) != digest:
+        raise CheckpointError(f"{known}/{MANIFEST} was changed: its digest is {digest_of(content)}, expected {digest}.")
+    try:
+        return Manifest.model_validate_json(content), content
+    except ValidationError as error:
+        raise CheckpointError(f"{known}/{MANIFEST} is not a checkpoint of format 1: {error}") from error
+
+
 def verify(directory: Path, digest: str | None = None) -> Manifest:
     """The manifest, after every file was found as it was published. Raises CheckpointError naming what is not."""
     return inspect(directory, digest).manifest
@@ -214,17 +230,7 @@ def verify(directory: Path, digest: str | None = None) -> Manifest:
 def inspect(directory: Path, digest: str | None = None, sizes: Mapping[str, int] | None = None) -> Published:
     """As `verify`, with the checkpoint's digest and size. With the sizes that a bucket's files have, these are compared:
     the server has checked the bytes when it received them, and only the manifest is in the directory."""
-    path = directory / MANIFEST
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint in {directory}: {MANIFEST} is missing.") from None
-    if digest is not None and digest_of(content) != digest:
-        raise CheckpointError(f"{path} was changed: its digest is {digest_of(content)}, expected {digest}.")
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise CheckpointError(f"{path} is not a checkpoint of format 1: {error}") from error
+    manifest, content = read_manifest(directory, digest)
     for name, entry in manifest.files.items():
         if sizes is not None and sizes.get(name) != entry.size_bytes:
             found_size = sizes.get(name, "no")

@@ -47,7 +47,6 @@ LOOK_SECONDS = 1.0
 GONE_SECONDS = 60.0
 PATIENCE_SECONDS = 600.0  # without a byte or a word of news
 READ_BYTES = 8 << 20
-INTERRUPTED = 130
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ import orjson
 
 from winnow_classifier import decision as decisions
 from winnow_classifier import metrics
-from winnow_classifier.checkpoint import MANIFEST, Manifest, digest_of
+from winnow_classifier.checkpoint import MANIFEST, Manifest, read_manifest
 from winnow_classifier.decision import DECISION
 from winnow_classifier.errors import CheckpointError
 from winnow_classifier.labels import LabelSchema
@@ -103,7 +103,8 @@ class Evaluated:
 
 def read(folder: Path, digest: str | None, mirror: Mirror) -> Evaluated:
     """Raises CheckpointError for a checkpoint that is not there, or not as it was published."""
-    manifest = _manifest(folder, digest, mirror)
+    mirror.fetch(folder / MANIFEST)
+    manifest, _ = read_manifest(folder, digest, mirror.shown(folder))
     content = _file(folder, METRICS, manifest, mirror)
     report: Mapping[str, Any] = orjson.loads(content) if content else {}
     mirror.fetch(folder / DECISION)
@@ -150,22 +151,6 @@ def _rows(lines: Iterable[bytes], schema: LabelSchema) -> Answers:
         keys,
         {name: np.asarray([row[name] for row in scores], dtype=np.float64) for name in own},
     )
-
-
-def _manifest(folder: Path, digest: str | None, mirror: Mirror) -> Manifest:
-    mirror.fetch(folder / MANIFEST)
-    try:
-        content = (folder / MANIFEST).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointError(f"There is no checkpoint in {mirror.shown(folder)}: {MANIFEST} is missing") from None
-    if digest is not None and digest_of(content) != digest:
-        raise CheckpointError(
-            f"{mirror.shown(folder / MANIFEST)} was changed: its digest is {digest_of(content)}, expected {digest}"
-        )
-    try:
-        return Manifest.model_validate_json(content)
-    except ValueError as err:
-        raise CheckpointError(f"{mirror.shown(folder / MANIFEST)} is not a checkpoint of format 1: {err}") from err
 
 
 def _file(folder: Path, name: str, manifest: Manifest, mirror: Mirror) -> bytes | None:

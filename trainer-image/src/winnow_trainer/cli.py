@@ -331,8 +331,7 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--text-column", metavar="NAME", help="the field with the text (default: prompt, input or text)")
     add("--target-column", metavar="NAME", help="the field with the target (default: completion, …)")
     add("--on-invalid-rows", metavar="NAME", help=_choices(OnInvalidRows, "Fail"))
-    add("--json", action="store_true", help="print the result as JSON")
-    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+    _add_result(add, "result")
 
 
 def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -353,6 +352,11 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 
 
+def _add_result(add: Callable[..., Any], printed: str) -> None:
+    add("--json", action="store_true", help=f"print the {printed} as JSON")
+    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+
+
 def _add_compare(commands: "argparse._SubParsersAction[Any]") -> None:
     add = commands.add_parser(
         "compare",
@@ -370,8 +374,7 @@ def _add_compare(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--metric", metavar="NAME", help="what is compared (default: the primary metric of the candidate's training)")
     value = "a metric to tell, as f1_macro or recall[spam] (repeatable)"
     add("--value", action="append", default=[], metavar="NAME", help=value)
-    add("--json", action="store_true", help="print the result as JSON")
-    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+    _add_result(add, "result")
 
 
 def _add_refit(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -396,8 +399,7 @@ def _add_refit(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--abstain-min-probability", type=float, metavar="N", help="abstain where the likeliest label has less")
     add("--same", action="store_true", help="what decision.json was fitted for, in place of the options above")
     add("--uncalibrated", action="store_true", help="leave probabilities as the model gives them")
-    add("--json", action="store_true", help="print the decision as JSON")
-    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+    _add_result(add, "decision")
 
 
 def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -416,8 +418,7 @@ def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--remove-checkpoint", action="append", default=[], metavar="RUN/NAME", help=of_runs)
     before = "keep rows that an import stored or found again since then, as 2026-11-24T20:00:00Z (default: now)"
     add("--before", type=_time, default=datetime.now(UTC), metavar="TIME", help=before)
-    add("--json", action="store_true", help="print the result as JSON")
-    add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
+    _add_result(add, "result")
 
 
 def _add_artifacts(commands: "argparse._SubParsersAction[Any]") -> None:

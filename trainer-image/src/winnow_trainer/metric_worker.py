@@ -16,7 +16,6 @@ import sys
 import traceback
 from pathlib import Path
 
-MARGIN_SECONDS = 1
 PR_SET_PDEATHSIG = 1
 FILE_BYTES = 1 << 20
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from winnow_classifier import decision as decisions
-from winnow_classifier.checkpoint import MANIFEST, Manifest
+from winnow_classifier.checkpoint import MANIFEST, read_manifest
 from winnow_classifier.decision import DECISION, Decision
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.manifest import describe
@@ -55,7 +55,7 @@ def refit_checkpoint(
     not defined for these labels."""
     for name in (MANIFEST, deciding.LOGITS, DECISION):
         mirror.fetch(folder / name)
-    manifest = read_manifest(folder)
+    manifest, _ = read_manifest(folder, shown=mirror.shown(folder))
     if deciding.LOGITS not in manifest.files or manifest.validation_dataset is None:
         raise CheckpointError(
             f"{mirror.shown(folder)} has no answers to validation rows to fit on: its job had no validationDataset or "
@@ -73,15 +73,6 @@ def refit_checkpoint(
     )
     mirror.store(decisions.replace_file(folder, found))
     return found
-
-
-def read_manifest(folder: Path) -> Manifest:
-    try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint in {folder}: {MANIFEST} is missing.") from None
-    except (OSError, ValidationError) as err:
-        raise CheckpointError(f"{folder / MANIFEST} cannot be read: {err}") from err
 
 
 def words(decision: Decision) -> list[str]:
