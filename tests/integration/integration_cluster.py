@@ -207,6 +207,12 @@ class Cluster:
     async def jobs_of(self, kind: Kind, name: str) -> list[Object]:
         return await self.find_all(JOB, f"winnow.dev/kind={kind.kind},winnow.dev/name={name}")
 
+    async def until_no_job_of(self, kind: Kind, name: str) -> None:
+        """A Job stands until the garbage collector has taken its pods, however soon the operator deleted it."""
+        for job in await self.jobs_of(kind, name):
+            await self.until_gone(JOB, job["metadata"]["name"])
+        assert await self.jobs_of(kind, name) == []
+
     # The usual way to where a test begins
 
     async def import_rows(self, name: str = "rows", **told: Any) -> Object:

@@ -327,7 +327,7 @@ async def test_a_training_that_is_killed_for_its_memory_says_so_and_is_not_tried
     assert kstatus(job) == "Failed"
     assert job["status"]["failure"].items() >= {"reason": "OutOfMemory", "exitCode": 137}.items()
     await cluster.until_gone(POD, pod.name)
-    assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
+    await cluster.until_no_job_of(TRAINING_JOB, "v1")
     await cluster.quiet(POD)
 
 

@@ -172,7 +172,7 @@ async def test_a_training_out_of_memory_is_ended_however_late_the_operator_looks
         pass
     job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="OutOfMemory")
     assert job["status"]["failure"]["exitCode"] == 137
-    assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
+    await cluster.until_no_job_of(TRAINING_JOB, "v1")
 
 
 async def test_of_two_replicas_one_works_and_the_other_takes_over(
