@@ -84,6 +84,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     options = parser.parse_args()
+    training.wait_as_the_trainer_does()
     quiet_transformers()
     torch.set_num_threads(usable_cpus())
     torch.set_flush_denormal(True)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
 
+# Iterations, some 80 µs: longer than a network takes from one parallel loop to the next, so no thread has to be woken in
+# between, which takes as long as a small loop does. libgomp, which torch brings, reads it when torch is imported.
+SPIN_COUNT = "5000"
 CPU_INFO = Path("/proc/cpuinfo")
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "quota period" in microseconds, or "max period"
 
@@ -18,6 +22,18 @@ def usable_cpus(cpu_max: Path = CPU_MAX) -> int:
         return max(1, min(allowed, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return allowed
+
+
+def spin_briefly(environ: MutableMapping[str, str]) -> bool:
+    """Sets how a thread that waits for the others waits, unless that has been said already; before torch is imported.
+
+    Spinning without an end, it takes the core from the one it waits for as soon as anything else runs there: a batch of one
+    took 390 ms instead of 14 on two busy cores.
+    """
+    if "OMP_WAIT_POLICY" in environ or "GOMP_SPINCOUNT" in environ:
+        return False
+    environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    return True
 
 
 def multiplies_bfloat16(cpu_info: Path = CPU_INFO) -> bool:

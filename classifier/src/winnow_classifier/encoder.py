@@ -33,7 +33,9 @@ def all_token_states(body: Any, batch: PackedBatch) -> Tensor:
 
 
 def last_layer(layer: Any, hidden: Tensor, batch: PackedBatch) -> Tensor:
-    """(T, d) to (B, d): a BertLayer or RobertaLayer at the first tokens."""
+    """(T, d) to (B, d): a BertLayer or RobertaLayer at the first tokens, or a layer that knows how itself."""
+    if (own := getattr(layer, "at_first_tokens", None)) is not None:
+        return own(hidden, batch)  # type: ignore[no-any-return]
     attention = layer.attention.self
     heads = (attention.num_attention_heads, attention.attention_head_size)
     first = hidden[batch.first]

@@ -5,24 +5,19 @@ import os
 import sys
 from pathlib import Path
 
+from winnow_classifier.cpu import spin_briefly
 from winnow_classifier.errors import WinnowError
 from winnow_server import logs, settings
 
-# Read when the libraries are imported.
-THREADING = {
-    # A thread that waits for the others sleeps. Spinning, it takes the core from the one it waits for as soon as
-    # anything else runs there: a batch of one took 390 ms instead of 14 on two busy cores.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # The tokenizer's own threads would fight the model's for the same cores.
-    "TOKENIZERS_PARALLELISM": "false",
-}
 TERMINATION_MESSAGE_BYTES = 4_096  # the kubelet cuts here
 
 
 def main() -> int:
     wanted = settings.parse()
     logs.set_up(wanted.log_level)
-    os.environ.update({name: value for name, value in THREADING.items() if name not in os.environ})
+    spin_briefly(os.environ)
+    # The tokenizer's own threads would fight the model's for the same cores.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return run(wanted)
 
 

@@ -6,15 +6,14 @@ weights reordered once. Switching is in place, layer by layer, and can be taken 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from winnow_classifier.model import Classifier
-
-Undo = Callable[[], None]
+from winnow_server.fused_layers import Undo, fuse
 
 
 class FastLinear(nn.Module):
@@ -32,6 +31,7 @@ class FastLinear(nn.Module):
 
 def to_float32(classifier: Classifier) -> Undo:
     """Every linear layer of the body, with the numbers it has."""
+    undo_fused = fuse(classifier, torch.float32)
     places = list(linear_layers(classifier))
     for parent, name, layer in places:
         setattr(parent, name, FastLinear(layer.weight, layer.bias))
@@ -42,12 +42,14 @@ def to_float32(classifier: Classifier) -> Undo:
             fast = getattr(parent, name)
             layer.weight = nn.Parameter(fast.laid_out.to_dense(), requires_grad=False)
             setattr(parent, name, layer)
+        undo_fused()
 
     return undo
 
 
 def to_bfloat16(classifier: Classifier) -> Undo:
     """The body in bfloat16, the head as it is. From a float32 body without fast layers."""
+    undo_fused = fuse(classifier, torch.bfloat16)
     places = list(linear_layers(classifier))
     head = {id(parameter) for parameter in classifier.head_parameters()}
     linear = {id(parameter) for _, _, layer in places for parameter in layer.parameters()}
@@ -64,6 +66,7 @@ def to_bfloat16(classifier: Classifier) -> Undo:
             parameter.data = data
         for parent, name, layer in places:
             setattr(parent, name, layer)
+        undo_fused()
 
     return undo
 

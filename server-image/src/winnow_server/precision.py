@@ -22,6 +22,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import pack, plan_batches
 from winnow_server import fast_linear
+from winnow_server.fused_layers import Undo
 from winnow_server.settings import Precision
 from winnow_server.thresholds import NO_RULES, Rules, abstained, predicted
 
@@ -42,7 +43,7 @@ Sequences = Sequence[Sequence[int]]
 class Form:
     name: str  # as logs and /v1/model say it
     dtype: Literal["float32", "bfloat16"]
-    switch: Callable[[Classifier], fast_linear.Undo]
+    switch: Callable[[Classifier], Undo]
 
 
 FLOAT32 = Form("float32, oneDNN", "float32", fast_linear.to_float32)

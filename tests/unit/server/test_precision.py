@@ -12,6 +12,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.packing import pack
 from winnow_server import precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
+from winnow_server.fused_layers import FusedLayer
 from winnow_server.thresholds import NO_RULES, Rules
 
 SCHEMA = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
@@ -37,12 +38,12 @@ def test_fast_layers_give_the_probabilities_of_plain_ones_and_can_be_taken_out_a
     # The tiny models' weights are large on purpose, so bfloat16 is further off than in a trained model.
     plain = probabilities(loaded)
     undo = switch(loaded.model)
-    assert any(isinstance(module, FastLinear) for module in loaded.model.modules())
+    assert any(isinstance(module, (FastLinear, FusedLayer)) for module in loaded.model.modules())
     torch.testing.assert_close(probabilities(loaded), plain, rtol=0, atol=tolerance)
     alone = torch.cat([probabilities(loaded, [text]) for text in TEXTS])
     torch.testing.assert_close(alone, plain, rtol=0, atol=tolerance)
     undo()
-    assert not any(isinstance(module, FastLinear) for module in loaded.model.modules())
+    assert not any(isinstance(module, (FastLinear, FusedLayer)) for module in loaded.model.modules())
     assert torch.equal(probabilities(loaded), plain)
 
 

@@ -66,7 +66,7 @@ class Learner:
         )
         packs = model.architecture.packs  # else texts become features only with the head's own help
         # A body that does not change gives each row the same features in all epochs.
-        self.features = self.run(model.features, examples) if method == "HeadOnly" and packs else None
+        self.features = self.run(model.features, examples, learns=True) if method == "HeadOnly" and packs else None
         # Adafactor's rows share their moments, and 8 bits their scales, so a row that is left out would be missed by the others.
         # Some tables do more than look up: Gemma 3's scales what it finds.
         plain = packs and type(model.body.get_input_embeddings()) is torch.nn.Embedding
