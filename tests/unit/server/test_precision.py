@@ -9,6 +9,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier.architectures import ARCHITECTURES
 from winnow_classifier.decision import Abstain, Calibration, Decision, replace_file
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
 from winnow_server import precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
@@ -45,6 +46,23 @@ def test_fast_layers_give_the_probabilities_of_plain_ones_and_can_be_taken_out_a
     undo()
     assert not any(isinstance(module, (FastLinear, FusedLayer)) for module in loaded.model.modules())
     assert torch.equal(probabilities(loaded), plain)
+
+
+@pytest.mark.parametrize("switch", [to_float32, to_bfloat16])
+@pytest.mark.parametrize("activation", ["gelu_new", "relu", "silu"])
+def test_a_layer_is_fused_with_the_activation_that_it_has_or_not_at_all(tmp_path, switch, activation):
+    base = tiny_models.base_model(tmp_path, "bert", hidden_act=activation)
+    torch.manual_seed(3)
+    model = Classifier(load_network(base, classifier_config(base, SCHEMA, 0)), "mean").eval()
+    pack_of_three = pack([[2, 5, 6, 7, 3], [2, 8, 3], [2, 9, 10, 3]])
+    with torch.inference_mode():
+        plain = model(pack_of_three)
+        undo = switch(model)
+        assert any(isinstance(module, FusedLayer) for module in model.modules()) == (activation != "silu")
+        tolerance = 1e-5 if switch is to_float32 else 0.02
+        torch.testing.assert_close(model(pack_of_three), plain, rtol=0, atol=tolerance)
+        undo()
+        assert torch.equal(model(pack_of_three), plain)
 
 
 def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None, rules=NO_RULES):
