@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
@@ -194,7 +195,7 @@ class Training:
             log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
         else:
             self.learner.start_head(self.prepared.rows)
-            self.ranks.copy(list(self.learner.trainable.values()))
+            self.learner.agree()
             self.learner.read()
             self.ranks.own_random(self.parameters.seed)
         self.steps_per_epoch = count_steps(rows, self.batch_size)
@@ -253,7 +254,7 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
-        if short := place(model, method, self.parameters, accelerator):
+        if short := place(model, method, self.parameters, accelerator, self.ranks):
             self.warnings.append(short)
         learner = Learner(
             model,
@@ -275,6 +276,7 @@ class Training:
                 "truncatedTexts": examples.truncated,
                 "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
                 "device": str(device),
+                **({"parallelism": "FSDP"} if learner.cut else {}),
                 **({"processes": self.ranks.size} if self.ranks.size > 1 else {}),
             },
         )
@@ -328,9 +330,11 @@ class Training:
     def save(self) -> None:
         """A resume point of here, written beside what comes next; nothing where there is one."""
         if self.saved[0] != self.position:
+            began = self.clock()
             state = self.learner.state()
             if self.ranks.leads:
-                self.writer.save(self.steps_done, self.position, state)
+                collected = self.clock() - began if self.learner.cut else None
+                self.writer.save(self.steps_done, self.position, state, collected)
             self.saved = (self.position, self.clock())
 
     def learning_rate(self) -> float:
@@ -373,7 +377,8 @@ class Training:
             return
         began = self.clock()
         judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
-        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation)])
+        weights = self.learner.weights()
+        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation, weights)])
         self.published.append(published)
         self.pace.evaluation(self.clock() - began)
         log.info(
@@ -393,7 +398,13 @@ class Training:
         self.recorder.epoch(self.steps_done, self.position.loss_sum / self.position.rows, told)
         self.report()
 
-    def publish(self, epoch: int, judged_test: Judged | None, judged_validation: Judged | None) -> Published:
+    def publish(
+        self,
+        epoch: int,
+        judged_test: Judged | None,
+        judged_validation: Judged | None,
+        weights: dict[str, Tensor] | None,
+    ) -> Published:
         decision = self.decision(judged_test, judged_validation)
         schema = decisions.decided(self.prepared.schema, decision)
         test = self.evaluation(judged_test, self.test, schema)
@@ -408,6 +419,7 @@ class Training:
             self.prepared.tokenizer,
             self.artifacts(manifest, test, validation, schema, decided) | deciding.kept(judged_validation, judged_test),
             decided,
+            weights,
         )
         self.folder.stored(epoch)
         return published
