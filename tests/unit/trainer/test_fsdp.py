@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tiny_learner import learner
 
-from winnow_trainer.fsdp import largest_unit, units
+from winnow_trainer.fsdp import can_cut, largest_unit, units
 from winnow_trainer.job import Parameters, Spec
-from winnow_trainer.memory import GIB, Shape, cuts_model, demand, judge
+from winnow_trainer.memory import GIB, Shape, demand, judge
 
 # Llama-3.1-8B's body, in float32.
 LLAMA = Shape(width=4096, layers=32, inner_width=14336, weight_bytes=30 * GIB, trained=8_000_000_000)
@@ -19,29 +19,33 @@ def parameters(**given):
 
 
 @pytest.mark.parametrize(
-    ("method", "given", "processes", "short", "cuts"),
+    ("method", "given", "possible"),
     [
-        pytest.param("Full", {}, 4, True, True, id="too much for one"),
-        pytest.param("Full", {}, 4, False, False, id="fits as it is"),
-        pytest.param("Full", {}, 1, True, False, id="nobody to share with"),
-        pytest.param("Full", {"parallelism": "DDP"}, 4, True, False, id="whole was asked for"),
-        pytest.param("LoRA", {"parallelism": "FSDP"}, 4, False, True, id="cut was asked for"),
-        pytest.param("QLoRA", {}, 4, True, False, id="four bits stay whole"),
-        pytest.param("Full", {"optim": "adafactor"}, 4, True, False, id="moments that cannot be cut"),
+        pytest.param("Full", {}, True, id="full training"),
+        pytest.param("LoRA", {"optim": "adamw"}, True, id="adapters"),
+        pytest.param("QLoRA", {}, False, id="four bits stay whole"),
+        pytest.param("HeadOnly", {}, False, id="a body that is only read"),
+        pytest.param("Full", {"optim": "adafactor"}, False, id="moments that cannot be cut"),
     ],
 )
-def test_a_model_is_cut_where_it_is_asked_for_or_too_large(method, given, processes, short, cuts):
-    assert cuts_model(method, parameters(**given), processes, short) == cuts
+def test_what_can_be_cut(method, given, possible):
+    assert can_cut(method, parameters(**given)) == possible
 
 
 def test_a_full_8b_fits_in_four_gpus_and_not_in_one():
     wanted = parameters()
     needs = demand(LLAMA, "Full", wanted, 2)
-    whole, cut = (
-        judge(each, 79 * GIB, "Full", wanted, chooses=True, where="the GPU") for each in (needs, needs.cut(4, 2 * GIB))
-    )
-    assert whole.warning is not None
+    part = needs.cut(4, 2 * GIB)
+    whole = judge(needs, 79 * GIB, "Full", wanted, chooses=True, where="the GPU", part=part)
+    cut = judge(part, 79 * GIB, "Full", wanted, chooses=True, where="the GPU", cut=True)
+    assert "parallelism: FSDP makes it fit" in whole.warning.message
     assert (cut.warning, cut.gradient_checkpointing) == (None, False)
+
+
+def test_what_cannot_go_together_with_a_cut_model_is_not_recommended():
+    part = demand(LLAMA, "Full", parameters(), 2).cut(2, 2 * GIB)
+    message = judge(part, 30 * GIB, "Full", parameters(), chooses=True, where="the GPU", cut=True).warning.message
+    assert "method: LoRA" in message and "adafactor" not in message
 
 
 @given(processes=st.integers(2, 1024), unit=st.integers(0, 2 * GIB))

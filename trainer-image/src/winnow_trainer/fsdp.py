@@ -117,10 +117,10 @@ def put(weight: Tensor, value: Tensor) -> None:
 
 
 def like(weight: Tensor, value: Tensor) -> Tensor:
-    """`value` cut as `weight` is."""
+    """`value` cut as `weight` is, in memory of its own."""
     if not isinstance(weight, DTensor):
         return value
-    return distribute_tensor(value.detach(), weight.device_mesh, weight.placements, src_data_rank=None)
+    return distribute_tensor(value.detach(), weight.device_mesh, weight.placements, src_data_rank=None).clone()
 
 
 def whole(value: Any, keeps: bool) -> Any:
@@ -132,9 +132,9 @@ def whole(value: Any, keeps: bool) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, Mapping):
-        return {name: whole(part, keeps) for name, part in value.items()}
+        return {name: whole(each, keeps) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(whole(part, keeps) for part in value)
+        return type(value)(whole(each, keeps) for each in value)
     return value
 
 
@@ -144,18 +144,20 @@ def number(value: Any) -> Tensor:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """From the state of whole weights."""
+    """From the state of whole weights; of it nothing is held where they are cut."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    cut_states = {
-        index: {
-            name: like(weights[index], value)
-            if isinstance(value, Tensor) and value.shape == weights[index].shape
-            else value
-            for name, value in kept.items()
-        }
+    states = {
+        index: {name: part(weights[index], value) for name, value in kept.items()}
         for index, kept in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": cut_states})
+    optimizer.load_state_dict({**state, "state": states})
+
+
+def part(weight: Tensor, value: Any) -> Any:
+    """Of what an optimizer keeps for a weight: AdamW's moments have its shape, its count of steps is one number."""
+    if not (isinstance(weight, DTensor) and isinstance(value, Tensor)):
+        return value
+    return like(weight, value) if value.shape == weight.shape else value.clone()
 
 
 @contextmanager

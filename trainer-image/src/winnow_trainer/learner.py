@@ -104,7 +104,7 @@ class Learner:
         else:
             with fsdp.callable_features(self.model) as function:
                 features = self.run(function, self.examples.take(chosen), learns=True)
-        with fsdp.whole_head(self.model):
+        with fsdp.together(self.model), fsdp.whole_head(self.model):
             head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
 
     def agree(self) -> None:

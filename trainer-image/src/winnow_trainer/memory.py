@@ -135,9 +135,10 @@ def judge(
     chooses: bool,
     where: str,
     cut: bool = False,
+    part: Demand | None = None,
 ) -> Verdict:
     """`chooses`: where gradientCheckpointing is unset, take it if it makes the job fit. `capacity` None: not known. `cut`: `needs`
-    are those of a part."""
+    are those of a part. `part`: those that FSDP would leave, where it is possible and not chosen."""
     asked = parameters.gradient_checkpointing
     body_trains = method != "HeadOnly"
     room = None if capacity is None else int(capacity * SPARE)
@@ -150,7 +151,7 @@ def judge(
         return Verdict(checkpointing, None, chosen.total, capacity)
     message = (
         f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity_words(capacity)}; "
-        f"{'; '.join(remedies(needs, room, method, parameters, checkpointing, cut)) or 'a device with more memory would help'}"
+        f"{'; '.join(remedies(needs, room, method, parameters, checkpointing, cut, part)) or 'a device with more memory would help'}"
     )
     return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total, capacity)
 
@@ -160,7 +161,13 @@ def capacity_words(capacity: int | None) -> str:
 
 
 def remedies(
-    needs: Demand, room: int, method: Method, parameters: Parameters, checkpointing: bool, cut: bool
+    needs: Demand,
+    room: int,
+    method: Method,
+    parameters: Parameters,
+    checkpointing: bool,
+    cut: bool,
+    part: Demand | None,
 ) -> list[str]:
     """What would make it fit, the least intrusive first: the first that does alone, else all that help."""
     body_trains = method != "HeadOnly"
@@ -176,6 +183,8 @@ def remedies(
     base = needs.checkpointed if checkpointing else needs
     if body_trains and not checkpointing:
         offer("gradientCheckpointing: true", needs.checkpointed)
+    if part is not None:
+        offer("parallelism: FSDP", part.checkpointed if checkpointing else part)
     size = parameters.per_device_train_batch_size
     if size > 1:
         each = base.activations / size
@@ -207,11 +216,12 @@ def place(
     capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
     needs = demand(shape, method, parameters, computed)
     cuda = device.type == "cuda"
-    verdict = judge(needs, capacity, method, parameters, chooses=cuda, where=where)
+    part = needs.cut(ranks.size, shape.unit_bytes) if ranks.size > 1 and fsdp.can_cut(method, parameters) else None
+    verdict = judge(needs, capacity, method, parameters, chooses=cuda, where=where, part=part)
     (short,) = ranks.any(verdict.warning is not None)
-    cuts = cuts_model(method, parameters, ranks.size, short)
+    cuts = part is not None and (short if parameters.parallelism is None else parameters.parallelism == "FSDP")
     if cuts:
-        part = needs.cut(ranks.size, shape.unit_bytes)
+        assert part is not None
         verdict = judge(part, capacity, method, parameters, chooses=cuda, where=where, cut=True)
     # Layers that are computed again are put together again: all processes or none.
     (keeps_less,) = ranks.any(verdict.gradient_checkpointing)
@@ -234,13 +244,6 @@ def place(
     else:
         model.to(device)
     return verdict.warning
-
-
-def cuts_model(method: Method, parameters: Parameters, processes: int, short: bool) -> bool:
-    """Whether each process holds a part of the model: as asked for, else where the whole one is too much for some of them."""
-    if parameters.parallelism is not None:
-        return parameters.parallelism == "FSDP"
-    return processes > 1 and short and fsdp.can_cut(method, parameters)
 
 
 def capacity_of(device: torch.device, weight_bytes: int, local_processes: int = 1) -> tuple[int | None, str]:

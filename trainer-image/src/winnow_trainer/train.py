@@ -27,17 +27,17 @@ from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
-from winnow_classifier.model import quiet_transformers
-from winnow_trainer import advice, artifacts, deciding, evaluate, outcome, resume
+from winnow_classifier.model import Classifier, quiet_transformers
+from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume
 from winnow_trainer.data import ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words
+from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
-from winnow_trainer.memory import place
 from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
@@ -186,18 +186,7 @@ class Training:
     def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
-        with self.ranks.turn():
-            found = resume.load(self.folder.resume, self.folder.mirror)
-        if found:
-            self.position, state = found
-            self.learner.load_state(state)
-            self.saved = (self.position, self.clock())
-            log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
-        else:
-            self.learner.start_head(self.prepared.rows)
-            self.learner.agree()
-            self.learner.read()
-            self.ranks.own_random(self.parameters.seed)
+        self.begin()
         self.steps_per_epoch = count_steps(rows, self.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
@@ -216,6 +205,21 @@ class Training:
                 self.writer.wait()
                 raise
             self.position = Position(epoch=epoch + 1)
+
+    def begin(self) -> None:
+        """From the resume point, or anew."""
+        with self.ranks.turn():
+            found = resume.load(self.folder.resume, self.folder.mirror, mapped=self.learner.cut)
+        if found:
+            self.position, state = found
+            self.learner.load_state(state)
+            self.saved = (self.position, self.clock())
+            log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
+        else:
+            self.learner.start_head(self.prepared.rows)
+            self.learner.agree()
+            self.learner.read()
+            self.ranks.own_random(self.parameters.seed)
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
@@ -254,8 +258,7 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
-        if short := place(model, method, self.parameters, accelerator, self.ranks):
-            self.warnings.append(short)
+        self.place(model, accelerator)
         learner = Learner(
             model,
             examples,
@@ -281,6 +284,18 @@ class Training:
             },
         )
         return learner, test, validation
+
+    def place(self, model: Classifier, accelerator: Accelerator) -> None:
+        """The model to its device, whole or cut over the processes: a run goes on as it began."""
+        method, parameters = self.prepared.job.spec.method, self.parameters
+        open_ = self.ranks.size > 1 and parameters.parallelism is None
+        began = self.ranks.tell(self.folder.parallelism() if open_ and self.ranks.leads else None)
+        if began is not None:
+            parameters = parameters.model_copy(update={"parallelism": began})
+        if short := memory.place(model, method, parameters, accelerator, self.ranks):
+            self.warnings.append(short)
+        if open_ and began is None and self.ranks.leads:
+            self.folder.keep_parallelism("FSDP" if is_cut(model) else "DDP")
 
     @property
     def batch_size(self) -> int:
