@@ -1,6 +1,6 @@
 """Writes the gradient of one step on twelve rows, as this process has it, to FOLDER/gradient-RANK.pt.
 
-Run alone or by torchrun: gradient_of_a_step.py FOLDER METHOD PER_DEVICE ACCUMULATION PROCESSES
+Run alone or by torchrun: gradient_of_a_step.py FOLDER METHOD PER_DEVICE ACCUMULATION PROCESSES [MODEL [cuts] [bfloat16]]
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ from typing import Any
 import torch
 from tiny_learner import ALL, base_model, learner
 
+from winnow_trainer import fsdp
 from winnow_trainer.ranks import joined
 
 
-def main(folder: Path, method: str, per_device: int, accumulation: int, processes: int) -> None:
+def main(
+    folder: Path, method: str, per_device: int, accumulation: int, processes: int, model: str = "bert", *how: str
+) -> None:
     options: dict[str, Any] = {"lora_dropout": 0.0} if method == "LoRA" else {}
     with joined(processes) as ranks:
         with ranks.turn():
-            base_model(folder)
+            base_model(folder, model)
         made = learner(
             folder,
             method,  # type: ignore[arg-type]
+            model,
             ranks=ranks,
+            cuts="cuts" in how,
+            bfloat16="bfloat16" in how,
             per_device_train_batch_size=per_device,
             gradient_accumulation_steps=accumulation,
             **options,
@@ -32,7 +38,7 @@ def main(folder: Path, method: str, per_device: int, accumulation: int, processe
         kept: dict[str, torch.Tensor] = {}
 
         def keep() -> None:
-            kept.update({name: p.grad.clone() for name, p in made.trainable.items() if p.grad is not None})
+            kept.update({name: fsdp.number(p.grad).clone() for name, p in made.trainable.items() if p.grad is not None})
 
         made.optimizer.step = keep  # type: ignore[method-assign, assignment]
         made.learn()
@@ -41,4 +47,5 @@ def main(folder: Path, method: str, per_device: int, accumulation: int, processe
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
+    per_device, accumulation, processes = map(int, sys.argv[3:6])
+    main(Path(sys.argv[1]), sys.argv[2], per_device, accumulation, processes, *sys.argv[6:])

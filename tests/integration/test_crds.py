@@ -485,6 +485,24 @@ RULES = [
         "TrainingJob: checkpointing of a body that trains",
     ),
     rule(
+        "parameters.parallelism FSDP needs several processes: set processesPerNode or nodes",
+        training_job(parameters={"parallelism": "FSDP"}, processesPerNode=2),
+        training_job(parameters={"parallelism": "FSDP"}),
+        "TrainingJob: a model is cut over several processes",
+    ),
+    rule(
+        "parameters.parallelism FSDP needs method Full or LoRA",
+        training_job(method="HeadOnly", parameters={"parallelism": "DDP"}, nodes=2),
+        training_job(method="HeadOnly", parameters={"parallelism": "FSDP"}, nodes=2),
+        "TrainingJob: a body that trains is cut",
+    ),
+    rule(
+        "parameters.parallelism FSDP needs optim adamw",
+        training_job(parameters={"parallelism": "FSDP", "optim": "adamw"}, nodes=2),
+        training_job(parameters={"parallelism": "FSDP", "optim": "adafactor"}, nodes=2),
+        "TrainingJob: an optimizer whose moments can be cut",
+    ),
+    rule(
         TEMPLATE,
         training_job(promptTemplate="Is it spam? {text}"),
         training_job(promptTemplate="Is it spam? text"),

@@ -35,11 +35,13 @@ class Folder:
             rows = ({"prompt": text, "completion": is_spam} for text, is_spam in zip(texts, spam, strict=True))
             (path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def job(self, name: str, *, dropout: bool = False, epochs: int = 2, parts: int = 1, **spec: Any) -> Path:
+    def job(
+        self, name: str, *, model: str = "bert", dropout: bool = False, epochs: int = 2, parts: int = 1, **spec: Any
+    ) -> Path:
         """Eight rows a step, whatever the number of processes: in `parts` parts for one."""
-        base = self.path / f"base-{dropout}"
+        base = self.path / (f"base-{dropout}" if model == "bert" else f"base-{model}-{dropout}")
         if not base.exists():
-            tiny_models.base_model(base, "bert", **({} if dropout else NO_DROPOUT))
+            tiny_models.base_model(base, model, **(NO_DROPOUT if model in tiny_models.ENCODERS and not dropout else {}))
         given = spec.pop("parameters", {})
         batch = {"perDeviceTrainBatchSize": 2, "gradientAccumulationSteps": parts}
         parameters = {"numTrainEpochs": epochs, "maxSeqLength": 16, "learningRate": 0.01, **batch, **given}

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import tiny_models
+import torch
 from accelerate import Accelerator
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer import fsdp
 from winnow_trainer.examples import encode
 from winnow_trainer.job import Method, Parameters
 from winnow_trainer.learner import Learner
@@ -38,6 +40,8 @@ def learner(
     model_type: str = "bert",
     dropout: bool = False,
     ranks: Ranks = ALONE,
+    cuts: bool = False,
+    bfloat16: bool = False,
     **parameters: Any,
 ) -> Learner:
     base = base_model(folder, model_type, dropout)
@@ -46,6 +50,8 @@ def learner(
     texts, _ = tiny_models.texts(len(ALL), seed=3)
     targets = np.eye(3, dtype=np.int8)[ALL % 3]
     examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16" if bfloat16 else "no")
     model = build(base, tokenizer, SCHEMA, method, resolved, accelerator.device)
+    if cuts:
+        fsdp.cut(model, ranks.size, torch.device("cpu"), torch.bfloat16 if bfloat16 else None)
     return Learner(model, examples, SCHEMA, method, resolved, accelerator, Event(), ranks=ranks)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from winnow_classifier import base_model as base_models
@@ -141,13 +142,14 @@ def publish(
     tokenizer: PreTrainedTokenizerFast,
     artifacts: Mapping[str, bytes],
     beside: Mapping[str, bytes] | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> Published:
     """Write the checkpoint to `directory`, where none may stand yet. `artifacts` are further files by name; those `beside`
-    are no part of the checkpoint and may be replaced later."""
+    are no part of the checkpoint and may be replaced later. `weights`: those of the network, where it does not hold them itself."""
     temporary = directory.parent / f".tmp-{directory.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_weights(model, temporary)
+    save_weights(model, temporary, weights)
     tokenizer.save_pretrained(temporary)
     for name, content in artifacts.items():
         (temporary / name).write_bytes(content)
@@ -169,10 +171,10 @@ def publish(
     return published(manifest, content)
 
 
-def save_weights(model: Classifier, directory: Path) -> None:
+def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
     """The network as plain transformers (or peft, for an adapter with its head) loads it."""
     if isinstance(model.network, PreTrainedModel):
-        model.network.save_pretrained(directory)
+        model.network.save_pretrained(directory, state_dict=weights)
     else:
         # The base's config with our labels, beside the adapter: peft alone does not keep them.
         config = copy.deepcopy(model.base.config)
@@ -180,7 +182,7 @@ def save_weights(model: Classifier, directory: Path) -> None:
         if hasattr(config, "quantization_config"):  # QLoRA: says how it was trained, not what the base model is
             del config.quantization_config
         config.save_pretrained(directory)
-        model.network.save_pretrained(str(directory), save_embedding_layers=False)
+        model.network.save_pretrained(str(directory), save_embedding_layers=False, state_dict=weights)
         (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 

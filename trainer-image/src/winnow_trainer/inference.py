@@ -13,7 +13,9 @@ from torch import Tensor
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
 from winnow_trainer.examples import Examples
+from winnow_trainer.fsdp import together
 from winnow_trainer.ranks import ALONE, Ranks
+from winnow_trainer.sharing import shares
 from winnow_trainer.stopping import check
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -27,22 +29,28 @@ def over_rows(
     autocast: Autocast,
     stop: Event,
     ranks: Ranks = ALONE,
+    all_pass: bool = False,
 ) -> Tensor:
     """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches.
 
-    Each batch runs in one process, and all of them get all results.
+    Each batch runs in one process, and all of them get all results. `all_pass`: each makes as many passes as the one with the
+    most batches, since they take part in those of the others.
     """
     lengths = examples.lengths
     order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit in memory fails at once
     results: Tensor | None = None
     model.eval()
     batches = plan_batches(lengths[order].tolist(), max_tokens)
-    for own in ranks.share([int(lengths[order[batch]].sum()) for batch in batches]):
+    dealt = shares([int(lengths[order[batch]].sum()) for batch in batches], ranks.size)
+    own = [order[batches[index]] for index in dealt[ranks.rank]]
+    idle = max(map(len, dealt)) - len(own) if all_pass else 0
+    for number, rows in enumerate([*own, *[order[-1:]] * idle]):
         check(stop)
-        rows = order[batches[own]]
         packed = examples.pack(rows.tolist(), model.position_start).to(model.device)
-        with torch.no_grad(), autocast():
+        with together(model), torch.no_grad(), autocast():
             output = function(packed).float().cpu()
+        if number >= len(own):
+            continue
         if results is None:
             results = torch.zeros(len(examples), *output.shape[1:])
         results[torch.from_numpy(rows)] = output

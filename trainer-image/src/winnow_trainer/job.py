@@ -24,6 +24,10 @@ Method = Literal["LoRA", "QLoRA", "Full", "HeadOnly"]
 ADAPTERS: tuple[Method, ...] = ("LoRA", "QLoRA")
 Optimizer = Literal["adamw", "adafactor", "adamw_8bit", "paged_adamw_8bit"]
 GPU_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit")
+# bitsandbytes' four bits cannot be cut, and a body that is only read once need not; other optimizers keep more than a number or
+# two for each weight.
+FSDP_METHODS: tuple[Method, ...] = ("Full", "LoRA")
+FSDP_OPTIMIZERS = (None, "adamw")
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
 Name = Annotated[str, Field(min_length=1)]
 ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
@@ -79,6 +83,7 @@ class Parameters(_Manifest):
     adam_beta2: float | None = Field(None, ge=0, lt=1)
     adam_epsilon: float | None = Field(None, gt=0, le=1)
     gradient_checkpointing: bool | None = None
+    parallelism: Literal["DDP", "FSDP"] | None = None
     pooling: PoolingChoice | None = None
     head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
@@ -275,6 +280,13 @@ class Spec(_Manifest):
             raise ValueError(f"parameters.{', '.join(given)} need method LoRA or QLoRA, and method is {self.method}")
         if self.method == "HeadOnly" and self.parameters.gradient_checkpointing:
             raise ValueError("parameters.gradientCheckpointing needs a body that trains: method LoRA, QLoRA or Full")
+        if self.parameters.parallelism == "FSDP":
+            if self.processes == 1:
+                raise ValueError("parameters.parallelism FSDP needs several processes: set processesPerNode or nodes")
+            if self.method not in FSDP_METHODS:
+                raise ValueError(f"parameters.parallelism FSDP needs method Full or LoRA, and method is {self.method}")
+            if self.parameters.optim not in FSDP_OPTIMIZERS:
+                raise ValueError(f"parameters.parallelism FSDP needs optim adamw, and optim is {self.parameters.optim}")
         if self.test_dataset is not None and self.test_split is not None:
             raise ValueError("testDataset and testSplit are both given; the test rows come from one of them")
         if self.validation_dataset is not None and self.validation_split is not None:

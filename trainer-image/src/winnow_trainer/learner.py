@@ -18,15 +18,16 @@ from torch import Tensor
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
-from winnow_trainer import head_start
+from winnow_trainer import fsdp, head_start
 from winnow_trainer.embedding import TrimmedTable
 from winnow_trainer.examples import Examples
 from winnow_trainer.inference import over_rows
-from winnow_trainer.job import Method, Parameters
+from winnow_trainer.job import ADAPTERS, Method, Parameters
 from winnow_trainer.losses import objective
 from winnow_trainer.methods import set_training
 from winnow_trainer.optimizers import make_optimizer
 from winnow_trainer.ranks import ALONE, Ranks
+from winnow_trainer.sharing import shares
 from winnow_trainer.steps import Rows
 
 
@@ -54,6 +55,7 @@ class Learner:
         """`rows`: those of `examples` that train, repeated where they repeat; None for all."""
         self.ranks = ranks
         self.model = model
+        self.cut = fsdp.is_cut(model)
         self.examples = examples
         self.schema = schema
         self.method = method
@@ -69,7 +71,7 @@ class Learner:
         self.features = self.run(model.features, examples, learns=True) if method == "HeadOnly" and packs else None
         # Adafactor's rows share their moments, and 8 bits their scales, so a row that is left out would be missed by the others.
         # Some tables do more than look up: Gemma 3's scales what it finds.
-        plain = packs and type(model.body.get_input_embeddings()) is torch.nn.Embedding
+        plain = packs and not self.cut and type(model.body.get_input_embeddings()) is torch.nn.Embedding
         trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim in (None, "adamw")
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.test_features: Tensor | None = None
@@ -100,28 +102,44 @@ class Learner:
         if self.features is not None:
             features = self.features[torch.from_numpy(chosen)]
         else:
-            features = self.run(self.model.features, self.examples.take(chosen), learns=True)
-        head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
+            with fsdp.callable_features(self.model) as function:
+                features = self.run(function, self.examples.take(chosen), learns=True)
+        with fsdp.together(self.model), fsdp.whole_head(self.model):
+            head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
+
+    def agree(self) -> None:
+        """All begin with the first process's weights; of a model that is cut each has a part only, of what is the same in all."""
+        if not self.cut:
+            self.ranks.copy(list(self.trainable.values()))
 
     def step(self, rows: Rows, learning_rate: float) -> StepResult:
         """One step on `rows`, whose order does not matter but for dropout; each process computes a share of them."""
         result = torch.zeros(len(rows), device=self.model.device)
-        for places in self.micro_batches(rows):
-            chosen = rows[places]
-            with self.accelerator.autocast():
-                logits = self.logits(chosen)
-            each = self.objective(logits, self.targets[torch.from_numpy(chosen)])
-            # Divided by the rows of the whole step, not of this part of it: the parts differ in size.
-            self.accelerator.backward(each.sum() / len(rows))
-            result[torch.tensor(places)] = each.detach()
+        batches = self.micro_batches(rows)
+        with fsdp.together(self.model):
+            for places in batches:
+                each = self.losses(rows[places])
+                # Divided by the rows of the whole step, not of this part of it: the parts differ in size.
+                self.accelerator.backward(each.sum() / len(rows))
+                result[torch.tensor(places)] = each.detach()
+            for _ in range(self.passes(rows) - len(batches)):
+                self.accelerator.backward(self.losses(rows[:1]).sum() * 0)
         if self.ranks.size > 1:
-            self.ranks.add_up([*self.gradients(), result])
-        norm = torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.parameters.max_grad_norm, foreach=True)
+            self.ranks.add_up([result] if self.cut else [*self.gradients(), result])
+        with fsdp.together(self.model):
+            norm = fsdp.number(
+                torch.nn.utils.clip_grad_norm_(self.trainable.values(), self.parameters.max_grad_norm, foreach=True)
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         return StepResult(result, norm)
+
+    def losses(self, rows: Rows) -> Tensor:
+        with self.accelerator.autocast():
+            logits = self.logits(rows)
+        return self.objective(logits, self.targets[torch.from_numpy(rows)])
 
     def gradients(self) -> list[Tensor]:
         """Those that any process has: one whose share had no rows adds nothing to them."""
@@ -139,10 +157,18 @@ class Learner:
         own = self.ranks.share(lengths)
         if self.features is not None:
             return [own] if own else []
-        return [
-            [own[i] for i in batch]
-            for batch in plan_batches([lengths[i] for i in own], self.parameters.max_train_tokens)
-        ]
+        return self.cut_for_memory(own, lengths)
+
+    def cut_for_memory(self, places: list[int], lengths: list[int]) -> list[list[int]]:
+        batches = plan_batches([lengths[place] for place in places], self.parameters.max_train_tokens)
+        return [[places[i] for i in batch] for batch in batches]
+
+    def passes(self, rows: Rows) -> int:
+        """That each process makes in this step through a model that is cut: as many as the one with the most; 0 for others."""
+        if not self.cut:
+            return 0
+        lengths = self.examples.lengths[rows].tolist()
+        return max(len(self.cut_for_memory(share, lengths)) for share in shares(lengths, self.ranks.size))
 
     def logits(self, rows: Rows) -> Tensor:
         if self.features is not None:
@@ -170,14 +196,34 @@ class Learner:
             self.accelerator.autocast if learns or self.model.device.type == "cuda" else nullcontext,
             self.stop,
             self.ranks,
+            all_pass=self.cut,
         )
 
+    def weights(self) -> dict[str, Tensor] | None:
+        """What a checkpoint holds, whole, for the first process, of a model that is cut; all processes take part."""
+        if not self.cut:
+            return None
+        network = self.model.network
+        adapter = {name for name, weight in network.named_parameters() if weight.requires_grad}
+        kept = {
+            name: weight
+            for name, weight in network.state_dict().items()
+            if self.method not in ADAPTERS or name in adapter
+        }
+        with fsdp.together(self.model):
+            return fsdp.whole(kept, self.ranks.leads)  # type: ignore[no-any-return]
+
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on but the rows: tensors and plain values."""
+        """All that the next step depends on but the rows: tensors and plain values. Of a model that is cut it is whole, for the first process."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {
+        learned = {
             "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
+        }
+        with fsdp.together(self.model):
+            learned = fsdp.whole(learned, self.ranks.leads) if self.cut else learned
+        return {
+            **learned,
             "random": {"cpu": torch.get_rng_state(), "cuda": cuda} if self.ranks.size == 1 else self.random(),
         }
 
@@ -197,9 +243,8 @@ class Learner:
             torch.cuda.set_rng_state(random["cudas"][self.ranks.rank])
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.trainable.items():
-                parameter.copy_(state["trainable"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, parameter in self.trainable.items():
+            fsdp.put(parameter, state["trainable"][name])
+        fsdp.load_optimizer(self.optimizer, state["optimizer"])
         self.load_random(state["random"])
         self.read()

@@ -19,8 +19,10 @@ from accelerate import Accelerator
 
 from winnow_classifier.model import Classifier
 from winnow_classifier.profile import Warn
+from winnow_trainer import fsdp
 from winnow_trainer.job import ADAPTERS, Method, Parameters
 from winnow_trainer.methods import keep_less
+from winnow_trainer.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,16 @@ class Demand:
     def checkpointed(self) -> Demand:
         return replace(self, activations=min(self.activations, self.kept_between))
 
+    def cut(self, processes: int, unit: int) -> Demand:
+        """Of one of several processes that each hold a part; `unit`: bytes of the largest layer, which is whole for a time."""
+        gathered = 2 * unit  # the one that computes, and the next on its way
+        return replace(
+            self,
+            weights=self.weights // processes + gathered,
+            gradients=self.gradients // processes + min(unit, self.gradients),
+            moments=self.moments // processes,
+        )
+
     def in_words(self) -> str:
         parts = {
             "weights": self.weights,
@@ -73,6 +85,7 @@ class Shape:
     inner_width: int
     weight_bytes: int  # of all weights, as they lie in memory
     trained: int  # numbers that change
+    unit_bytes: int = 0  # of the largest layer or table: what is whole at a time where the model is cut over processes
 
 
 def shape_of(model: Classifier, trained: int) -> Shape:
@@ -80,7 +93,7 @@ def shape_of(model: Classifier, trained: int) -> Shape:
     width = int(config.hidden_size)
     inner = getattr(config, "intermediate_size", None) or 4 * width
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return Shape(width, int(config.num_hidden_layers), int(inner), weights, trained)
+    return Shape(width, int(config.num_hidden_layers), int(inner), weights, trained, fsdp.largest_unit(model))
 
 
 def demand(shape: Shape, method: Method, parameters: Parameters, computed_bytes: int) -> Demand:
@@ -114,9 +127,18 @@ class Verdict:
 
 
 def judge(
-    needs: Demand, capacity: int | None, method: Method, parameters: Parameters, *, chooses: bool, where: str
+    needs: Demand,
+    capacity: int | None,
+    method: Method,
+    parameters: Parameters,
+    *,
+    chooses: bool,
+    where: str,
+    cut: bool = False,
+    part: Demand | None = None,
 ) -> Verdict:
-    """`chooses`: where gradientCheckpointing is unset, take it if it makes the job fit. `capacity` None: not known."""
+    """`chooses`: where gradientCheckpointing is unset, take it if it makes the job fit. `capacity` None: not known. `cut`: `needs`
+    are those of a part. `part`: those that FSDP would leave, where it is possible and not chosen."""
     asked = parameters.gradient_checkpointing
     body_trains = method != "HeadOnly"
     room = None if capacity is None else int(capacity * SPARE)
@@ -129,7 +151,7 @@ def judge(
         return Verdict(checkpointing, None, chosen.total, capacity)
     message = (
         f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity_words(capacity)}; "
-        f"{'; '.join(remedies(needs, room, method, parameters, checkpointing)) or 'a device with more memory would help'}"
+        f"{'; '.join(remedies(needs, room, method, parameters, checkpointing, cut, part)) or 'a device with more memory would help'}"
     )
     return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total, capacity)
 
@@ -138,7 +160,15 @@ def capacity_words(capacity: int | None) -> str:
     return "an unknown amount" if capacity is None else f"{capacity / GIB:.1f} GiB"
 
 
-def remedies(needs: Demand, room: int, method: Method, parameters: Parameters, checkpointing: bool) -> list[str]:
+def remedies(
+    needs: Demand,
+    room: int,
+    method: Method,
+    parameters: Parameters,
+    checkpointing: bool,
+    cut: bool,
+    part: Demand | None,
+) -> list[str]:
     """What would make it fit, the least intrusive first: the first that does alone, else all that help."""
     body_trains = method != "HeadOnly"
     fits, helps = [], []
@@ -153,6 +183,8 @@ def remedies(needs: Demand, room: int, method: Method, parameters: Parameters, c
     base = needs.checkpointed if checkpointing else needs
     if body_trains and not checkpointing:
         offer("gradientCheckpointing: true", needs.checkpointed)
+    if part is not None:
+        offer("parallelism: FSDP", part.checkpointed if checkpointing else part)
     size = parameters.per_device_train_batch_size
     if size > 1:
         each = base.activations / size
@@ -162,48 +194,68 @@ def remedies(needs: Demand, room: int, method: Method, parameters: Parameters, c
         steps = parameters.gradient_accumulation_steps * size // smaller
         words = f"perDeviceTrainBatchSize: {smaller} with gradientAccumulationSteps: {steps}"
         offer(words, replace(base, activations=int(each * smaller)))
-    if parameters.optim in (None, "adamw") and method == "Full":
+    if parameters.optim in (None, "adamw") and method == "Full" and not cut:
         offer("optim: adafactor", replace(base, moments=int(base.moments * MOMENTS["adafactor"] / MOMENTS["adamw"])))
     if method == "Full":
         frozen = replace(base, weights=base.weights // 2, gradients=base.gradients // 50, moments=base.moments // 50)
         offer("method: LoRA", frozen)
-    if method == "LoRA":
+    if method == "LoRA" and not cut:
         offer("method: QLoRA", replace(base, weights=base.weights // 3))
     return fits[:2] or ([f"{', '.join(helps)} would help, but not be enough"] if helps else [])
 
 
-def place(model: Classifier, method: Method, parameters: Parameters, accelerator: Accelerator) -> Warn | None:
-    """The model to its device, its layers computed again where that is asked for or needed; what is short of memory."""
+def place(
+    model: Classifier, method: Method, parameters: Parameters, accelerator: Accelerator, ranks: Ranks = ALONE
+) -> Warn | None:
+    """The model to its device, cut over the processes and its layers computed again where that is asked for or needed; what is
+    short of memory. Called by all processes: what one of them needs all do."""
     device = accelerator.device
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     shape = shape_of(model, trained)
     computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
-    capacity, where = capacity_of(device, shape.weight_bytes)
+    capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
     needs = demand(shape, method, parameters, computed)
-    verdict = judge(needs, capacity, method, parameters, chooses=device.type == "cuda", where=where)
+    cuda = device.type == "cuda"
+    part = needs.cut(ranks.size, shape.unit_bytes) if ranks.size > 1 and fsdp.can_cut(method, parameters) else None
+    verdict = judge(needs, capacity, method, parameters, chooses=cuda, where=where, part=part)
+    (short,) = ranks.any(verdict.warning is not None)
+    cuts = part is not None and (short if parameters.parallelism is None else parameters.parallelism == "FSDP")
+    if cuts:
+        assert part is not None
+        verdict = judge(part, capacity, method, parameters, chooses=cuda, where=where, cut=True)
+    # Layers that are computed again are put together again: all processes or none.
+    (keeps_less,) = ranks.any(verdict.gradient_checkpointing)
     log.info(
         "Memory",
         extra={
             "neededBytes": verdict.needed,
             "capacityBytes": capacity,
-            "gradientCheckpointing": verdict.gradient_checkpointing,
+            "gradientCheckpointing": keeps_less,
+            **({"parallelism": "FSDP" if cuts else "DDP"} if ranks.size > 1 else {}),
         },
     )
     if verdict.warning:
         log.warning(verdict.warning.message, extra={"code": verdict.warning.code})
-    if verdict.gradient_checkpointing:
+    if keeps_less:
         keep_less(model)
-    model.to(device)
+    if cuts:
+        # On a CPU rows are evaluated in float32 (learner.py), so the layers' weights stay in it.
+        fsdp.cut(model, ranks.size, device, torch.bfloat16 if cuda and computed == 2 else None)
+    else:
+        model.to(device)
     return verdict.warning
 
 
-def capacity_of(device: torch.device, weight_bytes: int) -> tuple[int | None, str]:
-    """Bytes that a training may take, and whose they are: free memory of the GPU, or what the container's limit leaves."""
+def capacity_of(device: torch.device, weight_bytes: int, local_processes: int = 1) -> tuple[int | None, str]:
+    """Bytes that one process may take, and whose they are: free memory of its GPU, or its part of what the container's limit leaves."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free, torch.cuda.get_device_name(device)
     limit = cgroup_limit()
-    return None if limit is None else limit - max(resident_bytes() - weight_bytes, 0), "this container"
+    if limit is None:
+        return None, "this container"
+    where = "this container" if local_processes == 1 else f"each of the {local_processes} processes in this container"
+    return limit // local_processes - max(resident_bytes() - weight_bytes, 0), where
 
 
 def resident_bytes() -> int:

@@ -66,8 +66,11 @@ def save(
     return point
 
 
-def load(folder: Path, mirror: Mirror = VOLUME) -> tuple[Position, dict[str, Any]] | None:
-    """The latest whole resume point, or None. A damaged one is passed over, and said so in the log."""
+def load(folder: Path, mirror: Mirror = VOLUME, mapped: bool = False) -> tuple[Position, dict[str, Any]] | None:
+    """The latest whole resume point, or None. A damaged one is passed over, and said so in the log.
+
+    `mapped`: its tensors stay in the file, for who copies a part of them before another point is written.
+    """
     points = [path for path in mirror.folders(folder) if path.name.startswith("step-")]
     for point in sorted(points, key=lambda path: int(path.name.removeprefix("step-")), reverse=True):
         mirror.fetch_folder(point, POINT)
@@ -76,7 +79,7 @@ def load(folder: Path, mirror: Mirror = VOLUME) -> tuple[Position, dict[str, Any
             if sha256_of_file(point / STATE) != content["sha256"]:
                 raise ValueError(f"{STATE} has another SHA-256 than {POINT} says")
             position = Position(**content["position"])
-            state = torch.load(point / STATE, map_location="cpu", weights_only=True)
+            state = torch.load(point / STATE, map_location="cpu", weights_only=True, mmap=mapped)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("Resume point ignored", extra={"path": str(point), "error": str(error)})
             continue

@@ -33,12 +33,15 @@ class ResumeWriter:
         """Whether another point may be written `since` so many seconds after the last one."""
         return self._thread is None and since * COST >= self.seconds
 
-    def save(self, steps_done: int, position: Position, state: Mapping[str, Any]) -> None:
-        """Returns once the state is copied. Raises what kept the point before this one from being written."""
+    def save(
+        self, steps_done: int, position: Position, state: Mapping[str, Any], collected: float | None = None
+    ) -> None:
+        """Returns once the state is copied, or at once if it was `collected`, in so many seconds, into memory of its own.
+        Raises what kept the point before this one from being written."""
         self.wait()
         began = time.monotonic()
-        copied = copy(state)
-        held_up = time.monotonic() - began
+        copied = copy(state) if collected is None else state
+        held_up = time.monotonic() - began if collected is None else collected
         self._thread = Thread(target=self._write, args=(steps_done, position, copied, held_up), name="resume-point")
         self._thread.start()
 

@@ -1,6 +1,7 @@
 """The folder of one run: whose it is, what it published, and how it ended.
 
-`run.json` says which job the folder belongs to, `result.json` that it is done; both appear by a rename. Where storage is a
+`run.json` says which job the folder belongs to, `parallelism.json` how a run that is not done was shared out, `result.json` that
+it is done; all appear by a rename. Where storage is a
 bucket, the folder is a copy of what is there, and of a checkpoint only the manifest is.
 """
 
@@ -26,6 +27,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.resume = path / "resume"
         self.tensorboard = path / "tensorboard"
+        self._parallelism = path / "parallelism.json"
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Make the folder this job's. Raises ConfigError if it is another's, and says what differs."""
@@ -58,6 +60,16 @@ class RunFolder:
     def clear(self) -> None:
         """What only a run that goes on needs."""
         self.mirror.remove(self.resume)
+        self.mirror.remove(self._parallelism)
+
+    def parallelism(self) -> str | None:
+        """What the run began with, where the job leaves that open: free memory may differ when it goes on."""
+        self.mirror.fetch(self._parallelism)
+        return json.loads(self._parallelism.read_bytes())["parallelism"] if self._parallelism.is_file() else None
+
+    def keep_parallelism(self, parallelism: str) -> None:
+        write_json(self._parallelism, {"parallelism": parallelism})
+        self.mirror.store(self._parallelism)
 
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / f"epoch-{epoch}"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
@@ -26,17 +27,17 @@ from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
-from winnow_classifier.model import quiet_transformers
-from winnow_trainer import advice, artifacts, deciding, evaluate, outcome, resume
+from winnow_classifier.model import Classifier, quiet_transformers
+from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume
 from winnow_trainer.data import ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words
+from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
-from winnow_trainer.memory import place
 from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
@@ -185,18 +186,7 @@ class Training:
     def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
-        with self.ranks.turn():
-            found = resume.load(self.folder.resume, self.folder.mirror)
-        if found:
-            self.position, state = found
-            self.learner.load_state(state)
-            self.saved = (self.position, self.clock())
-            log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
-        else:
-            self.learner.start_head(self.prepared.rows)
-            self.ranks.copy(list(self.learner.trainable.values()))
-            self.learner.read()
-            self.ranks.own_random(self.parameters.seed)
+        self.begin()
         self.steps_per_epoch = count_steps(rows, self.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
         self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
@@ -215,6 +205,21 @@ class Training:
                 self.writer.wait()
                 raise
             self.position = Position(epoch=epoch + 1)
+
+    def begin(self) -> None:
+        """From the resume point, or anew."""
+        with self.ranks.turn():
+            found = resume.load(self.folder.resume, self.folder.mirror, mapped=self.learner.cut)
+        if found:
+            self.position, state = found
+            self.learner.load_state(state)
+            self.saved = (self.position, self.clock())
+            log.info("Resumed", extra={"epoch": self.position.epoch, "step": self.position.step})
+        else:
+            self.learner.start_head(self.prepared.rows)
+            self.learner.agree()
+            self.learner.read()
+            self.ranks.own_random(self.parameters.seed)
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
@@ -253,8 +258,7 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
-        if short := place(model, method, self.parameters, accelerator):
-            self.warnings.append(short)
+        self.place(model, accelerator)
         learner = Learner(
             model,
             examples,
@@ -275,10 +279,23 @@ class Training:
                 "truncatedTexts": examples.truncated,
                 "trainableParameters": sum(parameter.numel() for parameter in learner.trainable.values()),
                 "device": str(device),
+                **({"parallelism": "FSDP"} if learner.cut else {}),
                 **({"processes": self.ranks.size} if self.ranks.size > 1 else {}),
             },
         )
         return learner, test, validation
+
+    def place(self, model: Classifier, accelerator: Accelerator) -> None:
+        """The model to its device, whole or cut over the processes: a run goes on as it began."""
+        method, parameters = self.prepared.job.spec.method, self.parameters
+        open_ = self.ranks.size > 1 and parameters.parallelism is None
+        began = self.ranks.tell(self.folder.parallelism() if open_ and self.ranks.leads else None)
+        if began is not None:
+            parameters = parameters.model_copy(update={"parallelism": began})
+        if short := memory.place(model, method, parameters, accelerator, self.ranks):
+            self.warnings.append(short)
+        if open_ and began is None and self.ranks.leads:
+            self.folder.keep_parallelism("FSDP" if is_cut(model) else "DDP")
 
     @property
     def batch_size(self) -> int:
@@ -328,9 +345,11 @@ class Training:
     def save(self) -> None:
         """A resume point of here, written beside what comes next; nothing where there is one."""
         if self.saved[0] != self.position:
+            began = self.clock()
             state = self.learner.state()
             if self.ranks.leads:
-                self.writer.save(self.steps_done, self.position, state)
+                collected = self.clock() - began if self.learner.cut else None
+                self.writer.save(self.steps_done, self.position, state, collected)
             self.saved = (self.position, self.clock())
 
     def learning_rate(self) -> float:
@@ -373,7 +392,8 @@ class Training:
             return
         began = self.clock()
         judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
-        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation)])
+        weights = self.learner.weights()
+        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation, weights)])
         self.published.append(published)
         self.pace.evaluation(self.clock() - began)
         log.info(
@@ -393,7 +413,13 @@ class Training:
         self.recorder.epoch(self.steps_done, self.position.loss_sum / self.position.rows, told)
         self.report()
 
-    def publish(self, epoch: int, judged_test: Judged | None, judged_validation: Judged | None) -> Published:
+    def publish(
+        self,
+        epoch: int,
+        judged_test: Judged | None,
+        judged_validation: Judged | None,
+        weights: dict[str, Tensor] | None,
+    ) -> Published:
         decision = self.decision(judged_test, judged_validation)
         schema = decisions.decided(self.prepared.schema, decision)
         test = self.evaluation(judged_test, self.test, schema)
@@ -408,6 +434,7 @@ class Training:
             self.prepared.tokenizer,
             self.artifacts(manifest, test, validation, schema, decided) | deciding.kept(judged_validation, judged_test),
             decided,
+            weights,
         )
         self.folder.stored(epoch)
         return published

@@ -117,6 +117,7 @@ class Parameters(Spec):
     adam_beta2: PartBelowOne | None = None
     adam_epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
     gradient_checkpointing: bool | None = None
+    parallelism: Literal["DDP", "FSDP"] | None = None
     pooling: Literal["Auto", "LastToken", "Mean", "CLS"] | None = None
     head_init: Literal["Random", "Ridge"] | None = None
     class_weights: ClassWeights | None = None
