@@ -209,8 +209,16 @@ class Mlflow(_Manifest):
     secret_ref: dict[str, str] | None = None  # the operator's: here the keys are in the environment
 
 
+class Wandb(_Manifest):
+    project: str = Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
+    entity: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
+    base_url: str = Field("https://api.wandb.ai", pattern=r"^https?://[^\s@?#]+$", max_length=2_048)
+    secret_ref: dict[str, str] | None = None  # the operator's: here the key is in the environment
+
+
 class Tracking(_Manifest):
     mlflow: Mlflow | None = None
+    wandb: Wandb | None = None
 
 
 class CheckpointSource(_Manifest):
