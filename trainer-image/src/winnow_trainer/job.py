@@ -6,8 +6,9 @@ are paths here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -18,6 +19,7 @@ from winnow_classifier.manifest import read_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.tokens import PLACEHOLDER
 from winnow_trainer.early_stopping import EarlyStopping
+from winnow_trainer.names_elsewhere import ELSEWHERE
 from winnow_trainer.thresholds import Thresholds
 
 Method = Literal["LoRA", "QLoRA", "Full", "HeadOnly"]
@@ -60,6 +62,8 @@ class Loss(_Manifest):
 
 
 class Parameters(_Manifest):
+    ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
+
     num_train_epochs: int = Field(5, ge=1, le=1_000)
     learning_rate: float | None = Field(None, gt=0, le=1)
     lr_scheduler_type: Scheduler = "linear"

@@ -41,7 +41,7 @@ def asked_by(options: argparse.Namespace) -> Thresholds | str | None:
     try:
         return Thresholds.model_validate(given)
     except ValidationError as err:
-        raise ConfigError(f"refit: {describe(err)}", hint="python -m winnow_trainer refit --help") from err
+        raise ConfigError(f"refit: {describe(err, Thresholds)}", hint="python -m winnow_trainer refit --help") from err
 
 
 def _some(values: dict[str, float | None]) -> dict[str, float] | None:
