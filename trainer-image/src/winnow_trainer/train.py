@@ -27,7 +27,7 @@ from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
-from winnow_trainer import advice, artifacts, deciding, evaluate, outcome, resume
+from winnow_trainer import advice, artifacts, deciding, evaluate, outcome, resume, step_losses
 from winnow_trainer.data import ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
@@ -214,7 +214,7 @@ class Training:
                     self.save()
                 self.writer.wait()
                 raise
-            self.position = Position(epoch=epoch + 1)
+            self.position = Position(epoch=epoch + 1, step_losses=self.position.step_losses)
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
@@ -353,8 +353,14 @@ class Training:
             raise DivergedError(f"{error}; {kept}", error.hint) from error
         if not seen.rows:
             return
+        sums, first = self.position.step_losses, self.steps_done + 1 - len(seen.steps)
+        for step, one in enumerate(seen.steps, start=first):
+            sums = step_losses.added(sums, step, self.total_steps, one.loss_sum, one.rows)
         self.position = replace(
-            self.position, loss_sum=self.position.loss_sum + seen.loss_sum, rows=self.position.rows + seen.rows
+            self.position,
+            loss_sum=self.position.loss_sum + seen.loss_sum,
+            rows=self.position.rows + seen.rows,
+            step_losses=sums,
         )
         self.progress.update(
             percent=round(100 * self.steps_done / self.total_steps, 2),
@@ -398,7 +404,7 @@ class Training:
         schema = decisions.decided(self.prepared.schema, decision)
         test = self.evaluation(judged_test, self.test, schema)
         validation = self.evaluation(judged_validation, self.validation, schema)
-        decided = {decisions.DECISION: decisions.content(decision)} if decision else {}
+        decided = decisions.content(decision) if decision else None
         manifest = self.manifest(epoch, test, validation)
         self.warn_of_functions(manifest.name, {"test": test, "validation": validation})
         published = checkpoint.publish(
@@ -407,7 +413,7 @@ class Training:
             self.learner.model,
             self.prepared.tokenizer,
             self.artifacts(manifest, test, validation, schema, decided) | deciding.kept(judged_validation, judged_test),
-            decided,
+            {decisions.DECISION: decided} if decided else {},
         )
         self.folder.stored(epoch)
         return published
@@ -445,7 +451,7 @@ class Training:
         test: Evaluation | None,
         validation: Evaluation | None,
         schema: LabelSchema,
-        decision: Mapping[str, bytes],
+        decision: bytes | None,
     ) -> dict[str, bytes]:
         before = [published.manifest for published in self.published]
         likely = [*self.published, Published(manifest, "", 0)]
@@ -454,9 +460,10 @@ class Training:
             validation,
             schema,
             [*before, manifest],
+            steps=step_losses.told(self.position.step_losses, self.steps_done, self.total_steps, self.steps_per_epoch),
             best=outcome.message(likely, self.prepared.primary, self.prepared.selected_on) + ", so far.",
             warnings=[warning.message for warning in self.warnings],
-            others=decision,
+            decision=decision,
         )
 
     def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:
