@@ -31,8 +31,10 @@ def artifacts(
     if shown is None:
         return {}
     manifest = epochs[-1]
+    decided: Mapping[str, Any] | None = orjson.loads(decision) if decision else None
     told: dict[str, Any] = {
         "selectedOn": manifest.selected_on,
+        "decisionDigest": decided["digest"] if decided else None,
         **(test.report if test else {}),
         **({"validation": validation.report} if validation else {}),
     }
@@ -67,7 +69,7 @@ def artifacts(
         mistakes=sorted(wrong, key=lambda each: -float(each["margin"])),
         best=best,
         warnings=warnings,
-        decision=orjson.loads(decision) if decision else None,
+        decision=decided,
     )
     found["report.html"] = report.page(page)
     return found

@@ -402,8 +402,9 @@ class Training:
     def publish(self, epoch: int, judged_test: Judged | None, judged_validation: Judged | None) -> Published:
         decision = self.decision(judged_test, judged_validation)
         schema = decisions.decided(self.prepared.schema, decision)
-        test = self.evaluation(judged_test, self.test, schema)
-        validation = self.evaluation(judged_validation, self.validation, schema)
+        measured = {decision.measured.rows: decision.measured} if decision and decision.measured else {}
+        test = self.evaluation(judged_test, self.test, schema, measured.get("Test"))
+        validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
         decided = decisions.content(decision) if decision else None
         manifest = self.manifest(epoch, test, validation)
         self.warn_of_functions(manifest.name, {"test": test, "validation": validation})
@@ -431,11 +432,17 @@ class Training:
             log.warning("Threshold not as asked for", extra={"label": label, "why": why})
         return found
 
-    def evaluation(self, judged: Judged | None, examples: Examples | None, schema: LabelSchema) -> Evaluation | None:
+    def evaluation(
+        self,
+        judged: Judged | None,
+        examples: Examples | None,
+        schema: LabelSchema,
+        measured: decisions.Measured | None,
+    ) -> Evaluation | None:
         if judged is None or examples is None:
             return None
         reported, seed = self.prepared.reported, self.parameters.seed
-        return evaluate.evaluate(judged.logits, examples, schema, reported, self.functions, seed)
+        return evaluate.evaluate(judged.logits, examples, schema, reported, self.functions, seed, measured)
 
     def warn_of_functions(self, name: str, parts: Mapping[str, Evaluation | None]) -> None:
         """Once for each function that failed, however often it does."""
