@@ -20,6 +20,7 @@ from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
 from winnow_trainer import answers, calibrate, cutoffs, deciding
+from winnow_trainer.advice import about_band
 from winnow_trainer.cli import main
 from winnow_trainer.deciding import Judged
 from winnow_trainer.evaluate import evaluate
@@ -237,6 +238,26 @@ def test_what_a_decision_measured_is_not_computed_again_and_stays_the_same_to_th
     known = evaluate(test.logits, examples, decided, None, measured=decision.measured)
     assert calls == []
     assert (known.metrics, known.report) == (anew.metrics, anew.report)
+
+
+@pytest.mark.parametrize(
+    ("band", "thresholds", "says"),
+    [
+        pytest.param(0.05, {"a": 0.3, "b": 0.9}, "", id="room on both sides"),
+        pytest.param(0.05, {"a": 0.0123456, "b": 0.5}, 'the threshold of "a" (0.01235) to 0 or 1', id="near 0"),
+        pytest.param(
+            0.05, {"a": 0.01, "b": 0.99}, 'the thresholds of "a" (0.01), "b" (0.99) to 0 or 1', id="both ends"
+        ),
+        pytest.param(None, {"a": 0.01}, "", id="no band"),
+    ],
+)
+def test_a_band_that_leaves_no_sure_answer_is_warned_of(band, thresholds, says):
+    given = {"labels": SEVERAL.labels, "task_detail": SEVERAL.task_detail, "thresholds": thresholds}
+    warnings = about_band(Decision(**given, abstain=Abstain(band=band) if band else None))
+    assert [warning.code for warning in warnings] == ["WideBand"] * bool(says)
+    assert all(says in warning.message for warning in warnings)
+    sure = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    assert abstains(sure, thresholds, Abstain(band=band), SEVERAL).any() == bool(says)
 
 
 def refit(trainer, capsys, *options) -> Decision:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import quiet_transformers
+from winnow_classifier.profile import Warn
 from winnow_trainer import advice, artifacts, deciding, evaluate, outcome, resume, step_losses
 from winnow_trainer.data import ImportRows
 from winnow_trainer.deciding import Judged
@@ -407,7 +408,7 @@ class Training:
         validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
         decided = decisions.content(decision) if decision else None
         manifest = self.manifest(epoch, test, validation)
-        self.warn_of_functions(manifest.name, {"test": test, "validation": validation})
+        self.warn_once(advice.about_functions(manifest.name, {"test": test, "validation": validation}))
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
             manifest,
@@ -430,6 +431,7 @@ class Training:
         found = deciding.fit(validation, test, self.prepared.schema, asked, entry.digest if entry else None)
         for label, why in found.unfitted.items():
             log.warning("Threshold not as asked for", extra={"label": label, "why": why})
+        self.warn_once(advice.about_band(found))
         return found
 
     def evaluation(
@@ -444,13 +446,10 @@ class Training:
         reported, seed = self.prepared.reported, self.parameters.seed
         return evaluate.evaluate(judged.logits, examples, schema, reported, self.functions, seed, measured)
 
-    def warn_of_functions(self, name: str, parts: Mapping[str, Evaluation | None]) -> None:
-        """Once for each function that failed, however often it does."""
+    def warn_once(self, warnings: Sequence[Warn]) -> None:
+        """Of what an evaluation found: once for each thing that the message begins with, however often it is found."""
         known = {warning.message.split(":")[0] for warning in self.warnings}
-        fresh = [
-            warning for warning in advice.about_functions(name, parts) if warning.message.split(":")[0] not in known
-        ]
-        self.warnings += fresh
+        self.warnings += [warning for warning in warnings if warning.message.split(":")[0] not in known]
 
     def artifacts(
         self,
