@@ -72,8 +72,25 @@ def test_a_short_message_is_told_whole():
     assert told(message) == message
 
 
-def test_metrics_of_older_epochs_go_first():
-    message = told(training(epochs=9, best=3))
+def named(message):
+    """With the names of metrics in each epoch, if they were told once."""
+    names = message.pop("metricNames", None)
+    for epoch in message["epochs"] if names else ():
+        for rows in ("metrics", "validationMetrics"):
+            if isinstance(epoch.get(rows), list):
+                epoch[rows] = dict(zip(names, epoch[rows], strict=True))
+    return message
+
+
+def test_the_names_of_metrics_are_told_once_before_anything_is_left_out():
+    message = training(epochs=5, best=3, validation=True)
+    message["epochs"][1]["metrics"]["roc_auc"] = None
+    assert len(json.dumps(message)) > 1.7 * 4_096
+    assert named(told(message)) == message
+
+
+def test_then_metrics_of_older_epochs_go():
+    message = named(told(training(epochs=9, best=3, validation=True)))
     assert message["epochs"][0]["metrics"] == {"f1": 0.654321}
     assert message["epochs"][2]["metrics"] == dict.fromkeys(HIGHER_IS_BETTER, 0.654321)  # the best
     assert message["epochs"][8]["metrics"] == dict.fromkeys(HIGHER_IS_BETTER, 0.654321)  # the last
@@ -108,7 +125,7 @@ def test_a_hundred_epochs_keep_the_best_and_the_last():
     assert names[-1] == "epoch-100"
     assert all(checkpoint["digest"] == DIGEST for checkpoint in message["checkpoints"])
     assert [epoch["checkpoint"] for epoch in message["epochs"]] == names
-    assert message["epochs"][0]["metrics"]["f1"] == 0.654321
+    assert named(message)["epochs"][0]["metrics"]["f1"] == 0.654321
 
 
 def test_five_hundred_long_labels_and_twenty_long_problems():

@@ -89,7 +89,7 @@ class Progress:
 
     def as_json(self) -> bytes:
         """At most 64 KiB: metrics of older epochs go first where a long run has more."""
-        return fitted(self.snapshot(), PROGRESS_BYTES)
+        return fitted(self.snapshot(), PROGRESS_BYTES, lists=False)
 
     def collect(self) -> Iterable[Metric]:
         """prometheus_client's protocol for a custom collector."""
