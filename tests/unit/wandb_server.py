@@ -18,7 +18,6 @@ class Server:
         self.keys: set[str] = set()
         self.paths: set[str] = set()
         self.status = 200
-        self.takes_files = True  # without the answer that it waits for the client crashes
 
     def graphql(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         run = self.runs.get(given.get("name", ""))
@@ -31,7 +30,7 @@ class Server:
                 run["config"] = given["config"] or run["config"]
                 bucket = {**self.bucket(given["name"]), "description": None, "sweepName": None}
                 return {"upsertBucket": {"bucket": {**bucket, "project": self.project(given)}, "inserted": True}}
-            case "CreateRunFiles" if self.takes_files:
+            case "CreateRunFiles":
                 files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in given["files"]]
                 return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
         return {}
@@ -77,7 +76,7 @@ class Server:
 
 
 @contextmanager
-def served(server: Server) -> Iterator[Server]:
+def served(server: Server, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -95,7 +94,7 @@ def served(server: Server) -> Iterator[Server]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http = ThreadingHTTPServer((host, port), Handler)
     http.daemon_threads = True
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -1,6 +1,7 @@
 """Weights & Biases: what its own client tells a server, over restarts, and what happens when there is none or it fails."""
 
 import json
+import sys
 import time
 from ipaddress import ip_network
 
@@ -8,7 +9,7 @@ import pytest
 from tiny_training import Trainer, stop_after
 from wandb_server import Server, served
 
-from winnow_trainer import teller
+from winnow_trainer import teller, wandb_tracker
 from winnow_trainer.tracking import trackers
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -54,11 +55,22 @@ def test_a_training_with_a_stop_in_between_is_one_run(tmp_path, server, caplog):
     assert {path.rpartition("/")[0] for path in server.paths} <= {"", "/upload", f"/files/mail/spam/{run_id}"}
 
 
-def test_a_client_that_crashes_takes_nothing_with_it(tmp_path, server, caplog):
-    server.takes_files = False
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        pytest.param("sys.exit(9)", "its client ended with exit code 9", id="crashes"),
+        pytest.param("time.sleep(60)", "the end of the run was not told within 0 s", id="hangs"),
+        pytest.param('print(\'{"error": "disk full", "final": true}\')', "disk full", id="gives up"),
+    ],
+)
+def test_a_client_that_fails_takes_nothing_with_it(tmp_path, server, caplog, monkeypatch, program, says):
+    begun = "import sys, time; sys.stdin.readline(); print('{\"begun\": true}', flush=True)"
+    monkeypatch.setattr(wandb_tracker, "COMMAND", [sys.executable, "-c", f"{begun}; {program}"])
+    monkeypatch.setattr(teller, "CLOSE_SECONDS", 0.3)
     trainer = Trainer(tmp_path)
     assert trainer.run(tracked(trainer, server.url), track=trackers(LOOPBACK, KEY))["state"] == "Complete"
-    assert "its client ended with exit code" in errors(caplog)[0]
+    assert len(errors(caplog)) == 1
+    assert says in errors(caplog)[0]
 
 
 @pytest.mark.parametrize(

@@ -141,14 +141,14 @@ class WandbTracker:
             raise (RefusedError if said["final"] else UnreachableError)(said["error"])
 
     def _kill(self) -> None:
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _end_process(self) -> None:
         self._kill()
         if self._process is not None:
-            with self._process, suppress(BrokenPipeError):
+            with suppress(BrokenPipeError), self._process:  # what was not written yet is written as the pipe closes
                 self._process.wait()
 
     def _check_address(self) -> None:
