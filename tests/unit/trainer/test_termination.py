@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow_classifier.metrics import HIGHER_IS_BETTER
-from winnow_trainer.termination import fitted, write
+from winnow_trainer.termination import fitted, tells_all, write
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -97,12 +97,20 @@ def test_then_metrics_of_older_epochs_go():
     assert [checkpoint["name"] for checkpoint in message["checkpoints"]] == [f"epoch-{n}" for n in range(1, 10)]
 
 
-def test_two_sets_of_metrics_in_a_hundred_epochs_keep_the_primary_ones_of_the_best_and_the_last():
-    message = told(training(epochs=100, best=3, validation=True, warnings=6))
+@pytest.mark.parametrize("warnings", [0, 6])
+def test_two_sets_of_metrics_in_a_hundred_epochs_stay_of_the_best_and_the_last_if_warnings_leave_room(warnings):
+    message = named(told(training(epochs=100, best=3, validation=True, warnings=warnings)))
+    names = HIGHER_IS_BETTER if not warnings else ["f1"]
     for epoch in (message["epochs"][0], message["epochs"][-1]):
-        assert (epoch["metrics"], epoch["validationMetrics"]) == ({"f1": 0.654321}, {"f1": 0.765432})
+        assert epoch["metrics"] == dict.fromkeys(names, 0.654321)
+        assert epoch["validationMetrics"] == dict.fromkeys(names, 0.765432)
     assert [message["epochs"][n]["checkpoint"] for n in (0, -1)] == ["epoch-3", "epoch-100"]
-    assert [warning["code"] for warning in message["warnings"]] == ["LongTexts"] * 6
+    assert [warning["code"] for warning in message["warnings"]] == ["LongTexts"] * warnings
+
+
+@pytest.mark.parametrize(("epochs", "all_of_it"), [(0, True), (2, True), (5, True), (9, False), (100, False)])
+def test_it_is_known_whether_it_tells_all(epochs, all_of_it):
+    assert tells_all(training(epochs=epochs, best=1, validation=True)) is all_of_it
 
 
 def test_a_hundred_epochs_keep_the_best_and_the_last():

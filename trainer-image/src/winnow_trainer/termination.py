@@ -2,8 +2,8 @@
 
 What does not fit is dropped in this order, least needed first; storage has all of it:
   train   the names of metrics in each epoch: they are told once, as metricNames, and each epoch has a list of values; then
-          metrics of older epochs but the primary; every epoch's metrics but the primary; older epochs and checkpoints,
-          but never the best and the last; long warnings are cut, then left out
+          metrics of older epochs but the primary; older epochs and checkpoints, but never the best and the last; their
+          metrics but the primary; long warnings are cut, then left out
   import  labels from the end of the list (labelCount stays); long problems and warnings are cut; warnings and problems
           from the end of their lists
   both    the end of the message
@@ -42,6 +42,15 @@ def fitted(message: Message, limit_bytes: int = MESSAGE_BYTES, *, lists: bool = 
                 break
         encoded = orjson.dumps(message)
     return encoded
+
+
+def tells_all(message: Message) -> bool:
+    """Whether no metrics have to be dropped of it."""
+    told = orjson.loads(fitted(message))
+    kept = [len(epoch.get(rows, ())) for epoch in told.get("epochs", []) for rows in MEASURED]
+    names = len(told.get("metricNames", ()))
+    given = [len(epoch.get(rows, ())) for epoch in message.get("epochs", []) for rows in MEASURED]
+    return kept == [names if names and count else count for count in given]
 
 
 def write(path: Path | None, message: Message) -> None:
@@ -149,8 +158,8 @@ def _size(value: Any) -> int:
 _SHRINKS: tuple[Shrink, ...] = (
     _names_of_metrics,
     _older_metrics,
-    _all_metrics,
     _older_epochs,
+    _all_metrics,
     _labels,
     _long_texts,
     _lists,
