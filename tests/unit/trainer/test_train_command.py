@@ -82,7 +82,6 @@ def test_a_manifest_with_row_files_is_trained_to_its_checkpoints(train, folder):
 @pytest.mark.parametrize(
     ("epochs", "reads", "waits"),
     [
-        pytest.param(3, "never", False, id="the final word has room"),
         pytest.param(14, "never", True, id="nobody has read it"),
         pytest.param(14, "as it trains", False, id="it was read before"),
         pytest.param(14, "the end", True, id="read at the end"),
