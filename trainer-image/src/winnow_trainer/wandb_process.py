@@ -25,31 +25,28 @@ EXIT_CODES = {"Complete": 0, "Stopped": 143, "Failed": 1}
 def main() -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    wanted = json.loads(sys.stdin.readline())
-    import wandb
+    with os.fdopen(os.dup(1), "w") as out:
+        os.dup2(2, 1)  # the client may print
 
-    try:
-        run = begin(wanted)
-    except wandb.errors.CommError as error:
-        return say(error=str(error), final=isinstance(error, wandb.errors.AuthenticationError) or refused(str(error)))
-    except wandb.errors.Error as error:
-        return say(error=str(error), final=True)
-    say(begun=True)
-    try:
-        end = "Failed"
-        for line in sys.stdin:
-            told = json.loads(line)
-            if "end" in told:
-                end = told["end"]
-                break
-            # The client's own steps only ever grow: what a training does again after a restart would be left out.
-            run.log({**told["values"], STEP: told["step"], "_timestamp": told["at"]})
-        if end == "Stopped":
-            run.mark_preempting()
-        run.finish(exit_code=EXIT_CODES[end])
-    except TimeoutError:
-        return say(error=f"the end of the run was not told within {END_SECONDS:.0f} s", final=True)
-    return 0
+        def say(**words: Any) -> None:
+            print(json.dumps(words), file=out, flush=True)
+
+        import wandb
+
+        try:
+            run = begin(json.loads(sys.stdin.readline()))
+            say(begun=True)
+            tell(run)
+        except wandb.errors.CommError as error:
+            final = isinstance(error, wandb.errors.AuthenticationError) or refused(str(error))
+            say(error=str(error), final=final)
+        except TimeoutError:
+            say(error=f"the end of the run was not told within {END_SECONDS:.0f} s", final=True)
+        except Exception as error:  # whatever goes wrong in the client is told where people look
+            say(error=f"{type(error).__name__}: {error}", final=True)
+        else:
+            return 0
+    return 1
 
 
 def begin(wanted: Mapping[str, Any]) -> Any:
@@ -88,17 +85,25 @@ def begin(wanted: Mapping[str, Any]) -> Any:
     return run
 
 
+def tell(run: Any) -> None:
+    end = "Failed"
+    for line in sys.stdin:
+        told = json.loads(line)
+        if "end" in told:
+            end = told["end"]
+            break
+        # The client's own steps only ever grow: what a training does again after a restart would be left out.
+        run.log({**told["values"], STEP: told["step"], "_timestamp": told["at"]})
+    if end == "Stopped":
+        run.mark_preempting()
+    run.finish(exit_code=EXIT_CODES[end])
+
+
 def refused(error: str) -> bool:
     """Whether the client's words are of an answer that stays what it is."""
     return any(f"error {status}" in error for status in range(400, 500) if status not in (408, 425, 429))
 
 
-def say(**words: Any) -> int:
-    print(json.dumps(words), flush=True)
-    return 1 if "error" in words else 0
-
-
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
     os._exit(code)  # what the client would do at the exit may wait for a server that is gone
