@@ -1,4 +1,7 @@
-"""The load of benchmarks/rollover.py and of the end-to-end tests: clients that open a connection for each request, as long as there are requests left.
+"""The load of benchmarks/rollover.py and of tests/e2e/test_rollover.py: clients that open a connection for each request, as long as there are requests left.
+
+HOST REQUESTS CLIENTS PAUSE [SECONDS CHECKPOINTS]: with the last two it also ends after so many seconds, and ten seconds after it has seen so many checkpoints, in which
+the old pod drains.
 
 A kept connection would hide a Service that points at a pod that is gone. Prints a JSON object each second, with what was seen so far: requests, failed, the first
 failures with their second, checkpoints by requests. Nothing but the standard library, so that it runs in the server's image.
@@ -10,10 +13,14 @@ import sys
 import threading
 import time
 
+DRAIN_SECONDS = 10
+
 host, limit, clients, pause = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+seconds, wanted = (float(sys.argv[5]), int(sys.argv[6])) if len(sys.argv) > 5 else (float("inf"), 0)
 body = json.dumps({"input": "You won a free prize, claim your cash reward now"})
 lock = threading.Lock()
 started = time.monotonic()
+end = started + seconds
 requests, answered, failed, longest = 0, 0, 0, 0.0
 failures: list[str] = []
 checkpoints: dict[str, int] = {}
@@ -24,16 +31,18 @@ def turn() -> bool:
     global requests
     with lock:
         requests += 1
-        return requests <= limit
+        return requests <= limit and time.monotonic() < end
 
 
 def told(version: str | None, why: str, seconds: float) -> None:
-    global answered, failed, longest
+    global answered, failed, longest, end
     with lock:
         answered += 1
         longest = max(longest, seconds)
         if version is not None:
             checkpoints[version] = checkpoints.get(version, 0) + 1
+            if len(checkpoints) == wanted and checkpoints[version] == 1:
+                end = min(end, time.monotonic() + DRAIN_SECONDS)
             return
         failed += 1
         if len(failures) < 5:

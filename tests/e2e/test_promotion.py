@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from e2e_support import ROOT, Cluster, condition, dataset, deployment, model_service, short_rows, training_job
-from test_rollover import damage_pod, load_pod
+from e2e_support import Cluster, condition, dataset, deployment, model_service, short_rows, training_job
+from test_rollover import LOAD, damage_pod, load_pod
 
-LOAD = (ROOT / "benchmarks" / "rollover_load.py").read_text()
 QUICK = {"numTrainEpochs": 3, "maxSeqLength": 64, "perDeviceTrainBatchSize": 16, "gradientAccumulationSteps": 1}
 PODS = "winnow.dev/kind=Deployment,winnow.dev/name=mail"
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from e2e_support import (
+    ROOT,
     Cluster,
     dataset,
     deployment,
@@ -14,34 +15,9 @@ from e2e_support import (
     training_job,
 )
 
-# Runs in a pod of the cluster, so that each request goes pod → Service → pod: four clients, one new connection
-# for each request (a kept connection would hide a Service that points at a pod that is gone). It ends when it has seen
-# so many checkpoints, and ten seconds more, in which the old pod drains; or when its time is up.
-LOAD = """
-import http.client, json, sys, threading, time
-host, seconds, wanted = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
-body = json.dumps({"input": "You won a free prize"})
-counts, checkpoints, failures, lock = [0], set(), [], threading.Lock()
-end = [time.monotonic() + seconds]
-def client():
-    while time.monotonic() < end[0]:
-        try:
-            c = http.client.HTTPConnection(host, 80, timeout=20)
-            c.request("POST", "/v1/classify", body, {"content-type": "application/json"})
-            r = c.getresponse(); answer = json.loads(r.read()); c.close()
-            with lock:
-                counts[0] += 1
-                if r.status != 200: failures.append(str(answer))
-                elif answer["model_version"] not in checkpoints:
-                    checkpoints.add(answer["model_version"])
-                    if len(checkpoints) == wanted: end[0] = min(end[0], time.monotonic() + 10)
-        except Exception as err:
-            with lock: counts[0] += 1; failures.append(repr(err))
-        time.sleep(0.05)
-threads = [threading.Thread(target=client) for _ in range(4)]
-[t.start() for t in threads]; [t.join() for t in threads]
-print(json.dumps({"requests": counts[0], "failures": failures[:5], "failed": len(failures), "checkpoints": sorted(checkpoints)}))
-"""
+# Runs in a pod of the cluster, so that each request goes pod → Service → pod.
+LOAD = (ROOT / "benchmarks" / "rollover_load.py").read_text()
+REQUESTS, CLIENTS, PAUSE_SECONDS = 1_000_000, 4, 0.05
 
 
 def load_pod(name: str, host: str, seconds: int, checkpoints: int) -> dict[str, Any]:
@@ -57,11 +33,19 @@ def load_pod(name: str, host: str, seconds: int, checkpoints: int) -> dict[str, 
         "name": "load",
         "image": "docker.io/winnow/server:dev",
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-c", LOAD, host, str(seconds), str(checkpoints)],
+        "command": [
+            *("python3", "-c", LOAD, host),
+            *map(str, (REQUESTS, CLIENTS, PAUSE_SECONDS, seconds, checkpoints)),
+        ],
         "securityContext": security,
     }
     spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def load_result(cluster: Cluster, pod: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(cluster.finished_pod(pod).splitlines()[-1])
+    return result
 
 
 def test_a_rollover_under_load_fails_no_request_and_a_broken_checkpoint_never_goes_live(cluster: Cluster) -> None:
@@ -80,7 +64,7 @@ def test_a_rollover_under_load_fails_no_request_and_a_broken_checkpoint_never_go
     cluster.until("load to run", lambda: cluster.get("pod", "load")["status"]["phase"] == "Running")
     cluster.apply(deployment("mail", "mail", "v1", "epoch-2"))
     cluster.until("epoch-2 to be live", lambda: cluster.live("mail").get("checkpoint") == "epoch-2", seconds=240)
-    result = json.loads(cluster.finished_pod("load"))
+    result = load_result(cluster, "load")
     assert result["failed"] == 0, result
     assert result["requests"] > 300
     assert len(result["checkpoints"]) == 2, "the load was to see both checkpoints"
@@ -99,7 +83,7 @@ def test_a_rollover_under_load_fails_no_request_and_a_broken_checkpoint_never_go
     assert "model.safetensors" in stalled["message"]
     assert cluster.live("mail")["checkpoint"] == "epoch-2"
     cluster.apply(load_pod("load-again", "mail", seconds=5, checkpoints=1))
-    assert json.loads(cluster.finished_pod("load-again"))["failed"] == 0
+    assert load_result(cluster, "load-again")["failed"] == 0
 
 
 def damage_pod(name: str, claim: str, job: str, checkpoint: str) -> dict[str, Any]:

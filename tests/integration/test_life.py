@@ -219,6 +219,21 @@ async def test_the_termination_message_alone_leads_to_the_right_status(cluster: 
     assert done["status"]["bestMetric"] == "f1 0.9721"
 
 
+async def test_the_last_word_of_a_pod_that_is_deleted_as_it_ends_counts(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    async with ProgressServer(state="Running", percent=50.0, epochs=[epoch(1, 0.91)]) as server:
+        await pod.start(server.ip)
+        await cluster.until("epoch 1", TRAINING_JOB, lambda job: job["status"].get("epochs"), name="v1")
+    await cluster.client.delete(POD, pod.namespace, pod.name, grace_seconds=30)
+    await pod.end(0, trained())
+    await pod.disappear()
+    done = await cluster.expect(TRAINING_JOB, "v1", "Complete", seconds=60)
+    assert [entry["epoch"] for entry in done["status"]["epochs"]] == [1, 2]
+    assert (done["status"]["bestCheckpoint"], done["status"]["bestMetric"]) == ("epoch-2", "f1 0.9721")
+
+
 async def test_progress_is_pulled_again_and_again(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.apply(training_job())

@@ -100,11 +100,16 @@ def parse(data: bytes, path: Path, schema: LabelSchema) -> tuple[Decision, str]:
 
 def read(directory: Path, schema: LabelSchema) -> Decision | None:
     """The decision of a checkpoint's folder; None if it has none."""
+    return read_digested(directory, schema)[0]
+
+
+def read_digested(directory: Path, schema: LabelSchema) -> tuple[Decision | None, str | None]:
+    """With its digest."""
     path = directory / DECISION
     try:
-        return parse(path.read_bytes(), path, schema)[0]
+        return parse(path.read_bytes(), path, schema)
     except FileNotFoundError:
-        return None
+        return None, None
 
 
 def replace_file(directory: Path, decision: Decision) -> Path:

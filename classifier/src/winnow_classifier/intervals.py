@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from winnow_classifier import metrics
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.metrics import ECE_BINS, Floats, Ones
+from winnow_classifier.metrics import ECE_BINS, Floats, LabelMetrics, Ones
 
 Interval = tuple[float, float]
 
@@ -34,12 +34,19 @@ class Intervals:
     labels: Sequence[Mapping[str, Interval]]  # precision, recall and f1 of each label
 
 
-def intervals(probabilities: Floats, targets: Ones, schema: LabelSchema, seed: int) -> Intervals:
-    """Of every metric that is defined on these rows. (N, C), (N, C)."""
+def intervals(
+    probabilities: Floats,
+    targets: Ones,
+    schema: LabelSchema,
+    seed: int,
+    whole: Mapping[str, float | None],
+    labels: Sequence[LabelMetrics],
+) -> Intervals:
+    """Of every metric that is defined on these rows. (N, C), (N, C); `whole` and `labels` are what metrics.evaluate and
+    metrics.per_label say of them."""
     rows = len(targets)
     if rows < 2:
         return Intervals({}, [{} for _ in schema.labels])
-    whole = metrics.evaluate(probabilities, targets, schema)
     random = np.random.default_rng(seed)
     part = _part(random, rows, ROWS)
     counted, of_labels = _counted(random, probabilities[part], targets[part], schema)
@@ -53,7 +60,7 @@ def intervals(probabilities: Floats, targets: Ones, schema: LabelSchema, seed: i
             for name, found in of_labels.items()
             if (interval := _interval(found[:, c], getattr(known, name), min(1.0, ROWS / rows))) is not None
         }
-        for c, known in enumerate(metrics.per_label(probabilities, targets, schema))
+        for c, known in enumerate(labels)
     ]
     return Intervals({name: found for name in whole if (found := values.get(name)) is not None}, each)
 

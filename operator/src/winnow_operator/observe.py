@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from winnow_operator import api, report
@@ -90,6 +90,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         validation=_dataset(store, namespace, spec.validation_dataset),
         jobs=jobs,
         pods=pods,
+        departed=tuple(pod for pod in store.departed(key) if _of_one(pod, jobs)),
         pulled=pulled(key),
         deployments=tuple(
             found
@@ -210,6 +211,8 @@ def _present(obj: P | None) -> P | None:
 def _jobs_and_pods(store: Store, key: Key, uid: str) -> tuple[tuple[Object, ...], tuple[Object, ...]]:
     """Those that are really ours: labels are for finding, owner references for belonging."""
     jobs = tuple(job for job in store.children(JOB, key) if owned_by(job, uid))
-    uids = {uid_of(job) for job in jobs}
-    pods = (pod for pod in store.children(POD, key) if (controller_of(pod) or {}).get("uid") in uids)
-    return jobs, tuple(pods)
+    return jobs, tuple(pod for pod in store.children(POD, key) if _of_one(pod, jobs))
+
+
+def _of_one(pod: Object, jobs: Iterable[Object]) -> bool:
+    return (controller_of(pod) or {}).get("uid") in {uid_of(job) for job in jobs}

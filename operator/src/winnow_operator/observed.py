@@ -47,6 +47,7 @@ class TrainingJobSeen:
     validation: api.Dataset | None = None
     jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
     pods: tuple[Object, ...] = ()  # of these Jobs
+    departed: tuple[Object, ...] = ()  # of these Jobs: pods that ended and are gone
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
     deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
     lookups: Lookups = field(default_factory=dict)

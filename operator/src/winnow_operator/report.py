@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_operator.resources import Object
 
 EPOCHS = 1_000  # as many as the CRD keeps
 METRICS = 64
+_MEASURED = ("metrics", "validationMetrics")  # of an epoch
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
 Count = Annotated[int, Field(ge=0)]
@@ -37,6 +38,13 @@ Number = Annotated[float | None, AfterValidator(_finite)]
 Metrics = Annotated[dict[str, float], BeforeValidator(_defined), AfterValidator(_rounded)]
 
 
+def _named(epoch: object, names: list[object]) -> object:
+    if not isinstance(epoch, dict):
+        return epoch
+    listed = {key: values for key in _MEASURED if isinstance(values := epoch.get(key), list)}
+    return {**epoch, **{key: dict(zip(names, values, strict=False)) for key, values in listed.items()}}
+
+
 class _Report(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
@@ -50,6 +58,14 @@ class Epoch(_Report):
     train_loss: Number = None
     metrics: Metrics = {}
     validation_metrics: Metrics = {}
+
+    def over(self, earlier: Epoch | None) -> Epoch:
+        """With the metrics that were told before and are not told now."""
+        if earlier is None:
+            return self
+        metrics = {"metrics": {**earlier.metrics, **self.metrics}}
+        validation = {"validation_metrics": {**earlier.validation_metrics, **self.validation_metrics}}
+        return self.model_copy(update={**metrics, **validation})
 
 
 class Checkpoint(_Report):
@@ -91,6 +107,17 @@ class Training(_Report):
     best_checkpoint: Name | None = None
     epochs: list[Epoch] = Field(default=[], max_length=EPOCHS)
     checkpoints: list[Checkpoint] = Field(default=[], max_length=EPOCHS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def metrics_have_names(cls, told: object) -> object:
+        """A final word of many metrics has their names once (`metricNames`), and of each epoch a list of values."""
+        if not isinstance(told, dict) or not isinstance(told.get("epochs"), list):
+            return told
+        names = told.get("metricNames")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return told
+        return {**told, "epochs": [_named(epoch, names) for epoch in told["epochs"]]}
 
 
 class Problem(_Report):

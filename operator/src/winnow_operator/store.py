@@ -11,12 +11,14 @@ from pydantic import ValidationError
 
 from winnow_operator import api
 from winnow_operator.build.compare_job import POD_KIND
+from winnow_operator.departed import Departed
 from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
     GROUP,
     KINDS,
     MODEL_SERVICE,
+    POD,
     TRAINING_JOB,
     Key,
     Object,
@@ -46,6 +48,7 @@ class Store:
         self._objects: dict[Resource, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._children: dict[tuple[Resource, Key], dict[str, Object]] = defaultdict(dict)
         self._parsed: dict[Key, tuple[str, api.Resource]] = {}
+        self._departed = Departed()
         self.primed = False
         self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
 
@@ -59,6 +62,8 @@ class Store:
         self._objects[resource][at] = slim
         if owner := owner_key(slim):
             self._children[resource, owner][name_of(slim)] = slim
+        if resource == TRAINING_JOB and _over(slim):
+            self._departed.forget(Key(resource, *at))
         return old, True
 
     def remove(self, obj: Object) -> Object | None:
@@ -73,7 +78,11 @@ class Store:
             children.pop(name_of(old), None)
             if not children:
                 del self._children[resource, owner]
+            training = self.get(owner.resource, owner.namespace, owner.name)
+            if resource == POD and training is not None and owner.resource == TRAINING_JOB and not _over(training):
+                self._departed.keep(owner, _slim(obj) if _version(obj) > _version(old) else old)
         self._parsed.pop(Key(resource, *at), None)
+        self._departed.forget(Key(resource, *at))
         return old
 
     def missing_from(self, resource: Resource, listed: Iterable[Object]) -> list[Object]:
@@ -97,6 +106,10 @@ class Store:
         """By label. Whether they are really owned is for the caller to check."""
         found = self._children.get((resource, owner), {})
         return tuple(found[name] for name in sorted(found))
+
+    def departed(self, training: Key) -> tuple[Object, ...]:
+        """Pods of a training that runs which ended and are gone."""
+        return self._departed.of(training)
 
     def model(self, model: type[M], key: Key) -> M | None:
         """An object of ours, parsed once a version. None if it does not exist or does not fit our types."""
@@ -131,6 +144,11 @@ def owner_key(obj: Object) -> Key | None:
     kind, name = labels.get(f"{GROUP}/kind"), labels.get(f"{GROUP}/name")
     resource = _KIND_BY_NAME.get(kind or "")
     return Key(resource, namespace_of(obj), name) if resource and name and resource_of(obj) not in KINDS else None
+
+
+def _over(training: Object) -> bool:
+    """Whether its end is recorded."""
+    return (training.get("status") or {}).get("completionTime") is not None
 
 
 def _version(obj: Object) -> int:

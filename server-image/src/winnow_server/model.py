@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import Manifest
-from winnow_classifier.errors import CheckpointError
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import PackedBatch, pack
@@ -66,16 +64,10 @@ class Served:
 
 def announce(directory: Path, digest: str | None, name: str | None) -> Announced:
     """Raises CheckpointError if there is no checkpoint, or not the one with this digest."""
-    try:
-        content = (directory / checkpoint.MANIFEST).read_bytes()
-        manifest = Manifest.model_validate_json(content)
-    except (OSError, ValidationError) as err:
-        checkpoint.verify(directory, digest)
-        raise CheckpointError(f"{directory / checkpoint.MANIFEST} cannot be read: {err}") from err
-    found = checkpoint.digest_of(content)
-    if digest is not None and found != digest:
-        checkpoint.verify(directory, digest)
-    return Announced(name or manifest.training_job.output_model_name or manifest.name, manifest, found)
+    manifest, content = checkpoint.read_manifest(directory, digest)
+    return Announced(
+        name or manifest.training_job.output_model_name or manifest.name, manifest, checkpoint.digest_of(content)
+    )
 
 
 def load(

@@ -185,7 +185,8 @@ TRACKING = {
         "trackingUri": "http://mlflow.ml.svc:5000",
         "experiment": "Spam",
         "secretRef": {"name": "mlflow"},
-    }
+    },
+    "wandb": {"project": "spam", "entity": "mail-team", "secretRef": {"name": "wandb"}},
 }
 
 CASES: dict[str, Callable[[], list[Object]]] = {

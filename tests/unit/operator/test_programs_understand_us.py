@@ -58,7 +58,10 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
         validationSplit={"percent": 10, "seed": 8},
         onOverlap="Drop",
         rebalance={"counts": {"spam": 5}},
-        tracking={"mlflow": {"trackingUri": "http://mlflow:5000", "experiment": "Spam", "secretRef": {"name": "keys"}}},
+        tracking={
+            "mlflow": {"trackingUri": "http://mlflow:5000", "experiment": "Spam", "secretRef": {"name": "keys"}},
+            "wandb": {"project": "spam", "baseUrl": "http://wandb:8080", "secretRef": {"name": "keys"}},
+        },
     )
     settings, made = training_job_of(
         split, model_service(), training_digest=DIGEST, image="trainer", networks=("10.0.0.0/8",)
@@ -69,6 +72,8 @@ def test_the_trainer_understands_a_training(tmp_path: Path) -> None:
     assert understood.spec.tracking is not None
     assert understood.spec.tracking.mlflow is not None
     assert understood.spec.tracking.mlflow.experiment == "Spam"
+    assert understood.spec.tracking.wandb is not None
+    assert understood.spec.tracking.wandb.base_url == "http://wandb:8080"
     assert understood.spec.rebalance is not None
     assert understood.spec.rebalance.counts == {"spam": 5}
     assert understood.spec.test_split is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from operator_scene import DIGEST, job_of, labels_of, model_service, raw, training_job
+from operator_scene import DIGEST, job_of, labels_of, model_service, pod_of, raw, training_job
 
 from winnow_operator import api
 from winnow_operator.resources import (
@@ -13,6 +13,7 @@ from winnow_operator.resources import (
     DEPLOYMENT,
     JOB,
     MODEL_SERVICE,
+    POD,
     STORAGE_CLASS,
     TRAINING_JOB,
     Key,
@@ -183,3 +184,26 @@ def test_all_of_ours_can_be_named() -> None:
         key(TRAINING_JOB, "v1"),
         key(DEPLOYMENT, "web"),
     }
+
+
+def test_pods_of_a_training_that_ended_are_remembered_until_its_end_is_recorded() -> None:
+    job = job_of(training_job())
+    pod = {**pod_of(job, exit_code=0, said={"state": "Complete"}), "kind": "Pod", "apiVersion": "v1"}
+    running = newer(pod, "5", status={"phase": "Running"})
+    store = filled(JOB_V1, running)
+    store.remove(newer(pod, "6"))  # its end and its deletion in one event
+    assert store.get(POD, "ml", pod["metadata"]["name"]) is None
+    (kept,) = store.departed(key(TRAINING_JOB, "v1"))
+    assert kept["status"] == pod["status"]
+    store.put(newer(JOB_V1, status={"completionTime": "2026-11-23T12:00:00Z"}))
+    assert store.departed(key(TRAINING_JOB, "v1")) == ()
+    store.put(newer(pod, "7"))
+    store.remove(newer(pod, "7"))  # cleared away later: nobody needs it
+    assert store.departed(key(TRAINING_JOB, "v1")) == ()
+
+
+def test_a_pod_that_was_removed_before_it_ended_has_said_nothing() -> None:
+    pod = {**pod_of(job_of(training_job()), phase="Running"), "kind": "Pod", "apiVersion": "v1"}
+    store = filled(JOB_V1, newer(pod, "5"))
+    store.remove(newer(pod, "5"))
+    assert store.departed(key(TRAINING_JOB, "v1")) == ()

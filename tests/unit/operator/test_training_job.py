@@ -215,6 +215,28 @@ def test_what_was_told_before_is_not_forgotten() -> None:
     assert plan(ended(0, said, obj=known), NOW, CONFIG).status["epochs"][0]["metrics"] == {"f1": 0.91, "accuracy": 0.8}
 
 
+def test_what_the_final_message_left_out_is_taken_from_progress() -> None:
+    """Pulled right before the end, it is in no status yet."""
+    whole = [{**epoch(n, 0.9), "metrics": {"f1": 0.9, "accuracy": n / 10}} for n in (1, 2)]
+    pulled = report.Training.model_validate({"state": "Running", "epochs": whole, "checkpoints": [checkpoint(1)]})
+    said = told(epochs=[epoch(2, 0.91), epoch(3, 0.92)], checkpoints=[checkpoint(3)], bestCheckpoint="epoch-3")
+    status = plan(replace(ended(0, said), pulled=pulled), NOW, CONFIG).status
+    assert [each["metrics"] for each in status["epochs"]] == [
+        {"f1": 0.9, "accuracy": 0.1},
+        {"f1": 0.91, "accuracy": 0.2},
+        {"f1": 0.92},
+    ]
+    assert [each["name"] for each in status["checkpoints"]] == ["epoch-1", "epoch-3"]
+
+
+def test_a_pod_that_is_gone_has_still_said_its_last_word() -> None:
+    said = told(bestCheckpoint="epoch-2", epochs=[epoch(1, 0.9), epoch(2, 0.95)], checkpoints=[checkpoint(2)])
+    there = ended(0, said)
+    stale = report.Training.model_validate({"state": "Running", "epochs": [epoch(1, 0.9)]})
+    gone = replace(there, pods=(), departed=there.pods, pulled=stale)
+    assert plan(gone, NOW, CONFIG).status == plan(there, NOW, CONFIG).status
+
+
 FAILURES = [
     pytest.param(
         12,

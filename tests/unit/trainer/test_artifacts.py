@@ -110,6 +110,11 @@ def test_a_checkpoint_has_its_pictures_and_a_page_that_shows_all_of_it(trainer):
         assert told in page.text, told
     drawn = json.loads((folder / "curves.json").read_bytes())
     assert [epoch["epoch"] for epoch in drawn["loss"]] == [1, 2]
+    assert [point["step"] for point in drawn["stepLoss"]["points"]] == list(range(1, 13))
+    means = np.array([point["trainLoss"] for point in drawn["stepLoss"]["points"]]).reshape(2, 6)
+    assert means.mean(axis=1) == pytest.approx(
+        [epoch["trainLoss"] for epoch in drawn["loss"]], rel=0.01
+    )  # a step has fewer rows
     assert sum(each["answers"] for each in drawn["reliability"]) == 8
 
 
@@ -149,7 +154,8 @@ def test_what_users_write_cannot_run_in_the_page(trainer):
 )
 def test_pictures_of_few_and_many_labels(detail, labels):
     schema, p, y = rows_of(detail, labels, rows=120)
-    drawn = {"loss": curves.losses([]), **curves.curves(p, y, schema)}
+    steps = {"stepsPerEpoch": 4, "points": [{"step": 2, "trainLoss": 0.7}, {"step": 4, "trainLoss": 0.5}]}
+    drawn = {"loss": curves.losses([]), "stepLoss": steps, **curves.curves(p, y, schema)}
     found = plots.pictures(drawn, metrics.confusion(p, y, schema), schema)
     assert found.keys() == PICTURES
     assert len(json.dumps(drawn)) < 2_000_000

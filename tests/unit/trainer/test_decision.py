@@ -13,14 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_score, recall_score
 
-from winnow_classifier import checkpoint
+from winnow_classifier import checkpoint, metrics
 from winnow_classifier import decision as decisions
 from winnow_classifier.decision import DECISION, Abstain, DecidedSchema, Decision, abstains, predicted_targets
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_trainer import calibrate, cutoffs, deciding
+from winnow_classifier.mirror import VOLUME
+from winnow_trainer import answers, calibrate, cutoffs, deciding
+from winnow_trainer.advice import about_band
 from winnow_trainer.cli import main
 from winnow_trainer.deciding import Judged
+from winnow_trainer.evaluate import evaluate
+from winnow_trainer.examples import Examples
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.thresholds import Thresholds, check
 
@@ -212,12 +216,48 @@ def test_a_checkpoint_carries_its_decision_beside_the_immutable_files(trained):
     report = json.loads((folder / "metrics.json").read_bytes())
     assert report["metrics"]["log_loss"] == decision.measured.after["log_loss"]
     assert report["withoutDecision"]["log_loss"] == decision.measured.before["log_loss"]
+    assert report["decisionDigest"] == json.loads((folder / DECISION).read_bytes())["digest"]
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     threshold = np.float32(decision.thresholds["spam"])
     for line in lines:
         assert line["predicted"] == (["spam"] if np.float32(line["probabilities"]["spam"]) >= threshold else ["ham"])
         near = abs(np.float32(line["probabilities"]["spam"]) - threshold) < np.float32(0.05)
         assert line["abstained"] == bool(near)
+
+
+@pytest.mark.parametrize("schema", [BINARY, ONE_OF, SEVERAL])
+def test_what_a_decision_measured_is_not_computed_again_and_stays_the_same_to_the_last_bit(schema, monkeypatch):
+    validation, test = overconfident(schema, rows=300), overconfident(schema, rows=200, seed=1)
+    decision = deciding.fit(validation, test, schema, None if schema is ONE_OF else Thresholds(objective="F1"))
+    decided, rows = decisions.decided(schema, decision), np.arange(201)
+    examples = Examples([f"text {n}" for n in range(200)], test.targets, rows[:200], rows, 0)
+    anew = evaluate(test.logits, examples, decided, None)
+    calls = []
+    plain = metrics.evaluate
+    monkeypatch.setattr(metrics, "evaluate", lambda *given: calls.append(given) or plain(*given))
+    known = evaluate(test.logits, examples, decided, None, measured=decision.measured)
+    assert calls == []
+    assert (known.metrics, known.report) == (anew.metrics, anew.report)
+
+
+@pytest.mark.parametrize(
+    ("band", "thresholds", "says"),
+    [
+        pytest.param(0.05, {"a": 0.3, "b": 0.9}, "", id="room on both sides"),
+        pytest.param(0.05, {"a": 0.0123456, "b": 0.5}, 'the threshold of "a" (0.01235) to 0 or 1', id="near 0"),
+        pytest.param(
+            0.05, {"a": 0.01, "b": 0.99}, 'the thresholds of "a" (0.01), "b" (0.99) to 0 or 1', id="both ends"
+        ),
+        pytest.param(None, {"a": 0.01}, "", id="no band"),
+    ],
+)
+def test_a_band_that_leaves_no_sure_answer_is_warned_of(band, thresholds, says):
+    given = {"labels": SEVERAL.labels, "task_detail": SEVERAL.task_detail, "thresholds": thresholds}
+    warnings = about_band(Decision(**given, abstain=Abstain(band=band) if band else None))
+    assert [warning.code for warning in warnings] == ["WideBand"] * bool(says)
+    assert all(says in warning.message for warning in warnings)
+    sure = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    assert abstains(sure, thresholds, Abstain(band=band), SEVERAL).any() == bool(says)
 
 
 def refit(trainer, capsys, *options) -> Decision:
@@ -233,9 +273,11 @@ def test_a_refit_needs_no_training(trained, capsys):
     assert recall.asked == {"objective": "RecallAtLeast", "value": 1.0}
     assert decisions.read(folder, schema) == recall
     checkpoint.verify(folder)
+    assert answers.read(folder, None, VOLUME).refitted
     assert refit(trained, capsys, "--uncalibrated").calibration is None
     assert refit(trained, capsys, "--objective", "F1", "--abstain-band", "0.05").abstain == Abstain(band=0.05)
     assert (folder / DECISION).read_bytes() == first
+    assert not answers.read(folder, None, VOLUME).refitted
     refit(trained, capsys, "--same")
     assert (folder / DECISION).read_bytes() == first
 

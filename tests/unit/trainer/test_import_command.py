@@ -193,7 +193,9 @@ def test_a_dataset_manifest_says_how_to_read(run, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param("kind: Dataset\nspec: {formt: CSV}", "spec.formt: Extra inputs are not permitted", id="a typo"),
+        pytest.param(
+            "kind: Dataset\nspec: {formt: CSV}", "spec.formt: there is no such field; did you mean format?", id="a typo"
+        ),
         pytest.param(
             "kind: Dataset\nspec: {format: XML}", "spec.format: Input should be 'Auto', 'JSONL'", id="a value"
         ),

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from winnow_classifier.errors import ConfigError
-from winnow_trainer.job import load_job
+from winnow_trainer.job import Parameters, Spec, load_job
+from winnow_trainer.names_elsewhere import ELSEWHERE
 
 SPEC = {"trainingDataset": "rows.jsonl", "baseModel": "hf://owner/name@main"}
 
@@ -60,7 +61,29 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
     [
         pytest.param({"method": "DoRA"}, "spec.method: .*'QLoRA', 'Full' or 'HeadOnly', found 'DoRA'", id="method"),
         pytest.param({"parameters": {"learningRate": 0}}, "learningRate: .*greater than 0, found 0", id="rate"),
-        pytest.param({"parameters": {"learningrate": 1}}, "learningrate: Extra inputs", id="a misspelt field"),
+        pytest.param(
+            {"parameters": {"learningrate": 1}},
+            "learningrate: there is no such field; did you mean learningRate",
+            id="case",
+        ),
+        pytest.param({"parameters": {"loraTargetModule": []}}, "did you mean loraTargetModules", id="a misspelt field"),
+        pytest.param({"earlyStoping": {}}, "spec.earlyStoping: .* did you mean earlyStopping", id="one of the spec"),
+        pytest.param(
+            {"metrics": {"custom": [{"name": "a", "file": "a.py", "directon": "Maximize"}]}},
+            "metrics.custom.0.directon: .* did you mean direction",
+            id="one within a list",
+        ),
+        pytest.param({"parameters": {"zzz": 1}}, "zzz: there is no such field$", id="like no other"),
+        pytest.param(
+            {"parameters": {"fp16": True}},
+            "fp16: there is no fp16, its range is too small .* bfloat16 .* float32 elsewhere. Remove this line",
+            id="fp16",
+        ),
+        pytest.param({"parameters": {"bf16": True}}, "bf16: the precision is chosen by itself", id="bf16"),
+        pytest.param({"parameters": {"batch_size": 8}}, "write perDeviceTrainBatchSize", id="a name of others"),
+        pytest.param(
+            {"parameters": {"early_stopping_patience": 2}}, "write spec.earlyStopping", id="one that is elsewhere"
+        ),
         pytest.param({"promptTemplate": "x"}, "must contain {text}", id="no place for the text"),
         pytest.param(
             {"method": "Full", "parameters": {"loraRank": 8}}, "parameters.loraRank need method LoRA", id="LoRA only"
@@ -71,3 +94,15 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
 def test_a_wrong_field_is_named_with_what_was_found(tmp_path, spec, said):
     with pytest.raises(ConfigError, match=said):
         load_job(manifest(tmp_path, spec))
+
+
+def test_names_of_other_trainers_lead_to_fields_that_are_there():
+    ours = {field.alias for model in (Parameters, Spec) for field in model.model_fields.values()}
+    told = {
+        words.split()[1].removeprefix("spec.").split(".")[0].strip(":;,")
+        for words in ELSEWHERE.values()
+        if words.startswith("write ")
+    }
+    assert told <= ours
+    taken = {name.replace("_", "") for name in Parameters.model_fields}
+    assert not taken & ELSEWHERE.keys()

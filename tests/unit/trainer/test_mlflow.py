@@ -16,9 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tiny_training import Trainer, stop_after
 
-from winnow_trainer import mlflow_tracker
-from winnow_trainer.mlflow_api import MlflowApi, RefusedError, UnreachableError
+from winnow_trainer import teller
+from winnow_trainer.mlflow_api import MlflowApi
 from winnow_trainer.mlflow_tracker import MlflowTracker
+from winnow_trainer.teller import RefusedError, UnreachableError
 from winnow_trainer.tracking import trackers
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
@@ -137,7 +138,7 @@ def test_a_training_with_a_stop_in_between_is_one_run(tmp_path, server, url):
 
 
 def test_a_server_that_is_away_for_a_while_is_told_all(tmp_path, server, url, monkeypatch, caplog):
-    monkeypatch.setattr(mlflow_tracker, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(teller, "FIRST_PAUSE_SECONDS", 0.01)
     server.down = 3
     tracker = MlflowTracker(MlflowApi(url, {}, LOOPBACK), "E", "v1", {}, tmp_path / "mlflow.json")
     for step in range(5):
@@ -165,7 +166,7 @@ def test_a_server_that_is_not_there_is_a_warning(tmp_path, caplog, url, networks
     began = time.monotonic()
     told = trainer.run(tracked(trainer, url), track=trackers(networks, {}))
     assert told["state"] == "Complete"
-    assert time.monotonic() - began < mlflow_tracker.CLOSE_SECONDS
+    assert time.monotonic() - began < teller.CLOSE_SECONDS
     warnings = [record for record in caplog.records if record.message == "MLflow is not told, training goes on"]
     assert says in warnings[0].error
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow_classifier.metrics import HIGHER_IS_BETTER
-from winnow_trainer.termination import fitted, write
+from winnow_trainer.termination import fitted, tells_all, write
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -72,20 +72,45 @@ def test_a_short_message_is_told_whole():
     assert told(message) == message
 
 
-def test_metrics_of_older_epochs_go_first():
-    message = told(training(epochs=9, best=3))
+def named(message):
+    """With the names of metrics in each epoch, if they were told once."""
+    names = message.pop("metricNames", None)
+    for epoch in message["epochs"] if names else ():
+        for rows in ("metrics", "validationMetrics"):
+            if isinstance(epoch.get(rows), list):
+                epoch[rows] = dict(zip(names, epoch[rows], strict=True))
+    return message
+
+
+def test_the_names_of_metrics_are_told_once_before_anything_is_left_out():
+    message = training(epochs=5, best=3, validation=True)
+    message["epochs"][1]["metrics"]["roc_auc"] = None
+    assert len(json.dumps(message)) > 1.7 * 4_096
+    assert named(told(message)) == message
+
+
+def test_then_metrics_of_older_epochs_go():
+    message = named(told(training(epochs=9, best=3, validation=True)))
     assert message["epochs"][0]["metrics"] == {"f1": 0.654321}
     assert message["epochs"][2]["metrics"] == dict.fromkeys(HIGHER_IS_BETTER, 0.654321)  # the best
     assert message["epochs"][8]["metrics"] == dict.fromkeys(HIGHER_IS_BETTER, 0.654321)  # the last
     assert [checkpoint["name"] for checkpoint in message["checkpoints"]] == [f"epoch-{n}" for n in range(1, 10)]
 
 
-def test_two_sets_of_metrics_in_a_hundred_epochs_keep_the_primary_ones_of_the_best_and_the_last():
-    message = told(training(epochs=100, best=3, validation=True, warnings=6))
+@pytest.mark.parametrize("warnings", [0, 6])
+def test_two_sets_of_metrics_in_a_hundred_epochs_stay_of_the_best_and_the_last_if_warnings_leave_room(warnings):
+    message = named(told(training(epochs=100, best=3, validation=True, warnings=warnings)))
+    names = HIGHER_IS_BETTER if not warnings else ["f1"]
     for epoch in (message["epochs"][0], message["epochs"][-1]):
-        assert (epoch["metrics"], epoch["validationMetrics"]) == ({"f1": 0.654321}, {"f1": 0.765432})
+        assert epoch["metrics"] == dict.fromkeys(names, 0.654321)
+        assert epoch["validationMetrics"] == dict.fromkeys(names, 0.765432)
     assert [message["epochs"][n]["checkpoint"] for n in (0, -1)] == ["epoch-3", "epoch-100"]
-    assert [warning["code"] for warning in message["warnings"]] == ["LongTexts"] * 6
+    assert [warning["code"] for warning in message["warnings"]] == ["LongTexts"] * warnings
+
+
+@pytest.mark.parametrize(("epochs", "all_of_it"), [(0, True), (2, True), (5, True), (9, False), (100, False)])
+def test_it_is_known_whether_it_tells_all(epochs, all_of_it):
+    assert tells_all(training(epochs=epochs, best=1, validation=True)) is all_of_it
 
 
 def test_a_hundred_epochs_keep_the_best_and_the_last():
@@ -108,7 +133,7 @@ def test_a_hundred_epochs_keep_the_best_and_the_last():
     assert names[-1] == "epoch-100"
     assert all(checkpoint["digest"] == DIGEST for checkpoint in message["checkpoints"])
     assert [epoch["checkpoint"] for epoch in message["epochs"]] == names
-    assert message["epochs"][0]["metrics"]["f1"] == 0.654321
+    assert named(message)["epochs"][0]["metrics"]["f1"] == 0.654321
 
 
 def test_five_hundred_long_labels_and_twenty_long_problems():

@@ -5,12 +5,16 @@ import logging
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
+from urllib.request import urlopen
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
+from winnow_trainer import cli
 from winnow_trainer.cli import main
 
 WORDS = ["hello", "you", "win", "a", "big", "prize", "see", "at", "lunch"]
@@ -73,6 +77,39 @@ def test_a_manifest_with_row_files_is_trained_to_its_checkpoints(train, folder):
     best = message["bestCheckpoint"]
     assert f"{best}  {folder / 'storage' / 'runs' / 'spam-v1' / 'checkpoints' / best}  best" in out
     assert (folder / "storage" / "runs" / "spam-v1" / "checkpoints" / best / "checkpoint.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "reads", "waits"),
+    [
+        pytest.param(14, "never", True, id="nobody has read it"),
+        pytest.param(14, "as it trains", False, id="it was read before"),
+        pytest.param(14, "the end", True, id="read at the end"),
+    ],
+)
+def test_metrics_without_room_in_the_final_word_wait_for_a_reader(train, folder, monkeypatch, epochs, reads, waits):
+    monkeypatch.setattr(cli, "LAST_READ_SECONDS", 60.0 if reads == "the end" else 0.1)
+    parameters = {"numTrainEpochs": epochs, "maxSeqLength": 16, "learningRate": 0.01}
+    write_job(folder, method="HeadOnly", parameters=parameters)
+    waiting, ports, said = "Waiting until /progress is read once more", [], []
+
+    class Reader(logging.Filter):
+        def filter(self, record):
+            said.append(record.getMessage())
+            ports.extend([record.port] if hasattr(record, "port") else [])
+            if said[-1] == {"as it trains": "Checkpoint published", "the end": waiting}.get(reads):
+                read = Thread(target=lambda: urlopen(f"http://127.0.0.1:{ports[0]}/progress").read())
+                read.start()
+                if reads == "as it trains":
+                    read.join()
+            return True
+
+    for module in ("train", "cli", "progress_server"):
+        monkeypatch.setattr(logging.getLogger(f"winnow_trainer.{module}"), "filters", [Reader()])
+    began = time.monotonic()
+    assert train("--progress-port", 0)[0] == 0
+    assert (waiting in said) is waits
+    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def test_a_run_stopped_after_a_step_ends_with_the_same_bits_as_an_undisturbed_on
     assert told["state"] == "Complete"
     for epoch in (1, 2):
         expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
+        drawn = [(each.checkpoint(epoch) / "curves.json").read_bytes() for each in (broken, straight)]
+        assert drawn[0] == drawn[1]
     assert told["epochs"] == straight.run(straight.job(method))["epochs"]
     assert not (tmp_path / "broken" / "runs" / "spam-v1" / "resume").exists()
 

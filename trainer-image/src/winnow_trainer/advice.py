@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from winnow_classifier.dataset import positives
+from winnow_classifier.decision import Decision
 from winnow_classifier.profile import ADVISED_POSITIVES, Warn
 from winnow_trainer.data import Data, HeldOut
 from winnow_trainer.evaluate import Evaluation
@@ -30,6 +31,19 @@ def about_decision(data: Data) -> list[Warn]:
         return []
     told = "there are no validation rows, so probabilities are not calibrated and thresholds stay at 0.5"
     return [Warn("NotCalibrated", f"{told}; validationSplit takes some out of the training rows")]
+
+
+def about_band(decision: Decision) -> list[Warn]:
+    """Whether the surest answers abstain too: the band reaches from a threshold to 0, or to 1."""
+    band = (decision.abstain and decision.abstain.band) or 0.0
+    near = {label: limit for label, limit in decision.thresholds.items() if min(limit, 1 - limit) < band}
+    if not near:
+        return []
+    shown = [f"{_names([label])} ({limit:.4g})" for label, limit in list(near.items())[:SHOWN_LABELS]]
+    more = f" and {len(near) - SHOWN_LABELS} more" if len(near) > SHOWN_LABELS else ""
+    which = f"the threshold{'s' if len(near) > 1 else ''} of {', '.join(shown)}{more}"
+    told = f"{band:g} reaches from {which} to 0 or 1, so that the surest answers abstain too"
+    return [Warn("WideBand", f"thresholds.abstain.band: {told}; use a smaller one")]
 
 
 def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> list[Warn]:

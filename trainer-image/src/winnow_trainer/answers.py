@@ -30,7 +30,6 @@ from winnow_trainer import deciding
 from winnow_trainer.deciding import LOGITS
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
-SAME = 1e-6  # of a Brier score: another machine's exp may differ in the last bits
 
 Floats = npt.NDArray[np.float64]
 
@@ -72,21 +71,7 @@ class Evaluated:
     measured_on: Literal["Test", "Validation"]
     report: Mapping[str, Any]  # these rows' part of metrics.json
     answers: Answers | None
-
-    @property
-    def refitted(self) -> bool:
-        """Whether its decision is another one than metrics.json is about."""
-        if self.answers is None:
-            return False
-        schema, given = self.answers.schema, (self.answers.probabilities, self.answers.targets)
-        before = self.report.get("confusion")
-        if before is not None and before != metrics.confusion(*given, schema):
-            return True
-        briers = {entry["label"]: entry.get("brier") for entry in self.report.get("labels", [])}
-        return any(
-            briers.get(now.label) is not None and now.brier is not None and abs(briers[now.label] - now.brier) > SAME
-            for now in metrics.per_label(*given, schema)
-        )
+    refitted: bool  # whether its decision is another one than metrics.json is about
 
     def function(self, metric: str) -> Mapping[str, Any]:
         """What metrics.json says of a metric function of the user's."""
@@ -108,7 +93,9 @@ def read(folder: Path, digest: str | None, mirror: Mirror) -> Evaluated:
     content = _file(folder, METRICS, manifest, mirror)
     report: Mapping[str, Any] = orjson.loads(content) if content else {}
     mirror.fetch(folder / DECISION)
-    schema = decisions.decided(manifest.schema_, decisions.read(folder, manifest.schema_))
+    decision, decision_digest = decisions.read_digested(folder, manifest.schema_)
+    schema = decisions.decided(manifest.schema_, decision)
+    refitted = report.get("decisionDigest") != decision_digest
     kept: Mapping[str, deciding.Judged] = {}
     if LOGITS in manifest.files:
         mirror.fetch(folder / LOGITS)
@@ -116,11 +103,11 @@ def read(folder: Path, digest: str | None, mirror: Mirror) -> Evaluated:
     lines = _file(folder, PREDICTIONS, manifest, mirror)
     if lines:
         rows = _rows(lines.splitlines(), schema)
-        return Evaluated(manifest, "Test", report, _decided(rows, kept["test"]) if "test" in kept else rows)
+        return Evaluated(manifest, "Test", report, _decided(rows, kept["test"]) if "test" in kept else rows, refitted)
     part = report.get("validation", {})
     judged = kept.get("validation")
     answers = Answers(schema, _probabilities(judged, schema), judged.targets) if part and judged else None
-    return Evaluated(manifest, "Validation", part, answers)
+    return Evaluated(manifest, "Validation", part, answers, refitted)
 
 
 def _decided(rows: Answers, judged: deciding.Judged) -> Answers:

@@ -13,8 +13,6 @@ from winnow_classifier.labels import LabelSchema
 from winnow_trainer import curves, mistakes, plots, report
 from winnow_trainer.evaluate import Evaluation, predictions
 
-DECISION = "decision.json"
-
 
 def artifacts(
     test: Evaluation | None,
@@ -22,24 +20,28 @@ def artifacts(
     schema: LabelSchema,
     epochs: Sequence[Manifest],
     *,
+    steps: Mapping[str, Any],
     best: str | None = None,
     warnings: Sequence[str] = (),
-    others: Mapping[str, bytes] | None = None,
+    decision: bytes | None = None,
 ) -> dict[str, bytes]:
     """By file name; nothing where nothing was measured. `epochs` are those up to this one, the last of them this one;
-    `others` are further files of the checkpoint, of which the page shows what it knows."""
+    `steps` is the training loss over the steps (step_losses.py), `decision` what the checkpoint's decision.json holds."""
     shown = test or validation
     if shown is None:
         return {}
     manifest = epochs[-1]
+    decided: Mapping[str, Any] | None = orjson.loads(decision) if decision else None
     told: dict[str, Any] = {
         "selectedOn": manifest.selected_on,
+        "decisionDigest": decided["digest"] if decided else None,
         **(test.report if test else {}),
         **({"validation": validation.report} if validation else {}),
     }
     drawn = {
         "rows": "test" if test else "validation",
         "loss": curves.losses(epochs),
+        "stepLoss": steps,
         **curves.curves(shown.probabilities, shown.examples.targets, schema),
     }
     wrong = [
@@ -67,12 +69,7 @@ def artifacts(
         mistakes=sorted(wrong, key=lambda each: -float(each["margin"])),
         best=best,
         warnings=warnings,
-        decision=_decision((others or {}).get(DECISION)),
+        decision=decided,
     )
     found["report.html"] = report.page(page)
     return found
-
-
-def _decision(content: bytes | None) -> Mapping[str, Any] | None:
-    decision = orjson.loads(content) if content else None
-    return decision if isinstance(decision, dict) else None

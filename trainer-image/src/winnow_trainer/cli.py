@@ -40,6 +40,7 @@ from winnow_trainer.sources import fetch, source_of
 log = logging.getLogger(__name__)
 
 EXIT_STOPPED = 143  # 128 + SIGTERM
+LAST_READ_SECONDS = 20.0  # the operator reads /progress about every 15 s
 EXIT_CODES = """\
 exit codes:
   0 done   10 bad configuration   11 bad rows   12 out of memory   13 the loss is not finite
@@ -232,9 +233,22 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
             ranks=ranks,
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
+        if options.progress_port is not None and options.termination_log and not several:
+            _wait_for_a_reader(progress, result, stop)
     if group.leads():
         _print_checkpoints(result, mirror.shown(run / "checkpoints"))
     return result
+
+
+def _wait_for_a_reader(progress: Progress, result: dict[str, Any], stop: Event) -> None:
+    """After a quick run of many epochs, what nobody has read yet may have no room in the final word."""
+    new = {
+        key: [entry for entry in result[key] if entry["epoch"] > progress.epochs_read]
+        for key in ("epochs", "checkpoints")
+    }
+    if result["state"] == "Complete" and not termination.tells_all({**result, **new}):
+        log.info("Waiting until /progress is read once more", extra={"seconds": LAST_READ_SECONDS})
+        progress.wait_for_a_reader(LAST_READ_SECONDS, stop)
 
 
 def _finished(run: Path, mirror: Mirror) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from winnow_classifier import metrics
-from winnow_classifier.decision import DecidedSchema
+from winnow_classifier.decision import DecidedSchema, Measured
 from winnow_classifier.intervals import intervals, mean_interval
 from winnow_classifier.labels import LabelSchema
 from winnow_trainer.examples import Examples
@@ -37,23 +37,25 @@ def evaluate(
     reported: Sequence[str] | None,
     functions: MetricFunctions | None = None,
     seed: int = 0,
+    measured: Measured | None = None,
 ) -> Evaluation:
     """logits (N, C) in the order of the examples. `reported` picks built-in metrics by name, None takes all of the task;
-    the user's functions are always told. `seed` draws the resamples of the intervals."""
+    the user's functions are always told. `seed` draws the resamples of the intervals. `measured` is what the decision says
+    of these very rows, if it was measured on them: the same metrics are not computed twice."""
     probabilities = schema.probabilities(logits).double().numpy()
     targets = examples.targets
-    scores = metrics.evaluate(probabilities, targets, schema)
+    scores = measured.after if measured else metrics.evaluate(probabilities, targets, schema)
+    labels = metrics.per_label(probabilities, targets, schema)
     chosen = scores if reported is None else {name: scores[name] for name in scores if name in reported}
     scored = functions.score(examples.texts, targets, probabilities, schema) if functions else []
-    found = intervals(probabilities, targets, schema, seed)
+    found = intervals(probabilities, targets, schema, seed, scores, labels)
     told = {**chosen, **{each.name: each.value for each in scored}}
-    labels = zip(metrics.per_label(probabilities, targets, schema), found.labels, strict=True)
     report = {
         "rows": len(examples),
         "truncatedTexts": examples.truncated,
         "metrics": told,
         "undefined": why_undefined(chosen, targets, schema) | {each.name: each.error for each in scored if each.error},
-        **plain_metrics(logits, examples, schema),
+        **plain_metrics(logits, examples, schema, measured),
         "intervals": {name: found.metrics[name] for name in chosen if name in found.metrics}
         | {each.name: mean_interval(each.scores, seed) for each in scored if each.scores is not None},
         "functions": [
@@ -65,7 +67,9 @@ def evaluate(
             }
             for each in scored
         ],
-        "labels": [{**asdict(label), "intervals": interval} for label, interval in labels],
+        "labels": [
+            {**asdict(label), "intervals": interval} for label, interval in zip(labels, found.labels, strict=True)
+        ],
         "confusion": metrics.confusion(probabilities, targets, schema),
     }
     return Evaluation(told, report, probabilities, examples, scored)
@@ -77,10 +81,12 @@ def _direction(functions: MetricFunctions | None, name: str) -> dict[str, str]:
     return {"direction": direction} if direction else {}
 
 
-def plain_metrics(logits: Tensor, examples: Examples, schema: LabelSchema) -> dict[str, Any]:
+def plain_metrics(logits: Tensor, examples: Examples, schema: LabelSchema, measured: Measured | None) -> dict[str, Any]:
     """The same metrics as they were without decision.json: raw probabilities, decided at 0.5 or by the likeliest label."""
     if not isinstance(schema, DecidedSchema):
         return {}
+    if measured:
+        return {"withoutDecision": measured.before}
     plain = LabelSchema(schema.task_detail, schema.labels)
     return {"withoutDecision": metrics.evaluate(plain.probabilities(logits).double().numpy(), examples.targets, plain)}
 

@@ -6,8 +6,9 @@ are paths here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -18,6 +19,7 @@ from winnow_classifier.manifest import read_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.tokens import PLACEHOLDER
 from winnow_trainer.early_stopping import EarlyStopping
+from winnow_trainer.names_elsewhere import ELSEWHERE
 from winnow_trainer.thresholds import Thresholds
 
 Method = Literal["LoRA", "QLoRA", "Full", "HeadOnly"]
@@ -64,6 +66,8 @@ class Loss(_Manifest):
 
 
 class Parameters(_Manifest):
+    ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
+
     num_train_epochs: int = Field(5, ge=1, le=1_000)
     learning_rate: float | None = Field(None, gt=0, le=1)
     lr_scheduler_type: Scheduler = "linear"
@@ -214,8 +218,16 @@ class Mlflow(_Manifest):
     secret_ref: dict[str, str] | None = None  # the operator's: here the keys are in the environment
 
 
+class Wandb(_Manifest):
+    project: str = Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
+    entity: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
+    base_url: str = Field("https://api.wandb.ai", pattern=r"^https?://[^\s@?#]+$", max_length=2_048)
+    secret_ref: dict[str, str] | None = None  # the operator's: here the key is in the environment
+
+
 class Tracking(_Manifest):
     mlflow: Mlflow | None = None
+    wandb: Wandb | None = None
 
 
 class CheckpointSource(_Manifest):

@@ -14,6 +14,7 @@ import httpcore
 from winnow_classifier.addresses import Network
 from winnow_classifier.errors import WinnowError
 from winnow_trainer.fetch import CheckedBackend, shown
+from winnow_trainer.teller import RefusedError, UnreachableError
 
 SECONDS = 10.0  # for an answer
 ANSWER_BYTES = 1_048_576
@@ -23,18 +24,6 @@ VALUE_CHARACTERS = 500
 _NAME = re.compile(r"[^\w\-. /]")
 _MAY_PASS = (408, 425, 429)
 Metric = tuple[str, float, int, int]  # name, value, milliseconds since the epoch, step
-
-
-class UnreachableError(Exception):
-    """A later try may help."""
-
-
-class RefusedError(Exception):
-    """No later try would."""
-
-    def __init__(self, message: str, code: str = "") -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class MlflowApi:

@@ -1,27 +1,17 @@
-"""A run in MLflow, told by a thread of its own: a server that is slow or down never holds the training up."""
+"""A run in MLflow."""
 
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from typing import TypeVar
 
 from winnow_classifier.mirror import VOLUME, Mirror
-from winnow_trainer.mlflow_api import Metric, MlflowApi, RefusedError, UnreachableError
+from winnow_trainer.mlflow_api import Metric, MlflowApi
 from winnow_trainer.run_folder import write_json
+from winnow_trainer.teller import Teller
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-WAITING = 10_000  # of log()'s calls; more than an hour of most runs
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-CLOSE_SECONDS = 15.0  # that the end of a run may wait for what is still to be told
 ENDS = {"Complete": "FINISHED", "Stopped": "KILLED", "Failed": "FAILED"}
 
 
@@ -45,68 +35,31 @@ class MlflowTracker:
         self._memory = memory
         self._mirror = mirror
         self._clock = clock
-        self._queue: Queue[list[Metric]] = Queue(WAITING)
         self._end = ""
-        self._closing = Event()
-        self._warned = self._over = False
-        self._thread = Thread(target=self._work, name="mlflow", daemon=True)  # a process may end without it
-        self._thread.start()
+        self._teller: Teller[list[Metric]] = Teller("MLflow", self._work)
+        self._teller.start()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         now = self._now()
-        try:
-            self._queue.put_nowait([(name, value, now, step) for name, value in values.items()])
-        except Full:
-            if not self._over:
-                self._warn(f"{WAITING} messages wait already, further ones are left out")
+        self._teller.put([(name, value, now, step) for name, value in values.items()])
 
     def flush(self) -> None:
         """It is told as it comes."""
 
     def close(self, state: str) -> None:
         self._end = ENDS[state]
-        self._closing.set()
-        self._thread.join(CLOSE_SECONDS)
-        if self._thread.is_alive():
-            self._warn(f"the end of the run was not told within {CLOSE_SECONDS:.0f} s")
+        self._teller.close()
 
     def _work(self) -> None:
+        teller = self._teller
         try:
-            run_id = self._until_done(self._run)
-            while run_id and not (self._closing.is_set() and self._queue.empty()):
-                if metrics := self._take():
-                    self._until_done(lambda told=metrics: self._api.log(run_id, told))  # type: ignore[misc]
-            if run_id:
-                self._until_done(lambda: self._api.end(run_id, self._end, self._now()))
-        except (RefusedError, UnreachableError, OSError) as error:
-            self._warn(f"{error}; nothing more is told there")
+            run_id = teller.until_done(self._run)
+            while not teller.told:
+                if metrics := [metric for several in teller.waiting() for metric in several]:
+                    teller.until_done(lambda told=metrics: self._api.log(run_id, told))  # type: ignore[misc]
+            teller.until_done(lambda: self._api.end(run_id, self._end, self._now()))
         finally:
-            self._over = True
             self._api.close()
-
-    def _take(self) -> list[Metric]:
-        """What waits, soon after it comes."""
-        found: list[Metric] = []
-        try:
-            found += self._queue.get(timeout=0.2)
-            while True:
-                found += self._queue.get_nowait()
-        except Empty:
-            return found
-
-    def _until_done(self, call: Callable[[], T]) -> T:
-        """Raises UnreachableError only once the run has ended."""
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return call()
-            except UnreachableError as error:
-                if self._closing.is_set():
-                    raise
-                if not self._warned:
-                    self._warn(f"{error}; it is tried again for as long as the training runs")
-            self._closing.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _run(self) -> str:
         """The id of this training's run."""
@@ -122,7 +75,3 @@ class MlflowTracker:
 
     def _now(self) -> int:
         return int(self._clock() * 1_000)
-
-    def _warn(self, error: str) -> None:
-        self._warned = True
-        log.warning("MLflow is not told, training goes on", extra={"error": error})

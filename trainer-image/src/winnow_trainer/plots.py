@@ -46,7 +46,7 @@ def pictures(curves: Mapping[str, Any], confusion: Sequence[Sequence[int]], sche
     drawn = [label for label in labels if "recall" in label]
     with_curves = sorted(drawn, key=lambda label: -label["rows"])
     drawers: dict[str, Callable[[Axes], None]] = {
-        "loss.png": lambda axes: _losses(axes, curves["loss"]),
+        "loss.png": lambda axes: _losses(axes, curves["loss"], curves["stepLoss"]),
         "confusion.png": lambda axes: _confusion(axes, np.array(confusion, dtype=np.int64), schema),
         "pr.png": lambda axes: _pr(axes, with_curves),
         "roc.png": lambda axes: _roc(axes, with_curves),
@@ -68,8 +68,12 @@ def _drawn(figure: Figure, draw: Callable[[Axes], None]) -> bytes:
     return content.getvalue()
 
 
-def _losses(axes: Axes, losses: Sequence[Mapping[str, Any]]) -> None:
+def _losses(axes: Axes, losses: Sequence[Mapping[str, Any]], steps: Mapping[str, Any]) -> None:
     axes.set_title("Loss by epoch")
+    if points := steps["points"]:
+        epochs = [point["step"] / steps["stepsPerEpoch"] for point in points]
+        losses_there = [point["trainLoss"] for point in points]
+        axes.plot(epochs, losses_there, color=BAR, alpha=0.4, linewidth=1, label="training loss, over the steps")
     lines = (("training loss", "trainLoss", BAR), ("test log loss", "testLogLoss", FEW))
     for name, key, colour in (*lines, ("validation log loss", "validationLogLoss", "#2f8f5b")):
         points = [(epoch["epoch"], epoch[key]) for epoch in losses if epoch[key] is not None]

@@ -1,8 +1,9 @@
 """Where a run stands, for everyone who asks: /progress as JSON, /metrics for Prometheus, a line on the terminal."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -66,6 +67,8 @@ class Progress:
         self._lock = Lock()
         self._state: dict[str, Any] = {"state": "Running", "percent": 0.0}
         self._updated = clock()
+        self._end_was_read = Event()
+        self.epochs_read = 0  # how far somebody has read in them
 
     def listen(self, listener: Listener) -> None:
         """It is called after each update, in the updater's thread."""
@@ -87,9 +90,21 @@ class Progress:
             moment = self._updated.isoformat(timespec="seconds").replace("+00:00", "Z")
             return {**self._state, "updatedAt": moment}
 
+    def was_read(self, state: Mapping[str, Any]) -> None:
+        """Somebody got this state as an answer."""
+        self.epochs_read = max([self.epochs_read, *(epoch["epoch"] for epoch in state.get("epochs", []))])
+        if state["state"] != "Running":
+            self._end_was_read.set()
+
+    def wait_for_a_reader(self, seconds: float, stop: Event) -> None:
+        """Until the end was read by somebody, or nothing shall be waited for any more."""
+        deadline = time.monotonic() + seconds
+        while not stop.is_set() and time.monotonic() < deadline and not self._end_was_read.wait(0.1):
+            pass
+
     def as_json(self) -> bytes:
         """At most 64 KiB: metrics of older epochs go first where a long run has more."""
-        return fitted(self.snapshot(), PROGRESS_BYTES)
+        return fitted(self.snapshot(), PROGRESS_BYTES, lists=False)
 
     def collect(self) -> Iterable[Metric]:
         """prometheus_client's protocol for a custom collector."""

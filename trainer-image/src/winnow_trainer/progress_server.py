@@ -32,7 +32,9 @@ def served(progress: Progress, port: int, host: str = "") -> Iterator[int]:
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/progress":
+                state = progress.snapshot()  # or an older one than is told
                 self._answer(200, "application/json", progress.as_json())
+                progress.was_read(state)
             elif path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
             elif path == "/healthz":

@@ -15,6 +15,7 @@ from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.manifest import describe
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_trainer import deciding
+from winnow_trainer.advice import about_band
 from winnow_trainer.thresholds import Thresholds, check
 
 SAME = "same"  # as the job or the last refit asked
@@ -41,7 +42,7 @@ def asked_by(options: argparse.Namespace) -> Thresholds | str | None:
     try:
         return Thresholds.model_validate(given)
     except ValidationError as err:
-        raise ConfigError(f"refit: {describe(err)}", hint="python -m winnow_trainer refit --help") from err
+        raise ConfigError(f"refit: {describe(err, Thresholds)}", hint="python -m winnow_trainer refit --help") from err
 
 
 def _some(values: dict[str, float | None]) -> dict[str, float] | None:
@@ -83,6 +84,7 @@ def words(decision: Decision) -> list[str]:
         lines.append(f"temperature {decision.calibration.temperature:.4f}")
     lines += [f"threshold of {label}: {value:.4f}" for label, value in decision.thresholds.items()]
     lines += [f"{label}: {why}" for label, why in decision.unfitted.items()]
+    lines += [warning.message for warning in about_band(decision)]
     if measured := decision.measured:
         changes = [
             f"{name} {before:.4f} to {after:.4f}"

@@ -19,6 +19,8 @@ import torch
 from winnow_classifier.base_model import sha256_of_file
 from winnow_classifier.checkpoint import sync
 from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_trainer import step_losses
+from winnow_trainer.step_losses import Sums
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class Position:
     loss_sum: float = 0.0  # of the rows of those steps, nats
     rows: int = 0  # how many rows those were
     seconds: float = 0.0  # spent on steps since the first epoch
+    step_losses: Sums = ()  # of the run so far; points of older versions have none
 
 
 def save(
@@ -78,7 +81,8 @@ def load(folder: Path, mirror: Mirror = VOLUME, mapped: bool = False) -> tuple[P
             content = json.loads((point / POINT).read_bytes())
             if sha256_of_file(point / STATE) != content["sha256"]:
                 raise ValueError(f"{STATE} has another SHA-256 than {POINT} says")
-            position = Position(**content["position"])
+            where = content["position"]
+            position = Position(**{**where, "step_losses": step_losses.read(where.get("step_losses", ()))})
             state = torch.load(point / STATE, map_location="cpu", weights_only=True, mmap=mapped)
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("Resume point ignored", extra={"path": str(point), "error": str(error)})

@@ -72,7 +72,7 @@ def source_of(given: Mapping[str, Any] | None) -> Source:
     try:
         return Source.model_validate(given)
     except ValidationError as err:
-        raise ConfigError(f"spec.source: {describe(err)}") from err
+        raise ConfigError(f"spec.source: {describe(err, Source)}") from err
 
 
 def fetch(

@@ -1,8 +1,9 @@
 """The final word of a pod: one compact JSON object that the kubelet keeps, made to fit.
 
 What does not fit is dropped in this order, least needed first; storage has all of it:
-  train   metrics of older epochs but the primary; every epoch's metrics but the primary; older epochs and checkpoints,
-          but never the best and the last; long warnings are cut, then left out
+  train   the names of metrics in each epoch: they are told once, as metricNames, and each epoch has a list of values; then
+          metrics of older epochs but the primary; older epochs and checkpoints, but never the best and the last; their
+          metrics but the primary; long warnings are cut, then left out
   import  labels from the end of the list (labelCount stays); long problems and warnings are cut; warnings and problems
           from the end of their lists
   both    the end of the message
@@ -22,14 +23,16 @@ MESSAGE_BYTES = 4_096  # the kubelet cuts here, for each container
 KEPT_LABELS = 20
 KEPT_PROBLEMS = 5
 SHORT_CHARACTERS = 160
+MEASURED = ("metrics", "validationMetrics")  # of an epoch
 Message = dict[str, Any]
 
 
-def fitted(message: Message, limit_bytes: int = MESSAGE_BYTES) -> bytes:
-    """The message as JSON of at most `limit_bytes`. The given one is left as it is."""
+def fitted(message: Message, limit_bytes: int = MESSAGE_BYTES, *, lists: bool = True) -> bytes:
+    """The message as JSON of at most `limit_bytes`. The given one is left as it is. Without `lists`, for readers that people
+    write, metrics keep their names."""
     encoded = orjson.dumps(message)
     message = orjson.loads(encoded)
-    for shrink in _SHRINKS:
+    for shrink in _SHRINKS if lists else _SHRINKS[1:]:
         excess = len(encoded) - limit_bytes
         if excess <= 0:
             break
@@ -39,6 +42,15 @@ def fitted(message: Message, limit_bytes: int = MESSAGE_BYTES) -> bytes:
                 break
         encoded = orjson.dumps(message)
     return encoded
+
+
+def tells_all(message: Message) -> bool:
+    """Whether no metrics have to be dropped of it."""
+    told = orjson.loads(fitted(message))
+    kept = [len(epoch.get(rows, ())) for epoch in told.get("epochs", []) for rows in MEASURED]
+    names = len(told.get("metricNames", ()))
+    given = [len(epoch.get(rows, ())) for epoch in message.get("epochs", []) for rows in MEASURED]
+    return kept == [names if names and count else count for count in given]
 
 
 def write(path: Path | None, message: Message) -> None:
@@ -57,6 +69,20 @@ def write(path: Path | None, message: Message) -> None:
 Shrink = Callable[[Message], Iterator[int]]  # takes a little more away each time, and says how many bytes
 
 
+def _names_of_metrics(message: Message) -> Iterator[int]:
+    epochs = [epoch for epoch in message.get("epochs", []) if any(epoch.get(rows) for rows in MEASURED)]
+    names = list(dict.fromkeys(name for epoch in epochs for rows in MEASURED for name in epoch.get(rows, {})))
+    if not names:
+        return
+    before = _size(message)
+    message["metricNames"] = names
+    for epoch in epochs:
+        for rows in MEASURED:
+            if values := epoch.get(rows):
+                epoch[rows] = [values.get(name) for name in names]
+    yield before - _size(message)
+
+
 def _older_metrics(message: Message) -> Iterator[int]:
     for epoch in message.get("epochs", [])[:-1]:
         if epoch.get("checkpoint") != message.get("bestCheckpoint"):
@@ -70,9 +96,10 @@ def _all_metrics(message: Message) -> Iterator[int]:
 
 def _only_primary(epoch: Message, message: Message) -> int:
     freed, primary = 0, message.get("primaryMetric")
-    for rows in ("metrics", "validationMetrics"):
+    for rows in MEASURED:
         if before := epoch.get(rows):
-            epoch[rows] = {name: value for name, value in before.items() if name == primary}
+            named = before if isinstance(before, dict) else dict(zip(message["metricNames"], before, strict=True))
+            epoch[rows] = {name: value for name, value in named.items() if name == primary}
             freed += _size(before) - _size(epoch[rows])
     return freed
 
@@ -128,4 +155,13 @@ def _size(value: Any) -> int:
     return len(orjson.dumps(value))
 
 
-_SHRINKS: tuple[Shrink, ...] = (_older_metrics, _all_metrics, _older_epochs, _labels, _long_texts, _lists, _words)
+_SHRINKS: tuple[Shrink, ...] = (
+    _names_of_metrics,
+    _older_metrics,
+    _older_epochs,
+    _all_metrics,
+    _labels,
+    _long_texts,
+    _lists,
+    _words,
+)

@@ -11,6 +11,7 @@ from winnow_trainer.mlflow_tracker import MlflowTracker
 from winnow_trainer.prepare import Prepared
 from winnow_trainer.recorder import Tracker
 from winnow_trainer.run_folder import RunFolder
+from winnow_trainer.wandb_tracker import WandbRun, WandbTracker
 
 Track = Callable[[Prepared, RunFolder], Sequence[Tracker]]
 
@@ -24,12 +25,16 @@ def trackers(networks: Sequence[Network], environ: Mapping[str, str]) -> Track:
 
     def track(prepared: Prepared, folder: RunFolder) -> Sequence[Tracker]:
         tracking = prepared.job.spec.tracking
-        if tracking is None or tracking.mlflow is None:
-            return ()
-        api = MlflowApi(tracking.mlflow.tracking_uri, environ, networks)
-        memory = folder.path / "mlflow.json"
-        name = folder.path.name
-        return (MlflowTracker(api, tracking.mlflow.experiment, name, params(prepared), memory, folder.mirror),)
+        name, told = folder.path.name, params(prepared)
+        found: list[Tracker] = []
+        if tracking and (mlflow := tracking.mlflow):
+            api = MlflowApi(mlflow.tracking_uri, environ, networks)
+            memory = folder.path / "mlflow.json"
+            found.append(MlflowTracker(api, mlflow.experiment, name, told, memory, folder.mirror))
+        if tracking and (wandb := tracking.wandb):
+            run = WandbRun(wandb.base_url, wandb.project, wandb.entity, name, told)
+            found.append(WandbTracker(run, folder.path / "wandb.json", environ, networks, folder.mirror))
+        return found
 
     return track
 

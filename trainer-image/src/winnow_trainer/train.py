@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
-from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume
+from winnow_classifier.profile import Warn
+from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume, step_losses
 from winnow_trainer.data import ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
@@ -204,7 +205,7 @@ class Training:
                     self.save()
                 self.writer.wait()
                 raise
-            self.position = Position(epoch=epoch + 1)
+            self.position = Position(epoch=epoch + 1, step_losses=self.position.step_losses)
 
     def begin(self) -> None:
         """From the resume point, or anew."""
@@ -372,8 +373,14 @@ class Training:
             raise DivergedError(f"{error}; {kept}", error.hint) from error
         if not seen.rows:
             return
+        sums, first = self.position.step_losses, self.steps_done + 1 - len(seen.steps)
+        for step, one in enumerate(seen.steps, start=first):
+            sums = step_losses.added(sums, step, self.total_steps, one.loss_sum, one.rows)
         self.position = replace(
-            self.position, loss_sum=self.position.loss_sum + seen.loss_sum, rows=self.position.rows + seen.rows
+            self.position,
+            loss_sum=self.position.loss_sum + seen.loss_sum,
+            rows=self.position.rows + seen.rows,
+            step_losses=sums,
         )
         self.progress.update(
             percent=round(100 * self.steps_done / self.total_steps, 2),
@@ -422,18 +429,19 @@ class Training:
     ) -> Published:
         decision = self.decision(judged_test, judged_validation)
         schema = decisions.decided(self.prepared.schema, decision)
-        test = self.evaluation(judged_test, self.test, schema)
-        validation = self.evaluation(judged_validation, self.validation, schema)
-        decided = {decisions.DECISION: decisions.content(decision)} if decision else {}
+        measured = {decision.measured.rows: decision.measured} if decision and decision.measured else {}
+        test = self.evaluation(judged_test, self.test, schema, measured.get("Test"))
+        validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
+        decided = decisions.content(decision) if decision else None
         manifest = self.manifest(epoch, test, validation)
-        self.warn_of_functions(manifest.name, {"test": test, "validation": validation})
+        self.warn_once(advice.about_functions(manifest.name, {"test": test, "validation": validation}))
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
             manifest,
             self.learner.model,
             self.prepared.tokenizer,
             self.artifacts(manifest, test, validation, schema, decided) | deciding.kept(judged_validation, judged_test),
-            decided,
+            {decisions.DECISION: decided} if decided else {},
             weights,
         )
         self.folder.stored(epoch)
@@ -450,21 +458,25 @@ class Training:
         found = deciding.fit(validation, test, self.prepared.schema, asked, entry.digest if entry else None)
         for label, why in found.unfitted.items():
             log.warning("Threshold not as asked for", extra={"label": label, "why": why})
+        self.warn_once(advice.about_band(found))
         return found
 
-    def evaluation(self, judged: Judged | None, examples: Examples | None, schema: LabelSchema) -> Evaluation | None:
+    def evaluation(
+        self,
+        judged: Judged | None,
+        examples: Examples | None,
+        schema: LabelSchema,
+        measured: decisions.Measured | None,
+    ) -> Evaluation | None:
         if judged is None or examples is None:
             return None
         reported, seed = self.prepared.reported, self.parameters.seed
-        return evaluate.evaluate(judged.logits, examples, schema, reported, self.functions, seed)
+        return evaluate.evaluate(judged.logits, examples, schema, reported, self.functions, seed, measured)
 
-    def warn_of_functions(self, name: str, parts: Mapping[str, Evaluation | None]) -> None:
-        """Once for each function that failed, however often it does."""
+    def warn_once(self, warnings: Sequence[Warn]) -> None:
+        """Of what an evaluation found: once for each thing that the message begins with, however often it is found."""
         known = {warning.message.split(":")[0] for warning in self.warnings}
-        fresh = [
-            warning for warning in advice.about_functions(name, parts) if warning.message.split(":")[0] not in known
-        ]
-        self.warnings += fresh
+        self.warnings += [warning for warning in warnings if warning.message.split(":")[0] not in known]
 
     def artifacts(
         self,
@@ -472,7 +484,7 @@ class Training:
         test: Evaluation | None,
         validation: Evaluation | None,
         schema: LabelSchema,
-        decision: Mapping[str, bytes],
+        decision: bytes | None,
     ) -> dict[str, bytes]:
         before = [published.manifest for published in self.published]
         likely = [*self.published, Published(manifest, "", 0)]
@@ -481,9 +493,10 @@ class Training:
             validation,
             schema,
             [*before, manifest],
+            steps=step_losses.told(self.position.step_losses, self.steps_done, self.total_steps, self.steps_per_epoch),
             best=outcome.message(likely, self.prepared.primary, self.prepared.selected_on) + ", so far.",
             warnings=[warning.message for warning in self.warnings],
-            others=decision,
+            decision=decision,
         )
 
     def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:

@@ -195,10 +195,31 @@ class Mlflow(Spec):
     secret_ref: MlflowSecretRef | None = None
 
 
+class WandbSecretRef(Spec):
+    """The key in the name of Weights & Biases' own client; the pod gets it, the operator never reads it."""
+
+    name: ObjectName
+
+
+WandbName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")]
+
+
+class Wandb(Spec):
+    """A run in Weights & Biases."""
+
+    project: WandbName
+    entity: WandbName | None = None
+    base_url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s@?#]+$")] = (
+        "https://api.wandb.ai"
+    )
+    secret_ref: WandbSecretRef
+
+
 class Tracking(Spec):
     """Where else losses and metrics are told."""
 
     mlflow: Mlflow | None = None
+    wandb: Wandb | None = None
 
 
 class TrainingJobSpec(PlacedPods):

@@ -130,23 +130,29 @@ def _metrics(metrics: api.Metrics) -> Object:
 
 
 MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+WANDB_KEYS = ("WANDB_API_KEY",)
 
 
 def _tracking(tracking: api.Tracking) -> Object:
-    """Without the Secret's name: the pod gets its keys."""
-    mlflow = tracking.mlflow
-    return {"mlflow": {"trackingUri": mlflow.tracking_uri, "experiment": mlflow.experiment}} if mlflow else {}
+    """Without the Secrets' names: the pod gets their keys."""
+    told: Object = api.to_raw(tracking)
+    for server in told.values():
+        server.pop("secretRef", None)
+    return told
 
 
-def _tracking_keys(tracking: api.Tracking | None) -> tuple[Object, ...]:
+def _tracking_keys(tracking: api.Tracking | None) -> list[Object]:
     """Optional, so that a missing Secret never keeps a training from starting."""
-    if tracking is None or tracking.mlflow is None or tracking.mlflow.secret_ref is None:
-        return ()
-    secret = tracking.mlflow.secret_ref.name
-    return tuple(
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
-        for name in MLFLOW_KEYS
+    mlflow, wandb = (tracking.mlflow, tracking.wandb) if tracking else (None, None)
+    wanted: list[tuple[str, tuple[str, ...]]] = (
+        [(mlflow.secret_ref.name, MLFLOW_KEYS)] if mlflow and mlflow.secret_ref else []
     )
+    wanted += [(wandb.secret_ref.name, WANDB_KEYS)] if wandb else []
+    return [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
+        for secret, names in wanted
+        for name in names
+    ]
 
 
 def _failure_rules(job: api.TrainingJob) -> list[Object]:

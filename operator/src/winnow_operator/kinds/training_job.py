@@ -163,21 +163,22 @@ def _news(seen: TrainingJobSeen) -> report.Training | None:
     """What the pods told last: /progress, else the termination message of the last one that ended."""
     if seen.pulled:
         return seen.pulled
-    pod = newest([pod for pod in seen.pods if pods.ended(pod)])
+    pod = newest([pod for pod in (*seen.pods, *seen.departed) if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
     return report.parse(report.Training, ended.message) if ended else None
 
 
 def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _State:
-    pod = pods.decisive(seen.pods) if seen.obj.spec.nodes > 1 else newest([p for p in seen.pods if pods.ended(p)])
+    known = (*seen.pods, *seen.departed)
+    pod = pods.decisive(known) if seen.obj.spec.nodes > 1 else newest([p for p in known if pods.ended(p)])
     ended = pods.ended(pod) if pod else None
-    awaited = [pod for pod in pods.of_each_index(seen.pods) if pods.ended(pod) is None]
+    awaited = [pod for pod in pods.of_each_index(known) if pods.ended(pod) is None]
     if (ended is None or awaited) and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
         return _State(
             "Running", Reason.TRAINING, "The run ended; its message is awaited", news=seen.pulled, requeue_after=1
         )
     said = report.parse(report.Training, ended.message) if ended else None
-    news = said or seen.pulled
+    news = results.joined(seen.pulled, said)
     if outcome.complete:
         best = (said.best_checkpoint if said else None) or seen.obj.status.best_checkpoint
         if said and said.reason == Reason.STOPPED_EARLY:

@@ -72,6 +72,18 @@ def merged(
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def joined(pulled: report.Training | None, said: report.Training | None) -> report.Training | None:
+    """The final word, and beside it what /progress told that did not fit into it."""
+    if pulled is None or said is None:
+        return said or pulled
+    earlier = {epoch.epoch: epoch for epoch in pulled.epochs}
+    told = {epoch.epoch: epoch.over(earlier.get(epoch.epoch)) for epoch in said.epochs}
+    checkpoints = {one.name: one for one in (*pulled.checkpoints, *said.checkpoints)}
+    return said.model_copy(
+        update={"epochs": list({**earlier, **told}.values()), "checkpoints": list(checkpoints.values())}
+    )
+
+
 def _epochs(status: api.TrainingJobStatus, told: report.Training) -> list[Object]:
     by_number: dict[int, Object] = {epoch.epoch: api.to_raw(epoch) for epoch in status.epochs or ()}
     for epoch in told.epochs:

@@ -1,0 +1,37 @@
+"""Training pods that ended and are gone: what they said last is seen though a watch tells of the end and the deletion at once.
+
+Kept only until the end of the training is recorded, of each number the newest, and of one batch Job at a time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from winnow_operator import pods
+from winnow_operator.resources import Key, Object, controller_of, newest
+
+
+class Departed:
+    def __init__(self) -> None:
+        self._pods: dict[Key, dict[int, Object]] = defaultdict(dict)
+
+    def keep(self, training: Key, pod: Object) -> None:
+        if pods.ended(pod) is None:
+            return
+        kept = self._pods[training]
+        if any(_job(other) != _job(pod) for other in kept.values()):
+            kept.clear()
+        number = pods.index(pod)
+        found = newest([pod, *([kept[number]] if number in kept else [])])
+        assert found is not None
+        kept[number] = found
+
+    def of(self, training: Key) -> tuple[Object, ...]:
+        return tuple(self._pods[training].values()) if training in self._pods else ()
+
+    def forget(self, training: Key) -> None:
+        self._pods.pop(training, None)
+
+
+def _job(pod: Object) -> str:
+    return str((controller_of(pod) or {}).get("uid"))
