@@ -27,7 +27,7 @@ from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
 from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
-from winnow_server.serve import listen
+from winnow_server.process import listen
 from winnow_server.service import Service
 from winnow_server.watched import Watched
 

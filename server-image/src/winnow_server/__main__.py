@@ -1,8 +1,9 @@
-"""python -m winnow_server: exit 0 after a clean stop, otherwise the code of the error, said on stderr."""
+"""python -m winnow_server, and python -m winnow_server wake: exit 0 after a clean stop, otherwise the code of the error, said on stderr."""
 
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from winnow_classifier.cpu import spin_briefly
@@ -13,6 +14,8 @@ TERMINATION_MESSAGE_BYTES = 4_096  # the kubelet cuts here
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["wake"]:
+        return wake(sys.argv[2:])
     wanted = settings.parse()
     logs.set_up(wanted.log_level)
     spin_briefly(os.environ)
@@ -32,6 +35,20 @@ def run(wanted: settings.Settings) -> int:
         print(f"winnow_server: {sentence}", file=sys.stderr)
         if wanted.termination_log is not None:
             write_termination_message(wanted.termination_log, err.reason, sentence)
+        return err.exit_code
+    return 0
+
+
+def wake(arguments: Sequence[str]) -> int:
+    """Holds requests until it is stopped; the exit code."""
+    from winnow_server.waking import wake as waking  # not what a server needs
+
+    wanted = waking.parse(arguments)
+    logs.set_up(wanted.log_level)
+    try:
+        waking.wake(wanted)
+    except WinnowError as err:
+        print(f"winnow_server: {err}", file=sys.stderr)
         return err.exit_code
     return 0
 

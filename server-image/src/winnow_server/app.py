@@ -20,8 +20,8 @@ from winnow_server.access import ApiKeys, Guard
 from winnow_server.edge import Edge
 from winnow_server.endpoints import Endpoint, endpoints
 from winnow_server.errors import ApiError
+from winnow_server.json_answer import Json
 from winnow_server.refusals import answer_nobody, refuse
-from winnow_server.responses import Json
 from winnow_server.routes import Routes
 from winnow_server.service import Service
 from winnow_server.watched import Watched, look_on

@@ -4,11 +4,15 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from winnow_server.service import Phase, Service
+from winnow_server.phase import Phase
+
+if TYPE_CHECKING:
+    from winnow_server.service import Service  # brings torch along, which a waker does without
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +23,7 @@ CLIENT_LEFT = 499  # nginx's number for it, in metrics and logs only
 class Edge:
     """ASGI middleware; scope["state"]["request_id"] is for the layers below."""
 
-    def __init__(self, app: ASGIApp, service: Service, counted: Mapping[str, str]) -> None:
+    def __init__(self, app: ASGIApp, service: "Service", counted: Mapping[str, str]) -> None:
         """counted: the paths whose requests are work, and what metrics call them; probes and pages are not."""
         self._app = app
         self._service = service

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from winnow_server.recency import Recency
 from winnow_server.ticket import Ticket
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -45,6 +46,12 @@ class Metrics:
         for outcome in ("ok", "error"):
             self._lines.labels(*self._model, outcome)
         self._running = one(Gauge, "clf_requests_running", "Requests in work")
+        self._recency = Recency()
+        self.watch(
+            "clf_recently_used",
+            "1 while a request is in work, and for a minute after the last one",
+            self._recency.recent,
+        )
         self._load_seconds = one(Gauge, "clf_model_load_seconds", "Verifying, loading and warming up")
         one(Gauge, "clf_model_info", "Always 1").set(1)
 
@@ -56,9 +63,11 @@ class Metrics:
         self._load_seconds.set(seconds)
 
     def request_started(self) -> None:
+        self._recency.started()
         self._running.inc()
 
     def request_ended(self, endpoint: str, code: int, seconds: float) -> None:
+        self._recency.ended()
         self._running.dec()
         self._requests.labels(*self._model, endpoint, str(code)).inc()
         self._duration.labels(*self._model, endpoint).observe(seconds)

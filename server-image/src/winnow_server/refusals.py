@@ -9,7 +9,7 @@ from starlette.types import Scope
 
 from winnow_server.edge import CLIENT_LEFT
 from winnow_server.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound
-from winnow_server.responses import Json
+from winnow_server.json_answer import Json
 
 log = logging.getLogger(__name__)
 

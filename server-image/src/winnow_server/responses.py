@@ -6,21 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from starlette.responses import Response
 
 from winnow_server.model import Announced
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest
 from winnow_server.thresholds import Rules
 from winnow_server.ticket import Result, Ticket
-
-
-class Json(Response):
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, rules: Rules) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from starlette.responses import Response
 from winnow_server import model, responses
 from winnow_server.body import gone, read_body
 from winnow_server.errors import NotFound, Unavailable
+from winnow_server.json_answer import Json
+from winnow_server.phase import Phase
 from winnow_server.protocols import kserve, ndjson, oip, oip_binary, tei
-from winnow_server.responses import Json
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest, Item, from_validation, parse, texts_of
-from winnow_server.service import LOADING_RETRY_SECONDS, Phase, Service
+from winnow_server.service import LOADING_RETRY_SECONDS, Service
 from winnow_server.stream import Slots, Stream
 from winnow_server.thresholds import Rules, asked_for
 from winnow_server.ticket import Ticket

@@ -1,32 +1,27 @@
-"""The process: a socket, the event loop, and a stop that fails no request."""
+"""The server's process: what it is made of, from the checkpoint to the socket."""
 
-import asyncio
-import contextlib
 import gc
 import logging
 import os
-import signal
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import prometheus_client
 import torch
-import uvicorn
 
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import MANIFEST
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.decision import DECISION
-from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.errors import CheckpointError
 from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
 from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
+from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
 from winnow_server.settings import Settings
 from winnow_server.thresholds import Rules
@@ -37,48 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_SECONDS = 75  # above the usual 60 s of proxies, so that they close first
-FINISH_SECONDS = 60  # for what is in work when no new connection is taken any more
 # A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1_024, 4_096
 QUEUED_BATCHES = 32  # the queue's default size
-
-
-class Server(uvicorn.Server):
-    """uvicorn with a pause before it stops: SIGTERM first turns readiness off and goes on serving."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float) -> None:
-        super().__init__(config)
-        self._service = service
-        self._drain_seconds = drain_seconds
-        self._stopping: asyncio.Task[None] | None = None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """uvicorn would raise the signal again after a clean stop, and the process would not end with 0."""
-        originals = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in originals.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains, a second one stops at once."""
-        loop = asyncio.get_running_loop()
-        loop.call_soon_threadsafe(self._stop, signal.Signals(sig).name)
-
-    def _stop(self, why: str) -> None:
-        if self._stopping is not None:
-            self.should_exit = True
-            return
-        log.info("Draining", extra={"signal": why, "seconds": self._drain_seconds})
-        self._service.drain()
-        self._stopping = asyncio.create_task(self._stop_after_drain())
-
-    async def _stop_after_drain(self) -> None:
-        await asyncio.sleep(self._drain_seconds)
-        self.should_exit = True
 
 
 def serve(settings: Settings) -> None:
@@ -118,20 +74,7 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     app = create_app(service, keys=keys, watched=watched, around=tracing.around if tracing else lambda app: app)
     if tracing:
         service.on_classified = tracing.stages
-    config = uvicorn.Config(
-        Prefixed(app, settings.path_prefix),
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-    )
-    server = Server(config, service, settings.drain_seconds)
+    server = Server(configuration(Prefixed(app, settings.path_prefix)), service.drain, settings.drain_seconds)
 
     def stop_on_failure() -> None:
         server.should_exit = True
@@ -192,11 +135,3 @@ def load(
     with opened(base, folder, settings.allow_network, os.environ) as (base_folder, base_mirror):
         base_mirror.fetch_folder(base_folder, MANIFEST)
         return model.load(directory, announced, str(base_folder), storage, mirror, settings.precision, rules)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as err:
-        raise ConfigError(f"Cannot listen on {host}:{port}: {err.strerror}.") from err

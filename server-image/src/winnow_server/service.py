@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
 
 from starlette.requests import ClientDisconnect
 
@@ -16,6 +15,7 @@ from winnow_server.examples import Example, to_show
 from winnow_server.limits import Limits
 from winnow_server.metrics import Metrics
 from winnow_server.model import Announced, Served
+from winnow_server.phase import Phase
 from winnow_server.queue import TokenQueue
 from winnow_server.thresholds import NO_RULES, Rules
 from winnow_server.ticket import Ticket
@@ -24,13 +24,6 @@ from winnow_server.tokenising import WORKERS, Tokeniser, estimated_tokens
 log = logging.getLogger(__name__)
 
 LOADING_RETRY_SECONDS = 5
-
-
-class Phase(StrEnum):
-    LOADING = "loading"
-    READY = "ready"
-    DRAINING = "draining"  # still answers, but wants no new clients
-    FAILED = "failed"
 
 
 class Service:
