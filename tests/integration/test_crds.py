@@ -108,10 +108,16 @@ RULES = [
         "Deployment: bounds in their order",
     ),
     rule(
-        "autoscaling.minReplicas 0 needs a schedule: nothing holds a request until a pod is there, so only a time can wake it",
-        scaled(minReplicas=0, schedule=window()),
+        "autoscaling.minReplicas 0 needs wakeOnRequest, or a schedule: something has to start a pod again",
+        scaled(minReplicas=0, wakeOnRequest=True, schedule=window()),
         scaled(minReplicas=0),
-        "Deployment: nothing wakes it from zero but a time",
+        "Deployment: something starts a pod again",
+    ),
+    rule(
+        "autoscaling.wakeOnRequest needs minReplicas 0: otherwise a pod is always there",
+        scaled(minReplicas=0, wakeOnRequest=True),
+        scaled(wakeOnRequest=True),
+        "Deployment: who never sleeps is not woken",
     ),
     rule(
         "minReplicas of an autoscaling.schedule is more than maxReplicas",

@@ -24,6 +24,7 @@ from integration_client import (
     INGRESS,
     NETWORK_POLICY,
     SCALED_OBJECT,
+    SERVICE,
     SERVICE_MONITOR,
     WAIT_SECONDS,
     Client,
@@ -31,7 +32,7 @@ from integration_client import (
     Object,
     RefusedError,
 )
-from integration_cluster import Cluster, condition
+from integration_cluster import Cluster, condition, kstatus
 from integration_manifests import deployment
 from integration_operator import Operator
 
@@ -49,6 +50,12 @@ FOREIGN: dict[str, Any] = {
     "monitoring": {"serviceMonitor": {"labels": {"release": "prometheus"}}},
     "httpRoute": {"parentRefs": [{"name": "public"}], "hostnames": ["spam.example"]},
 }
+WOKEN: dict[str, Any] = {
+    "autoscaling": {"minReplicas": 0, "maxReplicas": 4, "wakeOnRequest": True},
+    "networkPolicy": {},
+    "monitoring": {"serviceMonitor": {}},
+}
+WAKER = Kind("v1", "DeploymentWaker", "pods")  # as the labels of its pods have it
 # The parts of their schemas that what we write must fit.
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
 TEXTS = {"type": "object", "additionalProperties": TEXT}
@@ -71,6 +78,7 @@ SPECS = {
         maxReplicaCount=WHOLE,
         pollingInterval=WHOLE,
         cooldownPeriod=WHOLE,
+        initialCooldownPeriod=WHOLE,
         advanced=record(horizontalPodAutoscalerConfig=record(behavior=OPEN)),
         triggers=array(record(("type", "metadata"), type=TEXT, metadata=TEXTS)),
     ),
@@ -306,3 +314,59 @@ async def test_kinds_of_others_are_put_right_kept_over_a_restart_and_removed(
     await cluster.change(DEPLOYMENT, "web", autoscaling=None, monitoring=None, httpRoute=None)
     for kind in GUESTS:
         await cluster.until_gone(kind, "web")
+
+
+@pytest.mark.usefixtures("guests")
+async def test_at_zero_the_service_leads_to_the_waker_and_back_when_a_pod_is_ready(cluster: Cluster) -> None:
+    """As KEDA would scale it; the real controllers make the pods, and EndpointSlices of what the Service selects."""
+
+    async def leads_to(kind: str) -> None:
+        def selects(found: Object) -> bool:
+            return bool(found["spec"]["selector"]["winnow.dev/kind"] == kind)
+
+        await cluster.until(f"the Service to lead to {kind}", SERVICE, selects, name="web")
+
+    async def scale(replicas: int) -> None:
+        await cluster.client.patch(DEPLOYMENT, cluster.namespace, "web", {"spec": {"replicas": replicas}}, "scale")
+
+    await cluster.ready_rows()
+    await cluster.trained()
+    await cluster.apply(deployment(replicas=0, **WOKEN))
+    await cluster.expect(DEPLOYMENT, "web", "Ready", status="False", reason="WakerStarting")
+    waker = await cluster.pod_of(WAKER, "web")
+    await waker.start("10.244.0.8")
+    asleep = await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Asleep", says="requests are held")
+    assert kstatus(asleep) == "Current"
+    await leads_to("DeploymentWaker")
+    scaler = (await there(cluster, SCALED_OBJECT))[SCALED_OBJECT]
+    assert scaler["spec"]["minReplicaCount"] == 0
+    assert ["clf_recently_used" in trigger["metadata"]["valueLocation"] for trigger in scaler["spec"]["triggers"]] == [
+        False,
+        True,
+    ]
+
+    await scale(1)
+    starting = await cluster.expect(DEPLOYMENT, "web", "Ready", status="False", reason="RollingOut")
+    assert kstatus(starting) == "InProgress"
+    server = await cluster.pod_of(DEPLOYMENT, "web")
+    await leads_to("DeploymentWaker")
+    await server.start()
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
+    await leads_to("Deployment")
+    await cluster.quiet(SERVICE)
+
+    await scale(0)
+    await leads_to("DeploymentWaker")
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Asleep")
+    assert (await cluster.get(APPS_DEPLOYMENT, "web"))["spec"]["replicas"] == 0
+    assert (await cluster.get(DEPLOYMENT, "web"))["status"]["live"]["checkpoint"] == "epoch-2"
+
+    await cluster.change(DEPLOYMENT, "web", autoscaling={"minReplicas": 1, "wakeOnRequest": False})
+    await cluster.until(
+        "its end", APPS_DEPLOYMENT, lambda obj: "deletionTimestamp" in obj["metadata"], name="web-waker"
+    )
+    assert await cluster.get(SERVICE, "web-pods")  # by which it sends on what it holds
+    await waker.disappear()
+    await cluster.until_gone(APPS_DEPLOYMENT, "web-waker")
+    await cluster.until_gone(SERVICE, "web-pods")
+    await leads_to("Deployment")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from winnow_operator import api, report
+from winnow_operator.build import waker
 from winnow_operator.build.common import storage_claim
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
@@ -16,6 +17,7 @@ from winnow_operator.resources import (
     CLAIM,
     DATASET,
     DEPLOYMENT,
+    GROUP,
     GUESTS,
     JOB,
     MODEL_SERVICE,
@@ -126,7 +128,12 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         else None,
         child=child if child and owned_by(child, obj.metadata.uid) else None,
         child_service=service if service and owned_by(service, obj.metadata.uid) else None,
-        pods=tuple(pod for pod in store.children(POD, Key(DEPLOYMENT, namespace, name)) if uid_of(pod) not in of_jobs),
+        waker=_waker(store, obj),
+        pods=tuple(
+            pod
+            for pod in store.children(POD, Key(DEPLOYMENT, namespace, name))
+            if uid_of(pod) not in of_jobs and (pod["metadata"].get("labels") or {}).get(f"{GROUP}/kind") != waker.KIND
+        ),
         around=tuple(
             found
             for resource in (*AROUND, *GUESTS)
@@ -139,6 +146,15 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         jobs=jobs,
         job_pods=job_pods,
     )
+
+
+def _waker(store: Store, obj: api.Deployment) -> tuple[Object, ...]:
+    namespace = obj.metadata.namespace
+    found = (
+        store.get(APPS_DEPLOYMENT, namespace, waker.name(obj)),
+        store.get(SERVICE, namespace, waker.pods_name(obj)),
+    )
+    return tuple(one for one in found if one and owned_by(one, obj.metadata.uid))
 
 
 def _servers(store: Store, namespace: str) -> Iterator[Object]:

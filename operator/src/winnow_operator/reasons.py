@@ -131,6 +131,8 @@ class Reason(StrEnum):
     SERVING = "Serving", "Pods answer requests."
     NOT_SERVING = "NotServing", "No pod answers requests."
     SCALED_TO_ZERO = "ScaledToZero", "No replicas are asked for."
+    ASLEEP = "Asleep", "No pod runs; requests are held by the waker until the autoscaler has started one."
+    WAKER_STARTING = "WakerStarting", "No pod runs, and the waker, which holds requests meanwhile, is not ready."
     AUTOSCALING = "Autoscaling", "An autoscaler chooses the replicas."
     AUTOSCALER_STARTING = "AutoscalerStarting", "The autoscaler has said nothing yet."
     METRIC_UNAVAILABLE = (

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from winnow_operator import api
 from winnow_operator.build.compare_job import POD_KIND
+from winnow_operator.build.waker import KIND as WAKER_KIND
 from winnow_operator.departed import Departed
 from winnow_operator.resources import (
     DATASET,
@@ -32,8 +33,8 @@ from winnow_operator.resources import (
 log = logging.getLogger(__name__)
 M = TypeVar("M", api.ModelService, api.Dataset, api.TrainingJob, api.Deployment)
 
-# The pods of a gate are children of the Deployment, but not behind its Service.
-_KIND_BY_NAME = {**{resource.kind: resource for resource in KINDS}, POD_KIND: DEPLOYMENT}
+# The pods of a gate and the waker are children of the Deployment, but not its servers.
+_KIND_BY_NAME = {**{resource.kind: resource for resource in KINDS}, POD_KIND: DEPLOYMENT, WAKER_KIND: DEPLOYMENT}
 _MODELS = {
     MODEL_SERVICE: api.ModelService,
     DATASET: api.Dataset,

@@ -14,7 +14,7 @@ import yaml
 from operator_scene import DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_operator import api
-from winnow_operator.build import autoscaler, exposure
+from winnow_operator.build import autoscaler, exposure, waker
 from winnow_operator.build.collect_job import Left, collect_job
 from winnow_operator.build.common import inside
 from winnow_operator.build.compare_job import Measurement, compare_job
@@ -122,6 +122,23 @@ OUTSIDE: dict[str, Any] = {
         "hostnames": ["spam.example"],
     },
 }
+
+
+WOKEN: dict[str, Any] = {
+    "autoscaling": {"minReplicas": 0, "maxReplicas": 6, "wakeOnRequest": True},
+    "access": {"apiKeysSecretRef": {"name": "keys"}},
+}
+
+
+def waking(served: api.Deployment) -> list[Object]:
+    """What a Deployment has while it sleeps: the Service leads to the waker."""
+    assert served.spec.network_policy
+    return [
+        service(served, asleep=True),
+        waker.pods_service(served),
+        waker.waker(served, image=SERVER),
+        exposure.network_policy(served, served.spec.network_policy),
+    ]
 
 
 def around(served: api.Deployment, *, guests: bool = False) -> list[Object]:
@@ -280,6 +297,10 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     ),
     "around": lambda: around(deployment(**AROUND, **OUTSIDE)),
     "around-guests": lambda: around(deployment(**AROUND, **OUTSIDE), guests=True),
+    "waking": lambda: waking(deployment(**AROUND | OUTSIDE | WOKEN)),
+    "waking-guests": lambda: [
+        autoscaler.scaled_object(woken := deployment(**WOKEN), woken.spec.autoscaling or pytest.fail("none"))
+    ],
 }
 
 
@@ -304,7 +325,7 @@ def test_a_builder_writes_what_was_reviewed(name: str) -> None:
     assert text == golden.read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "around-guests"])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("-guests")])
 def test_what_a_builder_writes_is_valid_kubernetes(name: str) -> None:
     for made in CASES[name]():
         kubernetes_validate.validate(made, KUBERNETES, strict=True)
@@ -325,7 +346,7 @@ def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         }
-        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim", "projected"}
+        allowed = {"configMap", "emptyDir", "image", "persistentVolumeClaim", "projected", "secret"}
         assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
+from winnow_operator.build import waker
 from winnow_operator.build.collect_job import Left, checkpoints_of, collect_job
 from winnow_operator.build.common import AWS_KEYS
 from winnow_operator.build.compare_job import Measurement, compare_job
@@ -25,6 +26,8 @@ from winnow_operator.resources import Object
 from winnow_plugin import upload as plugin
 from winnow_plugin import upload_spec
 from winnow_server.settings import parse
+from winnow_server.waking import wake
+from winnow_server.waking.upstream import ANSWER_SECONDS
 from winnow_trainer import reception
 from winnow_trainer.cli import parser
 from winnow_trainer.compare import Value
@@ -238,3 +241,18 @@ def test_the_server_understands_a_deployment() -> None:
     outside = deployment(ingress={"path": "/spam"}, httpRoute={"parentRefs": [{"name": "public"}], "path": "/a/b"})
     options = parse(command(server_deployment(outside, model_service(), served, image="server"), "winnow_server"))
     assert options.path_prefix == ["/a/b", "/spam"]
+
+
+def test_the_waker_understands_a_deployment() -> None:
+    keys: dict[str, Any] = {"access": {"apiKeysSecretRef": {"name": "keys"}}}
+    made = waker.waker(deployment(ingress={"path": "/spam"}, **keys), image="server")
+    verb, *arguments = command(made, "winnow_server")
+    options = wake.parse(arguments)
+    assert verb == "wake"
+    assert (options.name, options.upstream, options.port) == ("web", "http://web-pods.ml.svc", 8080)
+    assert (str(options.api_keys), options.path_prefix) == ("/etc/winnow-keys", ["/spam"])
+    # A pod that is replaced answers what it has been holding before it goes.
+    grace = made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert options.hold_seconds + options.drain_seconds + ANSWER_SECONDS < grace
+    bare = wake.parse(command(waker.waker(deployment(), image="server"), "winnow_server")[1:])
+    assert (bare.api_keys, bare.path_prefix) == (None, [])

@@ -33,4 +33,5 @@ class Autoscaling(Spec):
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
     target_queued_tokens: Annotated[int, Field(ge=1, le=1_000_000_000)] = 4096
     scale_down_stabilization_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
+    wake_on_request: bool = False
     schedule: Annotated[tuple[Window, ...], Field(max_length=16)] | None = None

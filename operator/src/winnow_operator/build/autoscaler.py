@@ -11,6 +11,8 @@ from winnow_operator.build.server_deployment import PORT
 from winnow_operator.resources import AUTOSCALER, DEPLOYMENT, SCALED_OBJECT, Object
 
 METRIC = "clf_queue_tokens"  # a gauge of the server: tokens that wait
+USED_METRIC = "clf_recently_used"  # a gauge of each pod: 1 within a minute of a request
+MOST_REPLICAS = 1000  # that a Deployment may have
 POLL_SECONDS = 15  # as often as the HorizontalPodAutoscaler's controller looks
 
 
@@ -32,19 +34,23 @@ def autoscaler(deployment: api.Deployment, wanted: api.Autoscaling) -> Object:
 
 def scaled_object(deployment: api.Deployment, wanted: api.Autoscaling) -> Object:
     name, namespace = deployment.metadata.name, deployment.metadata.namespace
-    queue = {
-        "type": "metrics-api",
-        # The sum over all pods, held against the target by AverageValue: KEDA's default.
-        "metadata": {
+
+    def of_pods(metric: str, target: str) -> Object:
+        """The sum over all pods behind the Service, or of the waker, held against the target by AverageValue: KEDA's default."""
+        metadata = {
             # The pods' own port, not the Service's: KEDA asks each endpoint behind it.
             "url": f"http://{name}.{namespace}.svc:{PORT}/metrics",
             "format": "prometheus",
-            "valueLocation": f'{METRIC}{{model_name="{name}"}}',
-            "targetValue": _target(wanted),
+            "valueLocation": f'{metric}{{model_name="{name}"}}',
+            "targetValue": target,
             "aggregateFromKubeServiceEndpoints": "true",
             "aggregationType": "sum",
-        },
-    }
+        }
+        return {"type": "metrics-api", "metadata": metadata}
+
+    queue = of_pods(METRIC, _target(wanted))
+    # A queue is empty between requests too. What was used lately keeps the last pod, and asks for no second one.
+    used = [of_pods(USED_METRIC, str(MOST_REPLICAS))] if wanted.wake_on_request else []
     windows = [
         {
             "type": "cron",
@@ -67,14 +73,20 @@ def scaled_object(deployment: api.Deployment, wanted: api.Autoscaling) -> Object
             "maxReplicaCount": wanted.max_replicas,
             "pollingInterval": POLL_SECONDS,
             "cooldownPeriod": wanted.scale_down_stabilization_seconds,
+            **_first_pod(wanted),
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behavior(wanted)}},
-            "triggers": [queue, *windows],
+            "triggers": [queue, *used, *windows],
         },
     }
 
 
 def _scaled(deployment: api.Deployment) -> Object:
     return {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.kind, "name": deployment.metadata.name}
+
+
+def _first_pod(wanted: api.Autoscaling) -> Object:
+    """Otherwise KEDA takes the very first pod away at once, before it has shown that it comes up."""
+    return {"initialCooldownPeriod": wanted.scale_down_stabilization_seconds} if wanted.wake_on_request else {}
 
 
 def _target(wanted: api.Autoscaling) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from winnow_operator import api
-from winnow_operator.build import common
+from winnow_operator.build import common, waker
 from winnow_operator.build.server_deployment import PORT
 from winnow_operator.resources import (
     BUDGET,
+    GROUP,
     HTTP_ROUTE,
     INGRESS,
     NETWORK_POLICY,
@@ -26,8 +27,16 @@ def disruption_budget(deployment: api.Deployment, wanted: api.DisruptionBudget) 
 def network_policy(deployment: api.Deployment, wanted: api.NetworkPolicy) -> Object:
     # An empty list would let everybody in: without words it is the pods of the namespace.
     peers = [api.to_raw(peer) for peer in wanted.from_ or ()] or [{"podSelector": {}}]
+    pods: Object = {"matchLabels": common.selector(deployment)}
+    if waker.asked_for(deployment):
+        peers.append({"podSelector": {"matchLabels": waker.selector(deployment)}})
+        kinds = [deployment.kind, waker.KIND]
+        pods = {
+            "matchLabels": {f"{GROUP}/name": deployment.metadata.name},
+            "matchExpressions": [{"key": f"{GROUP}/kind", "operator": "In", "values": kinds}],
+        }
     spec = {
-        "podSelector": {"matchLabels": common.selector(deployment)},
+        "podSelector": pods,
         "policyTypes": ["Ingress"],
         "ingress": [{"from": peers, "ports": [{"port": PORT, "protocol": "TCP"}]}],
     }

@@ -45,7 +45,7 @@ def server_deployment(
     command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
     command += [part for prefix in prefixes(deployment) for part in ("--path-prefix", prefix)]
     command += _chosen(deployment.spec)
-    keys = _api_keys(deployment)
+    keys = api_keys(deployment)
     command += ["--api-keys", KEYS] if keys else []
     container = common.container(
         CONTAINER,
@@ -108,7 +108,7 @@ def _as_it_was(memory: Memory) -> Object | None:
     return memory.template if memory.taken_back else None
 
 
-def _api_keys(deployment: api.Deployment) -> list[Object]:
+def api_keys(deployment: api.Deployment) -> list[Object]:
     """The volume with the API keys. A Secret that is missing keeps the server closed, not the pod from starting: the
     server says what is wrong, and takes the keys up when they come."""
     ref = deployment.spec.access.api_keys_secret_ref if deployment.spec.access else None

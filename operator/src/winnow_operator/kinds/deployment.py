@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from winnow_operator import api, conditions, pods
-from winnow_operator.build import common
+from winnow_operator.build import common, waker
 from winnow_operator.build.served import Served
 from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.service import service, url
@@ -17,12 +17,12 @@ from winnow_operator.build.thresholds import thresholds
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import surroundings
 from winnow_operator.observed import DeploymentSeen
-from winnow_operator.plan import Apply, Child, Config, Event, Plan
+from winnow_operator.plan import Apply, Child, Config, Delete, Event, Plan
 from winnow_operator.policies import gate, leaders, promotion, rollout
 from winnow_operator.policies.checkpoint import Missing
 from winnow_operator.policies.promotion import Promotion
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, status_of
+from winnow_operator.resources import Object, being_deleted, status_of
 
 HISTORY = 20
 
@@ -70,11 +70,11 @@ def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
     )
     left = (watched - now).total_seconds() if watched else None
     waits = [seconds for seconds in (decided.requeue_after, left) if seconds is not None]
-    children = (*_children(seen, decided, config), *surroundings.children(seen))
+    children = (*_children(seen, decided, progress, config), *surroundings.children(seen))
     return Plan(children, status, min(waits, default=None), _news(seen, found))
 
 
-def _children(seen: DeploymentSeen, decided: Promotion, config: Config) -> tuple[Child, ...]:
+def _children(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, config: Config) -> tuple[Child, ...]:
     """While the chosen checkpoint is not there or not let through, the one that is served goes on, and is scaled as asked."""
     if seen.service is None or decided.target is None:
         return decided.children
@@ -82,8 +82,27 @@ def _children(seen: DeploymentSeen, decided: Promotion, config: Config) -> tuple
     workload = server_deployment(
         seen.obj, seen.service, decided.target, decided.memory, image=config.server_image, networks=networks
     )
-    # The Service first: a name that is taken shows before any pod is started for it.
-    return (Apply(service(seen.obj)), Apply(thresholds(seen.obj)), Apply(workload), *decided.children)
+    # The Service first: a name that is taken shows before any pod is started for it, and clients are led to the waker before
+    # the last pod is told to go.
+    front = service(seen.obj, asleep=_asleep(seen, progress))
+    return (Apply(front), Apply(thresholds(seen.obj)), Apply(workload), *_waker(seen, config), *decided.children)
+
+
+def _waker(seen: DeploymentSeen, config: Config) -> tuple[Child, ...]:
+    if waker.asked_for(seen.obj):
+        return (Apply(waker.pods_service(seen.obj)), Apply(waker.waker(seen.obj, image=config.server_image)))
+    # One after the other: what the waker still holds reaches the pods by that Service.
+    return tuple(Delete(obj) for obj in seen.waker[:1] if not being_deleted(obj))
+
+
+def _asleep(seen: DeploymentSeen, progress: _Rollout) -> bool:
+    """Whether requests are to be held: no pod is ready, or none will be in a moment."""
+    return waker.asked_for(seen.obj) and (progress.ready == 0 or seen.obj.spec.replicas == 0)
+
+
+def _holding(seen: DeploymentSeen) -> bool:
+    """Whether the waker's pod is ready."""
+    return any(int(status_of(obj).get("readyReplicas", 0)) > 0 for obj in seen.waker)
 
 
 def _rollout(seen: DeploymentSeen, target: Served | None) -> _Rollout:
@@ -117,7 +136,7 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
     if progress.failed:
         return _State(Reason.CHECKPOINT_FAILED, f"{what} does not come up: {progress.failed}", final=True)
     if progress.done and seen.obj.spec.replicas == 0:
-        return _State(Reason.SCALED_TO_ZERO, f"{what} is chosen, but no replicas are asked for", live=True)
+        return _at_zero(seen, what)
     unknown = _unknown_labels(seen, chosen)
     if progress.done and unknown:
         message = f"{what} is served, but spec.thresholds names labels that it lacks: {', '.join(unknown[:10])}"
@@ -126,6 +145,14 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
         return _State(Reason.LIVE, _served_by(seen, progress, what), live=True)
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
     return _State(Reason.ROLLING_OUT, f"{what} is being started{f'. {waiting.message}' if waiting else ''}")
+
+
+def _at_zero(seen: DeploymentSeen, what: str) -> _State:
+    if not waker.asked_for(seen.obj):
+        return _State(Reason.SCALED_TO_ZERO, f"{what} is chosen, but no replicas are asked for", live=True)
+    if _holding(seen):
+        return _State(Reason.ASLEEP, f"{what} is chosen; no pod runs, and requests are held until one does", live=True)
+    return _State(Reason.WAKER_STARTING, f"{what} is chosen; no pod runs, and the waker is not ready to hold requests")
 
 
 def _held(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, what: str) -> _State:
@@ -155,8 +182,11 @@ def _unknown_labels(seen: DeploymentSeen, chosen: Served) -> list[str]:
 def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promoted: Condition) -> list[Condition]:
     if progress.ready > 0:
         available = true("Available", Reason.SERVING, f"{progress.ready} pods answer requests")
+    elif state.reason is Reason.ASLEEP:
+        available = false("Available", Reason.ASLEEP, "No pod runs; requests are held until one does")
     else:
-        available = false("Available", Reason.NOT_SERVING, "No pod answers requests")
+        held = "; they are held until one does" if _asleep(seen, progress) and _holding(seen) else ""
+        available = false("Available", Reason.NOT_SERVING, f"No pod answers requests{held}")
     # As in apps/v1: True while a rollout goes on and after it succeeded, False when it got stuck or cannot start.
     progressing = Condition(
         "Progressing", state.live or state.reason is Reason.ROLLING_OUT, state.reason, state.message
@@ -263,6 +293,8 @@ def _news(seen: DeploymentSeen, found: list[Condition]) -> tuple[Event, ...]:
 
 
 def _summary(state: _State, live: Object | None) -> str:
+    if state.reason is Reason.ASLEEP:
+        return f"Asleep, wakes on request{_goes_on(live)}"
     if state.live and live:
         return f"Live: {live['trainingJob']}/{live['checkpoint']}"
     return f"{'Stalled' if state.final else 'Waiting'}: {state.reason}{_goes_on(live)}"

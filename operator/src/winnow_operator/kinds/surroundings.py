@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from winnow_operator import api
 from winnow_operator.build import autoscaler, exposure
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.observed import DeploymentSeen
@@ -44,7 +45,7 @@ def _wanted(seen: DeploymentSeen) -> Iterator[Object]:
     if spec.autoscaling:
         if SCALED_OBJECT in seen.guests:
             yield autoscaler.scaled_object(obj, spec.autoscaling)
-        elif not spec.autoscaling.schedule:
+        elif not _needs_keda(spec.autoscaling):
             yield autoscaler.autoscaler(obj, spec.autoscaling)
     if spec.monitoring and spec.monitoring.service_monitor and SERVICE_MONITOR in seen.guests:
         yield exposure.service_monitor(obj, spec.monitoring.service_monitor)
@@ -71,8 +72,11 @@ def _autoscaled(seen: DeploymentSeen) -> Condition:
     wanted = seen.obj.spec.autoscaling
     if wanted is None:
         raise ValueError("Asked about an autoscaler that is not asked for. This is a bug.")
-    if wanted.schedule and SCALED_OBJECT not in seen.guests:
-        message = "spec.autoscaling.schedule needs KEDA, whose kind ScaledObject is not installed; the replicas stay as they are"
+    if (fields := _needs_keda(wanted)) and SCALED_OBJECT not in seen.guests:
+        needs = " and ".join(f"spec.autoscaling.{field}" for field in fields) + (
+            " needs" if len(fields) == 1 else " need"
+        )
+        message = f"{needs} KEDA, whose kind ScaledObject is not installed; the replicas stay as they are"
         return false(AUTOSCALED, Reason.KIND_NOT_INSTALLED, message)
     scaler = _made(seen, SCALED_OBJECT if SCALED_OBJECT in seen.guests else AUTOSCALER)
     working = condition_of(scaler, "Ready" if SCALED_OBJECT in seen.guests else "ScalingActive") if scaler else None
@@ -88,6 +92,12 @@ def _autoscaled(seen: DeploymentSeen) -> Condition:
         return false(AUTOSCALED, Reason.SCALED_TO_ZERO, message)
     said = working.get("message") or working.get("reason") or "without a reason"
     return false(AUTOSCALED, Reason.METRIC_UNAVAILABLE, f"{what} does not scale: {said}")
+
+
+def _needs_keda(wanted: api.Autoscaling) -> list[str]:
+    """The fields that a HorizontalPodAutoscaler knows nothing of."""
+    fields = {"schedule": wanted.schedule, "wakeOnRequest": wanted.wake_on_request}
+    return [name for name, value in fields.items() if value]
 
 
 def _monitored(seen: DeploymentSeen) -> Condition:
