@@ -182,6 +182,10 @@ def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] 
         if hasattr(config, "quantization_config"):  # QLoRA: says how it was trained, not what the base model is
             del config.quantization_config
         config.save_pretrained(directory)
+        adapters: dict[str, Any] = model.network.peft_config
+        for adapter in adapters.values():
+            # A set in peft, so that the same run would end with other bytes, and another digest, in another process.
+            adapter.target_modules = sorted(adapter.target_modules)
         model.network.save_pretrained(str(directory), save_embedding_layers=False, state_dict=weights)
         (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
 

@@ -56,6 +56,13 @@ def test_vllm_finds_what_it_needs_in_the_config(base, folder):
     assert (config["problem_type"], config["pad_token_id"]) == ("multi_label_classification", 0)
 
 
+def test_the_same_adapter_has_the_same_bytes_in_every_process(base, folder):
+    publish(folder, base, LABELS[3], "LoRA")
+    names = json.loads((folder / "adapter_config.json").read_bytes())["target_modules"]
+    assert len(names) > 4
+    assert names == sorted(names)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "metrics.json"])
 def test_a_changed_file_is_named(base, folder, name):
     publish(folder, base)
