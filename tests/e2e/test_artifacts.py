@@ -21,7 +21,13 @@ BROKEN = "def score(input_text, expected, predicted):\n    return len(predicted)
 def start(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
     env = {**cluster.env, "PATH": f"{Path(KUBECTL).parent}:{os.environ['PATH']}"}
     command = [str(PLUGIN), "artifacts", "v1", *arguments, "-n", cluster.namespace]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears_interrupts)  # noqa: PLW1509
+
+
+def hears_interrupts() -> None:
+    """A shell's background jobs, and so a whole suite, may have been started deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(cluster: Cluster, *arguments: str) -> str:

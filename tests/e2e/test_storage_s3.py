@@ -25,6 +25,7 @@ from minio import Minio
 
 KEYS = {"AWS_ACCESS_KEY_ID": "e2e", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
 QUICK = {"numTrainEpochs": 6, "maxSeqLength": 64, "perDeviceTrainBatchSize": 16, "gradientAccumulationSteps": 1}
+ROWS = 2000  # a training that is still on its way when its first epoch is known
 PODS = "winnow.dev/kind=TrainingJob,winnow.dev/name=v1"
 
 
@@ -72,7 +73,7 @@ def test_a_model_service_lives_in_a_bucket(cluster: Cluster) -> None:
     address = cluster.get("service", "s3")["spec"]["clusterIP"]
     key_id, secret = KEYS.values()
     Minio(address, key_id, secret, secure=False, region="us-east-1").make_bucket("bucket")
-    cluster.apply(in_bucket(cluster, "mail", "keys"), dataset("train", "mail", short_rows(300), labels=["ham", "spam"]))
+    cluster.apply(in_bucket(cluster, "mail", "keys"), dataset("train", "mail", short_rows(ROWS), labels=["ham", "spam"]))
     assert "which is not public" in cluster.says("wds", "train", "Stalled", status="True")["message"]
 
     with allowed(cluster, address):
@@ -92,7 +93,7 @@ def everything_in_a_bucket(cluster: Cluster) -> None:
         told: list[dict[str, Any]] = cluster.get("tj", "v1").get("status", {}).get("epochs", [])
         return told
 
-    assert cluster.wait("wds", "train", "Ready")["status"]["rows"] == 300
+    assert cluster.wait("wds", "train", "Ready")["status"]["rows"] == ROWS
     cluster.until("the first epoch", epochs, seconds=300)
     pod = cluster.list("pods", PODS)[0]["metadata"]["name"]
     cluster.run("delete", "pod", pod, "--wait=false")
