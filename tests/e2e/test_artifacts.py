@@ -22,7 +22,7 @@ def start(cluster: Cluster, *arguments: str) -> subprocess.Popen[str]:
     env = {**cluster.env, "PATH": f"{Path(KUBECTL).parent}:{os.environ['PATH']}"}
     command = [str(PLUGIN), "artifacts", "v1", *arguments, "-n", cluster.namespace]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears_interrupts)  # noqa: PLW1509
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears_interrupts)
 
 
 def hears_interrupts() -> None:

@@ -73,7 +73,9 @@ def test_a_model_service_lives_in_a_bucket(cluster: Cluster) -> None:
     address = cluster.get("service", "s3")["spec"]["clusterIP"]
     key_id, secret = KEYS.values()
     Minio(address, key_id, secret, secure=False, region="us-east-1").make_bucket("bucket")
-    cluster.apply(in_bucket(cluster, "mail", "keys"), dataset("train", "mail", short_rows(ROWS), labels=["ham", "spam"]))
+    cluster.apply(
+        in_bucket(cluster, "mail", "keys"), dataset("train", "mail", short_rows(ROWS), labels=["ham", "spam"])
+    )
     assert "which is not public" in cluster.says("wds", "train", "Stalled", status="True")["message"]
 
     with allowed(cluster, address):
