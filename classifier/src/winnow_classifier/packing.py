@@ -5,6 +5,7 @@ Letters: B sequences, T tokens of all of them together, M the longest length of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,10 @@ from torch import Tensor
 # constant that keeps many tiny texts from falling apart into tiny calls.
 BUCKET_SLACK = 1.25
 BUCKET_FREE_TOKENS = 64
+# On a CPU oneDNN makes a program for every new shape of a product in bfloat16, which takes as long as the product of a small
+# batch: buckets are padded, and batches filled up, to sizes that come again (ADR 91).
+BUCKET_LENGTH_MULTIPLE = 8
+TOKENS_MULTIPLE = 32
 
 
 def plan_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -110,8 +115,13 @@ class PackedBatch:
         )
 
 
-def pack(sequences: Sequence[Sequence[int]], position_start: int = 0) -> PackedBatch:
-    """Lay token id sequences end to end. RoBERTa counts positions from `padding_idx + 1`: that is `position_start`."""
+def pack(sequences: Sequence[Sequence[int]], position_start: int = 0, multiple: int = 1) -> PackedBatch:
+    """Lay token id sequences end to end. RoBERTa counts positions from `padding_idx + 1`: that is `position_start`.
+
+    Where it takes one to make the number of tokens a multiple of `multiple`, a sequence follows whose result nobody reads.
+    """
+    if multiple > 1 and sequences and (missing := -sum(map(len, sequences)) % multiple):
+        sequences = [*sequences, [sequences[0][0]] * missing]
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:
         raise ValueError("A pack needs at least one sequence, and each sequence at least one token. This is a bug.")
@@ -137,7 +147,7 @@ def bucket_tensors(lengths: Sequence[int], device: torch.device) -> Buckets:
     reals: list[Tensor] = []
     for indices in plan:
         chosen = torch.tensor(indices)
-        length = lengths[indices[0]]
+        length = math.ceil(lengths[indices[0]] / BUCKET_LENGTH_MULTIPLE) * BUCKET_LENGTH_MULTIPLE
         column = torch.arange(length)[None]
         real = column < sizes[chosen, None]
         gathers.append((starts[chosen, None] + torch.minimum(column, sizes[chosen, None] - 1)).flatten())

@@ -13,7 +13,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import Manifest
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
-from winnow_classifier.packing import PackedBatch, pack
+from winnow_classifier.packing import TOKENS_MULTIPLE, pack
 from winnow_classifier.tokens import Encoder
 from winnow_server import examples, precision
 from winnow_server.settings import Precision
@@ -53,8 +53,10 @@ class Served:
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """(B, C) float32, on the CPU."""
-        batch: PackedBatch = pack(sequences, self.position_start).to(self.device)
-        logits: Tensor = self.model(batch)
+        # Texts alone are few shapes, and filling one up would cost it time; batches are of any size.
+        fills = self.precision == "bfloat16" and len(sequences) > 1 and self.encoder.max_seq_length >= TOKENS_MULTIPLE
+        batch = pack(sequences, self.position_start, TOKENS_MULTIPLE if fills else 1).to(self.device)
+        logits: Tensor = self.model(batch)[: len(sequences)]
         return logits.float().cpu()
 
     def encoders(self, count: int) -> list[Encoder]:

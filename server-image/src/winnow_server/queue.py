@@ -80,7 +80,7 @@ class TokenQueue:
             if not lane:
                 return None
             tickets = list(lane)
-            picks = next_batch([Waiting(t.lengths, t.started) for t in tickets], budget)
+            picks = next_batch((Waiting(t.lengths, t.started) for t in tickets), budget)
             for ticket, text in self._started(picks, tickets, lane):
                 if not ticket.background:
                     ticket.reserved -= ticket.lengths[text]

@@ -55,6 +55,16 @@ def test_a_pack_counts_positions_from_the_start_of_each_text():
     assert (batch.max_length, batch.first.tolist(), batch.last.tolist()) == (3, [0, 3, 4], [2, 3, 5])
 
 
+@given(LENGTHS, st.integers(1, 64))
+def test_a_pack_is_filled_up_by_a_text_that_follows_the_others(lengths, multiple):
+    texts = [[number + 1] * length for number, length in enumerate(lengths)]
+    filled, plain = pack(texts, multiple=multiple), pack(texts)
+    assert len(filled.input_ids) % multiple == 0
+    assert len(filled.input_ids) < len(plain.input_ids) + multiple
+    assert filled.lengths[: len(lengths)] == tuple(lengths)
+    assert torch.equal(filled.input_ids[: len(plain.input_ids)], plain.input_ids)
+
+
 @pytest.mark.parametrize("sequences", [pytest.param([], id="nothing"), pytest.param([[1], []], id="an empty text")])
 def test_a_pack_without_tokens_is_a_bug(sequences):
     with pytest.raises(ValueError, match="bug"):

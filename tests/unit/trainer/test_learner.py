@@ -41,6 +41,19 @@ def test_the_gradient_is_the_mean_over_the_rows_of_the_step_however_it_is_cut(tm
         assert_close(expected[name], parameter.grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_tokens_that_fill_a_micro_batch_up_change_no_gradient(tmp_path, monkeypatch, model_type):
+    """In float32, where rounding hides nothing; on CPUs with bfloat16 micro-batches are filled up."""
+    plain, filled = (learner(tmp_path, "Full", model_type) for _ in range(2))
+    filled.multiple = 64
+    batch = filled.examples.pack(ALL.tolist(), 0, filled.multiple)
+    assert sum(batch.lengths) % 64 == 0
+    assert len(batch.lengths) == len(ALL) + 1
+    expected, found = gradients(plain, monkeypatch), gradients(filled, monkeypatch)
+    for name in expected:
+        assert_close(found[name], expected[name], rtol=1e-4, atol=1e-7)
+
+
 def test_rows_that_do_not_occur_may_be_left_out_of_adamw(tmp_path, monkeypatch):
     """Without weight decay the trimmed table ends where AdamW on the whole table ends."""
     trimmed = learner(tmp_path)

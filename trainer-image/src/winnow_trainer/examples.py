@@ -36,9 +36,9 @@ class Examples:
         texts = [self.texts[row] for row in rows.tolist()]
         return Examples(texts, self.targets[rows], np.concatenate(spans), offsets, self.truncated)
 
-    def pack(self, rows: Sequence[int], position_start: int) -> PackedBatch:
+    def pack(self, rows: Sequence[int], position_start: int, multiple: int = 1) -> PackedBatch:
         spans = [self.tokens[self.offsets[row] : self.offsets[row + 1]].tolist() for row in rows]
-        return pack(spans, position_start)
+        return pack(spans, position_start, multiple)
 
 
 def encode(texts: list[str], targets: npt.NDArray[np.int8], encoder: Encoder) -> Examples:

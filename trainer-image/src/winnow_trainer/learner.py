@@ -17,7 +17,7 @@ from torch import Tensor
 
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
-from winnow_classifier.packing import PackedBatch, plan_batches
+from winnow_classifier.packing import TOKENS_MULTIPLE, PackedBatch, plan_batches
 from winnow_trainer import fsdp, head_start
 from winnow_trainer.embedding import TrimmedTable
 from winnow_trainer.examples import Examples
@@ -76,6 +76,9 @@ class Learner:
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.test_features: Tensor | None = None
         self.table = TrimmedTable(model.body, occurring) if trims else None
+        by_onednn = model.device.type == "cpu" and accelerator.mixed_precision == "bf16"
+        fills = packs and by_onednn and parameters.max_seq_length >= TOKENS_MULTIPLE  # else it may lack positions
+        self.multiple = TOKENS_MULTIPLE if fills else 1
         self.learn()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.learning: list[torch.nn.Parameter] | None = None
@@ -173,8 +176,8 @@ class Learner:
     def logits(self, rows: Rows) -> Tensor:
         if self.features is not None:
             return self.model.head(self.features[torch.from_numpy(rows)].to(self.model.device))
-        packed = self.examples.pack(rows.tolist(), self.model.position_start)
-        return self.model(packed.to(self.model.device))  # type: ignore[no-any-return]
+        packed = self.examples.pack(rows.tolist(), self.model.position_start, self.multiple)
+        return self.model(packed.to(self.model.device))[: len(rows)]  # type: ignore[no-any-return]
 
     def predict(self, test: Examples) -> Tensor:
         """(N, C) float32 logits on the CPU, in the order of the rows; always the same test rows."""
