@@ -1,16 +1,22 @@
-"""A ModelService whose storage is a bucket: imported, trained by pods of which one is deleted, served, and no volume anywhere."""
+"""A ModelService whose storage is a bucket: imported, trained by pods of which one is deleted, served, and no volume anywhere.
+Beside it one whose base model is in the bucket too."""
 
 from __future__ import annotations
 
 import json
 import secrets
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_support import (
     BASE_MINILM,
+    ROOT,
     S3_IMAGE,
     Cluster,
     allowed,
@@ -60,19 +66,30 @@ def s3_server() -> list[dict[str, Any]]:
     ]
 
 
-def in_bucket(cluster: Cluster, name: str, secret: str) -> dict[str, Any]:
+def at(cluster: Cluster, prefix: str, secret: str) -> dict[str, Any]:
     endpoint = f"http://s3.{cluster.namespace}.svc"
-    s3 = {"uri": f"s3://bucket/{name}", "endpoint": endpoint, "secretRef": {"name": secret}}
-    return manifest("ModelService", name, {"baseModel": BASE_MINILM, "storage": {"s3": s3}})
+    return {"s3": {"uri": f"s3://bucket/{prefix}", "endpoint": endpoint, "secretRef": {"name": secret}}}
+
+
+def in_bucket(cluster: Cluster, name: str, secret: str, base: Mapping[str, Any] = BASE_MINILM) -> dict[str, Any]:
+    return manifest("ModelService", name, {"baseModel": base, "storage": at(cluster, name, secret)})
+
+
+def fill(client: Minio, folder: Path) -> None:
+    """The bucket with a tiny Llama in it."""
+    client.make_bucket("bucket")
+    subprocess.run([sys.executable, ROOT / "images/base-tiny-llama/prepare.py", folder], check=True)
+    for file in (folder / "model").iterdir():
+        client.fput_object("bucket", f"models/llama/{file.name}", str(file))
 
 
 @pytest.mark.usefixtures("s3_image")
-def test_a_model_service_lives_in_a_bucket(cluster: Cluster) -> None:
+def test_a_model_service_lives_in_a_bucket(cluster: Cluster, tmp_path: Path) -> None:
     cluster.apply(*s3_server())
     cluster.wait("pod", "s3", "Ready")
     address = cluster.get("service", "s3")["spec"]["clusterIP"]
     key_id, secret = KEYS.values()
-    Minio(address, key_id, secret, secure=False, region="us-east-1").make_bucket("bucket")
+    fill(Minio(address, key_id, secret, secure=False, region="us-east-1"), tmp_path)
     cluster.apply(
         in_bucket(cluster, "mail", "keys"), dataset("train", "mail", short_rows(ROWS), labels=["ham", "spam"])
     )
@@ -105,9 +122,39 @@ def everything_in_a_bucket(cluster: Cluster) -> None:
     assert "Resumed" in log
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in log
 
-    cluster.wait("deployments.winnow.dev", "mail", "Ready", seconds=240)
+    assert answer(cluster, "mail")["label"] == "spam"
+    base_model_in_the_bucket(cluster)
+
+    status = cluster.get("ms", "mail")["status"]
+    assert (status["storage"], "storageClaim" in status) == ("s3://bucket/mail", False)
+    assert cluster.run("get", "persistentvolumeclaims", "-o", "name") == ""
+    cluster.says("wds", "no-keys", "Stalled", status="True", reason="StorageUnavailable")
+    assert "spec.storage.s3.secretRef" in condition(cluster.get("wds", "no-keys"), "Ready")["message"]
+
+
+def base_model_in_the_bucket(cluster: Cluster) -> None:
+    """Import, training and server of an adapter each find it, and what keeps an import from it is said."""
+    rows = {"trainingDataset": "llama-train", "testDataset": None, "testSplit": {"percent": 20}}
+    cluster.apply(
+        in_bucket(cluster, "llama", "keys", at(cluster, "models/llama", "keys")),
+        dataset("llama-train", "llama", short_rows(40), labels=["ham", "spam"]),
+        training_job("l1", "llama", parameters={**QUICK, "numTrainEpochs": 1}, **rows),
+        deployment("llama", "llama", "l1"),
+        in_bucket(cluster, "keyless", "keys", at(cluster, "models/llama", "none")),
+        dataset("keyless-train", "keyless", short_rows(40)),
+    )
+    assert cluster.wait("wds", "llama-train", "Ready")["status"]["tokens"]["max"] > 0
+    cluster.wait("trainingjob", "l1", "Complete", seconds=240)
+    assert answer(cluster, "llama")["label"] in ("ham", "spam")
+    warnings = cluster.wait("wds", "keyless-train", "Ready")["status"]["warnings"]
+    (said,) = [warning["message"] for warning in warnings if warning["code"] == "NoTokenLengths"]
+    assert "baseModel.s3.secretRef" in said
+
+
+def answer(cluster: Cluster, name: str) -> dict[str, Any]:
+    cluster.wait("deployments.winnow.dev", name, "Ready", seconds=240)
     body = json.dumps({"input": ["You won a free prize, claim your cash now"]}).encode()
-    address = f"{cluster.service_address('mail')}/v1/classify"
+    address = f"{cluster.service_address(name)}/v1/classify"
     request = urllib.request.Request(address, body, {"content-type": "application/json"})
 
     def answered() -> Any:
@@ -117,10 +164,5 @@ def everything_in_a_bucket(cluster: Cluster) -> None:
         except urllib.error.URLError:  # the node's rules for a new Service come a moment after its endpoints
             return None
 
-    assert cluster.until("an answer", answered, seconds=30)["data"][0]["label"] == "spam"
-
-    status = cluster.get("ms", "mail")["status"]
-    assert (status["storage"], "storageClaim" in status) == ("s3://bucket/mail", False)
-    assert cluster.run("get", "persistentvolumeclaims", "-o", "name") == ""
-    cluster.says("wds", "no-keys", "Stalled", status="True", reason="StorageUnavailable")
-    assert "spec.storage.s3.secretRef" in condition(cluster.get("wds", "no-keys"), "Ready")["message"]
+    found: dict[str, Any] = cluster.until("an answer", answered, seconds=30)["data"][0]
+    return found

@@ -30,9 +30,9 @@ CRDS = sorted((Path(__file__).parents[2] / "crds").glob("*.yaml"))
 ONE_SOURCE = (
     "source needs exactly one of: inline, configMap, persistentVolumeClaim, image, http, s3, huggingFace, upload"
 )
-ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace"
+ONE_MODEL = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace, s3"
 GPU = {"limits": {"nvidia.com/gpu": 1}}
-ONE_START = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace, checkpoint"
+ONE_START = "baseModel needs exactly one of: image, persistentVolumeClaim, huggingFace, s3, checkpoint"
 ONE_CLAIM = "storage.persistentVolumeClaim needs exactly one of: size (a new claim is made), claimName (an existing one is used)"
 ONE_STORAGE = "storage needs exactly one of: persistentVolumeClaim, s3"
 NEW_CLAIM = "storageClassName and accessModes belong to a new claim, so they need size, not claimName"
@@ -54,11 +54,12 @@ ONE_VALUE = "an entry of env needs exactly one of: value, valueFrom"
 ONE_KEY = "valueFrom needs exactly one of: secretKeyRef, configMapKeyRef"
 OUR_ENV = (
     "env sets a variable that Winnow sets itself (HOME, HF_HOME, HF_TOKEN, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, "
-    "AWS_ENDPOINT_URL_S3, AWS_REGION); credentials belong into baseModel and storage"
+    "AWS_ENDPOINT_URL_S3, AWS_REGION, and names that begin with BASE_AWS_); credentials belong into baseModel and storage"
 )
 OUR_PATHS = ".path begins like a path of the server itself (/classify, /docs, /health, /metrics, /openapi.json, /predict, /ui, /v1, /v2); choose another"
 
 HUB = {"huggingFace": {"repo": "owner/model"}}
+PUBLIC_BUCKET = {"s3": {"uri": "s3://models/llama"}}
 VOLUME = {"persistentVolumeClaim": {"claimName": "models", "path": "llama"}}
 RWX = ["ReadWriteMany"]
 
@@ -222,6 +223,39 @@ RULES = [
         model_service(baseModel=VOLUME),
         model_service(baseModel=VOLUME | HUB),
         "ModelService: one base model",
+    ),
+    *(
+        param
+        for kind, message, make in (
+            ("ModelService", ONE_MODEL, model_service),
+            ("TrainingJob", ONE_START, training_job),
+        )
+        for param in (
+            rule(
+                message,
+                make(baseModel=PUBLIC_BUCKET),
+                make(baseModel=PUBLIC_BUCKET | HUB),
+                f"{kind}: a base model from the Hub or from a bucket",
+            ),
+            rule(
+                "uri must not contain '..'",
+                make(baseModel=bucket("s3://models/llama-3.1/")),
+                make(baseModel=bucket("s3://models/a/../b")),
+                f"{kind}: a base model's prefix that stays inside",
+            ),
+            rule(
+                "endpoint must not hold a user or a password; a manifest is no place for secrets",
+                make(baseModel=bucket(endpoint="http://s3.ml.svc:9000", region="eu")),
+                make(baseModel=bucket(endpoint="https://me:secret@s3.example")),
+                f"{kind}: a base model's endpoint without secrets",
+            ),
+        )
+    ),
+    rule(
+        OUR_ENV,
+        training_job(env=[{"name": "BASE", "value": "1"}]),
+        training_job(env=[{"name": "BASE_AWS_ACCESS_KEY_ID", "value": "me"}]),
+        "TrainingJob: variables of the base model's bucket",
     ),
     rule(ONE_START, training_job(baseModel=HUB), training_job(baseModel={}), "TrainingJob: a base model"),
     rule(
@@ -728,6 +762,10 @@ BOUNDS = [
     pytest.param(
         model_service(baseModel={"huggingFace": {"repo": "a b"}}), "should match", id="a repository that can exist"
     ),
+    pytest.param(
+        model_service(baseModel=bucket("s3://models/a b")), "should match", id="a bucket's prefix that can exist"
+    ),
+    pytest.param(training_job(baseModel={"s3": {}}), "uri: Required value", id="a bucket has an address"),
 ]
 
 
@@ -892,6 +930,7 @@ STATUS: dict[Kind, Object] = {
                     "revision": "main",
                     "tokenSecretRef": {"name": "hf", "key": "token"},
                 },
+                **bucket(endpoint="https://s3.example", region="eu"),
                 "stored": {"run": "v-00000000", "checkpoint": "epoch-1"},
             },
         },

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import tiny_models
 from integration_s3 import KEYS, Server, running
+from minio import Minio
 
 from winnow_classifier.bucket import Bucket, Credentials, Refused
 from winnow_classifier.dataset import load_dataset
@@ -225,22 +226,23 @@ def test_an_adapter_goes_on_from_a_checkpoint_in_the_bucket_and_is_served_on_it(
     classified_from(laptop, f"{laptop.uri}/runs/v3/checkpoints/epoch-1")
 
 
-def classified_from(laptop: Laptop, checkpoint: str) -> None:
+def classified_from(laptop: Laptop, checkpoint: str | Path, *more: str | Path, **environ: str) -> None:
     command = [
         sys.executable,
         "-m",
         "winnow_server",
         "--checkpoint",
-        checkpoint,
+        str(checkpoint),
         "--host",
         "127.0.0.1",
         "--port",
         "0",
         *HERE,
+        *map(str, more),
     ]
     log = laptop.folder / "server.log"
     with log.open("wb") as out:
-        server = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
+        server = subprocess.Popen(command, env=laptop.environ(**environ), cwd=laptop.folder, stdout=out, stderr=out)
     try:
         wait_for(lambda: '"Ready"' in log.read_text() or server.poll() is not None)
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
@@ -254,6 +256,96 @@ def classified_from(laptop: Laptop, checkpoint: str) -> None:
     finally:
         server.terminate()
         assert server.wait(60) == 0, log.read_text()
+
+
+MODEL = "s3://bucket/models/tiny"
+BASE = ("--base-keys", "BASE_")
+NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+
+
+def filled(laptop: Laptop, **changes: Any) -> dict[str, str]:
+    """The bucket has a base model, by the client that people have; what the programs are told of it as in a pod."""
+    model = tiny_models.base_model(laptop.folder / "model", "bert", **changes)
+    key_id, secret = KEYS.values()
+    client = Minio(laptop.server.endpoint.removeprefix("http://"), key_id, secret, secure=False, region="us-east-1")
+    for file in model.iterdir():
+        client.fput_object("bucket", f"models/tiny/{file.name}", str(file))
+    return {f"BASE_{name}": value for name, value in {**KEYS, "AWS_ENDPOINT_URL_S3": laptop.server.endpoint}.items()}
+
+
+def trained_on_the_bucket(laptop: Laptop, storage: str | Path, *more: str, **environ: str) -> str:
+    """The reference in the checkpoint of an adapter."""
+    said = laptop.imported("--base-model", MODEL, *more, storage=storage, **environ)
+    assert said.returncode == 0, said.stderr
+    assert json.loads(said.stdout)["tokens"]["max"] > 0
+    write_job(laptop.folder, json.loads(said.stdout)["path"], base=MODEL, method="LoRA", epochs=1)
+    said = laptop.run(*laptop.train(storage), *more, **environ)
+    assert said.returncode == 0, said.stderr
+    runs = laptop.bucket if storage == laptop.uri else Path(storage)
+    manifest = json.loads((runs / "runs/v1/checkpoints/epoch-1/checkpoint.json").read_text())
+    reference: str = manifest["baseModel"]["reference"]
+    return reference
+
+
+def test_a_base_model_comes_from_a_bucket_once_into_a_folder(laptop: Laptop) -> None:
+    filled(laptop)
+    storage = laptop.folder / "storage"
+    reference = trained_on_the_bucket(laptop, storage)
+    (version,) = (path.name for path in (storage / "models/s3/bucket/models/tiny").glob("[!.]*"))
+    assert reference == f"{MODEL}@{version}"
+
+    # Whatever becomes of the bucket, the adapter is served on what it was trained on, and its training says so.
+    filled(laptop, intermediate_size=40)
+    last = storage / "runs/v1/checkpoints/epoch-1"
+    classified_from(laptop, last, "--storage", storage, "--base-model", MODEL, **NO_KEYS)
+    write_job(laptop.folder, "rows.jsonl", "v2", {"checkpoint": {"trainingJob": "v1"}}, "LoRA", 1)
+    said = laptop.run(*laptop.train(storage), **NO_KEYS)
+    assert said.returncode == 0, said.stderr
+    continued = json.loads((storage / "runs/v2/checkpoints/epoch-1/checkpoint.json").read_text())
+    assert continued["baseModel"]["reference"] == reference
+
+    # A new training takes what is there now.
+    write_job(laptop.folder, "rows.jsonl", "v3", MODEL, "Full", 1)
+    assert laptop.run(*laptop.train(storage)).returncode == 0
+    assert len(list((storage / "models/s3/bucket/models/tiny").glob("[!.]*"))) == 2
+
+
+def test_a_base_model_and_storage_lie_in_buckets_with_keys_of_their_own(laptop: Laptop) -> None:
+    base = filled(laptop)
+    reference = trained_on_the_bucket(laptop, laptop.uri, *BASE, **base)
+    checkpoint = f"{laptop.uri}/runs/v1/checkpoints/epoch-1"
+    assert not (laptop.bucket / "models").exists()
+    classified_from(laptop, checkpoint, *BASE, "--base-model", MODEL, **base)
+
+    filled(laptop, intermediate_size=40)
+    said = laptop.run("winnow_server", "--checkpoint", checkpoint, "--port", "0", *HERE, *BASE, **base)
+    assert said.returncode == 10
+    assert f"{MODEL} holds another model now: version {reference.partition('@')[2]} is wanted" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("base", "environ", "code", "says"),
+    [
+        pytest.param(MODEL, NO_KEYS, 10, "it was asked without keys", id="no keys"),
+        pytest.param(MODEL, {"AWS_SECRET_ACCESS_KEY": "wrong"}, 10, "does not belong to its key id", id="secret"),
+        pytest.param("s3://bucket", {}, 10, f"there is one in {MODEL}", id="above the model"),
+        pytest.param("s3://nothing/there", {}, 10, "check baseModel.s3.uri", id="no such bucket"),
+        pytest.param(MODEL, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, 20, "Connection refused", id="down"),
+    ],
+)
+def test_what_keeps_a_base_model_in_its_bucket_is_said(
+    laptop: Laptop, base: str, environ: dict[str, str], code: int, says: str
+) -> None:
+    filled(laptop)
+    write_job(laptop.folder, "rows.jsonl", base=base, epochs=1)
+    said = laptop.run(*laptop.train("storage"), **environ)
+    assert (said.returncode, "Traceback" in said.stderr) == (code, False), said.stderr
+    assert says in said.stderr
+    # Rows are good without it.
+    said = laptop.imported("--base-model", base, storage="storage", **environ)
+    assert said.returncode == 0, said.stderr
+    (warning,) = [each for each in json.loads(said.stdout)["warnings"] if each["code"] == "NoTokenLengths"]
+    assert says in warning["message"]
 
 
 def test_a_checkpoint_that_was_changed_in_the_bucket_is_not_served(laptop: Laptop) -> None:

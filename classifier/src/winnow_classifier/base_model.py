@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from winnow_classifier.errors import BaseModelError, StorageError
+from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
+
+if TYPE_CHECKING:
+    from winnow_classifier.base_bucket import BaseBucket
+
+log = logging.getLogger(__name__)
 
 HUGGING_FACE = "hf://"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "tokenizer.model")
+BUCKET = "s3://"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "tokenizer.model")
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 COMPLETE = ".complete"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+VERSION = re.compile(r"[0-9a-f]{64}")
 STALE_SECONDS = 24 * 3_600
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -37,24 +48,39 @@ class Hub(Protocol):
         """Config, tokenizer and safetensors."""
 
 
-def resolve(reference: str, storage: Path | None, hub: Hub | None = None) -> Path:
-    """The local folder of `reference`: a path, or `hf://repo@revision`, downloaded into `storage/models` once.
+Resolve = Callable[[str, Path | None], Path]
 
-    Raises BaseModelError if a file is missing there, and names it.
+
+def resolve(reference: str, storage: Path | None, hub: Hub | None = None, bucket: BaseBucket | None = None) -> Path:
+    """The local folder of `reference`: a path, or `hf://repo@revision` or `s3://bucket/prefix`, downloaded into
+    `storage/models` once.
+
+    Raises BaseModelError if a file is missing there, and names it; StorageError where a later try may help.
     """
     if reference.startswith(HUGGING_FACE):
         directory = from_hugging_face(reference, storage, hub or HuggingFaceHub(os.environ.get("HF_TOKEN")))
+    elif reference.startswith(BUCKET):
+        directory = from_bucket(reference, storage, bucket)
     else:
         directory = Path(reference)
     model_files(directory)
     return directory
 
 
+def is_remote(reference: str) -> bool:
+    return reference.startswith((HUGGING_FACE, BUCKET))
+
+
+def without_version(reference: str) -> str:
+    """Of a remote one: where it leads, whatever is there now."""
+    return reference.partition("@")[0].rstrip("/")
+
+
 def model_files(directory: Path) -> list[Path]:
     """The files that make the model: config, weights, tokenizer. Raises BaseModelError naming what is missing."""
     if not directory.is_dir():
         raise BaseModelError(f"Base model: there is no folder {directory}.")
-    config = required(directory, "config.json")
+    config = required(directory, CONFIG)
     index = directory / WEIGHTS_INDEX
     if (directory / WEIGHTS).is_file():
         weights = [directory / WEIGHTS]
@@ -65,7 +91,7 @@ def model_files(directory: Path) -> list[Path]:
         hint = f" Convert {pickled[0]} with save_pretrained: pickled weights are not read." if pickled else ""
         raise BaseModelError(f"Base model {directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX}).{hint}")
     tokenizer = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-    required(directory, "tokenizer.json")
+    required(directory, TOKENIZER)
     return [config, *weights, *tokenizer]
 
 
@@ -105,10 +131,9 @@ def sha256_of_file(path: Path) -> str:
 
 
 def pinned(reference: str, directory: Path) -> str:
-    """`reference` as it was resolved: the name of a branch is replaced by the commit that it named."""
-    if not reference.startswith(HUGGING_FACE):
-        return reference
-    return f"{HUGGING_FACE}{repository_and_revision(reference)[0]}@{directory.name}"
+    """`reference` as it was resolved: the name of a branch is replaced by the commit that it named, and what lies in a
+    bucket gets the version that lay there."""
+    return f"{without_version(reference)}@{directory.name}" if is_remote(reference) else reference
 
 
 def repository_and_revision(reference: str) -> tuple[str, str]:
@@ -119,27 +144,58 @@ def repository_and_revision(reference: str) -> tuple[str, str]:
 
 
 def from_hugging_face(reference: str, storage: Path | None, hub: Hub) -> Path:
-    if storage is None:
-        raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.")
+    models = folder_of_models(reference, storage)
     repository, revision = repository_and_revision(reference)
     commit = revision if COMMIT.fullmatch(revision) else hub.commit(repository, revision)
-    models = storage / "models" / repository.replace("/", "--")
-    if (models / commit / COMPLETE).is_file():
-        return models / commit
-    models.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(models):
-        if not (models / commit / COMPLETE).is_file():
-            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=models))
-            try:
-                temporary.chmod(0o755)
-                hub.download(repository, commit, temporary)
-                model_files(temporary)
-                (temporary / COMPLETE).write_text(commit + "\n")
-                shutil.rmtree(models / commit, ignore_errors=True)
-                temporary.rename(models / commit)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-    return models / commit
+    return downloaded(reference, models / repository.replace("/", "--"), commit, partial(hub.download, repository))
+
+
+def from_bucket(reference: str, storage: Path | None, bucket: BaseBucket | None) -> Path:
+    from winnow_classifier.base_bucket import BaseBucket
+
+    models = folder_of_models(reference, storage)
+    bucket = bucket or BaseBucket((), os.environ)
+    uri, (_, at, version) = without_version(reference), reference.partition("@")
+    if at and not VERSION.fullmatch(version):
+        raise BaseModelError(f"{reference} is not s3://bucket/prefix, and what is behind its @ is no version.")
+    version = version or bucket.version(uri)
+    return downloaded(reference, models / "s3" / bucket.folder(uri), version, partial(bucket.download, uri))
+
+
+def folder_of_models(reference: str, storage: Path | None) -> Path:
+    if storage is None:
+        raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.", hint="name it by --storage")
+    return storage / "models"
+
+
+def downloaded(reference: str, models: Path, version: str, download: Callable[[str, Path], None]) -> Path:
+    """models/<version>: as it was downloaded before, or now. What is there is whole."""
+    found = models / version
+    if (found / COMPLETE).is_file():
+        return found
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(models):
+            if not (found / COMPLETE).is_file():
+                log.info("Downloading base model", extra={"reference": reference, "version": version})
+                temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=models))
+                try:
+                    temporary.chmod(0o755)
+                    download(version, temporary)
+                    try:
+                        model_files(temporary)
+                    except BaseModelError as err:
+                        raise BaseModelError(str(err).replace(str(temporary), reference)) from err
+                    (temporary / COMPLETE).write_text(version + "\n")
+                    shutil.rmtree(found, ignore_errors=True)
+                    temporary.rename(found)
+                finally:
+                    shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as err:
+        message = f"{models}: {err.strerror or err}, while {reference} was downloaded"
+        full = err.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (StorageFull(message, "it needs more room") if full else StorageError(message)) from err
+    return found
 
 
 @contextlib.contextmanager

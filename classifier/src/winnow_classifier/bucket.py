@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses
 from winnow_classifier.errors import ConfigError, StorageRefused
@@ -75,6 +76,7 @@ class Credentials:
 class Stored:
     size_bytes: int
     timestamp: float  # seconds since the epoch
+    etag: str  # the server's word for the content: other bytes have another one
 
 
 class Bucket:
@@ -95,6 +97,7 @@ class Bucket:
 
         host, secure = _server(endpoint, region)
         self.name, self.prefix = name, prefix.strip("/")
+        self.signs = credentials is not None
         self.server = f"{'https' if secure else 'http'}://{host}"
         try:
             self._client = Minio(
@@ -109,6 +112,18 @@ class Bucket:
         except ValueError as err:
             raise ConfigError(f"{self.server} is not the URL of an S3 server: {err}") from err
         self._client.set_app_info("winnow", "1")
+
+    @classmethod
+    def at(cls, uri: str, networks: Iterable[Network], environ: Mapping[str, str], keys: str = "") -> Self:
+        """Keys, endpoint and region are in the environment, as for every S3 tool; `keys` goes before their names. Raises
+        ConfigError."""
+        return cls(
+            *name_and_prefix(uri),
+            endpoint=environ.get(f"{keys}AWS_ENDPOINT_URL_S3") or environ.get(f"{keys}AWS_ENDPOINT_URL") or None,
+            region=environ.get(f"{keys}AWS_REGION") or environ.get(f"{keys}AWS_DEFAULT_REGION") or REGION,
+            credentials=Credentials.of(environ, keys),
+            networks=networks,
+        )
 
     def uri(self, key: str = "") -> str:
         return SCHEME + "/".join(part for part in (self.name, self.prefix, key) if part)
@@ -127,7 +142,7 @@ class Bucket:
                 name = str(each.object_name).removeprefix(start)
                 if name and not name.endswith("/"):
                     modified = each.last_modified.timestamp() if each.last_modified else 0.0
-                    objects[name] = Stored(each.size or 0, modified)
+                    objects[name] = Stored(each.size or 0, modified, each.etag or "")
             return objects
 
         return self._tried(found)
@@ -187,9 +202,9 @@ class Bucket:
             try:
                 return attempt()
             except NotPublicError as err:
-                message = f"{err}, which is not public, and storage may have public addresses only"
+                message = f"{err}, which is not public, and a bucket may have public addresses only"
                 raise StorageRefused(message, hint=ALLOWING) from err
-            except InvalidResponseError as err:
+            except (InvalidResponseError, ParseError, ValueError) as err:  # a console's page, for example
                 raise Refused("not as an S3 server", 0) from err
             except S3Error as err:
                 status = err.response.status
@@ -209,6 +224,14 @@ class Bucket:
             time.sleep(pause)
             pause *= 2
         raise AssertionError("unreachable")
+
+
+def name_and_prefix(uri: str) -> tuple[str, str]:
+    """Raises ConfigError."""
+    found = URI.fullmatch(uri)
+    if not found or ".." in uri:
+        raise ConfigError(f"{uri} is not s3://bucket or s3://bucket/prefix, the prefix of letters, digits and - . _ /")
+    return found["bucket"], found["prefix"].strip("/")
 
 
 def signature(url: str, region: str, credentials: Credentials, now: datetime | None = None) -> dict[str, str]:

@@ -259,6 +259,7 @@ def load(
     base_model: str | None = None,
     storage: Path | None = None,
     device: str | torch.device = "cpu",
+    resolve: base_models.Resolve = base_models.resolve,
 ) -> LoadedCheckpoint:
     """A checkpoint ready to classify, verified first. `base_model` says where an adapter's base is now, if it moved.
 
@@ -266,7 +267,11 @@ def load(
     """
     found = inspect(directory, digest)
     manifest = found.manifest
-    network = adapted_network(directory, manifest, base_model, storage) if is_adapter(manifest) else plain(directory)
+    if is_adapter(manifest):
+        reference = where_the_base_is(base_model, manifest.base_model.reference)
+        network = adapted_network(directory, manifest, reference, resolve(reference, storage))
+    else:
+        network = plain(directory)
     model = Classifier(network, manifest.pooling).eval().requires_grad_(False).to(device)
     try:
         tokenizer = load_tokenizer(directory)
@@ -285,12 +290,11 @@ def plain(directory: Path) -> Any:
 
 
 def where_the_base_is(given: str | None, trained_on: str) -> str:
-    """`given`, unless it names the Hub repository of the training by a branch: that may have moved on since."""
-    hub = base_models.HUGGING_FACE
+    """`given`, unless it names the repository or bucket of the training: that may have moved on since."""
     if given is None:
         return trained_on
-    same = given.startswith(hub) and trained_on.startswith(hub) and given.split("@")[0] == trained_on.split("@")[0]
-    return trained_on if same else given
+    place = base_models.without_version
+    return trained_on if base_models.is_remote(given) and place(given) == place(trained_on) else given
 
 
 def check_base(reference: str, base: Path, manifest: Manifest) -> None:
@@ -303,10 +307,8 @@ def check_base(reference: str, base: Path, manifest: Manifest) -> None:
         )
 
 
-def adapted_network(directory: Path, manifest: Manifest, base_model: str | None, storage: Path | None) -> Any:
+def adapted_network(directory: Path, manifest: Manifest, reference: str, base: Path) -> Any:
     """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base."""
-    reference = where_the_base_is(base_model, manifest.base_model.reference)
-    base = base_models.resolve(reference, storage)
     check_base(reference, base, manifest)
     from peft import PeftModel
 

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from winnow_classifier.addresses import Network
-from winnow_classifier.bucket import REGION, SCHEME, URI, Bucket, Credentials, Refused, Unreachable
+from winnow_classifier.bucket import SCHEME, Bucket
 from winnow_classifier.errors import ConfigError, StorageError, StorageFull, StorageRefused
+from winnow_classifier.refusals import KEYS, told
 
 log = logging.getLogger(__name__)
 
 MANIFESTS = ("dataset.json", "checkpoint.json", "point.json")  # each is written last of its folder
-KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
 class Mirror:
@@ -139,21 +139,8 @@ class BucketMirror(Mirror):
     @contextlib.contextmanager
     def _told(self, path: Path) -> Iterator[None]:
         try:
-            yield
-        except Unreachable as err:
-            message = f"{self.shown(path)}: {self._bucket.server} does not answer as it should; the last try: {err}"
-            raise StorageError(message, hint="see whether the server runs and can be reached") from err
-        except Refused as err:
-            if err.status == 507 or "QuotaExceeded" in err.code or "StorageFull" in err.code:
-                message = f"{self.shown(path)}: the bucket is full ({err})"
-                raise StorageFull(message, hint="raise its quota or delete old runs") from err
-            message = f"{self.shown(path)}: {self._bucket.server} answers {err}"
-            if err.code in _LATER:
-                raise StorageError(message, hint=_HINTS.get(err.code)) from err
-            hint = _HINTS.get(err.code) or _HINTS.get(str(err.status))
-            if err.region:
-                hint = f"the bucket lies in {err.region}: set spec.storage.s3.region (AWS_REGION)"
-            raise StorageRefused(message, hint=hint) from err
+            with told(self._bucket, self.shown(path), "spec.storage.s3", _RIGHTS):
+                yield
         except OSError as err:
             message = f"{path}: {err.strerror or err}, while it was fetched or stored"
             full = err.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -161,20 +148,10 @@ class BucketMirror(Mirror):
             raise (StorageFull(message, hint) if full else StorageError(message)) from err
 
 
-_LATER = ("ExpiredToken", "RequestTimeTooSkewed", "InvalidObjectState")
-_HINTS: Mapping[str, str] = {
-    "NoSuchBucket": "there is no such bucket: make it, or check spec.storage.s3.uri and endpoint",
-    "InvalidAccessKeyId": "the server does not know the AWS_ACCESS_KEY_ID of spec.storage.s3.secretRef",
-    "XAdminUserNotFound": "the server does not know the AWS_ACCESS_KEY_ID of spec.storage.s3.secretRef",  # Versity
-    "SignatureDoesNotMatch": "the AWS_SECRET_ACCESS_KEY of spec.storage.s3.secretRef does not belong to its key id",
-    "ExpiredToken": "the AWS_SESSION_TOKEN of spec.storage.s3.secretRef has run out",
-    "RequestTimeTooSkewed": "the clocks of this machine and of the server differ",
-    "0": "check spec.storage.s3.endpoint",
-    "301": "check spec.storage.s3.region and endpoint",
-    "307": "check spec.storage.s3.region and endpoint",
-    "403": "the keys of spec.storage.s3.secretRef need s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, "
-    "s3:DeleteObject and s3:AbortMultipartUpload on its objects",
-}
+_RIGHTS = (
+    "s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on its "
+    "objects"
+)
 
 
 def is_bucket(storage: str) -> bool:
@@ -198,23 +175,12 @@ def opened(
 
 
 def _bucket(uri: str, networks: Sequence[Network], environ: Mapping[str, str]) -> Bucket:
-    found = URI.fullmatch(uri)
-    if not found or ".." in uri:
-        message = f"{uri} is not s3://bucket or s3://bucket/prefix, the prefix of letters, digits and - . _ /"
-        raise ConfigError(message, hint="check spec.storage.s3.uri, or --storage")
-    credentials = Credentials.of(environ)
-    if credentials is None:
+    bucket = Bucket.at(uri, networks, environ)
+    if not bucket.signs:
         message = f"{uri} needs keys, and {KEYS} are not both there"
         hint = "give the Secret of spec.storage.s3.secretRef both keys; outside a cluster, set them in the environment"
         raise StorageRefused(message, hint=hint)
-    return Bucket(
-        found["bucket"],
-        found["prefix"],
-        endpoint=environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None,
-        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or REGION,
-        credentials=credentials,
-        networks=networks,
-    )
+    return bucket
 
 
 def _manifests_last(names: Sequence[str] | Mapping[str, int]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from winnow_classifier import base_model as base_models
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import Manifest
 from winnow_classifier.labels import LabelSchema
@@ -80,12 +81,15 @@ def load(
     mirror: Mirror,
     asked: Precision = "auto",
     rules: Rules = NO_RULES,
+    resolve: base_models.Resolve = base_models.resolve,
 ) -> Served:
     """Every file is held against its digest first. `rules` are what a faster form is judged by. Raises CheckpointError, BaseModelError, StorageError."""
     for name in announced.manifest.files:
         mirror.fetch(directory / name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = checkpoint.load(directory, digest=announced.digest, base_model=base_model, storage=storage, device=device)
+    loaded = checkpoint.load(
+        directory, digest=announced.digest, base_model=base_model, storage=storage, device=device, resolve=resolve
+    )
     rows = examples.read(directory) if examples.FILE in announced.manifest.files else []
     computes_in = "float32"
     if device.type == "cpu":

@@ -4,13 +4,15 @@ import gc
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prometheus_client
 import torch
 
-from winnow_classifier import checkpoint
+from winnow_classifier import base_model
+from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.checkpoint import MANIFEST
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.decision import DECISION
@@ -113,25 +115,11 @@ def loaded(
 ) -> model.Served:
     """The model, ready to serve. What is there then stays: to look through all of it for garbage again and again would stop
     every request for some 200 ms."""
-    served = load(directory, announced, storage, mirror, settings, rules)
+    bucket = BaseBucket(settings.allow_network, os.environ, settings.base_keys)
+    resolve = partial(base_model.resolve, bucket=bucket)
+    served = model.load(
+        directory, announced, settings.base_model, storage, mirror, settings.precision, rules, resolve=resolve
+    )
     gc.collect()
     gc.freeze()
     return served
-
-
-def load(
-    directory: Path,
-    announced: model.Announced,
-    storage: Path | None,
-    mirror: Mirror,
-    settings: Settings,
-    rules: Rules,
-) -> model.Served:
-    """An adapter may stand on another checkpoint in the bucket: it is fetched for as long as it takes to load."""
-    base = settings.base_model or announced.manifest.base_model.reference
-    if not is_bucket(base) or not checkpoint.is_adapter(announced.manifest):
-        return model.load(directory, announced, settings.base_model, storage, mirror, settings.precision, rules)
-    folder = settings.mirror / "base" if settings.mirror else None
-    with opened(base, folder, settings.allow_network, os.environ) as (base_folder, base_mirror):
-        base_mirror.fetch_folder(base_folder, MANIFEST)
-        return model.load(directory, announced, str(base_folder), storage, mirror, settings.precision, rules)

@@ -18,6 +18,7 @@ class Settings:
     checkpoint: str  # a folder, or s3://bucket/prefix
     digest: str | None
     base_model: str | None
+    base_keys: str  # goes before the names of the variables for a base model in a bucket
     storage: Path | None
     mirror: Path | None
     allow_network: list[Network]
@@ -47,7 +48,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--checkpoint", required=True, metavar="DIR", help=where)
     add("--digest", metavar="sha256:…", help="refuse to serve any other checkpoint than the one with this digest")
     add("--base-model", metavar="REF", help="where an adapter's base model is, if not where the checkpoint says")
-    add("--storage", type=Path, metavar="DIR", help="where downloaded base models lie, for hf:// references")
+    keys = "the names of the variables for a base model in s3:// begin with this (default: AWS_ACCESS_KEY_ID, …)"
+    add("--base-keys", default="", metavar="PREFIX", help=keys)
+    add("--storage", type=Path, metavar="DIR", help="where downloaded base models lie, of hf:// and s3://")
     add("--mirror", type=Path, metavar="DIR", help="where files of an s3:// checkpoint lie (default: temporary)")
     networks = "for s3://, connect to addresses in there too (repeatable); otherwise to public ones only"
     add("--allow-network", type=network, action="append", default=[], metavar="CIDR", help=networks)

@@ -114,13 +114,23 @@ def test_an_adapter_follows_its_base_to_another_place(tmp_path, base, folder):
 
 @pytest.mark.parametrize("given", [None, "hf://owner/name@main", "hf://owner/name"])
 def test_an_adapter_is_served_on_the_commit_of_its_training_wherever_the_branch_is_now(tmp_path, given):
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    base = tiny_models.base_model(tmp_path / "storage" / "models" / "owner--name" / commit)
-    (base / ".complete").write_text(commit)
+    serve_on_the_version_of_its_training(tmp_path, "hf://owner/name", "owner--name", "01234567" * 5, given)
+
+
+@pytest.mark.parametrize("given", [None, "s3://bucket/models/tiny", "s3://bucket/models/tiny/"])
+def test_an_adapter_is_served_on_the_objects_of_its_training_whatever_is_in_the_bucket_now(tmp_path, given):
+    uri = "s3://bucket/models/tiny"
+    serve_on_the_version_of_its_training(tmp_path, uri, "s3/bucket/models/tiny", "01234567" * 8, given)
+
+
+def serve_on_the_version_of_its_training(tmp_path, place, folder, version, given):
+    """It is there already, so nobody is asked."""
+    base = tiny_models.base_model(tmp_path / "storage" / "models" / folder / version)
+    (base / ".complete").write_text(version)
     publish(tmp_path / "epoch-2", base, method="LoRA")
     path = tmp_path / "epoch-2" / checkpoint.MANIFEST
     manifest = json.loads(path.read_bytes())
-    manifest["baseModel"]["reference"] = f"hf://owner/name@{commit}"
+    manifest["baseModel"]["reference"] = f"{place}@{version}"
     path.write_text(json.dumps(manifest))
     loaded = checkpoint.load(tmp_path / "epoch-2", base_model=given, storage=tmp_path / "storage")
     assert loaded.manifest.method == "LoRA"

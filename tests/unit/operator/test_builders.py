@@ -53,6 +53,9 @@ MANY = training_job(nodes=2, processesPerNode=4, **GPU | {"resources": {"limits"
 BUCKET: dict[str, Any] = {
     "s3": {"uri": "s3://winnow/mail", "endpoint": "https://s3.ml.example", "region": "eu", "secretRef": {"name": "s3"}}
 }
+MODELS: dict[str, Any] = {
+    "s3": {"uri": "s3://models/llama", "endpoint": "https://s3.example", "secretRef": {"name": "models"}}
+}
 BOUNDED = replace(CONFIG, fetch=FetchLimits(allowed_networks=("10.20.0.0/16",)))
 NETWORKS = BOUNDED.fetch.allowed_networks
 SERVED = Served(
@@ -260,6 +263,15 @@ CASES: dict[str, Callable[[], list[Object]]] = {
             networks=NETWORKS,
         )
     ),
+    "import-with-base-in-bucket": lambda: both(import_job(dataset(), model_service(baseModel=MODELS), BOUNDED)),
+    "training-with-base-in-bucket": lambda: trained(
+        training_job(), model_service(storage=BUCKET, baseModel=MODELS), networks=NETWORKS
+    ),
+    "serving-with-base-in-bucket": lambda: [
+        server_deployment(
+            deployment(), model_service(), replace(SERVED, base_model=MODELS), image=SERVER, networks=NETWORKS
+        )
+    ],
     "serving-from-bucket": lambda: [
         server_deployment(deployment(), model_service(storage=BUCKET), SERVED, image=SERVER, networks=NETWORKS)
     ],

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import pytest
 from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
@@ -33,6 +34,9 @@ from winnow_trainer.cli import parser
 from winnow_trainer.compare import Value
 from winnow_trainer.job import load_job
 from winnow_trainer.sources import source_of
+
+S3_STORAGE = {"uri": "s3://winnow/mail/", "endpoint": "https://s3.example", "secretRef": {"name": "bucket"}}
+VOLUME_STORAGE = {"persistentVolumeClaim": {"size": "1Gi"}}
 
 
 def command(made: Object, module: str) -> list[str]:
@@ -209,8 +213,7 @@ def test_the_plugin_tries_again_what_the_operator_says_may_pass() -> None:
 
 
 def test_the_programs_understand_storage_in_a_bucket(tmp_path: Path) -> None:
-    s3 = {"uri": "s3://winnow/mail/", "endpoint": "https://s3.example", "secretRef": {"name": "bucket"}}
-    service, networks = model_service(storage={"s3": s3}), ("10.0.0.0/8",)
+    service, networks = model_service(storage={"s3": S3_STORAGE}), ("10.0.0.0/8",)
     bounded = replace(CONFIG, fetch=FetchLimits(allowed_networks=networks))
     settings, training = training_job_of(
         training_job(), service, training_digest=DIGEST, test_digest=None, image="trainer", networks=networks
@@ -229,6 +232,46 @@ def test_the_programs_understand_storage_in_a_bucket(tmp_path: Path) -> None:
     said = parse(command(serving, "winnow_server"))
     assert said.checkpoint == "s3://winnow/mail/runs/v1-0a1b2c3d/checkpoints/epoch-2"
     assert (str(said.mirror), said.allow_network) == ("/storage", [ip_network("10.0.0.0/8")])
+
+
+@pytest.mark.parametrize("storage", [VOLUME_STORAGE, {"s3": S3_STORAGE}], ids=["on a volume", "in a bucket"])
+@pytest.mark.parametrize("public", [False, True], ids=["with keys", "public"])
+def test_the_programs_understand_a_base_model_in_a_bucket(tmp_path: Path, storage: Object, public: bool) -> None:
+    s3: Object = {"uri": "s3://models/llama/", "endpoint": "https://models.example", "region": "eu"}
+    base = {"s3": s3 if public else {**s3, "secretRef": {"name": "models"}}}
+    service, networks = model_service(storage=storage, baseModel=base), ("10.0.0.0/8",)
+    bounded = replace(CONFIG, fetch=FetchLimits(allowed_networks=networks))
+    settings, training = training_job_of(
+        training_job(), service, training_digest=DIGEST, test_digest=None, image="trainer", networks=networks
+    )
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", base)
+    serving = server_deployment(deployment(), service, served, image="server", networks=networks)
+    fetched = dataset(source={"s3": {"uri": "s3://mail/", "secretRef": {"name": "rows"}}})
+    imports = [import_job(rows, service, bounded)[1] for rows in (dataset(), fetched)]
+    (tmp_path / "job.yaml").write_text(settings["data"]["job.yaml"])
+    references = {load_job(tmp_path / "job.yaml").spec.base_model}
+    for made in (training, *imports, serving):
+        told = command(made, "winnow_server" if made is serving else "winnow_trainer")
+        options: Any = parse(told) if made is serving else parser().parse_args(told)
+        assert options.allow_network == [ip_network("10.0.0.0/8")]
+        references |= set() if made is training else {options.base_model}
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        env = {each["name"]: each for each in container["env"]}
+        assert env[f"{options.base_keys}AWS_ENDPOINT_URL_S3"]["value"] == "https://models.example"
+        assert env[f"{options.base_keys}AWS_REGION"]["value"] == "eu"
+        keys = [env[f"{options.base_keys}{key}"]["valueFrom"] for key in AWS_KEYS if f"{options.base_keys}{key}" in env]
+        named = [{"name": "models", "key": key, "optional": True} for key in AWS_KEYS]
+        assert [key["secretKeyRef"] for key in keys] == ([] if public else named)
+        assert ("AWS_ACCESS_KEY_ID" in env) == ("s3" in storage)
+    assert references == {"s3://models/llama"}
+
+
+def test_an_adapter_on_a_stored_checkpoint_is_asked_for_with_the_storages_keys() -> None:
+    service = model_service(storage={"s3": S3_STORAGE}, baseModel={"s3": {"uri": "s3://models/llama"}})
+    stored: Object = {"stored": {"run": "v0-0a1b2c3d", "checkpoint": "epoch-1"}}
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", stored)
+    said = parse(command(server_deployment(deployment(), service, served, image="server"), "winnow_server"))
+    assert (said.base_model, said.base_keys) == ("s3://winnow/mail/runs/v0-0a1b2c3d/checkpoints/epoch-1", "")
 
 
 def test_the_server_understands_a_deployment() -> None:

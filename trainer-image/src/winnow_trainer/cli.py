@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 import orjson
 
-from winnow_classifier import verdict
+from winnow_classifier import base_model, verdict
 from winnow_classifier.addresses import Network, network
+from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, read_dataset, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.mirror import Mirror, opened
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 EXIT_STOPPED = 143  # 128 + SIGTERM
 LAST_READ_SECONDS = 20.0  # the operator reads /progress about every 15 s
+BASE_MODEL = "a folder, hf://repo@revision or s3://bucket/prefix"
 EXIT_CODES = """\
 exit codes:
   0 done   10 bad configuration   11 bad rows   12 out of memory   13 the loss is not finite
@@ -121,7 +123,8 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
             reception.remove_stale(storage / reception.FOLDER)
             pinned |= found.pinned
             how = replace(how, class_names=found.class_names)
-            imported = importer.import_files(found.files, storage, how, options.base_model, name, mirror)
+            resolve = _resolve(options)
+            imported = importer.import_files(found.files, storage, how, options.base_model, name, mirror, resolve)
             stored = mirror.shown(imported.dataset.path)
             picture = mirror.shown(imported.picture) if imported.picture else None
     imported.verdict.profile.warnings.extend(found.warnings)
@@ -231,6 +234,7 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
             mirror=mirror,
             track=trackers(options.allow_network, os.environ),
             ranks=ranks,
+            resolve=_resolve(options),
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
         if options.progress_port is not None and options.termination_log and not several:
@@ -270,6 +274,10 @@ def _tell(progress: Progress, options: argparse.Namespace, stack: ExitStack) -> 
 
 def _storage(options: argparse.Namespace) -> AbstractContextManager[tuple[Path, Mirror]]:
     return opened(options.storage, options.mirror, options.allow_network, os.environ)
+
+
+def _resolve(options: argparse.Namespace) -> base_model.Resolve:
+    return partial(base_model.resolve, bucket=BaseBucket(options.allow_network, os.environ, options.base_keys))
 
 
 def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:
@@ -338,7 +346,8 @@ def _add_import(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--receive-idle-seconds", type=float, default=reception.IDLE_SECONDS, metavar="N", help=idle)
     keys = "the names of the variables with the keys of source.s3 begin with this (default: AWS_ACCESS_KEY_ID, …)"
     add("--source-keys", default="", metavar="PREFIX", help=keys)
-    add("--base-model", metavar="REF", help="measure the rows in its tokens: a folder, or hf://repo@revision")
+    add("--base-model", metavar="REF", help=f"measure the rows in its tokens: {BASE_MODEL}")
+    _add_base_keys(add)
     add("--format", metavar="NAME", help=_choices(FileFormat, "by the content"))
     add("--task-detail", metavar="NAME", help=_choices(TASK_DETAILS, "as the rows show it"))
     add("--labels", metavar="A,B", help="fix label names and order; for 0/1 rows: negative first")
@@ -354,10 +363,11 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
         help="train, evaluate each epoch, write checkpoints",
         description="Run a TrainingJob manifest. Started again, it goes on where it stopped.",
         epilog="In the manifest trainingDataset, testDataset and validationDataset are folders of stored datasets or files "
-        "of rows, and baseModel is a folder or hf://repo@revision.",
+        f"of rows, and baseModel is {BASE_MODEL}.",
     ).add_argument
     add("--job", type=Path, required=True, metavar="FILE", help="a TrainingJob manifest (YAML)")
     _add_storage(add)
+    _add_base_keys(add)
     add("--run", metavar="NAME", help="folder below runs/ (default: the job's name)")
     rank = "which of the machines this is, where the job has nodes above 1: from 0 (default: %(default)s)"
     add("--node-rank", type=int, default=0, metavar="N", help=rank)
@@ -447,6 +457,11 @@ def _add_artifacts(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--checkpoint", required=True, metavar="NAME", help="such as epoch-3")
     add("--file", action="append", default=[], metavar="NAME", help="a file of the checkpoint (repeatable)")
     add("--termination-log", type=Path, metavar="FILE", help="where an error is written as JSON, too")
+
+
+def _add_base_keys(add: Callable[..., Any]) -> None:
+    keys = "the names of the variables for a base model in s3:// begin with this (default: AWS_ACCESS_KEY_ID, …)"
+    add("--base-keys", default="", metavar="PREFIX", help=keys)
 
 
 def _add_storage(add: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from winnow_classifier import base_model, checkpoint
-from winnow_classifier.base_model import WEIGHTS, WEIGHTS_INDEX
+from winnow_classifier.base_model import WEIGHTS, WEIGHTS_INDEX, Resolve
 from winnow_classifier.checkpoint import ADAPTER, MANIFEST, BaseModelEntry, ContinuedEntry, Manifest
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.labels import LabelSchema
@@ -49,13 +49,15 @@ class Parent:
         )
 
 
-def find(wanted: str | CheckpointBase, storage: Path, mirror: Mirror) -> Parent | None:
+def find(
+    wanted: str | CheckpointBase, storage: Path, mirror: Mirror, resolve: Resolve = base_model.resolve
+) -> Parent | None:
     """None where `wanted` is a plain base model. Raises CheckpointError, ConfigError, BaseModelError."""
     if isinstance(wanted, str):
         folder = Path(wanted)
-        if wanted.startswith(base_model.HUGGING_FACE) or not (folder / MANIFEST).is_file():
+        if base_model.is_remote(wanted) or not (folder / MANIFEST).is_file():
             return None
-        return _read(folder, None, None, storage, mirror)
+        return _read(folder, None, None, storage, mirror, resolve)
     source = wanted.checkpoint
     run = storage / "runs" / (source.run or source.training_job)
     name = _best(run, source.training_job, mirror) if source.name == BEST else source.name
@@ -66,7 +68,7 @@ def find(wanted: str | CheckpointBase, storage: Path, mirror: Mirror) -> Parent 
             f"baseModel.checkpoint: TrainingJob {source.training_job} has no checkpoint {name}: there is none in "
             f"{mirror.shown(folder)}."
         )
-    return _read(folder, source.digest, source.base_model, storage, mirror)
+    return _read(folder, source.digest, source.base_model, storage, mirror, resolve)
 
 
 def _best(run: Path, job: str, mirror: Mirror) -> str:
@@ -82,16 +84,19 @@ def _best(run: Path, job: str, mirror: Mirror) -> str:
         raise CheckpointError(f"{mirror.shown(run / 'result.json')} names no best checkpoint: {error!r}") from error
 
 
-def _read(folder: Path, digest: str | None, given: str | None, storage: Path, mirror: Mirror) -> Parent:
+def _read(
+    folder: Path, digest: str | None, given: str | None, storage: Path, mirror: Mirror, resolve: Resolve
+) -> Parent:
     found = checkpoint.inspect(folder, digest)
     manifest = found.manifest
     if ADAPTER not in manifest.files:
         entry = BaseModelEntry(reference=mirror.shown(folder), digest=base_model.digest(folder))
         return Parent(folder, manifest, found.digest, folder, entry)
     reference = checkpoint.where_the_base_is(given, manifest.base_model.reference)
-    body = base_model.resolve(_in_storage(reference, storage, mirror), storage)
+    place = _in_storage(reference, storage, mirror)
+    body = resolve(place, storage)
     checkpoint.check_base(reference, body, manifest)
-    pinned = base_model.pinned(reference, body)
+    pinned = base_model.pinned(reference, body) if place == reference else reference  # a checkpoint stays what it is
     return Parent(
         folder, manifest, found.digest, body, BaseModelEntry(reference=pinned, digest=manifest.base_model.digest)
     )
@@ -99,10 +104,10 @@ def _read(folder: Path, digest: str | None, given: str | None, storage: Path, mi
 
 def _in_storage(reference: str, storage: Path, mirror: Mirror) -> str:
     """An adapter may stand on a checkpoint in the same storage, which a bucket gives out only when asked."""
-    root = mirror.shown(storage).rstrip("/") + "/"
-    if not reference.startswith(root):
+    runs = f"{mirror.shown(storage).rstrip('/')}/runs/"
+    if not reference.startswith(runs):
         return reference
-    folder = storage / reference.removeprefix(root)
+    folder = storage / "runs" / reference.removeprefix(runs)
     mirror.fetch_folder(folder, MANIFEST)
     return str(folder)
 

@@ -28,7 +28,7 @@ from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.profile import Profile, Profiler, Warn
 from winnow_classifier.row_files import Problem
 from winnow_classifier.rows import Judge, RowOptions
-from winnow_classifier.verdict import Verdict, place
+from winnow_classifier.verdict import Verdict, in_one_line, place
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +51,13 @@ def import_files(
     base_model_reference: str | None = None,
     name: str | None = None,
     mirror: Mirror = VOLUME,
+    resolve: base_model.Resolve = base_model.resolve,
 ) -> Imported:
     """Reads, judges, profiles and stores in one pass. Raises a WinnowError; then no row is stored.
 
     All problems, not only the first, go to imports/<name>/problems.jsonl in storage, where a name is given.
     """
-    count_tokens, unknown = _token_counter(base_model_reference, storage)
+    count_tokens, unknown = _token_counter(base_model_reference, storage, resolve)
     problem_file = _ProblemFile(storage / "imports" / name if name else None, mirror)
     with problem_file as problems, DatasetWriter(storage) as writer:
         judge, profiler = Judge(options, problems.add), Profiler()
@@ -167,18 +168,18 @@ class _ProblemFile:
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 
 
-def _token_counter(reference: str | None, storage: Path) -> tuple[CountTokens, str | None]:
+def _token_counter(reference: str | None, storage: Path, resolve: base_model.Resolve) -> tuple[CountTokens, str | None]:
     """Counts the tokens of texts; or why it cannot: rows are good rows even where the base model is not there."""
     if reference is None:
         return lambda texts: (), None
     try:
-        file = base_model.resolve(reference, storage) / "tokenizer.json"
+        file = resolve(reference, storage) / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as err:  # the library raises nothing narrower
             raise BaseModelError(f"{file} is not a tokenizer: {err}") from err
     except WinnowError as err:
-        return lambda texts: (), f"the rows' lengths in tokens are not known: {err}"
+        return lambda texts: (), f"the rows' lengths in tokens are not known: {in_one_line(err)}"
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return lambda texts: [len(encoding) for encoding in tokenizer.encode_batch_fast(list(texts))], None

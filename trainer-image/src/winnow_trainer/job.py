@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.architectures import Pooling, PoolingChoice
-from winnow_classifier.base_model import HUGGING_FACE
+from winnow_classifier.base_model import is_remote
 from winnow_classifier.manifest import read_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.tokens import PLACEHOLDER
@@ -350,7 +350,7 @@ def load_job(path: Path) -> TrainingJob:
 
 
 def from_folder(reference: str | None, folder: Path) -> str | None:
-    """A path beside the manifest where there is one, else what was given: a path from here, or hf://…"""
-    if reference is None or reference.startswith(HUGGING_FACE) or not (folder / reference).exists():
+    """A path beside the manifest where there is one, else what was given: a path from here, hf://… or s3://…"""
+    if reference is None or is_remote(reference) or not (folder / reference).exists():
         return reference
     return str((folder / reference).resolve())

@@ -146,14 +146,20 @@ def _entry(wanted: Part | None) -> SplitEntry | None:
     return SplitEntry(percent=wanted.percent, seed=wanted.seed) if wanted else None
 
 
-def prepare(job: TrainingJob, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Prepared:
+def prepare(
+    job: TrainingJob,
+    storage: Path,
+    import_rows: ImportRows,
+    mirror: Mirror = VOLUME,
+    resolve: base_model.Resolve = base_model.resolve,
+) -> Prepared:
     """Raises ConfigError, BaseModelError, DataError."""
     spec = job.spec
     check_machine(spec, torch.cuda.is_available())
-    parent = continuing.find(spec.base_model, storage, mirror)
+    parent = continuing.find(spec.base_model, storage, mirror, resolve)
     if parent is None:
         assert isinstance(spec.base_model, str)
-        base = base_model.resolve(spec.base_model, storage)
+        base = resolve(spec.base_model, storage)
         entry = BaseModelEntry(reference=base_model.pinned(spec.base_model, base), digest=base_model.digest(base))
     else:
         base, entry = parent.body, parent.entry

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from winnow_classifier import checkpoint
+from winnow_classifier import base_model, checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
@@ -77,6 +77,7 @@ def train(
     ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
     track: Track = no_trackers,
+    resolve: base_model.Resolve = base_model.resolve,
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
 
@@ -87,7 +88,7 @@ def train(
     quiet_transformers()
     with in_words(storage):
         with ranks.turn():
-            prepared = prepare(job, storage, import_rows, mirror)
+            prepared = prepare(job, storage, import_rows, mirror, resolve)
         folder = RunFolder(storage / "runs" / (run or job.run), mirror)
         if ranks.leads:
             folder.claim(prepared.identity())

@@ -143,12 +143,40 @@ class HuggingFaceModel(HubRepository):
     """A model of the Hugging Face Hub."""
 
 
+class SecretRef(Spec):
+    """A Secret of the same namespace; the operator passes its name on and never reads it."""
+
+    name: ObjectName
+
+
+class S3Prefix(Spec):
+    """A bucket of an S3 server, all of it or what is below a prefix."""
+
+    uri: Annotated[
+        str,
+        StringConstraints(
+            min_length=8, max_length=512, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-._a-zA-Z0-9]+)*/?$"
+        ),
+    ]
+    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
+        None
+    )
+    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
+
+
+class S3Model(S3Prefix):
+    """A model in a bucket."""
+
+    secret_ref: SecretRef | None = None
+
+
 class BaseModelSource(Spec):
     """Where a model comes from; a CEL rule allows exactly one."""
 
     image: ImageModel | None = None
     persistent_volume_claim: VolumeModel | None = None
     hugging_face: HuggingFaceModel | None = None
+    s3: S3Model | None = None
 
 
 class CheckpointSource(Spec):

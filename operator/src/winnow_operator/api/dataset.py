@@ -14,6 +14,7 @@ from .common import (
     ObservedStatus,
     OwnName,
     Path,
+    SecretRef,
     Spec,
     Status,
 )
@@ -59,12 +60,6 @@ class HttpSource(Spec):
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s]+$")]
     sha256: Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
-
-
-class SecretRef(Spec):
-    """A Secret of the same namespace."""
-
-    name: ObjectName
 
 
 class S3Source(Spec):

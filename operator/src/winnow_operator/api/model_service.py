@@ -12,12 +12,13 @@ from .common import (
     Object,
     ObjectName,
     ObservedStatus,
+    S3Prefix,
+    SecretRef,
     SeenName,
     Spec,
     Status,
     Time,
 )
-from .dataset import SecretRef
 
 
 class StorageClaim(Spec):
@@ -34,19 +35,9 @@ class StorageClaim(Spec):
     claim_name: ObjectName | None = None
 
 
-class S3Storage(Spec):
-    """A bucket of an S3 server, all of it or what is below a prefix."""
+class S3Storage(S3Prefix):
+    """A bucket that is written."""
 
-    uri: Annotated[
-        str,
-        StringConstraints(
-            min_length=8, max_length=512, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-._a-zA-Z0-9]+)*/?$"
-        ),
-    ]
-    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
-        None
-    )
-    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
     secret_ref: SecretRef
 
 

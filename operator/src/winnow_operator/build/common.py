@@ -16,6 +16,7 @@ STORAGE = "/storage"
 SETTINGS = "/etc/winnow"
 BASE = "/base"
 SOURCE = "/source"
+BASE_KEYS = "BASE_"  # before the names of the base model's keys, which may be others than the storage's
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 TERMINATION_LOG = "/dev/termination-log"
 USER = 65532  # "nonroot" of distroless images: not root, and no user of any node
@@ -82,6 +83,7 @@ class BaseModel:
     volumes: tuple[Object, ...] = ()
     mounts: tuple[Object, ...] = ()
     env: tuple[Object, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) -> BaseModel:
@@ -95,6 +97,12 @@ def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) ->
         claim = source.persistent_volume_claim
         volume = {"name": "base", "persistentVolumeClaim": {"claimName": claim.claim_name, "readOnly": True}}
         return BaseModel(inside(BASE, claim.path), (volume,), mounts)
+    if source.s3:
+        return BaseModel(
+            source.s3.uri.rstrip("/"),
+            env=bucket_env(source.s3, source.s3.secret_ref, BASE_KEYS),
+            arguments=("--base-keys", BASE_KEYS),
+        )
     if source.hugging_face is None:
         raise ValueError("baseModel has no source, which the CRD rules out. This is a bug.")
     hub = source.hugging_face
@@ -134,13 +142,24 @@ def storage(service: api.ModelService, networks: tuple[str, ...] = (), *, read_o
         only: Object = {"readOnly": True} if read_only else {}
         claim = {"claimName": storage_claim(service), **only}
         return Storage(STORAGE, {"name": "storage", "persistentVolumeClaim": claim}, {**mount, **only})
-    arguments = ["--mirror", STORAGE, *(part for network in networks for part in ("--allow-network", network))]
+    arguments = ("--mirror", STORAGE, *allowing(networks))
+    env = bucket_env(s3, s3.secret_ref)
+    return Storage(s3.uri.rstrip("/"), {"name": "storage", "emptyDir": {}}, mount, arguments, env)
+
+
+def allowing(networks: tuple[str, ...], command: list[str] | None = None) -> tuple[str, ...]:
+    """Nothing where the command has them already."""
+    option = "--allow-network"
+    return () if option in (command or ()) else tuple(part for network in networks for part in (option, network))
+
+
+def bucket_env(s3: api.S3Prefix, secret: api.SecretRef | None, prefix: str = "") -> tuple[Object, ...]:
+    """Keys, endpoint and region, under the names that every S3 tool reads."""
     where = {"AWS_ENDPOINT_URL_S3": s3.endpoint, "AWS_REGION": s3.region}
-    env = (
-        *aws_keys(s3.secret_ref.name),
-        *({"name": name, "value": value} for name, value in where.items() if value is not None),
+    return (
+        *(aws_keys(secret.name, prefix) if secret else ()),
+        *({"name": prefix + name, "value": value} for name, value in where.items() if value is not None),
     )
-    return Storage(s3.uri.rstrip("/"), {"name": "storage", "emptyDir": {}}, mount, tuple(arguments), env)
 
 
 def aws_keys(secret: str, prefix: str = "") -> tuple[Object, ...]:

@@ -40,7 +40,9 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
     command = ["python", "-m", "winnow_trainer", "import"]
     command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", *source.arguments]
     command += ["--storage", storage.reference, *storage.arguments]
-    command += ["--base-model", base.reference, "--termination-log", common.TERMINATION_LOG]
+    command += ["--base-model", base.reference, *base.arguments, "--termination-log", common.TERMINATION_LOG]
+    if base.arguments:
+        command += common.allowing(config.fetch.allowed_networks, command)
     container = common.container(
         CONTAINER,
         config.trainer_image,
@@ -130,8 +132,7 @@ def _is_fetched(source: api.Source) -> bool:
 def _fetched(source: api.Source, limits: FetchLimits) -> _Source:
     arguments = ["--scratch", common.SOURCE, "--max-bytes", str(limits.max_bytes)]
     arguments += ["--timeout-seconds", str(limits.timeout_seconds)]
-    for network in limits.allowed_networks:
-        arguments += ["--allow-network", network]
+    arguments += common.allowing(limits.allowed_networks)
     env: tuple[Object, ...] = ()
     if source.s3:
         arguments += ["--source-keys", SOURCE_KEYS]

@@ -38,8 +38,10 @@ def server_deployment(
     checkpoint = f"{storage.reference}/{served.folder}"
     command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
     if base:
-        command += ["--base-model", base.reference]
+        command += ["--base-model", base.reference, *base.arguments]
     command += ["--storage", common.STORAGE, *storage.arguments]
+    if base and base.arguments:
+        command += common.allowing(networks, command)
     command += ["--name", deployment.metadata.name, "--port", str(PORT)]
     command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
     command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]

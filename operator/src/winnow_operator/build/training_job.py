@@ -68,8 +68,9 @@ def training_job(
     settings = config_map(job, {"job.yaml": common.to_yaml(document)})
     command = ["python", "-m", "winnow_trainer", "train"]
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
-    if job.spec.tracking and not service.spec.storage.s3:  # a bucket's arguments have them already
-        command += [part for network in networks for part in ("--allow-network", network)]
+    command += base.arguments
+    if job.spec.tracking or base.arguments:
+        command += common.allowing(networks, command)
     command += ["--run", run_name(job)]
     command += group.arguments(job)
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]

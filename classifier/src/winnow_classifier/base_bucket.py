@@ -1,0 +1,103 @@
+"""Base models in a bucket: which version lies there, and its files. What objects are is told by their listing alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from winnow_classifier.addresses import Network
+from winnow_classifier.base_model import CONFIG, TOKENIZER, TOKENIZER_FILES, WEIGHTS, WEIGHTS_INDEX
+from winnow_classifier.bucket import Bucket, Stored, name_and_prefix
+from winnow_classifier.errors import BaseModelError, ConfigError, StorageError
+from winnow_classifier.refusals import told
+
+NAMED = 3  # folders in a message
+_RIGHTS = "s3:ListBucket on the bucket and s3:GetObject on its objects"
+
+
+class BaseBucket:
+    """Where `s3://` leads, with keys, endpoint and region from the environment; `keys` goes before their names, which are
+    the storage's otherwise. Methods raise BaseModelError for what a person has to change, or StorageError."""
+
+    def __init__(self, networks: Sequence[Network], environ: Mapping[str, str], keys: str = "") -> None:
+        self._networks, self._environ, self._keys = networks, environ, keys
+
+    def folder(self, uri: str) -> Path:
+        """Where it is kept, below other buckets' models."""
+        try:
+            return Path(*name_and_prefix(uri))
+        except ConfigError as err:
+            raise BaseModelError(str(err)) from err
+
+    def version(self, uri: str) -> str:
+        """Of the model that lies there now."""
+        bucket = self._at(uri)
+        return _digest(self._files(bucket))
+
+    def download(self, uri: str, version: str, directory: Path) -> None:
+        """Config, tokenizer and safetensors, if they are still those of the version."""
+        bucket = self._at(uri)
+        files = self._files(bucket)
+        if _digest(files) != version:
+            raise BaseModelError(
+                f"{uri} holds another model now: version {version} is wanted, its objects are version {_digest(files)}.",
+                hint="put the objects back that were there, under this prefix or under another one that baseModel.s3.uri "
+                "then names; or train on those that are there now",
+            )
+        for name in files:
+            with _told(bucket):
+                is_there = bucket.get(name, directory / name)
+            if not is_there or (directory / name).stat().st_size != files[name].size_bytes:
+                raise _changed(uri)
+        if _digest(self._files(bucket)) != version:
+            raise _changed(uri)
+
+    def _at(self, uri: str) -> Bucket:
+        try:
+            return Bucket.at(uri, self._networks, self._environ, self._keys)
+        except ConfigError as err:
+            raise BaseModelError(str(err), hint=err.hint) from err
+
+    def _files(self, bucket: Bucket) -> dict[str, Stored]:
+        with _told(bucket):
+            objects = bucket.objects("")
+        _check(bucket.uri(), objects)
+        return {name: objects[name] for name in sorted(objects) if _belongs(name)}
+
+
+def _told(bucket: Bucket) -> AbstractContextManager[None]:
+    return told(bucket, bucket.uri(), "baseModel.s3", _RIGHTS, BaseModelError)
+
+
+def _belongs(name: str) -> bool:
+    """What is fetched of a repository of the Hub."""
+    whole = (CONFIG, WEIGHTS_INDEX, *TOKENIZER_FILES)
+    return name in whole or ("/" not in name and name.endswith(".safetensors"))
+
+
+def _digest(files: Mapping[str, Stored]) -> str:
+    lines = (f"{name} {stored.size_bytes} {stored.etag}\n" for name, stored in sorted(files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _check(uri: str, names: Mapping[str, Stored]) -> None:
+    """Before gigabytes are fetched."""
+    weights = WEIGHTS_INDEX if WEIGHTS_INDEX in names else WEIGHTS
+    missing = next((name for name in (CONFIG, weights, TOKENIZER) if name not in names), None)
+    if missing is None:
+        return
+    hint = None
+    folders = sorted(name.removesuffix(f"/{CONFIG}") for name in names if name.endswith(f"/{CONFIG}"))
+    if missing == CONFIG and folders:
+        hint = "there is one in " + ", ".join(f"{uri}/{folder}" for folder in folders[:NAMED])
+    elif missing == CONFIG:
+        hint = "check baseModel.s3.uri: it names the model's folder"
+    elif missing == WEIGHTS and any(name.endswith(".bin") for name in names):
+        hint = "convert the weights with save_pretrained: pickled ones are not read"
+    raise BaseModelError(f"Base model {uri} has no {missing}.", hint)
+
+
+def _changed(uri: str) -> StorageError:
+    return StorageError(f"{uri} was changed while it was downloaded", hint="try again once all its objects are there")
