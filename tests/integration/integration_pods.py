@@ -32,6 +32,7 @@ class Pod:
         self._client = client
         self.namespace: str = obj["metadata"]["namespace"]
         self.name: str = obj["metadata"]["name"]
+        self.job: str = obj["metadata"]["labels"].get("batch.kubernetes.io/job-name", "")
         self.spec: Object = obj["spec"]
         self._ip = ""
         self._started = now()

@@ -162,6 +162,8 @@ async def test_rows_that_nothing_refers_to_are_collected_once(cluster: Cluster) 
     assert [command[at + 1] for at, word in enumerate(command) if word == "--remove"] == [OTHER_DIGEST]
     assert [command[at + 1] for at, word in enumerate(command) if word == "--remove-problems-of"] == ["mails", "others"]
     await pod.start()
+    # A collection whose pod does not run yet would give way to an import. A Job's count of ready pods comes a second behind the pod.
+    await cluster.until("its pod to be known to run", JOB, lambda obj: obj["status"].get("ready") == 1, name=pod.job)
     # An import has to wait for it, and starts when it is done.
     await cluster.apply(dataset("late"))
     await cluster.expect(DATASET, "late", "Ready", status="False", says="once storage has been cleared")
