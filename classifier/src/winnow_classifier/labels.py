@@ -52,16 +52,21 @@ class LabelSchema:
 
     def predicted(self, probabilities: Any) -> list[list[str]]:
         """The labels that hold for each row of (B, C) probabilities (tensor, array or lists), in label order."""
-        return [[self.labels[i] for i in np.flatnonzero(row)] for row in self.predicted_targets(probabilities)]
+        if self.task_detail is TaskDetail.MULTILABEL:
+            return [[self.labels[i] for i in np.flatnonzero(row)] for row in self.predicted_targets(probabilities)]
+        return [[self.labels[i]] for i in self._rows(probabilities).argmax(axis=1)]
 
     def predicted_targets(self, probabilities: Any) -> npt.NDArray[np.int8]:
         """(B, C) probabilities to (B, C) zeros and ones: the likeliest label, or each from 0.5 on (Multilabel)."""
-        values = np.asarray(probabilities, dtype=np.float64).reshape(-1, len(self.labels))
+        values = self._rows(probabilities)
         if self.task_detail is TaskDetail.MULTILABEL:
             return (values >= MULTILABEL_THRESHOLD).astype(np.int8)
         chosen = np.zeros(values.shape, dtype=np.int8)
         chosen[np.arange(len(values)), values.argmax(axis=1)] = 1
         return chosen
+
+    def _rows(self, probabilities: Any) -> npt.NDArray[np.float64]:
+        return np.asarray(probabilities, dtype=np.float64).reshape(-1, len(self.labels))
 
 
 def check_label_names(names: Sequence[str]) -> None:

@@ -125,6 +125,11 @@ def pack(sequences: Sequence[Sequence[int]], position_start: int = 0, multiple: 
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:
         raise ValueError("A pack needs at least one sequence, and each sequence at least one token. This is a bug.")
+    if len(lengths) == 1:  # a text alone: arithmetic on tensors would take longer than its share of a layer
+        (length,) = lengths
+        positions = torch.arange(position_start, position_start + length)
+        bounds = torch.tensor([0, length], dtype=torch.int32)
+        return PackedBatch(torch.tensor(sequences[0]), positions, bounds, length, lengths)
     sizes = torch.tensor(lengths)
     ends = sizes.cumsum(0)
     starts = ends - sizes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -59,18 +58,18 @@ class Encoder:
     def render(self, text: str) -> str:
         return self.prompt_template.replace(PLACEHOLDER, text)
 
-    def _tokenize(self, texts: list[str], **options: Any) -> list[list[int]]:
-        options = {"padding": False, "truncation": False, **options}
-        encoded = self.tokenizer(
-            texts, return_attention_mask=False, return_token_type_ids=False, verbose=False, **options
-        )
-        return list(encoded["input_ids"])
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        # What transformers calls in the end; what it does around that takes as long again for one short text.
+        return [one.ids for one in self.tokenizer.backend_tokenizer.encode_batch_fast(texts)]
 
     def _cut(self, text: str, rendered: str) -> list[int]:
         """The longest rendering within the limit that keeps the whole template."""
         if self.prompt_template.endswith(PLACEHOLDER) and self.prompt_template.count(PLACEHOLDER) == 1:
             # The text is last, so this is what every tool of the ecosystem does.
-            return self._tokenize([rendered], truncation=True, max_length=self.max_seq_length)[0]
+            cut = self.tokenizer(rendered, truncation=True, max_length=self.max_seq_length, verbose=False)
+            # It sets the limit at the tokenizer for good.
+            self.tokenizer.backend_tokenizer.no_truncation()
+            return list(cut["input_ids"])
         kept, over = 0, len(text)
         while over - kept > 1:
             middle = (kept + over) // 2
@@ -91,6 +90,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     # Both are often baked into a published tokenizer.json, and would cut or pad behind our back.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.encode_special_tokens = tokenizer.split_special_tokens
     ensure_padding_token(tokenizer)
     return tokenizer
 

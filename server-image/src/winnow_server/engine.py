@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from winnow_classifier.tokens import Encoded
@@ -75,12 +76,12 @@ class Engine:
             self._busy_since = time.perf_counter()
             tokens = sum(ticket.lengths[text] for ticket, text in batch)
             finished = self._run_batch(served, batch)
-            now = time.perf_counter()
-            self._queue.ran(tokens, now - self._busy_since)
-            self._metrics.batch(texts=len(batch), tokens=tokens, seconds=now - self._busy_since)
-            self._busy_since = None
             if finished:
                 self._deliver(resolve_all, finished)
+            seconds = time.perf_counter() - self._busy_since
+            self._busy_since = None
+            self._queue.ran(tokens, seconds)
+            self._metrics.batch(texts=len(batch), tokens=tokens, seconds=seconds)
 
     def _run_batch(self, served: Served, batch: Batch) -> list[Ticket]:
         """The requests that this batch completes. What goes wrong fails the requests in the batch, not the engine."""
@@ -135,10 +136,10 @@ def classify(served: Served, encoded: Sequence[Encoded]) -> list[Result | None]:
     with torch.inference_mode():
         logits = served.logits([one.input_ids for one in encoded])
         probabilities = served.schema.probabilities(logits)
-    finite = torch.isfinite(logits).all(dim=1).tolist()
-    predicted = served.schema.predicted(probabilities)
-    top = probabilities.argmax(dim=1).tolist()
-    rows = zip(finite, logits.numpy(), probabilities.numpy(), top, predicted, strict=True)
+    # numpy from here on: on a few numbers its calls are a third of torch's.
+    values, shares = logits.numpy(), probabilities.numpy()
+    finite = np.isfinite(values).all(axis=1).tolist()
+    rows = zip(finite, values, shares, shares.argmax(axis=1).tolist(), served.schema.predicted(shares), strict=True)
     return [Result(*row) if is_finite else None for is_finite, *row in rows]
 
 

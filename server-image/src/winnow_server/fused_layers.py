@@ -1,19 +1,22 @@
-"""A layer of a BERT-type encoder in seven calls instead of forty: for one short text, calling costs more than computing.
+"""All layers of a BERT-type encoder in one call: for one short text, calling costs more than computing.
 
 Queries, keys and values are one product; activations and residuals ride on the products before them (oneDNN's post-ops).
-Letters: B sequences, T tokens, H heads, D head width, d width.
+TorchScript runs the layers without Python's lock: beside a busy event loop, a batch waits for that lock once and not at
+each operator. Letters: B sequences, T tokens, d width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from winnow_classifier.architectures import BERT, ROBERTA
-from winnow_classifier.attention import bucketed, one_query_attention
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch
 
@@ -26,100 +29,167 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
+NONE = torch.empty(0)  # what TorchScript's lists have no None for
 
 
-class Product:
-    """Some linear layers with the same input as one, its weights laid out for oneDNN in `dtype`."""
+def run_layers(
+    states: Tensor,
+    first: Tensor,
+    products: list[Tensor],
+    biases: list[Tensor],
+    norms: list[Tensor],
+    norm_biases: list[Tensor],
+    heads: int,
+    scaling: float,
+    eps: float,
+    activation: str,
+    algorithm: str,
+    bucket_rows: list[int],
+    bucket_lengths: list[int],
+    masks: list[Tensor],
+    gather: Tensor,
+    restore: Tensor,
+    order: Tensor,
+    rank: Tensor,
+) -> Tensor:
+    """(T, d) to (T, d); or to (B, d), of the tokens `first` only where that is given: the last layer has no more to say then.
 
-    def __init__(self, layers: list[nn.Linear], dtype: torch.dtype) -> None:
-        weight = (
-            torch.cat([layer.weight.detach() for layer in layers]) if len(layers) > 1 else layers[0].weight.detach()
-        )
-        self.laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), None)
-        self.bias = torch.cat([layer.bias.detach() for layer in layers]).to(dtype)
+    Four products and two norms a layer; what is none is empty. The rest is as in winnow_classifier's `Buckets`.
+    """
+    width = states.size(1)
+    layers = len(products) // 4
+    for layer in range(layers):
+        narrow = first.numel() > 0 and layer == layers - 1
+        mixed = torch.ops.mkldnn._linear_pointwise(states, products[4 * layer], biases[4 * layer], "none", [], "")
+        placed = mixed if gather.numel() == 0 else mixed.index_select(0, gather)
+        asking = placed
+        if narrow:  # the queries of all tokens were computed: they cost less than a call
+            asking = mixed.index_select(0, first.index_select(0, order))
+            states = states.index_select(0, first)
+        contexts: list[Tensor] = []
+        place = 0
+        asked = 0
+        for rows, length, mask in zip(bucket_rows, bucket_lengths, masks):  # noqa: B905  # TorchScript has no strict
+            queries = rows if narrow else rows * length
+            query = asking.narrow(0, asked, queries).narrow(1, 0, width).view(rows, -1, heads, width // heads)
+            seen = placed.narrow(0, place, rows * length).view(rows, length, 3, heads, width // heads)
+            asked += queries
+            place += rows * length
+            context = functional.scaled_dot_product_attention(
+                query.transpose(1, 2),
+                seen.select(2, 1).transpose(1, 2),
+                seen.select(2, 2).transpose(1, 2),
+                None if mask.numel() == 0 else mask,
+                scale=scaling,
+            )
+            contexts.append(context.transpose(1, 2).reshape(queries, width))
+        context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
+        if narrow:
+            context = context.index_select(0, rank)
+        elif gather.numel() > 0:
+            context = context.index_select(0, restore)
+        a, b, c = 4 * layer + 1, 4 * layer + 2, 4 * layer + 3
+        attended = torch.ops.mkldnn._linear_pointwise(context, states, products[a], biases[a], "add")
+        attended = torch.layer_norm(attended, [width], norms[2 * layer], norm_biases[2 * layer], eps)
+        widened = torch.ops.mkldnn._linear_pointwise(attended, products[b], biases[b], activation, [], algorithm)
+        narrowed = torch.ops.mkldnn._linear_pointwise(widened, attended, products[c], biases[c], "add")
+        states = torch.layer_norm(narrowed, [width], norms[2 * layer + 1], norm_biases[2 * layer + 1], eps)
+    return states
 
-    def __call__(self, x: Tensor, activation: tuple[str, str] = ("none", "")) -> Tensor:
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.laid_out, self.bias, activation[0], [], activation[1])
-        return out
 
-    def plus(self, x: Tensor, other: Tensor) -> Tensor:
-        """The product of `x`, and `other` added."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.laid_out, self.bias, "add")
-        return out
+@functools.cache
+def compiled() -> Callable[..., Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # known, and the version is pinned: ADR 92
+        return torch.jit.script(run_layers)  # type: ignore[no-any-return]
 
 
-class FusedLayer(nn.Module):
-    """A BertLayer or RobertaLayer for inference, with the numbers it has."""
+class FusedLayers(nn.Module):
+    """BertLayers or RobertaLayers for inference, all of them in the place of one, with the numbers they have."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype, activation: tuple[str, str]) -> None:
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, activation: tuple[str, str]) -> None:
+        """In float32 the layers' own weights are given up, so that memory does not double: `give_back`."""
         super().__init__()
-        attention = layer.attention.self
-        self.heads = (attention.num_attention_heads, attention.attention_head_size)
+        self.products: list[Tensor] = []
+        self.biases: list[Tensor] = []
+        for linears in products_of(layers):
+            weight = torch.cat([linear.weight.detach() for linear in linears]).to(dtype)
+            self.products.append(torch.ops.mkldnn._reorder_linear_weight(weight, None))
+            self.biases.append(torch.cat([linear.bias.detach() for linear in linears]).to(dtype))
+            if dtype == torch.float32:
+                for linear in linears:
+                    linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+        self.norms = nn.ModuleList(
+            norm for layer in layers for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+        )
+        attention = layers[0].attention.self
+        self.heads: int = attention.num_attention_heads
         self.scaling: float = attention.scaling
+        self.eps: float = layers[0].output.LayerNorm.eps
         self.activation = activation
-        self.query_key_value = Product([attention.query, attention.key, attention.value], dtype)
-        self.attended = Product([layer.attention.output.dense], dtype)
-        self.widened = Product([layer.intermediate.dense], dtype)
-        self.narrowed = Product([layer.output.dense], dtype)
-        self.norm_attended = layer.attention.output.LayerNorm
-        self.norm = layer.output.LayerNorm
+        self.run = compiled()
+
+    def give_back(self, layers: Sequence[Any]) -> None:
+        """To the layers it was made of, the weights they had."""
+        for linears, product in zip(products_of(layers), self.products, strict=True):
+            for linear, weight in zip(linears, product.to_dense().chunk(len(linears)), strict=True):
+                if linear.weight.numel() == 0:
+                    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
 
     def forward(self, hidden: Tensor, mask: None, *, packed: PackedBatch) -> Tensor:
         """(1, T, d) to (1, T, d), called as transformers' layer is."""
-        states = hidden[0]
-        query, key, value = self.states(states)
-        context = bucketed(query, key, value, packed, self.scaling, 0.0, causal=False, window=None)
-        return self.rest(context.flatten(1), states)[None]
+        return self.states(hidden[0], NONE, packed)[None]
 
     def at_first_tokens(self, states: Tensor, packed: PackedBatch) -> Tensor:
-        """(T, d) to (B, d): what encoder.last_layer gives. The queries of all tokens are computed: they cost less than a call."""
-        query, key, value = self.states(states)
-        context = one_query_attention(query[packed.first], key, value, packed, self.scaling, 0.0)
-        return self.rest(context.flatten(1), states[packed.first])
+        """(T, d) to (B, d): what encoder.last_layer gives."""
+        return self.states(states, packed.first, packed)
 
-    def states(self, states: Tensor) -> tuple[Tensor, ...]:
-        """(T, d) to queries, keys and values, each (T, H, D)."""
-        return self.query_key_value(states).view(-1, 3, *self.heads).unbind(1)
-
-    def rest(self, context: Tensor, states: Tensor) -> Tensor:
-        """What follows attention, for any tokens: (N, d) and (N, d) to (N, d)."""
-        attended = self.norm_attended(self.attended.plus(context, states))
-        out: Tensor = self.norm(self.narrowed.plus(self.widened(attended, self.activation), attended))
-        return out
+    def states(self, states: Tensor, first: Tensor, packed: PackedBatch) -> Tensor:
+        buckets = packed.buckets
+        with torch.jit.optimized_execution(False):  # it would specialise on shapes, of which there is no end
+            return self.run(
+                states,
+                first,
+                self.products,
+                self.biases,
+                [norm.weight for norm in self.norms],
+                [norm.bias for norm in self.norms],
+                self.heads,
+                self.scaling,
+                self.eps,
+                *self.activation,
+                [bucket.rows for bucket in buckets.members],
+                [bucket.length for bucket in buckets.members],
+                [NONE if bucket.real is None else bucket.real[:, None, None] for bucket in buckets.members],
+                NONE if buckets.gather is None else buckets.gather,
+                buckets.restore,
+                buckets.order,
+                buckets.rank,
+            )
 
 
 def fuse(classifier: Classifier, dtype: torch.dtype) -> Undo:
-    """Every layer that can be, in place. In float32 the weights are kept once, so that memory does not double."""
+    """The layers, in place, if they can be."""
     activation = ACTIVATIONS.get(getattr(classifier.base.config, "hidden_act", ""))
     if classifier.family not in (BERT, ROBERTA) or activation is None or classifier.base.config.is_decoder:
         return lambda: None
-    layers: Any = classifier.body.encoder.layer  # type: ignore[union-attr]
-    before = list(layers)
-    for place, layer in enumerate(before):
-        layers[place] = FusedLayer(layer, dtype, activation)
-        if dtype == torch.float32:
-            for linear in linear_of(layer):
-                linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+    encoder: Any = classifier.body.encoder
+    before = encoder.layer
+    fused = FusedLayers(before, dtype, activation)
+    encoder.layer = nn.ModuleList([fused])
 
     def undo() -> None:
-        for place, layer in enumerate(before):
-            fused = layers[place]
-            if dtype == torch.float32:
-                products = (fused.query_key_value, fused.attended, fused.widened, fused.narrowed)
-                weights = [part for one in products for part in parts(one.laid_out.to_dense(), one is products[0])]
-                for linear, weight in zip(linear_of(layer), weights, strict=True):
-                    linear.weight = nn.Parameter(weight, requires_grad=False)
-            layers[place] = layer
+        fused.give_back(before)
+        encoder.layer = before
 
     return undo
 
 
-def linear_of(layer: Any) -> tuple[nn.Linear, ...]:
-    """In the order of a fused layer's products."""
-    attention = layer.attention.self
-    inner = (attention.query, attention.key, attention.value)
-    return (*inner, layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
-
-
-def parts(weight: Tensor, three: bool) -> tuple[Tensor, ...]:
-    return tuple(part.clone() for part in weight.chunk(3)) if three else (weight,)
+def products_of(layers: Iterable[Any]) -> Iterator[tuple[nn.Linear, ...]]:
+    """The linear layers that are one product each, in the order they run in."""
+    for layer in layers:
+        attention = layer.attention.self
+        yield attention.query, attention.key, attention.value
+        yield (layer.attention.output.dense,)
+        yield (layer.intermediate.dense,)
+        yield (layer.output.dense,)

@@ -13,7 +13,7 @@ from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
 from winnow_server import precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
-from winnow_server.fused_layers import FusedLayer
+from winnow_server.fused_layers import FusedLayers
 from winnow_server.thresholds import NO_RULES, Rules
 
 SCHEMA = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
@@ -39,12 +39,12 @@ def test_fast_layers_give_the_probabilities_of_plain_ones_and_can_be_taken_out_a
     # The tiny models' weights are large on purpose, so bfloat16 is further off than in a trained model.
     plain = probabilities(loaded)
     undo = switch(loaded.model)
-    assert any(isinstance(module, (FastLinear, FusedLayer)) for module in loaded.model.modules())
+    assert any(isinstance(module, (FastLinear, FusedLayers)) for module in loaded.model.modules())
     torch.testing.assert_close(probabilities(loaded), plain, rtol=0, atol=tolerance)
     alone = torch.cat([probabilities(loaded, [text]) for text in TEXTS])
     torch.testing.assert_close(alone, plain, rtol=0, atol=tolerance)
     undo()
-    assert not any(isinstance(module, (FastLinear, FusedLayer)) for module in loaded.model.modules())
+    assert not any(isinstance(module, (FastLinear, FusedLayers)) for module in loaded.model.modules())
     assert torch.equal(probabilities(loaded), plain)
 
 
@@ -58,7 +58,7 @@ def test_a_layer_is_fused_with_the_activation_that_it_has_or_not_at_all(tmp_path
     with torch.inference_mode():
         plain = model(pack_of_three)
         undo = switch(model)
-        assert any(isinstance(module, FusedLayer) for module in model.modules()) == (activation != "silu")
+        assert any(isinstance(module, FusedLayers) for module in model.modules()) == (activation != "silu")
         tolerance = 1e-5 if switch is to_float32 else 0.02
         torch.testing.assert_close(model(pack_of_three), plain, rtol=0, atol=tolerance)
         undo()
