@@ -15,6 +15,7 @@ from winnow_server.metrics import Metrics
 from winnow_server.model import Served
 from winnow_server.queue import TokenQueue
 from winnow_server.ticket import Result, Ticket
+from winnow_server.tokenising import tokenise
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ class Engine:
             return
         self._on_ready(served)
         while (batch := self._queue.take()) is not None:
+            if isinstance(batch, Ticket):
+                tokenise([batch], served.encoder, self._queue)
+                continue
             self._busy_since = time.perf_counter()
             tokens = sum(ticket.lengths[text] for ticket, text in batch)
             finished = self._run_batch(served, batch)

@@ -1,4 +1,4 @@
-"""All layers of a BERT-type encoder in one call: for one short text, calling costs more than computing.
+"""A BERT-type encoder in two calls, its embeddings and all its layers: for one short text, calling costs more than computing.
 
 Queries, keys and values are one product; activations and residuals ride on the products before them (oneDNN's post-ops).
 TorchScript runs the layers without Python's lock: beside a busy event loop, a batch waits for that lock once and not at
@@ -97,11 +97,34 @@ def run_layers(
     return states
 
 
+def embed(ids: Tensor, positions: Tensor, tables: list[Tensor], eps: float) -> Tensor:
+    """(T,) and (T,) to (T, d). Tables of words and positions, the one row of token types, weight and bias of the norm."""
+    words, places, kind, weight, bias = tables
+    states = torch.embedding(words, ids) + kind + torch.embedding(places, positions)
+    return torch.layer_norm(states, [words.size(1)], weight, bias, eps)
+
+
 @functools.cache
-def compiled() -> Callable[..., Tensor]:
+def scripted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # known, and the version is pinned: ADR 92
-        return torch.jit.script(run_layers)  # type: ignore[no-any-return]
+        warnings.simplefilter("ignore", DeprecationWarning)  # known, and the version is pinned: ADR 79
+        out: Callable[..., Tensor] = torch.jit.script(function)
+        return out
+
+
+class FusedEmbeddings(nn.Module):
+    """BertEmbeddings or RobertaEmbeddings for inference, of texts that are all of the first token type."""
+
+    def __init__(self, embeddings: Any) -> None:
+        super().__init__()
+        self.words, self.places = embeddings.word_embeddings, embeddings.position_embeddings
+        self.kinds, self.norm = embeddings.token_type_embeddings, embeddings.LayerNorm
+        self.run = scripted(embed)
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """(1, T) and (1, T) to (1, T, d)."""
+        tables = [self.words.weight, self.places.weight, self.kinds.weight[0], self.norm.weight, self.norm.bias]
+        return self.run(input_ids[0], position_ids[0], tables, self.norm.eps)[None]
 
 
 class FusedLayers(nn.Module):
@@ -127,7 +150,7 @@ class FusedLayers(nn.Module):
         self.scaling: float = attention.scaling
         self.eps: float = layers[0].output.LayerNorm.eps
         self.activation = activation
-        self.run = compiled()
+        self.run = scripted(run_layers)
 
     def give_back(self, layers: Sequence[Any]) -> None:
         """To the layers it was made of, the weights they had."""
@@ -146,7 +169,7 @@ class FusedLayers(nn.Module):
 
     def states(self, states: Tensor, first: Tensor, packed: PackedBatch) -> Tensor:
         buckets = packed.buckets
-        with torch.jit.optimized_execution(False):  # it would specialise on shapes, of which there is no end
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # it would specialise on shapes, of which there is no end
             return self.run(
                 states,
                 first,
@@ -173,14 +196,15 @@ def fuse(classifier: Classifier, dtype: torch.dtype) -> Undo:
     activation = ACTIVATIONS.get(getattr(classifier.base.config, "hidden_act", ""))
     if classifier.family not in (BERT, ROBERTA) or activation is None or classifier.base.config.is_decoder:
         return lambda: None
-    encoder: Any = classifier.body.encoder
-    before = encoder.layer
-    fused = FusedLayers(before, dtype, activation)
-    encoder.layer = nn.ModuleList([fused])
+    body: Any = classifier.body
+    layers, embeddings = body.encoder.layer, body.embeddings
+    fused = FusedLayers(layers, dtype, activation)
+    body.encoder.layer = nn.ModuleList([fused])
+    body.embeddings = FusedEmbeddings(embeddings)
 
     def undo() -> None:
-        fused.give_back(before)
-        encoder.layer = before
+        fused.give_back(layers)
+        body.encoder.layer, body.embeddings = layers, embeddings
 
     return undo
 

@@ -19,7 +19,7 @@ from winnow_server.phase import Phase
 from winnow_server.queue import TokenQueue
 from winnow_server.thresholds import NO_RULES, Rules
 from winnow_server.ticket import Ticket
-from winnow_server.tokenising import WORKERS, Tokeniser, estimated_tokens
+from winnow_server.tokenising import SHORT_CHARACTERS, WORKERS, Tokeniser, estimated_tokens
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ class Service:
         ticket = Ticket(texts, refuse_truncation=refuse_truncation)
         try:
             self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
-            tokeniser.submit(ticket)
+            if sum(map(len, texts)) > SHORT_CHARACTERS or not self._queue.hand(ticket):
+                tokeniser.submit(ticket)
             await self._finished(ticket, gone)
         except Overloaded:
             self.metrics.rejected("queue_full")
@@ -150,8 +151,9 @@ class Service:
     def _classified(self, ticket: Ticket, rules: Rules) -> None:
         if rules != NO_RULES:
             ticket.decide(decided(ticket.complete_results(), rules, self.schema))
-        self.metrics.classified(ticket, self.announced.manifest.labels)
         self.on_classified(ticket)
+        # Once the answer has left: nobody waits for them.
+        asyncio.get_running_loop().call_soon(self.metrics.classified, ticket, self.announced.manifest.labels)
 
     async def _finished(self, ticket: Ticket, gone: Callable[[], Awaitable[None]]) -> None:
         """Waits for the results; if the client leaves first or it takes too long, what has not run yet never will."""

@@ -1,9 +1,9 @@
 """Text becomes token ids off the event loop, many requests in one call when they wait anyway."""
 
 import logging
-import queue
 import threading
 from collections.abc import Sequence
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from winnow_classifier.tokens import Encoded
@@ -18,6 +18,7 @@ WORKERS = 2
 # Enough to fill a batch; more would only delay the first text of the call.
 CHARACTERS_AT_ONCE = 16_384
 CHARACTERS_PER_TOKEN = 8  # English has about 4
+SHORT_CHARACTERS = 2_048  # tokenised in less time than a thread takes to wake
 
 
 class Encoder(Protocol):
@@ -30,7 +31,7 @@ class Tokeniser:
     def __init__(self, encoders: Sequence[Encoder], waiting: TokenQueue) -> None:
         """One thread for each encoder: an encoder is used by one thread only."""
         self._queue = waiting
-        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._inbox: SimpleQueue[Ticket | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(encoder,), name=f"tokeniser-{number}", daemon=True)
             for number, encoder in enumerate(encoders)
@@ -53,21 +54,7 @@ class Tokeniser:
 
     def _run(self, encoder: Encoder) -> None:
         while (first := self._inbox.get()) is not None:
-            tickets = self._gather(first)
-            try:
-                encoded = encoder.encode([text for ticket in tickets for text in ticket.texts])
-            except Exception:
-                log.exception("Tokenising failed")
-                self._reject(tickets, InternalError("The text could not be tokenised.", code="tokenising_failed"))
-                continue
-            for ticket in tickets:
-                ticket.tokenised(encoded[: len(ticket.texts)])
-                encoded = encoded[len(ticket.texts) :]
-                try:
-                    refuse_too_long(ticket, encoder.max_seq_length)
-                    self._queue.put(ticket)
-                except ApiError as err:
-                    self._reject([ticket], err)
+            tokenise(self._gather(first), encoder, self._queue)
 
     def _gather(self, first: Ticket) -> list[Ticket]:
         """What waits now, up to CHARACTERS_AT_ONCE, without those whose clients left."""
@@ -76,7 +63,7 @@ class Tokeniser:
         while characters < CHARACTERS_AT_ONCE:
             try:
                 ticket = self._inbox.get_nowait()
-            except queue.Empty:
+            except Empty:
                 break
             if ticket is None:
                 self._inbox.put(None)
@@ -86,10 +73,29 @@ class Tokeniser:
                 characters += sum(map(len, ticket.texts))
         return tickets
 
-    def _reject(self, tickets: Sequence[Ticket], error: ApiError) -> None:
+
+def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> None:
+    """The requests go on to the queue, or are refused. On the thread that the encoder belongs to."""
+    try:
+        encoded = encoder.encode([text for ticket in tickets for text in ticket.texts])
+    except Exception:
+        log.exception("Tokenising failed")
         for ticket in tickets:
-            self._queue.drop(ticket)
-            ticket.reject_from_thread(error)
+            reject(ticket, InternalError("The text could not be tokenised.", code="tokenising_failed"), queue)
+        return
+    for ticket in tickets:
+        ticket.tokenised(encoded[: len(ticket.texts)])
+        encoded = encoded[len(ticket.texts) :]
+        try:
+            refuse_too_long(ticket, encoder.max_seq_length)
+            queue.put(ticket)
+        except ApiError as err:
+            reject(ticket, err, queue)
+
+
+def reject(ticket: Ticket, error: ApiError, queue: TokenQueue) -> None:
+    queue.drop(ticket)
+    ticket.reject_from_thread(error)
 
 
 def estimated_tokens(texts: Sequence[str], max_seq_length: int) -> int:
