@@ -5,12 +5,15 @@ Letters: B sequences, T tokens of all of them together, M the longest length of 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Sequences share a bucket while padding them to its longest costs at most a quarter more than their tokens, plus a
@@ -125,18 +128,15 @@ def pack(sequences: Sequence[Sequence[int]], position_start: int = 0, multiple: 
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:
         raise ValueError("A pack needs at least one sequence, and each sequence at least one token. This is a bug.")
-    if len(lengths) == 1:  # a text alone: arithmetic on tensors would take longer than its share of a layer
-        (length,) = lengths
-        positions = torch.arange(position_start, position_start + length)
-        bounds = torch.tensor([0, length], dtype=torch.int32)
-        return PackedBatch(torch.tensor(sequences[0]), positions, bounds, length, lengths)
-    sizes = torch.tensor(lengths)
-    ends = sizes.cumsum(0)
-    starts = ends - sizes
-    input_ids = torch.tensor([token for sequence in sequences for token in sequence])
-    position_ids = torch.arange(len(input_ids)) - starts.repeat_interleave(sizes) + position_start
-    cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)])
-    return PackedBatch(input_ids, position_ids, cu_seqlens, max(lengths), lengths)
+    # numpy: on numbers this few, a call of torch's takes as long as the work, and gives Python's lock away each time.
+    sizes = np.array(lengths)
+    bounds = np.zeros(len(lengths) + 1, dtype=np.int32)
+    sizes.cumsum(out=bounds[1:])
+    input_ids = np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int64, count=bounds[-1])
+    position_ids = np.arange(position_start, position_start + len(input_ids)) - bounds[:-1].repeat(sizes)
+    return PackedBatch(
+        torch.from_numpy(input_ids), torch.from_numpy(position_ids), torch.from_numpy(bounds), max(lengths), lengths
+    )
 
 
 def bucket_tensors(lengths: Sequence[int], device: torch.device) -> Buckets:
@@ -144,32 +144,30 @@ def bucket_tensors(lengths: Sequence[int], device: torch.device) -> Buckets:
         count = len(lengths)
         restore, order = torch.arange(count * lengths[0], device=device), torch.arange(count, device=device)
         return Buckets((Bucket(count, lengths[0], None),), None, restore, None, order, order)
-    sizes = torch.tensor(lengths)
-    starts = sizes.cumsum(0) - sizes
-    members: list[Bucket] = []
-    gathers: list[Tensor] = []
+    sizes = np.array(lengths)
+    starts = sizes.cumsum() - sizes
     plan = plan_buckets(lengths)
-    reals: list[Tensor] = []
+    members: list[Bucket] = []
+    gathers: list[NDArray[np.int64]] = []
+    reals: list[NDArray[np.bool_]] = []
     for indices in plan:
-        chosen = torch.tensor(indices)
         length = math.ceil(lengths[indices[0]] / BUCKET_LENGTH_MULTIPLE) * BUCKET_LENGTH_MULTIPLE
-        column = torch.arange(length)[None]
-        real = column < sizes[chosen, None]
-        gathers.append((starts[chosen, None] + torch.minimum(column, sizes[chosen, None] - 1)).flatten())
-        reals.append(real.flatten())
-        members.append(Bucket(len(indices), length, None if bool(real.all()) else real.to(device)))
-    gather, real = torch.cat(gathers), torch.cat(reals)
-    places = real.nonzero()[:, 0]
-    restore = torch.empty_like(places)
-    restore[gather[places]] = places
-    identity = len(gather) == len(restore) and bool((gather == torch.arange(len(gather))).all())
-    padding = None if bool(real.all()) else (~real).nonzero()[:, 0].to(device)
-    order = torch.tensor([index for indices in plan for index in indices])
+        column, size = np.arange(length)[None], sizes[indices][:, None]
+        real = column < size
+        gathers.append((starts[indices][:, None] + np.minimum(column, size - 1)).ravel())
+        reals.append(real.ravel())
+        members.append(Bucket(len(indices), length, None if real.all() else torch.from_numpy(real).to(device)))
+    token, is_real = np.concatenate(gathers), np.concatenate(reals)
+    places = np.flatnonzero(is_real)
+    place_of = np.empty_like(places)
+    place_of[token[places]] = places
+    all_real = len(places) == len(is_real)
+    sequence = np.concatenate([np.array(indices) for indices in plan])
     return Buckets(
         tuple(members),
-        None if identity else gather.to(device),
-        restore.to(device),
-        padding,
-        order.to(device),
-        torch.argsort(order).to(device),
+        None if all_real and (token == np.arange(len(token))).all() else torch.from_numpy(token).to(device),
+        torch.from_numpy(place_of).to(device),
+        None if all_real else torch.from_numpy(np.flatnonzero(~is_real)).to(device),
+        torch.from_numpy(sequence).to(device),
+        torch.from_numpy(sequence.argsort()).to(device),
     )
