@@ -26,7 +26,7 @@ from winnow_classifier.mirror import VOLUME
 from winnow_classifier.packing import plan_batches
 from winnow_classifier.tokens import Encoded
 from winnow_server import model
-from winnow_server.engine import Engine
+from winnow_server.engine import Engine, workers_on
 from winnow_server.metrics import Metrics
 from winnow_server.queue import TokenQueue
 from winnow_server.serve import CPU_BATCH_TOKENS
@@ -60,6 +60,7 @@ async def queued(served: model.Served, encoded: list[Encoded]) -> Spent:
         deliver=loop.call_soon_threadsafe,
         on_ready=lambda _: loop.call_soon_threadsafe(ready.set),
         on_failure=lambda err: sys.exit(f"the engine failed: {err}"),
+        workers=workers_on(usable_cpus()),
     )
     tickets = [Ticket(["text"]) for _ in encoded]
     for ticket, one in zip(tickets, encoded, strict=True):

@@ -25,6 +25,7 @@ from winnow_classifier.tokens import load_tokenizer
 from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
+from winnow_server.engine import Threads
 from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.process import listen
@@ -124,6 +125,7 @@ def running(
     before_load: Callable[[], object] = lambda: None,
     wait: bool = True,
     max_batch_tokens: int = 64,
+    workers: Sequence[Threads] = (Threads(1, 1),),
     max_queue_tokens: int = 4_096,
     limits: Limits | None = None,
     api_keys: Path | None = None,
@@ -144,6 +146,7 @@ def running(
         announced,
         load,
         max_batch_tokens=max_batch_tokens,
+        workers=workers,
         max_queue_tokens=max_queue_tokens,
         limits=limits,
         show_examples=show_examples,

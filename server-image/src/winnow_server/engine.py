@@ -1,10 +1,14 @@
-"""The one thread that owns the model: loads it, warms it up, then runs batch after batch until the queue is closed."""
+"""The threads that run the model: one loads it and warms it up, then they take batch after batch until the queue is closed.
+
+On a CPU two work side by side, each on half of the cores: what one does between batches, and what the event loop takes of a
+core, then holds up one of them, where halves of the same batch would wait for each other (ADR 79).
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +23,7 @@ from winnow_server.tokenising import tokenise
 
 log = logging.getLogger(__name__)
 
-Batch = list[tuple[Ticket, int]]
+Texts = list[tuple[Ticket, int]]  # (request, index of its text)
 
 # After this many failed batches in a row the device is taken for broken, and only a new process helps:
 # a CUDA error stays with its process.
@@ -32,6 +36,24 @@ class Deliver(Protocol):
     def __call__(self, callback: Callable[[Sequence[Ticket]], None], tickets: Sequence[Ticket], /) -> object: ...
 
 
+class Threads(NamedTuple):
+    """How many threads of torch a worker computes with."""
+
+    shared: int
+    alone: int  # with nothing else to do
+
+
+def workers_on(cpus: int) -> list[Threads]:
+    """Two, the first of which is woken first and takes some more of the cores while it is alone.
+
+    All of them together never are more threads than cores: libgomp's would no longer wait briefly, but sleep at once.
+    """
+    if cpus == 1:
+        return [Threads(1, 1)]
+    half = cpus // 2
+    return [Threads(cpus - half, cpus - half + 1), Threads(half, half)]
+
+
 class Engine:
     def __init__(
         self,
@@ -41,53 +63,89 @@ class Engine:
         deliver: Deliver,
         on_ready: Callable[[Served], object],
         on_failure: Callable[[Exception], object],
+        workers: Sequence[Threads],
     ) -> None:
-        """deliver is the event loop's call_soon_threadsafe; on_ready and on_failure are called on the engine's thread."""
+        """deliver is the event loop's call_soon_threadsafe; on_ready and on_failure are called on a worker's thread."""
         self._load = load
-        self._queue = queue
-        self._metrics = metrics
-        self._deliver = deliver
         self._on_ready = on_ready
         self._on_failure = on_failure
-        self._failures = 0
-        self._busy_since: float | None = None
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._workers = [
+            Worker(queue, metrics, deliver, threads, first=number == 0) for number, threads in enumerate(workers)
+        ]
+        self._main = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._others: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._thread.start()
+        self._main.start()
 
     def join(self) -> None:
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._main.ident is not None:
+            self._main.join()
+        for thread in self._others:
+            thread.join()
 
     def alive(self, now: float) -> bool:
-        """False if only a restart can help: the thread ended, the device broke, or a batch does not end."""
-        stuck = self._busy_since is not None and now - self._busy_since > STUCK_SECONDS
-        return self._thread.is_alive() and self._failures < FAILURES_UNTIL_BROKEN and not stuck
+        """False if only a restart can help: a thread ended, the device broke, or a batch does not end."""
+        threads_live = self._main.is_alive() and all(thread.is_alive() for thread in self._others)
+        return threads_live and all(worker.alive(now) for worker in self._workers)
 
     def _run(self) -> None:
+        first, *others = self._workers
         try:
             served = self._load()
-            self._queue.ran(*warm_up(served, self._queue.max_batch_tokens))
+            for worker in others:
+                worker.warm_up(served)
+            first.warm_up(served)
         except Exception as err:
             self._on_failure(err)
             return
+        for worker in others:
+            thread = threading.Thread(target=worker.run, args=(served,), name="engine", daemon=True)
+            thread.start()
+            self._others.append(thread)
         self._on_ready(served)
-        while (batch := self._queue.take()) is not None:
-            if isinstance(batch, Ticket):
-                tokenise([batch], served.encoder, self._queue)
+        first.run(served)
+
+
+class Worker:
+    """Runs batch after batch, on a thread of its own."""
+
+    def __init__(self, queue: TokenQueue, metrics: Metrics, deliver: Deliver, threads: Threads, *, first: bool) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._deliver = deliver
+        self._threads = threads
+        self._first = first
+        self._failures = 0
+        self._busy_since: float | None = None
+
+    def alive(self, now: float) -> bool:
+        stuck = self._busy_since is not None and now - self._busy_since > STUCK_SECONDS
+        return self._failures < FAILURES_UNTIL_BROKEN and not stuck
+
+    def warm_up(self, served: Served) -> None:
+        use_threads(self._threads.alone)
+        self._queue.ran(*warm_up(served, self._queue.max_batch_tokens))
+
+    def run(self, served: Served) -> None:
+        """Until the queue is closed and empty."""
+        (encoder,) = served.encoders(1)
+        while (work := self._queue.take(first=self._first)) is not None:
+            if isinstance(work, Ticket):
+                tokenise([work], encoder, self._queue)
                 continue
+            use_threads(self._threads.alone if work.alone else self._threads.shared)
             self._busy_since = time.perf_counter()
-            tokens = sum(ticket.lengths[text] for ticket, text in batch)
-            finished = self._run_batch(served, batch)
-            if finished:
-                self._deliver(resolve_all, finished)
+            tokens = sum(ticket.lengths[text] for ticket, text in work.texts)
+            finished = self._run_batch(served, work.texts)
             seconds = time.perf_counter() - self._busy_since
             self._busy_since = None
             self._queue.ran(tokens, seconds)
-            self._metrics.batch(texts=len(batch), tokens=tokens, seconds=seconds)
+            if finished:
+                self._deliver(resolve_all, finished)
+            self._metrics.batch(texts=len(work.texts), tokens=tokens, seconds=seconds)
 
-    def _run_batch(self, served: Served, batch: Batch) -> list[Ticket]:
+    def _run_batch(self, served: Served, batch: Texts) -> list[Ticket]:
         """The requests that this batch completes. What goes wrong fails the requests in the batch, not the engine."""
         started = time.perf_counter()
         for ticket, _ in batch:
@@ -104,7 +162,7 @@ class Engine:
         self._failures = 0
         return self._complete(batch, results)
 
-    def _run_halves(self, served: Served, batch: Batch) -> list[Ticket]:
+    def _run_halves(self, served: Served, batch: Texts) -> list[Ticket]:
         """Out of memory: half of it at a time, and smaller batches from now on."""
         if len(batch) == 1:
             log.error("Out of memory on one text", extra={"tokens": batch[0][0].lengths[batch[0][1]]})
@@ -117,7 +175,7 @@ class Engine:
         middle = len(batch) // 2
         return self._run_batch(served, batch[:middle]) + self._run_batch(served, batch[middle:])
 
-    def _complete(self, batch: Batch, results: Sequence[Result | None]) -> list[Ticket]:
+    def _complete(self, batch: Texts, results: Sequence[Result | None]) -> list[Ticket]:
         finished = []
         now = time.perf_counter()
         for (ticket, text), result in zip(batch, results, strict=True):
@@ -133,6 +191,13 @@ class Engine:
         for ticket in dict.fromkeys(tickets):
             self._queue.drop(ticket)
             ticket.reject_from_thread(InternalError(message, code=code))
+
+
+def use_threads(count: int) -> None:
+    """Of torch, for what this thread runs from now on. To ask first also keeps torch from setting the number itself, to
+    what another thread set last, at the thread's first operator."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def classify(served: Served, encoded: Sequence[Encoded]) -> list[Result | None]:

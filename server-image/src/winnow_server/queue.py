@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from winnow_server.batcher import Pick, Waiting, next_batch
 from winnow_server.errors import ApiError, Overloaded, TooLarge
@@ -16,42 +17,58 @@ MAX_RETRY_AFTER_SECONDS = 60
 # middle waits for a quarter of a batch at most. When nobody asked for a while it runs in full ones.
 BACKGROUND_SHARE = 4
 QUIET_SECONDS = 2.0
+# Where requests came side by side so recently they will again, and threads of one batch would wait for those of the other.
+BESIDE_SECONDS = 0.1
+
+
+class Batch(NamedTuple):
+    texts: list[tuple[Ticket, int]]  # (request, index of its text)
+    alone: bool  # no other runs before it ends, or is likely to come
 
 
 class TokenQueue:
-    """A request reserves the tokens of all its texts at once, or is refused as a whole."""
+    """A request reserves the tokens of all its texts at once, or is refused as a whole.
+
+    Of the workers that take batches the first is woken first, so that whoever asks alone always meets the same one.
+    """
 
     def __init__(self, max_tokens: int, max_batch_tokens: int) -> None:
         self.max_tokens = max_tokens
         self.max_batch_tokens = max_batch_tokens
         self.tokens = 0  # held by requests that wait, in tokenising too
-        self._running = 0  # tokens in the engine
+        self._running = 0  # tokens in batches
+        self._batches = 0  # that run
+        self._alone = False  # the one that runs has all cores
         self._tokens_per_second = 0.0
         self._waiting: dict[Ticket, None] = {}  # in order of arrival
         self._background: dict[Ticket, None] = {}
-        self._idle = False  # the engine waits for work
-        self._handed: Ticket | None = None  # not tokenised yet
+        self._handed: Ticket | None = None  # to the first worker, not tokenised yet
+        self._first_waits = False
         self._last_request = -QUIET_SECONDS  # on time.monotonic's clock
+        self._last_beside = -QUIET_SECONDS  # when a request came while a batch ran
         self._closed = False
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._first, self._others = threading.Condition(self._lock), threading.Condition(self._lock)
 
     def reserve(self, ticket: Ticket, estimated_tokens: int) -> None:
         """Holds room for a request before it is tokenised; raises Overloaded.
 
         An estimate above the whole queue counts as the whole queue: only counting can tell that it never fits.
         """
-        with self._changed:
+        with self._lock:
+            if self._batches:
+                self._last_beside = time.monotonic()
             self._hold(ticket, min(estimated_tokens, self.max_tokens))
 
     def put(self, ticket: Ticket) -> None:
         """A tokenised request, now with its true size; raises TooLarge, Overloaded."""
         tokens = sum(ticket.lengths)
-        with self._changed:
+        with self._lock:
             if ticket.dropped:
                 return
             if ticket.background:
                 self._background[ticket] = None
-                self._changed.notify()
+                self._wake()
                 return
             if tokens > self.max_tokens:
                 self._release(ticket)
@@ -63,36 +80,37 @@ class TokenQueue:
             self._release(ticket)
             self._hold(ticket, tokens)
             self._waiting[ticket] = None
-            self._changed.notify()
+            self._wake()
 
     def hand(self, ticket: Ticket) -> bool:
-        """Gives a request that is not tokenised to an engine that waits for work: to wake one thread is faster than to wake
-        two. False if it has other work."""
-        with self._changed:
-            if not self._idle or self._handed is not None:
+        """Gives a request that is not tokenised to the first worker, if that has nothing to do: to wake one thread is faster
+        than to wake two. False if it is busy."""
+        with self._lock:
+            if not self._first_waits:
                 return False
             self._handed = ticket
-            self._changed.notify()
+            self._wake()
             return True
 
     def drop(self, ticket: Ticket) -> None:
         """Forgets what has not run yet of a request, at any stage."""
-        with self._changed:
+        with self._lock:
             ticket.dropped = True
             self._waiting.pop(ticket, None)
             self._background.pop(ticket, None)
             self._release(ticket)
 
-    def take(self) -> list[tuple[Ticket, int]] | Ticket | None:
-        """Waits for work; the next batch as (request, index of its text), a request to tokenise, or None when closed and empty."""
-        with self._changed:
-            while not self._waiting and not self._background and not self._handed and not self._closed:
-                self._idle = True
-                self._changed.wait()
-            self._idle = False
-            if self._handed is not None:
-                ticket, self._handed = self._handed, None
-                return ticket
+    def take(self, *, first: bool = True) -> Batch | Ticket | None:
+        """Waits for work: a batch, for the first worker also a request to tokenise, or None when closed and empty."""
+        with self._lock:
+            while not self._work_for(first) and not self._closed:
+                self._first_waits = first or self._first_waits
+                (self._first if first else self._others).wait()
+            if first:
+                self._first_waits = False
+                if self._handed is not None:
+                    ticket, self._handed = self._handed, None
+                    return ticket
             lane, budget = self._lane()
             if not lane:
                 return None
@@ -103,25 +121,33 @@ class TokenQueue:
                     ticket.reserved -= ticket.lengths[text]
                     self.tokens -= ticket.lengths[text]
                 self._running += ticket.lengths[text]
-            return [(tickets[pick.request], pick.text) for pick in picks]
+            self._batches += 1
+            beside = time.monotonic() - self._last_beside < BESIDE_SECONDS
+            self._alone = first and not lane and self._batches == 1 and not beside
+            if lane:
+                self._wake()
+            return Batch([(tickets[pick.request], pick.text) for pick in picks], self._alone)
 
     def ran(self, tokens: int, seconds: float) -> None:
-        """The engine's report of a batch, which makes Retry-After true."""
-        with self._changed:
-            self._running = 0
-            speed = tokens / max(seconds, 1e-6)
+        """A worker's report of a batch, which makes Retry-After true."""
+        with self._lock:
+            speed = tokens / max(seconds, 1e-6) * max(1, self._batches)  # those beside it are as fast
+            self._running = max(0, self._running - tokens)
+            self._batches = max(0, self._batches - 1)
+            self._alone = False
             share = NEWEST_SHARE if self._tokens_per_second else 1.0
             self._tokens_per_second += share * (speed - self._tokens_per_second)
 
     def close(self) -> None:
         """No more work will come; take() hands out what is left."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._first.notify_all()
+            self._others.notify_all()
 
     @property
     def background_tokens(self) -> int:
-        with self._changed:
+        with self._lock:
             return sum(sum(ticket.lengths[ticket.started :]) for ticket in self._background)
 
     @property
@@ -134,6 +160,16 @@ class TokenQueue:
             return 1
         seconds = (self.tokens + self._running) / self._tokens_per_second
         return min(MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(seconds)))
+
+    def _work_for(self, first: bool) -> bool:
+        """A batch that has all cores would be held up by another one for longer than that has to wait for it."""
+        if first and self._handed is not None:
+            return True
+        return bool(self._waiting or self._background) and not self._alone
+
+    def _wake(self) -> None:
+        (self._first if self._first_waits else self._others).notify()
+        self._first_waits = False
 
     def _lane(self) -> tuple[dict[Ticket, None], int]:
         """What runs next, and in how large a batch: the background never shares a batch with those who wait."""

@@ -21,6 +21,7 @@ from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
 from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
+from winnow_server.engine import Threads, workers_on
 from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 1_024, 4_096
-QUEUED_BATCHES = 32  # the queue's default size
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 4_096
+QUEUED_BATCHES = 64  # the queue's default size
 
 
 def serve(settings: Settings) -> None:
@@ -54,12 +55,14 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, that no dashboard asks for
     cpus = usable_cpus()
     torch.set_num_threads(cpus)
-    batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if torch.cuda.is_available() else CPU_BATCH_TOKENS)
+    on_gpu = torch.cuda.is_available()
+    batch_tokens = settings.max_batch_tokens or (GPU_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS)
     service = Service(
         announced,
         lambda: loaded(directory, announced, storage, mirror, settings, service.rules),
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
+        workers=[Threads(cpus, cpus)] if on_gpu else workers_on(cpus),
         limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),
         show_examples=settings.examples == "shown",
     )

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from winnow_classifier.errors import StorageError, WinnowError
 from winnow_server.deciding import decided
-from winnow_server.engine import Engine
+from winnow_server.engine import Engine, Threads
 from winnow_server.errors import DeadlineExceeded, Overloaded, Unavailable
 from winnow_server.examples import Example, to_show
 from winnow_server.limits import Limits
@@ -34,6 +34,7 @@ class Service:
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        workers: Sequence[Threads],
         limits: Limits | None = None,
         show_examples: bool = True,
     ) -> None:
@@ -53,6 +54,7 @@ class Service:
         self.started_at = int(time.time())
         self.metrics = Metrics(announced.name, announced.version)
         self._load = load
+        self._workers = workers
         self._queue = TokenQueue(max_queue_tokens, max_batch_tokens)
         self._tokeniser: Tokeniser | None = None
         self._background_tokeniser: Tokeniser | None = None
@@ -76,6 +78,7 @@ class Service:
             deliver=loop.call_soon_threadsafe,
             on_ready=lambda served: loop.call_soon_threadsafe(self._ready, served),
             on_failure=lambda err: loop.call_soon_threadsafe(self._failed, err),
+            workers=self._workers,
         )
         self._engine.start()
 
