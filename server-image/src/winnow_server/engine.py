@@ -17,13 +17,11 @@ from winnow_classifier.tokens import Encoded
 from winnow_server.errors import InternalError
 from winnow_server.metrics import Metrics
 from winnow_server.model import Served
-from winnow_server.queue import TokenQueue
+from winnow_server.queue import Texts, TokenQueue
 from winnow_server.ticket import Result, Ticket
 from winnow_server.tokenising import tokenise
 
 log = logging.getLogger(__name__)
-
-Texts = list[tuple[Ticket, int]]  # (request, index of its text)
 
 # After this many failed batches in a row the device is taken for broken, and only a new process helps:
 # a CUDA error stays with its process.
@@ -129,10 +127,9 @@ class Worker:
 
     def run(self, served: Served) -> None:
         """Until the queue is closed and empty."""
-        (encoder,) = served.encoders(1)
         while (work := self._queue.take(first=self._first)) is not None:
             if isinstance(work, Ticket):
-                tokenise([work], encoder, self._queue)
+                tokenise([work], served.encoder, self._queue)  # the first worker's: nobody else is handed any
                 continue
             use_threads(self._threads.alone if work.alone else self._threads.shared)
             self._busy_since = time.perf_counter()

@@ -98,18 +98,25 @@ def run_layers(
 
 
 def embed(ids: Tensor, positions: Tensor, tables: list[Tensor], eps: float) -> Tensor:
-    """(T,) and (T,) to (T, d). Tables of words and positions, the one row of token types, weight and bias of the norm."""
-    words, places, kind, weight, bias = tables
-    states = torch.embedding(words, ids) + kind + torch.embedding(places, positions)
+    """(T,) and (T,) to (T, d). Tables of words, positions and token types, weight and bias of the norm."""
+    words, places, kinds, weight, bias = tables
+    states = torch.embedding(words, ids) + kinds[0] + torch.embedding(places, positions)
     return torch.layer_norm(states, [words.size(1)], weight, bias, eps)
 
 
 @functools.cache
 def scripted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Without TorchScript's optimiser, which would specialise on shapes, of which there is no end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # known, and the version is pinned: ADR 79
-        out: Callable[..., Tensor] = torch.jit.script(function)
-        return out
+        script = torch.jit.script(function)
+
+    def run(*arguments: object) -> Tensor:
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            out: Tensor = script(*arguments)
+            return out
+
+    return run
 
 
 class FusedEmbeddings(nn.Module):
@@ -119,12 +126,12 @@ class FusedEmbeddings(nn.Module):
         super().__init__()
         self.words, self.places = embeddings.word_embeddings, embeddings.position_embeddings
         self.kinds, self.norm = embeddings.token_type_embeddings, embeddings.LayerNorm
+        self.tables = [self.words.weight, self.places.weight, self.kinds.weight, self.norm.weight, self.norm.bias]
         self.run = scripted(embed)
 
     def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """(1, T) and (1, T) to (1, T, d)."""
-        tables = [self.words.weight, self.places.weight, self.kinds.weight[0], self.norm.weight, self.norm.bias]
-        return self.run(input_ids[0], position_ids[0], tables, self.norm.eps)[None]
+        return self.run(input_ids[0], position_ids[0], self.tables, self.norm.eps)[None]
 
 
 class FusedLayers(nn.Module):
@@ -145,6 +152,8 @@ class FusedLayers(nn.Module):
         self.norms = nn.ModuleList(
             norm for layer in layers for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm)
         )
+        self.norm_weights = [norm.weight for norm in self.norms]
+        self.norm_biases = [norm.bias for norm in self.norms]
         attention = layers[0].attention.self
         self.heads: int = attention.num_attention_heads
         self.scaling: float = attention.scaling
@@ -169,26 +178,25 @@ class FusedLayers(nn.Module):
 
     def states(self, states: Tensor, first: Tensor, packed: PackedBatch) -> Tensor:
         buckets = packed.buckets
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]  # it would specialise on shapes, of which there is no end
-            return self.run(
-                states,
-                first,
-                self.products,
-                self.biases,
-                [norm.weight for norm in self.norms],
-                [norm.bias for norm in self.norms],
-                self.heads,
-                self.scaling,
-                self.eps,
-                *self.activation,
-                [bucket.rows for bucket in buckets.members],
-                [bucket.length for bucket in buckets.members],
-                [NONE if bucket.real is None else bucket.real[:, None, None] for bucket in buckets.members],
-                NONE if buckets.gather is None else buckets.gather,
-                buckets.restore,
-                buckets.order,
-                buckets.rank,
-            )
+        return self.run(
+            states,
+            first,
+            self.products,
+            self.biases,
+            self.norm_weights,
+            self.norm_biases,
+            self.heads,
+            self.scaling,
+            self.eps,
+            *self.activation,
+            [bucket.rows for bucket in buckets.members],
+            [bucket.length for bucket in buckets.members],
+            [NONE if bucket.real is None else bucket.real[:, None, None] for bucket in buckets.members],
+            NONE if buckets.gather is None else buckets.gather,
+            buckets.restore,
+            buckets.order,
+            buckets.rank,
+        )
 
 
 def fuse(classifier: Classifier, dtype: torch.dtype) -> Undo:

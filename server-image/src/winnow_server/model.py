@@ -42,7 +42,7 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The model on its device. Only the engine's thread runs it."""
+    """The model on its device. Only the engine's threads run it, and `encoder` is its first one's."""
 
     schema: LabelSchema
     encoder: Encoder

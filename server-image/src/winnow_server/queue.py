@@ -21,8 +21,11 @@ QUIET_SECONDS = 2.0
 BESIDE_SECONDS = 0.1
 
 
+Texts = list[tuple[Ticket, int]]  # (request, index of its text)
+
+
 class Batch(NamedTuple):
-    texts: list[tuple[Ticket, int]]  # (request, index of its text)
+    texts: Texts
     alone: bool  # no other runs before it ends, or is likely to come
 
 
@@ -100,7 +103,7 @@ class TokenQueue:
             self._background.pop(ticket, None)
             self._release(ticket)
 
-    def take(self, *, first: bool = True) -> Batch | Ticket | None:
+    def take(self, *, first: bool) -> Batch | Ticket | None:
         """Waits for work: a batch, for the first worker also a request to tokenise, or None when closed and empty."""
         with self._lock:
             while not self._work_for(first) and not self._closed:
