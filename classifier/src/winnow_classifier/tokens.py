@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from winnow_classifier.errors import BaseModelError, ConfigError
 
 PLACEHOLDER = "{text}"
+Side = Literal["right", "left"]
 
 # Padding tokens that a vocabulary may hold without its tokenizer saying so, best first. Llama 3.1 reserves the first.
 SPARE_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|reserved_special_token_0|>", "<unk>")
@@ -26,7 +28,8 @@ class Encoded:
 class Encoder:
     """Renders a text into the prompt template and tokenises it, at most `max_seq_length` tokens long.
 
-    What is too long loses the end of the text, never a part of the template or the special tokens.
+    What is too long loses the end of the text, or its beginning where that is asked for, never a part of the template or
+    the special tokens.
     Raises ConfigError if the template leaves no room for any text.
     """
 
@@ -44,15 +47,17 @@ class Encoder:
                 "text. Shorten the template or raise maxSeqLength."
             )
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+    def encode(self, texts: Sequence[str], sides: Sequence[Side] | None = None) -> list[Encoded]:
+        """sides: where each text is cut if it is too long; without it all on the right, as in training."""
         rendered = [self.render(text) for text in texts]
         ids = self._tokenize(rendered)
         limit = self.max_seq_length
+        cut_right: list[Side] = ["right"] * len(texts)
         return [
             Encoded(tokens, len(tokens), False)
             if len(tokens) <= limit
-            else Encoded(self._cut(text, whole), len(tokens), True)
-            for text, whole, tokens in zip(texts, rendered, ids, strict=True)
+            else Encoded(self._cut(text, whole, side), len(tokens), True)
+            for text, whole, tokens, side in zip(texts, rendered, ids, sides or cut_right, strict=True)
         ]
 
     def render(self, text: str) -> str:
@@ -62,9 +67,13 @@ class Encoder:
         # What transformers calls in the end; what it does around that takes as long again for one short text.
         return [one.ids for one in self.tokenizer.backend_tokenizer.encode_batch_fast(texts)]
 
-    def _cut(self, text: str, rendered: str) -> list[int]:
+    def _cut(self, text: str, rendered: str, side: Side) -> list[int]:
         """The longest rendering within the limit that keeps the whole template."""
-        if self.prompt_template.endswith(PLACEHOLDER) and self.prompt_template.count(PLACEHOLDER) == 1:
+        if (
+            side == "right"
+            and self.prompt_template.endswith(PLACEHOLDER)
+            and self.prompt_template.count(PLACEHOLDER) == 1
+        ):
             # The text is last, so this is what every tool of the ecosystem does.
             cut = self.tokenizer(rendered, truncation=True, max_length=self.max_seq_length, verbose=False)
             # It sets the limit at the tokenizer for good.
@@ -73,9 +82,13 @@ class Encoder:
         kept, over = 0, len(text)
         while over - kept > 1:
             middle = (kept + over) // 2
-            fits = len(self._tokenize([self.render(text[:middle])])[0]) <= self.max_seq_length
+            fits = len(self._tokenize([self.render(_part(text, middle, side))])[0]) <= self.max_seq_length
             kept, over = (middle, over) if fits else (kept, middle)
-        return self._tokenize([self.render(text[:kept])])[0]
+        return self._tokenize([self.render(_part(text, kept, side))])[0]
+
+
+def _part(text: str, characters: int, side: Side) -> str:
+    return text[:characters] if side == "right" else text[len(text) - characters :]
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:

@@ -18,7 +18,7 @@ from winnow_server.schemas import ClassificationRequest, ClassifyRequest, Item, 
 from winnow_server.service import LOADING_RETRY_SECONDS, Service
 from winnow_server.stream import Slots, Stream
 from winnow_server.thresholds import Rules, asked_for
-from winnow_server.ticket import Ticket
+from winnow_server.ticket import Ticket, Truncation
 
 
 class Routes:
@@ -33,7 +33,7 @@ class Routes:
         asked = parse(ClassifyRequest, await self._body(request))
         self._check_model(asked.model)
         rules = asked_for(asked.thresholds, self._service.rules, self._service.schema)
-        ticket = await self._run(request, asked.input, rules=rules, refuse_truncation=asked.truncation == "error")
+        ticket = await self._run(request, asked.input, rules=rules, truncation=asked.truncation)
         return self._answer(responses.classify(asked, ticket, self._service.announced, rules), ticket)
 
     async def classification(self, request: Request) -> Response:
@@ -55,7 +55,7 @@ class Routes:
     async def predict(self, request: Request) -> Response:
         asked = parse(tei.PredictRequest, await self._body(request))
         tei.wants_logits(asked, self._service.schema)
-        ticket = await self._run(request, tei.texts(asked), refuse_truncation=asked.truncate is False, field="inputs")
+        ticket = await self._run(request, tei.texts(asked), truncation=tei.truncation(asked), field="inputs")
         return self._answer(tei.answer(asked, ticket, self._service.schema), ticket)
 
     async def kserve_predict(self, request: Request) -> Response:
@@ -136,13 +136,13 @@ class Routes:
         request: Request,
         items: Sequence[Item | str],
         *,
-        refuse_truncation: bool = False,
+        truncation: Truncation = "right",
         rules: Rules | None = None,
         field: str = "input",
     ) -> Ticket:
         return await self._service.classify(
             texts_of(items, self._limits.text_characters, field),
-            refuse_truncation=refuse_truncation,
+            truncation=truncation,
             rules=self._service.rules if rules is None else rules,
             gone=lambda: gone(request),
         )

@@ -1,12 +1,14 @@
 """Request bodies: bounded, unknown fields refused, every complaint names the field."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from winnow_classifier.tokens import Side
 from winnow_server.errors import ApiError, BadRequest, Unprocessable
+from winnow_server.ticket import Truncation
 
 MAX_INPUTS = 1_024  # texts in one request
 
@@ -68,8 +70,9 @@ class ClassifyRequest(Body):
 
     input: Inputs = Field(description="A text, a list of texts, or a list of objects with a text and an id.")
     model: ModelName | None = Field(default=None, description="The served name, if given.")
-    truncation: Literal["right", "error"] = Field(
-        default="right", description="right cuts a text that is too long and says so, error refuses the request."
+    truncation: Truncation = Field(
+        default="right",
+        description="right and left cut a text that is too long there and say so, error refuses the request.",
     )
     thresholds: AskedThresholds = Field(
         default=None, description="From which probability on a label is predicted, by label, or one number."
@@ -81,9 +84,22 @@ class ClassifyRequest(Body):
     request_id: str | None = Field(default=None, max_length=128)
     user: str | None = Field(default=None, max_length=256)
     truncate_prompt_tokens: Literal[-1] | None = None  # -1: the model's own length, as always here
-    truncation_side: Literal["right"] | None = None
+    truncation_side: Side | None = None
     add_special_tokens: Literal[True] | None = None
     priority: Literal[0] | None = None
+
+    @model_validator(mode="after")
+    def cuts_on_one_side(self) -> Self:
+        """vLLM's truncation_side says the same as truncation."""
+        side = self.truncation_side
+        if side is None or self.truncation == "error":
+            return self
+        if "truncation" in self.model_fields_set and side != self.truncation:
+            raise PydanticCustomError(
+                "truncation_twice", "truncation and truncation_side name two sides: give one of them"
+            )
+        self.truncation = side
+        return self
 
 
 class ClassificationRequest(Body):

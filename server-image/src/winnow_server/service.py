@@ -18,7 +18,7 @@ from winnow_server.model import Announced, Served
 from winnow_server.phase import Phase
 from winnow_server.queue import TokenQueue
 from winnow_server.thresholds import NO_RULES, Rules
-from winnow_server.ticket import Ticket
+from winnow_server.ticket import Ticket, Truncation
 from winnow_server.tokenising import SHORT_CHARACTERS, WORKERS, Tokeniser, estimated_tokens
 
 log = logging.getLogger(__name__)
@@ -103,13 +103,13 @@ class Service:
         self,
         texts: Sequence[str],
         *,
-        refuse_truncation: bool,
+        truncation: Truncation,
         gone: Callable[[], Awaitable[None]],
         rules: Rules = NO_RULES,
     ) -> Ticket:
         """A ticket with all its results; raises ApiError, ClientDisconnect. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
-        ticket = Ticket(texts, refuse_truncation=refuse_truncation)
+        ticket = Ticket(texts, truncation=truncation)
         try:
             self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
             if sum(map(len, texts)) > SHORT_CHARACTERS or not self._queue.hand(ticket):
@@ -125,11 +125,11 @@ class Service:
         """Raises Unavailable."""
         self._loaded(self._tokeniser)
 
-    def submit_background(self, text: str, *, refuse_truncation: bool) -> Ticket:
+    def submit_background(self, text: str, *, truncation: Truncation) -> Ticket:
         """One text that runs when nobody waits; finish_background() gives its result, drop() forgets it. The caller bounds
         how many there are. Raises Unavailable."""
         tokeniser = self._loaded(self._background_tokeniser)
-        ticket = Ticket([text], refuse_truncation=refuse_truncation, background=True)
+        ticket = Ticket([text], truncation=truncation, background=True)
         tokeniser.submit(ticket)
         return ticket
 

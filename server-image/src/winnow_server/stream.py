@@ -146,10 +146,8 @@ class Stream(Response):
         try:
             item = ndjson.item_of(line, self._service.limits.text_characters)
             id_ = item.id
-            refuse = self._options.truncation == "error"
-            return Pending(
-                index, id_, self._service.submit_background(item.text, refuse_truncation=refuse), len(item.text)
-            )
+            ticket = self._service.submit_background(item.text, truncation=self._options.truncation)
+            return Pending(index, id_, ticket, len(item.text))
         except ApiError as err:
             return Pending(index, id_, err, 0)
 

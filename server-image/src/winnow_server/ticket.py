@@ -4,13 +4,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from winnow_classifier.tokens import Encoded
 from winnow_server.errors import ApiError
+
+Truncation = Literal["right", "left", "error"]  # what becomes of a text that is too long: cut there, or refused
 
 
 class Result(NamedTuple):
@@ -47,20 +49,20 @@ class Ticket:
         "dropped",
         "encoded",
         "lengths",
-        "refuse_truncation",
         "reserved",
         "results",
         "started",
         "texts",
         "timing",
+        "truncation",
     )
 
-    def __init__(self, texts: Sequence[str], *, refuse_truncation: bool = False, background: bool = False) -> None:
+    def __init__(self, texts: Sequence[str], *, truncation: Truncation = "right", background: bool = False) -> None:
         """background: runs only when nobody waits for an answer, and takes no room in the queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
-        self.refuse_truncation = refuse_truncation
+        self.truncation = truncation
         self.background = background
         self.encoded: list[Encoded] = []
         self.lengths: list[int] = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from winnow_classifier.tokens import Encoded
+from winnow_classifier.tokens import Encoded, Side
 from winnow_server.errors import ApiError, InternalError, Unprocessable
 from winnow_server.queue import TokenQueue
 from winnow_server.ticket import Ticket
@@ -24,7 +24,7 @@ SHORT_CHARACTERS = 2_048  # tokenised in less time than a thread takes to wake
 class Encoder(Protocol):
     max_seq_length: int
 
-    def encode(self, texts: Sequence[str]) -> list[Encoded]: ...
+    def encode(self, texts: Sequence[str], sides: Sequence[Side] | None = None) -> list[Encoded]: ...
 
 
 class Tokeniser:
@@ -77,7 +77,10 @@ class Tokeniser:
 def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> None:
     """The requests go on to the queue, or are refused. On the thread that the encoder belongs to."""
     try:
-        encoded = encoder.encode([text for ticket in tickets for text in ticket.texts])
+        encoded = encoder.encode(
+            [text for ticket in tickets for text in ticket.texts],
+            ["left" if ticket.truncation == "left" else "right" for ticket in tickets for _ in ticket.texts],
+        )
     except Exception:
         log.exception("Tokenising failed")
         for ticket in tickets:
@@ -104,13 +107,13 @@ def estimated_tokens(texts: Sequence[str], max_seq_length: int) -> int:
 
 
 def refuse_too_long(ticket: Ticket, max_seq_length: int) -> None:
-    if not ticket.refuse_truncation:
+    if ticket.truncation != "error":
         return
     for number, encoded in enumerate(ticket.encoded):
         if encoded.truncated:
             raise Unprocessable(
                 f"input[{number}] has {encoded.original_tokens} tokens, the model reads {max_seq_length}. "
-                'Shorten it, or send "truncation": "right" to have it cut.',
+                'Shorten it, or send "truncation": "right" or "left" to have it cut.',
                 code="text_too_long",
                 param=f"input[{number}]",
             )

@@ -38,6 +38,24 @@ def test_a_long_text_loses_its_end_and_never_a_part_of_the_template(template, ex
     assert encoded.original_tokens > 20
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        pytest.param("{text}", ["[CLS]", "win", "win", "now", "[SEP]"], id="its beginning goes"),
+        pytest.param("a {text}", ["[CLS]", "a", "win", "now", "[SEP]"], id="what stands before is kept"),
+        pytest.param("{text} see", ["[CLS]", "win", "now", "see", "[SEP]"], id="what stands behind is kept"),
+    ],
+)
+def test_a_long_text_loses_its_beginning_where_that_is_asked_for(template, expected):
+    classify = encoder(template, limit=5)
+    text = "win " * 20 + "now"
+    left, right, short = classify.encode([text, text, "win now"], ["left", "right", "left"])
+    assert words(classify, left.input_ids) == expected
+    assert left.truncated
+    assert right == classify.encode([text])[0]
+    assert short == classify.encode(["win now"])[0]
+
+
 def test_an_empty_text_still_has_the_special_tokens():
     classify = encoder()
     assert words(classify, classify.encode([""])[0].input_ids) == ["[CLS]", "[SEP]"]

@@ -81,6 +81,25 @@ def test_a_text_that_is_too_long_is_cut_and_says_so(server):
     assert answer["warnings"] == ["1 of 2 inputs truncated"]
 
 
+@pytest.mark.parametrize("field", ["truncation", "truncation_side"])
+def test_a_text_is_cut_on_the_left_where_that_is_asked_for(server, field):
+    text = "prize " * 20 + "see you at the meeting " * 2
+    (cut,) = server.classify(text, **{field: "left"})["data"]
+    (end,) = server.classify(("see you at the meeting " * 2).strip())["data"]
+    assert cut["probs"] == pytest.approx(end["probs"], abs=1e-5)
+    assert (cut["tokens"], cut["truncated"], cut["original_tokens"]) == (12, True, 32)
+    assert cut["probs"] != pytest.approx(server.classify(text)["data"][0]["probs"], abs=1e-5)
+
+
+def test_two_sides_at_once_are_refused(server):
+    fields = {"input": "a", "truncation": "right", "truncation_side": "left"}
+    assert "give one of them" in server.refusal(422, json=fields)["message"]
+    assert (
+        server.refusal(422, json={"input": LONG, "truncation": "error", "truncation_side": "left"})["code"]
+        == "text_too_long"
+    )
+
+
 def test_a_text_that_is_too_long_is_refused_by_name_where_no_cut_is_wanted(server):
     error = server.refusal(422, json={"input": ["meeting", LONG], "truncation": "error"})
     assert error["param"] == "input[1]"

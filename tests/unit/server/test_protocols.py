@@ -57,6 +57,8 @@ def test_text_embeddings_inference_clients(server, expected):
     many = server.client.post("/predict", json={"inputs": [[text] for text in TEXTS], "truncate": True}).json()
     for found, wanted in zip(many, expected, strict=True):
         close(found, ranked(wanted))
+    long = {"inputs": "prize " * 20 + "meeting " * 10, "truncation_direction": "Left"}
+    close(server.client.post("/predict", json=long).json(), ranked(server.classify("meeting " * 10)["data"][0]))
     raw = server.client.post("/predict", json={"inputs": TEXTS[0], "raw_scores": True}).json()
     close(raw, ranked(server.classify(TEXTS[0], return_logits=True)["data"][0], field="logits"))
 
@@ -70,7 +72,7 @@ def test_text_embeddings_inference_clients(server, expected):
         pytest.param({"inputs": []}, 422, "inputs_type", "one text each", id="nothing"),
         pytest.param({"inputs": [["a"], [" "]]}, 422, "text_empty", "inputs[1]", id="an empty text"),
         pytest.param({"inputs": "meeting " * 40, "truncate": False}, 422, "text_too_long", "tokens", id="too long"),
-        pytest.param({"inputs": "a", "truncation_direction": "Left"}, 422, "literal_error", "Right", id="cut left"),
+        pytest.param({"inputs": "a", "truncation_direction": "Up"}, 422, "literal_error", "Right", id="cut above"),
     ],
 )
 def test_text_embeddings_inference_clients_are_refused_in_their_own_shape(server, body, status, code, words):

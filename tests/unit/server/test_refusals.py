@@ -31,7 +31,9 @@ MEBIBYTE = 1024 * 1024
         pytest.param(
             {"input": "a", "treshold": 1}, 422, "extra_forbidden", "treshold", "not a field", id="unknown field"
         ),
-        pytest.param({"input": "a", "truncation": "left"}, 422, "literal_error", "truncation", "right", id="cut left"),
+        pytest.param(
+            {"input": "a", "truncation": "middle"}, 422, "literal_error", "truncation", "left", id="cut in the middle"
+        ),
         pytest.param({"input": "a", "top_k": 0}, 422, "greater_than_equal", "top_k", "at least 1", id="top none"),
         pytest.param(
             {"input": "a", "model": "gpt"}, 404, "model_not_found", "model", "spam-detector", id="other model"

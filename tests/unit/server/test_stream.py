@@ -70,7 +70,11 @@ def test_options_stand_in_the_query(server):
     (answer,) = ask(server, ["prize"], return_logits="true", thresholds='{"spam": 0}')
     assert answer["predicted_labels"] == ["spam"]
     assert set(answer["logits"]) == {"ham", "spam"}
-    refused = server.client.post(PATH, content=b'"a"', params={"truncation": "left"})
+    text = "prize " * 20 + "meeting " * 10
+    (left,), (end,) = ask(server, [text], truncation="left"), ask(server, ["meeting " * 10])
+    assert left["truncated"]
+    assert left["scores"] == pytest.approx(end["scores"], abs=1e-5)
+    refused = server.client.post(PATH, content=b'"a"', params={"truncation": "middle"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "truncation")
 
 

@@ -1,7 +1,7 @@
 """POST /v1/classify/batch: one JSON value a line in, one a line out. How these flow: stream.py."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, Field, RootModel, field_validator
@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from winnow_server.errors import ApiError, TooLarge
 from winnow_server.responses import named
 from winnow_server.schemas import AskedThresholds, Body, Item, ModelName, parse, texts_of
-from winnow_server.ticket import Ticket
+from winnow_server.ticket import Ticket, Truncation
 
 MEDIA_TYPE = "application/x-ndjson"
 
@@ -21,7 +21,7 @@ class Options(Body):
     model_config = Body.model_config | {"strict": False}
 
     model: ModelName | None = None
-    truncation: Literal["right", "error"] = "right"
+    truncation: Truncation = "right"
     return_logits: bool = False
     thresholds: AskedThresholds = Field(default=None, description="A number, or a JSON object of numbers by label.")
 

@@ -9,7 +9,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server.errors import Unprocessable
 from winnow_server.responses import by_score
 from winnow_server.schemas import MAX_INPUTS, Body
-from winnow_server.ticket import Ticket
+from winnow_server.ticket import Ticket, Truncation
 
 PAIRS = (
     "{field} is a pair of texts, which text-embeddings-inference gives to models that compare two; this model reads one "
@@ -56,7 +56,9 @@ class PredictRequest(Body):
         BeforeValidator(as_batch, json_schema_input_type=str | Text | list[Text]),
     ] = Field(description="A text, or a list of lists with one text each. A list of two texts is a pair, and refused.")
     truncate: bool | None = Field(default=None, description="false refuses a text that is too long.")
-    truncation_direction: Literal["Right", "right"] = "Right"
+    truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
+        default="Right", description="Where a text that is too long is cut."
+    )
     raw_scores: bool = Field(default=False, description="Logits instead of probabilities.")
     parameters: Parameters | None = Field(
         default=None,
@@ -75,6 +77,12 @@ class PredictAnswer(RootModel[list[Prediction] | list[list[Prediction]]]):
 
 def texts(request: PredictRequest) -> list[str]:
     return [request.inputs] if isinstance(request.inputs, str) else [text for (text,) in request.inputs]
+
+
+def truncation(request: PredictRequest) -> Truncation:
+    if request.truncate is False:
+        return "error"
+    return "left" if request.truncation_direction.lower() == "left" else "right"
 
 
 def wants_logits(request: PredictRequest, schema: LabelSchema) -> bool:
