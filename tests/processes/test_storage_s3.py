@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import tiny_models
-from integration_s3 import KEYS, Server, running
+from s3_server import KEYS, Server, running
 from minio import Minio
 
 from winnow_classifier.bucket import Bucket, Credentials, Refused

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_disks import can_mount, small_disk
+from small_disks import can_mount, small_disk
 
 from winnow_classifier.dataset import load_dataset
 
