@@ -1,5 +1,7 @@
 """A faster form of the model is taken only where it gives the same answers, and leaves no trace where it is not."""
 
+import functools
+
 import pytest
 import tiny_models
 import tiny_server
@@ -25,9 +27,14 @@ BFLOAT16 = pytest.param(to_bfloat16, marks=NO_BFLOAT16)
 TEXTS = [" ".join(tiny_models.WORDS[start : start + 1 + start % 6]) for start in range(20)]
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    return functools.cache(lambda model_type: tiny_server.publish(tmp_path_factory.mktemp("fast"), model_type))
+
+
 @pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
-def loaded(request, tmp_path_factory):
-    return checkpoint.load(tiny_server.publish(tmp_path_factory.mktemp("fast"), request.param))
+def loaded(request, published):
+    return checkpoint.load(published(request.param))
 
 
 def probabilities(loaded, texts=TEXTS):
