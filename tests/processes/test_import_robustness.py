@@ -98,8 +98,8 @@ def test_an_import_that_is_killed_leaves_nothing_half_and_starts_again(tmp_path:
 def test_sigterm_in_the_middle_of_its_rows_unwinds_and_leaves_nothing(tmp_path: Path) -> None:
     fifo, log = tmp_path / "rows", tmp_path / "termination"
     os.mkfifo(fifo)
-    command = [sys.executable, "-m", "winnow_trainer", "import", "--file", fifo, "--storage", tmp_path / "storage"]
-    process = subprocess.Popen([*command, "--termination-log", log])
+    command = [*IMPORT, "--file", str(fifo), "--storage", str(tmp_path / "storage"), "--termination-log", str(log)]
+    process = subprocess.Popen(command)
     with fifo.open("wb"):  # opens once the program reads: it is in the middle of its rows
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 143
