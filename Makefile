@@ -29,7 +29,7 @@ test:  ## All that CI needs, unit to end to end, on a clean machine
 	@for part in lint test-unit test-processes test-integration test-e2e; do \
 	  echo "== make $$part"; started=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "== make $$part passed in $$((SECONDS - started)) s"; done
 
-test-unit: $(LOCAL)/venv  ## Unit tests: no cluster, under a minute
+test-unit: $(LOCAL)/venv  ## Unit tests: one process, no cluster, under a minute
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
 
 test-processes: $(LOCAL)/venv $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
@@ -38,7 +38,7 @@ test-processes: $(LOCAL)/venv $(LOCAL)/kserve  ## Trainings, imports and servers
 
 test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
 	$(CLUSTER) build
-	$(PYTEST) -n 3 --dist worksteal tests/integration
+	$(PYTEST) -n 4 --dist worksteal tests/integration
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
 	$(CLUSTER) build

@@ -30,7 +30,7 @@ BY_HAND = {  # a storage class whose volumes the tests make
     "metadata": {"name": "by-hand"},
     "provisioner": "kubernetes.io/no-provisioner",
 }
-TEST_SECONDS = 90
+TEST_SECONDS = 180  # a guard against what hangs: each wait has a bound of its own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
