@@ -17,7 +17,7 @@ TAG      ?= dev
 BUILDER  ?= docker
 PYTEST   := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help demo fuzz test test-unit test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
+.PHONY: help demo fuzz test test-unit test-processes test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -26,15 +26,19 @@ demo: $(LOCAL)/venv  ## Everything: a local Kubernetes, images, chart, then real
 	@$(BIN)/python examples/email-spam/demo.py
 
 test:  ## All that CI needs, unit to end to end, on a clean machine
-	@for part in lint test-unit test-integration test-e2e; do \
+	@for part in lint test-unit test-processes test-integration test-e2e; do \
 	  echo "== make $$part"; started=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "== make $$part passed in $$((SECONDS - started)) s"; done
 
-test-unit: $(LOCAL)/venv  ## Unit tests: no cluster, under a minute
+test-unit: $(LOCAL)/venv  ## Unit tests: one process, no cluster, under a minute
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
 
-test-integration: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## The operator against a real etcd, kube-apiserver and controller-manager
+test-processes: $(LOCAL)/venv $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
+	$(CLUSTER) build versitygw
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes
+
+test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
 	$(CLUSTER) build
-	$(PYTEST) -n 3 --dist worksteal tests/integration
+	$(PYTEST) -n 4 --dist worksteal tests/integration
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
 	$(CLUSTER) build
@@ -74,7 +78,7 @@ lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
 	$(BIN)/ruff format --check -q $(CODE)
 	$(BIN)/ruff check -q $(CODE)
 	$(BIN)/mypy $(SOURCES) tests/unit
-	for part in tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py kubectl-plugin/setup.py; do $(BIN)/mypy $$part; done
+	for part in tests/processes tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py kubectl-plugin/setup.py; do $(BIN)/mypy $$part; done
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 

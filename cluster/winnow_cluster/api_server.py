@@ -59,7 +59,8 @@ def up(folder: Path, program: Program) -> Path:
         config = kubeconfig.write(
             folder / "controller-manager.kubeconfig", endpoint.url, keys.authority, keys.controller_manager
         )
-        controllers.start(control_plane.controller_manager(program, endpoint, keys, config, controller_port))
+        command = control_plane.controller_manager(program, endpoint, keys, config, controller_port)
+        controllers.start([*command, "--horizontal-pod-autoscaler-sync-period=2s"])  # 15 s, which a test would wait for
         # The first thing pods need, and the sign that the controllers have begun their work.
         wait_until(
             lambda: has_default_service_account(program, admin), "controllers at work", START_SECONDS, controllers

@@ -11,7 +11,7 @@ from winnow_cluster import api_server, images, lifecycle, machine
 from winnow_cluster.errors import ClusterError
 from winnow_cluster.lifecycle import Cluster
 from winnow_cluster.paths import Paths
-from winnow_cluster.tools import API_SERVER_TOOLS, Toolbox
+from winnow_cluster.tools import API_SERVER_TOOLS, TOOLS, Tool, Toolbox
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -27,8 +27,16 @@ def deps(_: argparse.Namespace) -> None:
     print(f"  installed {', '.join(added)}" if added else "  every package is there")
 
 
-def build(_: argparse.Namespace) -> None:
-    _cluster().toolbox.build()
+def build(arguments: argparse.Namespace) -> None:
+    _cluster().toolbox.build(arguments.tools or TOOLS)
+
+
+def tool(name: str) -> Tool:
+    """Raises ClusterError for one that does not exist."""
+    found = next((tool for tool in TOOLS if tool.name == name), None)
+    if found is None:
+        raise ClusterError(f"there is no tool {name!r}: there are {', '.join(tool.name for tool in TOOLS)}")
+    return found
 
 
 def up(_: argparse.Namespace) -> None:
@@ -131,7 +139,6 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     plain: tuple[tuple[str, Run, str], ...] = (
         ("deps", deps, "install the Debian packages that are missing"),
-        ("build", build, "build the Go programs the cache lacks"),
         ("up", up, "start the cluster, or what is missing of it"),
         ("status", status, "which parts run"),
         ("image-list", image_list, "names of the images that pods can use"),
@@ -140,6 +147,10 @@ def parser() -> argparse.ArgumentParser:
     )
     for name, run, text in plain:
         commands.add_parser(name, help=text).set_defaults(run=run)
+
+    command = commands.add_parser("build", help="build the Go programs the cache lacks, or those of some tools only")
+    command.add_argument("tools", nargs="*", type=tool, metavar="TOOL", help=", ".join(tool.name for tool in TOOLS))
+    command.set_defaults(run=build)
 
     command = commands.add_parser("down", help="end the cluster and remove what it left, but images")
     command.add_argument("--of", metavar="CLONE", type=Path, help="of another clone on this machine")

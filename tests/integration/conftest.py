@@ -10,6 +10,7 @@ import asyncio
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,15 @@ BY_HAND = {  # a storage class whose volumes the tests make
     "metadata": {"name": "by-hand"},
     "provisioner": "kubernetes.io/no-provisioner",
 }
-TEST_SECONDS = 90
+TEST_SECONDS = 180  # a guard against what hangs: each wait has a bound of its own
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if pytest_asyncio.is_async_test(item):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+            # Of the test alone: the first one of a worker sets up an API server and an operator, which have bounds of their own.
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -75,13 +77,26 @@ async def _keep_beating(client: Client) -> None:
         await beat(client)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def cluster(client: Client) -> AsyncIterator[Cluster]:
-    """A namespace of its own."""
+@asynccontextmanager
+async def new_namespace(client: Client) -> AsyncIterator[Cluster]:
     name = f"t-{uuid.uuid4().hex[:8]}"
     await client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield Cluster(client, name)
     await client.delete(NAMESPACE, "", name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cluster(client: Client) -> AsyncIterator[Cluster]:
+    """A namespace of its own."""
+    async with new_namespace(client) as cluster:
+        yield cluster
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def dry(client: Client) -> AsyncIterator[Cluster]:
+    """One namespace for all tests that make dry runs only: to empty one, the controllers ask for every kind there is."""
+    async with new_namespace(client) as cluster:
+        yield cluster
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

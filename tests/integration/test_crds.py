@@ -690,10 +690,10 @@ RULES += [
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_a_rule_accepts_what_is_right_and_refuses_the_rest_in_words(cluster: Cluster, rule: Rule) -> None:
-    await cluster.client.create(cluster.here(rule.accepted), dry_run=True)
+async def test_a_rule_accepts_what_is_right_and_refuses_the_rest_in_words(dry: Cluster, rule: Rule) -> None:
+    await dry.client.create(dry.here(rule.accepted), dry_run=True)
     with pytest.raises(RefusedError) as refused:
-        await cluster.client.create(cluster.here(rule.refused), dry_run=True)
+        await dry.client.create(dry.here(rule.refused), dry_run=True)
     assert rule.message in refused.value.message
 
 
@@ -770,14 +770,14 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("manifest", "message"), BOUNDS)
-async def test_a_value_out_of_bounds_is_refused(cluster: Cluster, manifest: Object, message: str) -> None:
+async def test_a_value_out_of_bounds_is_refused(dry: Cluster, manifest: Object, message: str) -> None:
     with pytest.raises(RefusedError) as refused:
-        await cluster.client.create(cluster.here(manifest), dry_run=True)
+        await dry.client.create(dry.here(manifest), dry_run=True)
     assert message in refused.value.message
 
 
-async def test_a_training_job_gets_the_usual_defaults(cluster: Cluster) -> None:
-    job = await cluster.client.create(cluster.here(training_job()), dry_run=True)
+async def test_a_training_job_gets_the_usual_defaults(dry: Cluster) -> None:
+    job = await dry.client.create(dry.here(training_job()), dry_run=True)
     assert job["spec"] == {
         "modelService": "spam",
         "trainingDataset": "rows",
@@ -804,15 +804,15 @@ async def test_a_training_job_gets_the_usual_defaults(cluster: Cluster) -> None:
     }
 
 
-async def test_the_other_kinds_get_their_defaults(cluster: Cluster) -> None:
-    rows = await cluster.client.create(cluster.here(dataset()), dry_run=True)
+async def test_the_other_kinds_get_their_defaults(dry: Cluster) -> None:
+    rows = await dry.client.create(dry.here(dataset()), dry_run=True)
     assert {"format": "Auto", "taskDetail": "Auto", "onInvalidRows": "Fail"}.items() <= rows["spec"].items()
-    web = await cluster.client.create(cluster.here(deployment()), dry_run=True)
+    web = await dry.client.create(dry.here(deployment()), dry_run=True)
     assert web["spec"]["checkpoint"] == {"trainingJob": "v1", "name": "best"}
     assert web["spec"]["rollout"] == {"strategy": "Rolling", "deadlineSeconds": 1200, "watchSeconds": 300}
     assert web["spec"]["replicas"] == 1
     hub = {"huggingFace": {"repo": "owner/model", "tokenSecretRef": {"name": "hf"}}}
-    service = await cluster.client.create(cluster.here(model_service(baseModel=hub)), dry_run=True)
+    service = await dry.client.create(dry.here(model_service(baseModel=hub)), dry_run=True)
     assert service["spec"]["taskType"] == "Classification"
     assert service["spec"]["baseModel"]["huggingFace"] == {
         "repo": "owner/model",

@@ -34,8 +34,8 @@ MANIFESTS = manifests()
 
 
 @pytest.mark.parametrize("manifest", [pytest.param(text, id=where) for where, text in MANIFESTS])
-async def test_a_manifest_is_accepted_as_it_stands(cluster: Cluster, manifest: str) -> None:
-    await cluster.client.check(manifest, cluster.namespace)
+async def test_a_manifest_is_accepted_as_it_stands(dry: Cluster, manifest: str) -> None:
+    await dry.client.check(manifest, dry.namespace)
 
 
 @pytest.mark.parametrize("place", ["README.md", "examples/smallest", "examples/email-spam", "examples/llama-3.1-8b"])
@@ -44,7 +44,7 @@ def test_all_four_kinds_are_shown(place: str) -> None:
     assert shown == {"ModelService", "Dataset", "TrainingJob", "Deployment"}
 
 
-async def test_a_misspelt_field_would_be_noticed(cluster: Cluster) -> None:
+async def test_a_misspelt_field_would_be_noticed(dry: Cluster) -> None:
     manifest = next(text for where, text in MANIFESTS if "Deployment" in where) + "\n  replica: 2\n"
     with pytest.raises(RefusedError, match="replica"):
-        await cluster.client.check(manifest, cluster.namespace)
+        await dry.client.check(manifest, dry.namespace)

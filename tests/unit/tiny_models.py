@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -143,12 +144,24 @@ def config(model_type: str, **changes: Any) -> Any:
     return CONFIGS[model_type](vocab_size=len(WORDS) + 4, pad_token_id=0, **(SIZES | changes))
 
 
+_MADE: dict[str, tuple[dict[str, bytes], torch.Tensor]] = {}  # files, and the state of torch's generator after it
+
+
 def base_model(folder: Path, model_type: str = "bert", **changes: Any) -> Path:
-    """A body without a head, as it is published, with its tokenizer."""
-    torch.manual_seed(7)
-    body = AutoModel.from_config(config(model_type, **changes))
-    body.save_pretrained(folder)
-    tokenizer(model_type).save_pretrained(folder)
+    """A body without a head, as it is published, with its tokenizer. Each is made once in a process, and written again."""
+    key = repr((model_type, sorted(changes.items())))
+    if key not in _MADE:
+        torch.manual_seed(7)
+        body = AutoModel.from_config(config(model_type, **changes))
+        with TemporaryDirectory() as made:
+            body.save_pretrained(made)
+            tokenizer(model_type).save_pretrained(made)
+            _MADE[key] = {file.name: file.read_bytes() for file in Path(made).iterdir()}, torch.get_rng_state()
+    files, state = _MADE[key]
+    torch.set_rng_state(state)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     return folder
 
 

@@ -239,8 +239,10 @@ class Executor:
         """For ever, while nothing else is to do, so that no Job waits for an event about another one."""
         while True:
             body = await self._events.get()
+            # Not asyncio.wait_for: Python 3.11's forgets that it was cancelled where what it waits for is done in the same turn of the loop.
             with suppress(TimeoutError):
-                await asyncio.wait_for(idle(), EVENT_DELAY_SECONDS)
+                async with asyncio.timeout(EVENT_DELAY_SECONDS):
+                    await idle()
             try:
                 await self._kube.create(EVENT, body)
             except ApiError as err:

@@ -54,3 +54,13 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["help"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in ("deps", "build", "up", "down", "status", "image", "apiserver-up", "kubectl"))
+
+
+def test_some_tools_can_be_built_without_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [tool.name for tool in cli.parser().parse_args(["build", "versitygw", "helm"]).tools] == [
+        "versitygw",
+        "helm",
+    ]
+    assert cli.parser().parse_args(["build"]).tools == []  # all of them
+    assert cli.main(["build", "minio"]) == 1
+    assert "there is no tool 'minio': there are etcd, kubernetes, " in capsys.readouterr().err

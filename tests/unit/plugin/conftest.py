@@ -1,6 +1,5 @@
-import logging
-
 import pytest
+from in_this_process import own_logging, pictures  # noqa: F401
 
 from winnow_plugin.cli import main
 
@@ -18,12 +17,3 @@ def plugin(monkeypatch, capsys):
         return end.value.code or 0, said.out, said.err
 
     return run
-
-
-@pytest.fixture(autouse=True)
-def own_logging():
-    """The trainer's command sets logging up for its process, which here is that of all tests."""
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = before

@@ -24,16 +24,9 @@ CLOSED = [
 OPEN = ["/health", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui/", "/docs/", "/openapi.json"]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """As the kubelet mounts a Secret: files are links into a folder of its own that is swapped as a whole."""
-    mounted = tmp_path / "keys"
-    mounted.mkdir()
-    mount(mounted, {"alice": KEY + "\n"})
-    return mounted
-
-
 def mount(folder, keys):
+    """As the kubelet mounts a Secret: files are links into a folder of its own that is swapped as a whole."""
+    folder.mkdir(exist_ok=True)
     generation = folder / f"..{len(list(folder.iterdir()))}"
     generation.mkdir()
     for name, key in keys.items():
@@ -48,8 +41,10 @@ def mount(folder, keys):
             (folder / name).symlink_to(f"..data/{name}")
 
 
-@pytest.fixture
-def guarded(checkpoint_folder, folder):
+@pytest.fixture(scope="module")
+def guarded(checkpoint_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    mount(folder, {"alice": KEY + "\n"})
     with tiny_server.running(checkpoint_folder, api_keys=folder) as server:
         yield server
 
@@ -84,21 +79,25 @@ def test_another_key_does_not(guarded, key):
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "api_key_invalid")
 
 
-def test_keys_are_replaced_without_a_restart(guarded, folder):
-    def status(key):
-        return guarded.client.get("/v1/model", headers=bearer(key)).status_code
+def test_keys_are_replaced_without_a_restart(checkpoint_folder, tmp_path):
+    folder = tmp_path / "keys"
+    mount(folder, {"alice": KEY + "\n"})
+    with tiny_server.running(checkpoint_folder, api_keys=folder) as server:
 
-    mount(folder, {"alice": KEY, "bob": OTHER})
-    guarded.until(lambda: status(OTHER) == 200)
-    assert status(KEY) == 200
-    mount(folder, {"bob": OTHER})
-    guarded.until(lambda: status(KEY) == 401)
-    assert status(OTHER) == 200
+        def status(key):
+            return server.client.get("/v1/model", headers=bearer(key)).status_code
+
+        assert status(KEY) == 200
+        mount(folder, {"alice": KEY, "bob": OTHER})
+        server.until(lambda: status(OTHER) == 200)
+        assert status(KEY) == 200
+        mount(folder, {"bob": OTHER})
+        server.until(lambda: status(KEY) == 401)
+        assert status(OTHER) == 200
 
 
 @pytest.mark.parametrize("keys", [{}, {"empty": ""}, {"spaces": "two words"}, {"bytes": "schlüssel"}])
 def test_without_a_usable_key_all_is_closed_and_says_so(checkpoint_folder, tmp_path, keys):
-    (tmp_path / "keys").mkdir()
     mount(tmp_path / "keys", keys)
     with tiny_server.running(checkpoint_folder, api_keys=tmp_path / "keys") as server:
         for headers in ({}, bearer("x"), {"X-API-Key": ""}):
@@ -110,7 +109,6 @@ def test_without_a_usable_key_all_is_closed_and_says_so(checkpoint_folder, tmp_p
 def test_a_folder_that_is_not_there_yet_is_closed_until_it_comes(checkpoint_folder, tmp_path):
     with tiny_server.running(checkpoint_folder, api_keys=tmp_path / "keys") as server:
         assert server.client.get("/v1/model", headers=bearer(KEY)).status_code == 401
-        (tmp_path / "keys").mkdir()
         mount(tmp_path / "keys", {"alice": KEY})
         server.until(lambda: server.client.get("/v1/model", headers=bearer(KEY)).status_code == 200)
 

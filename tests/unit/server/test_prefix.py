@@ -15,7 +15,7 @@ def server(checkpoint_folder):
 
 @pytest.mark.parametrize("prefix", ["", "/x", "/teams/spam"])
 def test_api_and_pages_answer_below_each_prefix_and_at_the_root(server, prefix):
-    with httpx.Client(base_url=server.client.base_url, follow_redirects=True) as http:
+    with httpx.Client(base_url=server.client.base_url, follow_redirects=True, verify=False) as http:
         answer = http.post(f"{prefix}/v1/classify", json={"input": "prize"})
         assert answer.json()["data"][0]["label"] in answer.json()["labels"]
         for page in ("ui", "docs"):
@@ -27,7 +27,7 @@ def test_api_and_pages_answer_below_each_prefix_and_at_the_root(server, prefix):
 
 
 def test_the_bare_prefix_leads_to_the_page(server):
-    with httpx.Client(base_url=server.client.base_url, follow_redirects=True) as http:
+    with httpx.Client(base_url=server.client.base_url, follow_redirects=True, verify=False) as http:
         found = http.get("/teams/spam", headers={"accept": "text/html"})
     assert (found.status_code, found.url.path) == (200, "/teams/spam/ui/")
 

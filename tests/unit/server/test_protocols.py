@@ -182,7 +182,7 @@ def test_bytes_that_are_no_tensor_are_refused(server, tail):
 
 
 def test_kserves_v1_client_as_it_sends_its_requests(server, expected):
-    """The client itself runs in tests/integration/test_kserve_client.py: it needs an environment of its own.
+    """The client itself runs in tests/processes/test_kserve_client.py: it needs an environment of its own.
 
     InferenceRESTClient.infer with protocol v1 posts orjson of its dict as application/json and returns the answer;
     is_model_ready wants 200 and `ready`, or 503.

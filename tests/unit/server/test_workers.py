@@ -4,7 +4,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 import tiny_models
 import tiny_server
@@ -38,9 +37,7 @@ class Meter:
 
 
 def ask(server, text):
-    response = httpx.post(f"{server.url}/v1/classify", json={"input": text}, timeout=60)
-    assert response.status_code == 200, response.text
-    return response.json()["data"][0]["probs"]
+    return server.classify(text)["data"][0]["probs"]
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(workers_on(2), 2), ([Threads(1, 1)], 1)])

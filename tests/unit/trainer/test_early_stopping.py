@@ -36,25 +36,6 @@ def job(trainer: tiny_training.Trainer, patience: int = 2) -> TrainingJob:
     return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": found})
 
 
-def test_a_job_ends_early_and_says_so_also_after_a_restart(tmp_path):
-    straight = tiny_training.Trainer(tmp_path / "straight")
-    told = straight.run(job(straight))
-    assert (told["state"], told["reason"], len(told["epochs"])) == ("Complete", "StoppedEarly", 3)
-    assert told["message"].startswith(
-        "Stopped early after epoch 3 of 6: f1 on the validation rows did not get better by more than 1 for 2 epochs. "
-    )
-    assert straight.progress.snapshot()["epoch"] == 3
-
-    broken = tiny_training.Trainer(tmp_path / "broken")
-    per_epoch = straight.progress.snapshot()["totalSteps"] // 6
-    stop = tiny_training.stop_after(broken.progress, 2 * per_epoch)
-    assert broken.run(job(broken), stop)["state"] == "Stopped"
-    again = broken.run(job(broken))
-    assert (again["message"], again["epochs"]) == (told["message"], told["epochs"])
-    weights = [trainer.checkpoint(3) / "model.safetensors" for trainer in (straight, broken)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
-
-
 def test_on_test_rows_where_there_are_no_others(tmp_path):
     trainer = tiny_training.Trainer(tmp_path)
     spec = job(trainer, 1).spec.model_dump(by_alias=True, exclude_none=True)

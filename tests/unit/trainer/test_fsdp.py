@@ -1,4 +1,4 @@
-"""When a model is cut over processes, into what, and what is refused. How it trains: tests/integration/test_fsdp.py."""
+"""When a model is cut over processes, into what, and what is refused. How it trains: tests/processes/test_fsdp.py."""
 
 import pytest
 from hypothesis import given

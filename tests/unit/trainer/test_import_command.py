@@ -1,10 +1,6 @@
 """`python -m winnow_trainer import`, by its front door: files in, exit code, words and a stored dataset out."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +98,7 @@ def test_a_profile_stands_beside_the_rows(run, tmp_path):
     assert sum(found["histogram"]["rows"]) == 40
 
 
+@pytest.mark.pictures
 def test_a_picture_of_the_profile_stands_beside_it(run):
     code, out, _, _ = run(ROWS)
     assert code == 0
@@ -262,15 +259,3 @@ def test_a_bug_is_told_as_one(run, monkeypatch):
     assert (message["state"], message["reason"]) == ("Failed", "InternalError")
     assert "ZeroDivisionError: division by zero; this is a bug" in message["message"]
     assert "Traceback" in err
-
-
-def test_sigterm_unwinds_and_leaves_nothing(tmp_path):
-    fifo, log = tmp_path / "rows", tmp_path / "termination"
-    os.mkfifo(fifo)
-    command = [sys.executable, "-m", "winnow_trainer", "import", "--file", fifo, "--storage", tmp_path / "storage"]
-    process = subprocess.Popen([*command, "--termination-log", log])
-    with fifo.open("wb"):  # opens once the program reads: it is in the middle of its rows
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
-    assert json.loads(log.read_bytes())["reason"] == "Stopped"
-    assert not (tmp_path / "storage").exists()

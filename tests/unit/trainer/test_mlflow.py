@@ -1,6 +1,6 @@
 """MLflow: what is told to a server, over restarts, and what happens while there is none.
 
-The server here keeps what the REST API's documentation says of these calls; tests/integration has none, since MLflow is large.
+The server here keeps what the REST API's documentation says of these calls; tests/processes has none, since MLflow is large.
 """
 
 import base64

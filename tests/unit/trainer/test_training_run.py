@@ -3,7 +3,6 @@
 import errno
 import json
 import logging
-import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -108,41 +107,6 @@ def test_a_small_method_leaves_the_base_as_it_was(tmp_path, method, model_type):
         assert not (trainer.checkpoint(1) / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(("method", "step"), [("Full", 4), ("Full", 6), ("LoRA", 8), ("HeadOnly", 7)])
-def test_a_run_stopped_after_a_step_ends_with_the_same_bits_as_an_undisturbed_one(tmp_path, method, step):
-    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
-    straight.run(straight.job(method))
-    stopped = broken.run(broken.job(method), stop_after(broken.progress, step))
-    assert (stopped["state"], stopped["reason"]) == ("Stopped", "Stopped")
-    assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == [f"step-{step}"]
-    told = broken.run(broken.job(method))
-    assert told["state"] == "Complete"
-    for epoch in (1, 2):
-        expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
-        drawn = [(each.checkpoint(epoch) / "curves.json").read_bytes() for each in (broken, straight)]
-        assert drawn[0] == drawn[1]
-    assert told["epochs"] == straight.run(straight.job(method))["epochs"]
-    assert not (tmp_path / "broken" / "runs" / "spam-v1" / "resume").exists()
-
-
-def test_half_written_files_of_a_killed_run_are_passed_over(tmp_path):
-    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
-    straight.run(straight.job())
-    broken.run(broken.job(), stop_after(broken.progress, 8))
-    run = tmp_path / "broken" / "runs" / "spam-v1"
-    whole = run / "resume" / "step-8"
-    for half in ("step-9", ".tmp-step-10"):
-        shutil.copytree(whole, run / "resume" / half)
-        (run / "resume" / half / "state.pt").write_bytes(b"half")
-    (run / "checkpoints" / ".tmp-epoch-2").mkdir()
-    (run / "checkpoints" / ".tmp-epoch-2" / "model.safetensors").write_bytes(b"half")
-    (run / "checkpoints" / "epoch-1" / "config.json").write_text("{}")
-    told = broken.run(broken.job())
-    assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-2"]  # the damaged one is not offered
-    expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-2"]
-
-
 def test_a_resume_point_is_written_every_few_minutes(trainer, monkeypatch):
     saved = []
     save = resume.save
@@ -166,21 +130,6 @@ def test_each_part_of_a_run_leaves_its_curves_for_tensorboard(trainer, caplog):
     names = sorted(path.name.split(".")[-1] for path in (trainer.storage / "runs/spam-v1/tensorboard").iterdir())
     assert names == ["0", "8"]  # the steps that they begin after
     assert [record.step for record in caplog.records if record.message == "Step"] == [2, 4, 6, 8, 10, 12]
-
-
-def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
-    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
-    straight.run(straight.job())
-    monkeypatch.setattr(ResumeWriter, "affordable", lambda *_: False)  # none was written at the end of the epoch
-    stop = Event()
-    predict = Learner.predict
-    monkeypatch.setattr(Learner, "predict", lambda learner, rows: stop.set() or predict(learner, rows))
-    assert broken.run(broken.job(), stop)["state"] == "Stopped"
-    monkeypatch.undo()
-    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
-    assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == ["step-6"]
-    assert broken.run(broken.job())["state"] == "Complete"
-    expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
 
 
 def test_what_is_written_is_the_state_at_the_step_and_not_what_came_after(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration_disks import can_mount, small_disk
+from small_disks import can_mount, small_disk
 
 from winnow_classifier.dataset import load_dataset
 
@@ -92,6 +93,18 @@ def test_an_import_that_is_killed_leaves_nothing_half_and_starts_again(tmp_path:
     collect = [sys.executable, "-m", "winnow_trainer", "collect", "--storage", str(storage)]
     subprocess.run(collect, check=True, capture_output=True)
     assert everything(storage) == whole(expected)
+
+
+def test_sigterm_in_the_middle_of_its_rows_unwinds_and_leaves_nothing(tmp_path: Path) -> None:
+    fifo, log = tmp_path / "rows", tmp_path / "termination"
+    os.mkfifo(fifo)
+    command = [*IMPORT, "--file", str(fifo), "--storage", str(tmp_path / "storage"), "--termination-log", str(log)]
+    process = subprocess.Popen(command)
+    with fifo.open("wb"):  # opens once the program reads: it is in the middle of its rows
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+    assert json.loads(log.read_bytes())["reason"] == "Stopped"
+    assert not (tmp_path / "storage").exists()
 
 
 @pytest.mark.parametrize("count", [2, 5])

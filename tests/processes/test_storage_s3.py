@@ -21,8 +21,8 @@ from typing import Any
 
 import pytest
 import tiny_models
-from integration_s3 import KEYS, Server, running
 from minio import Minio
+from s3_server import KEYS, Server, running
 
 from winnow_classifier.bucket import Bucket, Credentials, Refused
 from winnow_classifier.dataset import load_dataset

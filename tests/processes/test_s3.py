@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from integration_s3 import KEYS, Server, running
+from s3_server import KEYS, Server, running
 
 FILES = {
     "rows.jsonl": 10,

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import tiny_training
-from integration_disks import can_mount, enlarge, small_disk
+from small_disks import can_mount, enlarge, small_disk
 
 KILLS = 12
 EPOCHS = 3

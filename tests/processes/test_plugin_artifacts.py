@@ -20,7 +20,7 @@ from winnow_plugin import artifacts, artifacts_pod
 from winnow_plugin.cluster import Place
 from winnow_plugin.errors import ClusterError, Unreachable
 
-GOLDEN = Path(__file__).parents[1] / "operator" / "golden"
+GOLDEN = Path(__file__).parents[1] / "unit" / "operator" / "golden"
 JOB: dict[str, Any] = {
     "apiVersion": "winnow.dev/v1alpha1",
     "kind": "TrainingJob",
