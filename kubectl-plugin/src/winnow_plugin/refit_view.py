@@ -15,7 +15,7 @@ from winnow_plugin.storage_access import Checkpoint
 from winnow_plugin.words import NOTHING, plain
 
 Decision = Mapping[str, Any]  # decision.json
-METRICS = ("ece", "brier", "log_loss", "accuracy", "f1", "f1_macro", "f1_micro")
+METRICS = ("ece", "brier", "log_loss", "accuracy", "f1", "f1_macro")
 SHOWN_LABELS = 50
 
 
