@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from e2e_support import (
     BASE_TINY_LLAMA,
+    KUBECTL,
     Cluster,
     condition,
     dataset,
@@ -117,11 +119,59 @@ def test_four_manifests_in_any_order_become_an_endpoint(cluster: Cluster, tmp_pa
         assert mine == pytest.approx(theirs, abs=1e-4)
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 60 and set(predictions[0]["probabilities"]) == {"ham", "spam"}
+    fitted_anew(cluster, texts, tmp_path)
 
     cluster.run("delete", "winnow", "--all", timeout=120)
     left = "jobs,pods,deployments.apps,services,configmaps,persistentvolumeclaims"
     gone = ["get", left, "-l", "app.kubernetes.io/managed-by=winnow", "-o", "name"]
     cluster.until("all children to be collected", lambda: not cluster.run(*gone).strip(), seconds=180)
+
+
+def fitted_anew(cluster: Cluster, texts: list[str], folder: Path) -> None:
+    """By somebody who has the role edit and nothing else; the pod that served goes on, and decides otherwise."""
+    pods = "winnow.dev/kind=Deployment,winnow.dev/name=mail"
+    address, before = cluster.service_address("mail"), cluster.list("pods", pods)
+    assert card(address)["thresholds"] == {}
+    assert not any(row["abstained"] for row in classify(address, texts))
+    costs = ("--false-positive-cost", "20", "--false-negative-cost", "1")
+    rules = ("--objective", "Cost", *costs, "--abstain-min-probability", "1")
+    editor = ("--kubeconfig", str(kubeconfig_of_an_editor(cluster, folder / "editor")))
+    said = winnow(cluster, "refit", "v1", *rules, *editor)
+    assert "thresholds for: Cost falsePositive 20, falseNegative 1 (nothing before)" in said
+    assert "ON 60 TEST ROWS" in said
+    assert "served by mail: taken within seconds, without a restart" in said
+    cluster.until("the new rules", lambda: card(address)["abstain"] == {"min_probability": 1.0}, seconds=30)
+    (threshold,) = card(address)["thresholds"].values()
+    assert f"{threshold:.4f}" in said
+    assert all(row["abstained"] for row in classify(address, texts))
+    after = cluster.list("pods", pods)
+    assert [pod["metadata"]["uid"] for pod in after] == [pod["metadata"]["uid"] for pod in before]
+    assert all(status["restartCount"] == 0 for pod in after for status in pod["status"]["containerStatuses"])
+    assert cluster.list("pods", "winnow.dev/refit-of=v1") == []
+
+
+def card(address: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{address}/v1/model", timeout=30) as response:
+        found: dict[str, Any] = json.load(response)
+        return found
+
+
+def winnow(cluster: Cluster, *arguments: str) -> str:
+    env = {**cluster.env, "PATH": f"{Path(KUBECTL).parent}:{os.environ['PATH']}"}
+    command = [str(Path(sys.executable).parent / "kubectl-winnow"), *arguments, "-n", cluster.namespace]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def kubeconfig_of_an_editor(cluster: Cluster, file: Path) -> Path:
+    cluster.run("create", "serviceaccount", "editor")
+    account = f"--serviceaccount={cluster.namespace}:editor"
+    cluster.run("create", "rolebinding", "editor", "--clusterrole=edit", account)
+    config = json.loads(cluster.run("config", "view", "--raw", "--flatten", "--minify", "-o", "json"))
+    config["users"][0]["user"] = {"token": cluster.run("create", "token", "editor").strip()}
+    file.write_text(json.dumps(config))
+    return file
 
 
 def test_lora_on_a_llama_with_three_labels(cluster: Cluster, tmp_path: Path) -> None:

@@ -16,15 +16,17 @@ import yaml
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
 from winnow_classifier.errors import StorageError
 from winnow_classifier.labels import TaskDetail
-from winnow_plugin import artifacts, artifacts_pod
+from winnow_plugin import artifacts, storage_pod
 from winnow_plugin.cluster import Place
 from winnow_plugin.errors import ClusterError, Unreachable
+from winnow_plugin.storage_access import StoragePod, Training
 
 GOLDEN = Path(__file__).parents[1] / "unit" / "operator" / "golden"
 JOB: dict[str, Any] = {
     "apiVersion": "winnow.dev/v1alpha1",
     "kind": "TrainingJob",
     "metadata": {"name": "v1", "namespace": "ml", "uid": "0a1b2c3d-0000"},
+    "spec": {"modelService": "mail"},
     "status": {"bestCheckpoint": "epoch-2", "checkpoints": [{"name": "epoch-1"}, {"name": "epoch-2"}]},
 }
 FILES = {"report.html": b"<p>", "loss.png": b"png" * 1_000, "model.safetensors": os.urandom(300_000)}
@@ -36,14 +38,14 @@ def batch_job(golden: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("golden", ["training", "training-in-bucket"])
 def test_the_pod_reads_only_and_is_as_restricted_as_the_one_that_trained(golden: str) -> None:
-    made = artifacts_pod.pod(JOB, batch_job(golden))
+    made = storage_pod.pod(JOB, batch_job(golden), "artifacts")
     spec, (container,) = made["spec"], made["spec"]["containers"]
     assert spec["securityContext"]["runAsNonRoot"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert spec["automountServiceAccountToken"] is False
     storage = next(volume for volume in spec["volumes"] if volume["name"] == "storage")
     variables = {each["name"] for each in container["env"]}
-    command = artifacts_pod.command(JOB, batch_job(golden), "epoch-2", ["a.png"])
+    command = storage_pod.command(JOB, batch_job(golden), "artifacts", "epoch-2", ["--file", "a.png"])
     if golden == "training":
         assert storage["persistentVolumeClaim"]["readOnly"]
         assert container["volumeMounts"][0]["readOnly"]
@@ -89,7 +91,7 @@ def stored(tmp_path: Path) -> Path:
     return folder
 
 
-def reader(tmp_path: Path, after: str = "") -> artifacts._Reader:
+def reader(tmp_path: Path, after: str = "") -> StoragePod:
     """kubectl exec without a pod: the command runs here, on this storage."""
     program, storage = tmp_path / "kubectl", tmp_path / "storage"
     program.write_text(
@@ -102,7 +104,7 @@ def reader(tmp_path: Path, after: str = "") -> artifacts._Reader:
     pod = {"metadata": {"name": "v1-artifacts-x", "namespace": "ml"}}
     job = batch_job("training")
     job["spec"]["template"]["spec"]["containers"][0]["command"] = []
-    return artifacts._Reader(program, Place(), JOB, job, pod)
+    return StoragePod(program, Place(), JOB, job, pod)
 
 
 def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path, capfd: Any) -> None:
@@ -122,7 +124,7 @@ def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path,
     artifacts._fetch_beside(here, "epoch-2", out)
     assert (out / "decision.json").read_text() == "{}"
     capfd.readouterr()
-    artifacts._list_files(files, artifacts._beside(here, "epoch-2"))
+    artifacts._list_files(files, here.beside("epoch-2"))
     listed = capfd.readouterr().out.splitlines()[1:]
     assert [line.split()[0] for line in listed] == ["checkpoint.json", "decision.json", *sorted(FILES)]
 
@@ -153,8 +155,16 @@ def test_what_kubectl_says_is_told(tmp_path: Path, script: str, error: type[Exce
 
 
 def test_a_checkpoint_is_named_or_the_best() -> None:
-    assert artifacts._chosen(JOB, "best")["name"] == "epoch-2"
-    assert artifacts._chosen(JOB, "epoch-1")["name"] == "epoch-1"
+    training = Training(JOB, [])
+    assert training.checkpoint("best")["name"] == "epoch-2"
+    assert training.checkpoint("epoch-1")["name"] == "epoch-1"
     with pytest.raises(ClusterError, match="has no checkpoint epoch-9") as refused:
-        artifacts._chosen(JOB, "epoch-9")
+        training.checkpoint("epoch-9")
     assert refused.value.hint == "it has: epoch-1, epoch-2"
+
+
+def test_one_that_retention_removed_is_not_looked_for_in_storage() -> None:
+    status = {**JOB["status"], "checkpoints": [{"name": "epoch-1", "removed": True}, {"name": "epoch-2"}]}
+    with pytest.raises(ClusterError, match=r"removed from storage by spec.retention of ModelService mail") as refused:
+        Training({**JOB, "status": status}, []).checkpoint("epoch-1")
+    assert refused.value.hint == "it has: epoch-2"

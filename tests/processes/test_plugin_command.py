@@ -17,7 +17,7 @@ def completed(*words):
 
 
 def test_kubectl_completes_commands_and_options():
-    assert completed("") == ["validate", "upload", "datasets", "artifacts", "status", "version", ":0"]
+    assert completed("") == ["validate", "upload", "datasets", "artifacts", "refit", "status", "version", ":0"]
     assert completed("st") == ["status", ":0"]
     assert completed("status", "--name") == ["--namespace", ":0"]
     assert completed("datasets", "-o", "") == ["table", "json", "yaml", "name", ":0"]
@@ -53,6 +53,9 @@ def test_a_look_at_a_cluster_loads_no_readers_of_rows(tmp_path):
     packages = loaded("status", "--kubeconfig", str(tmp_path / "nowhere"))
     assert "kubernetes" in packages
     assert not {"torch", "pyarrow", "numpy"} & packages
+    packages = loaded("refit", "v1", "--same", "--kubeconfig", str(tmp_path / "nowhere"))
+    assert "kubernetes" in packages
+    assert not {"torch", "pyarrow", "transformers"} & packages
 
 
 ALONE = """
@@ -84,11 +87,10 @@ def test_what_is_locked_is_all_that_it_takes(tmp_path):
     done = alone("validate", str(tmp_path / "rows"))
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 rows · Binary" in done.stdout
-    done = alone("status", "--kubeconfig", str(tmp_path / "nowhere"))
-    assert (done.returncode, done.stderr.splitlines()[0]) == (
-        10,
-        f"error: there is no kubeconfig at {tmp_path / 'nowhere'}",
-    )
+    for command in (["status"], ["refit", "v1", "--same"]):
+        done = alone(*command, "--kubeconfig", str(tmp_path / "nowhere"))
+        said = f"error: there is no kubeconfig at {tmp_path / 'nowhere'}"
+        assert (done.returncode, done.stderr.splitlines()[0]) == (10, said)
 
 
 def locked():

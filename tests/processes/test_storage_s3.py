@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import os
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +28,10 @@ from s3_server import KEYS, Server, running
 
 from winnow_classifier.bucket import Bucket, Credentials, Refused
 from winnow_classifier.dataset import load_dataset
+from winnow_classifier.errors import CheckpointError
+from winnow_classifier.mirror import opened
+from winnow_trainer import deciding
+from winnow_trainer.refit import refit_checkpoint
 
 SECONDS = 180
 EPOCHS = 30
@@ -182,18 +188,21 @@ def test_a_decision_is_fitted_anew_in_the_bucket_and_a_checkpoint_goes_from_ther
     assert "asked" not in before
 
     where = ("--storage", laptop.uri, *HERE)
-    said = laptop.run(
-        *("winnow_trainer", "refit", *where, "--run", "v1", "--checkpoint", "epoch-2"),
-        *("--objective", "RecallAtLeast", "--value", "1"),
-    )
-    assert said.returncode == 0, said.stderr
-    assert f"stored {laptop.uri}/runs/v1/checkpoints/epoch-2/decision.json" in said.stdout
-    after = json.loads((checkpoint / "decision.json").read_text())
-    assert after["asked"] == {"objective": "RecallAtLeast", "value": 1.0}
-    assert after["calibration"] == before["calibration"]
-    assert weights(checkpoint) == untouched
-    classified_from(laptop, f"{laptop.uri}/runs/v1/checkpoints/epoch-2")
-    assert "Decision read" in (laptop.folder / "server.log").read_text()
+    with serving(laptop, f"{laptop.uri}/runs/v1/checkpoints/epoch-2", program=QUICK_LOOKS) as server:
+        assert server.decision() == before["digest"]
+        said = laptop.run(
+            *("winnow_trainer", "refit", *where, "--run", "v1", "--checkpoint", "epoch-2"),
+            *("--objective", "RecallAtLeast", "--value", "1"),
+        )
+        assert said.returncode == 0, said.stderr
+        assert f"stored {laptop.uri}/runs/v1/checkpoints/epoch-2/decision.json" in said.stdout
+        after = json.loads((checkpoint / "decision.json").read_text())
+        assert after["asked"] == {"objective": "RecallAtLeast", "value": 1.0}
+        assert after["calibration"] == before["calibration"]
+        assert weights(checkpoint) == untouched
+        wait_for(lambda: server.decision() == after["digest"])
+        assert server.classify()["thresholds"] == pytest.approx(after["thresholds"])
+        keeps_what_it_has(laptop, server, checkpoint / "decision.json", before, after)
 
     # A gate measures with the new decision, from what it fetches.
     mirror = laptop.folder / "mirror"
@@ -226,20 +235,114 @@ def test_an_adapter_goes_on_from_a_checkpoint_in_the_bucket_and_is_served_on_it(
     classified_from(laptop, f"{laptop.uri}/runs/v3/checkpoints/epoch-1")
 
 
+def keeps_what_it_has(
+    laptop: Laptop, server: Serving, file: Path, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> None:
+    """Whatever becomes of the bucket; and takes the next decision once there is one."""
+    key, client = str(file.relative_to(laptop.server.folder / "bucket")), s3_client(laptop)
+
+    def put(content: bytes) -> None:
+        client.put_object("bucket", key, io.BytesIO(content), len(content))
+
+    whole = file.read_bytes()
+    put(whole.replace(b'"RecallAtLeast"', b'"F1"'))
+    wait_for(lambda: "Decision cannot be used" in server.log())
+    assert "does not have the digest that it names" in server.log()
+    (laptop.server.folder / "bucket").rename(laptop.folder / "away")
+    wait_for(lambda: "Storage cannot be looked at" in server.log())
+    assert "NoSuchBucket" in server.log()
+    assert server.decision() == after["digest"]
+    assert server.classify()["thresholds"] == pytest.approx(after["thresholds"])
+    (laptop.folder / "away").rename(laptop.server.folder / "bucket")
+    wait_for(lambda: "Storage can be looked at again" in server.log())
+    put(json.dumps(before).encode())
+    wait_for(lambda: server.decision() == before["digest"])
+    client.remove_object("bucket", key)
+    wait_for(lambda: server.decision() is None)
+    put(whole)
+    wait_for(lambda: server.decision() == after["digest"])
+    assert server.log().count("Storage cannot be looked at") == 1
+
+
+def test_a_checkpoint_that_goes_from_the_bucket_meanwhile_does_not_come_back(
+    laptop: Laptop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {"numTrainEpochs": 1, "maxSeqLength": 16}
+    spec = {
+        "trainingDataset": "rows.jsonl",
+        "validationSplit": {"percent": 40},
+        "baseModel": "base",
+        "method": "HeadOnly",
+    }
+    job = {"kind": "TrainingJob", "metadata": {"name": "v1"}, "spec": {**spec, "parameters": parameters}}
+    (laptop.folder / "job.yaml").write_text(json.dumps(job))
+    said = laptop.run(*laptop.train())
+    assert said.returncode == 0, said.stderr
+    fit, name = deciding.fit, "runs/v1/checkpoints/epoch-1"
+
+    def while_it_is_collected(*given: Any, **options: Any) -> Any:
+        for file in (laptop.bucket / name).iterdir():
+            s3_client(laptop).remove_object("bucket", str(file.relative_to(laptop.server.folder / "bucket")))
+        return fit(*given, **options)
+
+    monkeypatch.setattr(deciding, "fit", while_it_is_collected)
+    networks = [ipaddress.ip_network("127.0.0.0/8")]
+    with opened(laptop.uri, None, networks, laptop.environ()) as (folder, mirror):
+        with pytest.raises(CheckpointError, match="was removed while its decision was fitted"):
+            refit_checkpoint(folder / name, None, mirror)
+        assert not mirror.sizes(folder / name)
+
+
+def s3_client(laptop: Laptop) -> Minio:
+    key_id, secret = KEYS.values()
+    return Minio(laptop.server.endpoint.removeprefix("http://"), key_id, secret, secure=False, region="us-east-1")
+
+
 def classified_from(laptop: Laptop, checkpoint: str | Path, *more: str | Path, **environ: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "winnow_server",
-        "--checkpoint",
-        str(checkpoint),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        *HERE,
-        *map(str, more),
-    ]
+    with serving(laptop, checkpoint, *more, **environ) as server:
+        assert len(server.classify()["data"]) == 1
+
+
+QUICK_LOOKS = """
+from winnow_server import mirrored
+from winnow_server.__main__ import main
+mirrored.LOOK_SECONDS = 0.2
+raise SystemExit(main())
+"""
+
+
+@dataclass(frozen=True)
+class Serving:
+    url: str
+    file: Path
+
+    def log(self) -> str:
+        return self.file.read_text()
+
+    def classify(self) -> dict[str, Any]:
+        body = json.dumps({"input": ["hello"]}).encode()
+        request = urllib.request.Request(f"{self.url}/v1/classify", body, {"content-type": "application/json"})
+        return answer(request)
+
+    def decision(self) -> str | None:
+        """The digest of the decision.json in force."""
+        found: str | None = answer(f"{self.url}/v1/model")["decision"]
+        return found
+
+
+def answer(request: urllib.request.Request | str) -> dict[str, Any]:
+    with urllib.request.urlopen(request, timeout=10) as response:
+        found: dict[str, Any] = json.load(response)
+        return found
+
+
+@contextmanager
+def serving(
+    laptop: Laptop, checkpoint: str | Path, *more: str | Path, program: str | None = None, **environ: str
+) -> Iterator[Serving]:
+    """The server as a process of its own, until a clean stop. `program`: Python instead of `-m winnow_server`."""
+    command = [sys.executable, *(("-c", program) if program else ("-m", "winnow_server"))]
+    command += ["--checkpoint", str(checkpoint), "--host", "127.0.0.1", "--port", "0", *HERE, *map(str, more)]
     log = laptop.folder / "server.log"
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=laptop.environ(**environ), cwd=laptop.folder, stdout=out, stderr=out)
@@ -247,12 +350,7 @@ def classified_from(laptop: Laptop, checkpoint: str | Path, *more: str | Path, *
         wait_for(lambda: '"Ready"' in log.read_text() or server.poll() is not None)
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         port = next(line["port"] for line in lines if "port" in line)
-        body = json.dumps({"input": ["hello"]}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/v1/classify", body, {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert len(json.load(answer)["data"]) == 1
+        yield Serving(f"http://127.0.0.1:{port}", log)
     finally:
         server.terminate()
         assert server.wait(60) == 0, log.read_text()
@@ -266,10 +364,8 @@ NO_KEYS = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
 def filled(laptop: Laptop, **changes: Any) -> dict[str, str]:
     """The bucket has a base model, by the client that people have; what the programs are told of it as in a pod."""
     model = tiny_models.base_model(laptop.folder / "model", "bert", **changes)
-    key_id, secret = KEYS.values()
-    client = Minio(laptop.server.endpoint.removeprefix("http://"), key_id, secret, secure=False, region="us-east-1")
     for file in model.iterdir():
-        client.fput_object("bucket", f"models/tiny/{file.name}", str(file))
+        s3_client(laptop).fput_object("bucket", f"models/tiny/{file.name}", str(file))
     return {f"BASE_{name}": value for name, value in {**KEYS, "AWS_ENDPOINT_URL_S3": laptop.server.endpoint}.items()}
 
 

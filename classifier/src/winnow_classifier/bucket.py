@@ -147,6 +147,15 @@ class Bucket:
 
         return self._tried(found)
 
+    def etag(self, key: str) -> str | None:
+        """The server's word for the object's content; None if there is none, or no bucket: a HEAD request has no words."""
+        try:
+            return self._tried(lambda: self._client.stat_object(self.name, self._key(key))).etag or ""
+        except Refused as err:
+            if err.code != "NoSuchKey":
+                raise
+            return None
+
     def get(self, key: str, path: Path) -> bool:
         """The object as a file, taken up where a connection broke. False if there is none; then there is no file either."""
         path.parent.mkdir(parents=True, exist_ok=True)

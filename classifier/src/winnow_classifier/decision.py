@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,12 +114,16 @@ def read_digested(directory: Path, schema: LabelSchema) -> tuple[Decision | None
 
 
 def replace_file(directory: Path, decision: Decision) -> Path:
-    """At every moment there is the old file or the new one."""
+    """At every moment there is the old file or the new one, also while others replace it: the last one's stays."""
     path = directory / DECISION
-    temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_bytes(content(decision))
-    sync(temporary)
-    temporary.rename(path)
+    temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(content(decision))
+        sync(temporary)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     sync(directory)
     return path
 

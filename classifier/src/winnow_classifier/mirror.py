@@ -43,6 +43,10 @@ class Mirror:
     def fetch(self, path: Path) -> None:
         """The file as storage has it: afterwards it is here, or it is not stored."""
 
+    def refresh(self, path: Path) -> None:
+        """The same for a file that others read meanwhile: replaced whole, and only if storage has another one than last
+        time."""
+
     def fetch_folder(self, folder: Path, manifest: str) -> None:
         """The same for a published folder: afterwards it is here whole, or it is not here."""
 
@@ -73,6 +77,7 @@ class BucketMirror(Mirror):
     def __init__(self, root: Path, bucket: Bucket) -> None:
         self.root = root
         self._bucket = bucket
+        self._refreshed: dict[Path, str] = {}  # ETags
 
     def shown(self, path: Path) -> str:
         return self._bucket.uri(self._key(path))
@@ -94,6 +99,20 @@ class BucketMirror(Mirror):
     def fetch(self, path: Path) -> None:
         with self._told(path):
             self._bucket.get(self._key(path), path)
+
+    def refresh(self, path: Path) -> None:
+        with self._told(path):
+            etag = self._bucket.etag(self._key(path))
+            if etag is not None and etag == self._refreshed.get(path):
+                return
+            fresh = path.with_name(f".tmp-{path.name}")
+            # Also where there seems to be none: only the body of an answer tells a missing object from a missing bucket.
+            if self._bucket.get(self._key(path), fresh):
+                fresh.replace(path)
+                self._refreshed[path] = etag or ""
+            else:
+                path.unlink(missing_ok=True)
+                self._refreshed.pop(path, None)
 
     def fetch_folder(self, folder: Path, manifest: str) -> None:
         """The manifest at last, so that a process that ends in between leaves no folder that looks whole."""

@@ -5,37 +5,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, cast
+from typing import IO
 
 from rich.filesize import decimal
 
 from winnow_classifier.errors import ConfigError, StorageError
-from winnow_plugin import artifacts_pod
+from winnow_plugin import storage_access
 from winnow_plugin.cluster import Place, connected
-from winnow_plugin.errors import ClusterError, Unreachable
-from winnow_plugin.forward import kubectl
+from winnow_plugin.errors import Unreachable
 from winnow_plugin.meter import Meter
-from winnow_plugin.objects import BATCH_JOB, POD, TRAINING_JOB, Object, created, name_of, namespace_of, status_of
+from winnow_plugin.objects import name_of, status_of
 from winnow_plugin.screen import show, table
-from winnow_plugin.upload import signals_unwind
+from winnow_plugin.storage_access import BESIDE, PIECE_BYTES, Checkpoint, StoragePod, Training
 from winnow_plugin.words import plain
 
 MANIFEST = "checkpoint.json"
-BESIDE = "decision.json"
-START_SECONDS = 300.0  # an image may have to be pulled
-LOOK_SECONDS = 1.0
 TRIES = 3
-PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +46,14 @@ class _File:
 
 def artifacts(wanted: Wanted, place: Place) -> None:
     """Raises a WinnowError."""
-    job, batch_jobs = asyncio.run(_look(place, wanted.job))
+    training = asyncio.run(_look(place, wanted.job))
     if wanted.checkpoint is None:
         if wanted.files:
             raise ConfigError("--file needs a checkpoint", hint=f"kubectl winnow artifacts {wanted.job} best")
-        _list_checkpoints(job)
+        _list_checkpoints(training)
         return
-    checkpoint = _chosen(job, wanted.checkpoint)
-    if not batch_jobs:
-        raise ClusterError(
-            f"the batch Job of TrainingJob {wanted.job} is gone, and with it where its storage is",
-            hint="its files stand in storage below runs/" + artifacts_pod.run_of(job),
-        )
-    batch_job = max(batch_jobs, key=created)
-    with signals_unwind(), _reader(place, job, batch_job) as reader:
+    checkpoint = training.checkpoint(wanted.checkpoint)
+    with storage_access.opened(place, training, "artifacts") as reader:
         files = _files(reader, checkpoint)
         chosen = [file for file in files if not wanted.files or _named(file, wanted.files)]
         beside = not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files)
@@ -77,7 +62,7 @@ def artifacts(wanted: Wanted, place: Place) -> None:
                 f"{checkpoint['name']} has no file {', '.join(wanted.files)}", hint="without --file all are listed"
             )
         if wanted.download is None:
-            _list_files(chosen, _beside(reader, str(checkpoint["name"])) if beside else None)
+            _list_files(chosen, reader.beside(str(checkpoint["name"])) if beside else None)
             return
         folder = wanted.download / str(checkpoint["name"])
         _fetch(reader, str(checkpoint["name"]), chosen, folder)
@@ -86,31 +71,13 @@ def artifacts(wanted: Wanted, place: Place) -> None:
         print(folder)
 
 
-async def _look(place: Place, name: str) -> tuple[Object, list[Object]]:
+async def _look(place: Place, name: str) -> Training:
     async with connected(place) as cluster:
-        job = await cluster.get(TRAINING_JOB, name)
-        found, _ = await cluster.list(BATCH_JOB, f"winnow.dev/kind=TrainingJob,winnow.dev/name={name}")
-        uid = job["metadata"]["uid"]
-        owned = [each for each in found if any(o["uid"] == uid for o in each["metadata"].get("ownerReferences") or ())]
-        return job, owned
+        return await storage_access.look(cluster, name)
 
 
-def _checkpoints(job: Object) -> list[Mapping[str, Any]]:
-    return cast(list[Mapping[str, Any]], status_of(job).get("checkpoints") or [])
-
-
-def _chosen(job: Object, asked: str) -> Mapping[str, Any]:
-    status = status_of(job)
-    name = status.get("bestCheckpoint") if asked == "best" else asked
-    for checkpoint in _checkpoints(job):
-        if checkpoint["name"] == name:
-            return checkpoint
-    names = ", ".join(str(each["name"]) for each in _checkpoints(job)) or "none yet"
-    raise ClusterError(f"TrainingJob {name_of(job)} has no checkpoint {asked}", hint=f"it has: {names}")
-
-
-def _list_checkpoints(job: Object) -> None:
-    status = status_of(job)
+def _list_checkpoints(training: Training) -> None:
+    status = status_of(training.job)
     metric = status.get("primaryMetric")
     rows = "validationMetrics" if status.get("selectedOn") == "Validation" else "metrics"
     shown = table(
@@ -122,7 +89,7 @@ def _list_checkpoints(job: Object) -> None:
         "DEPLOYED BY",
         right=("EPOCH", "SIZE"),
     )
-    for each in _checkpoints(job):
+    for each in training.checkpoints:
         value = (each.get(rows) or {}).get(metric)
         shown.add_row(
             plain(str(each["name"])),
@@ -132,8 +99,8 @@ def _list_checkpoints(job: Object) -> None:
             "best" if each.get("best") else "",
             ", ".join(each.get("deployedBy") or ()),
         )
-    if not _checkpoints(job):
-        print(f"TrainingJob {name_of(job)} has no checkpoints yet", file=sys.stderr)
+    if not training.checkpoints:
+        print(f"TrainingJob {name_of(training.job)} has no checkpoints yet", file=sys.stderr)
         return
     show(shown)
 
@@ -152,104 +119,9 @@ def _named(file: _File, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(file.name, pattern) for pattern in patterns)
 
 
-class _Reader:
-    """A running pod, and kubectl exec into it."""
-
-    def __init__(self, program: Path, place: Place, job: Object, batch_job: Object, pod: Object) -> None:
-        self._program, self._place, self._job, self._batch_job, self._pod = program, place, job, batch_job, pod
-
-    @contextmanager
-    def reading(self, checkpoint: str, files: Sequence[str]) -> Iterator[IO[bytes]]:
-        """What the trainer writes; raises Unreachable where it did not end well."""
-        command = [str(self._program), "exec", "-n", namespace_of(self._pod), name_of(self._pod), "-c", "reader"]
-        command += ["--kubeconfig", str(self._place.kubeconfig)] if self._place.kubeconfig else []
-        command += ["--context", self._place.context] if self._place.context else []
-        command += ["--", *artifacts_pod.command(self._job, self._batch_job, checkpoint, files)]
-        with TemporaryFile() as said:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
-            )
-            assert process.stdout is not None
-            broken: tarfile.TarError | None = None
-            try:
-                with process.stdout:
-                    try:
-                        yield process.stdout
-                    except tarfile.TarError as err:  # why it broke off is what kubectl says
-                        broken = err
-                    while process.stdout.read(PIECE_BYTES):  # what tar adds at its end
-                        pass
-                code = process.wait()
-            finally:
-                process.kill()
-                process.wait()
-            said.seek(0)
-            words = plain(said.read()[-2_000:].decode(errors="replace")).strip()
-        if code:
-            if "forbidden" in words.lower():
-                raise ClusterError(
-                    f"you may not run programs in pods of the namespace {namespace_of(self._pod)}: {words}",
-                    hint="create pods, get and delete them, and create pods/exec are needed; the role edit has them",
-                )
-            raise Unreachable(f"the pod {name_of(self._pod)} did not hand out the files: {words or code}")
-        if broken:
-            raise broken
-
-
-@contextmanager
-def _reader(place: Place, job: Object, batch_job: Object) -> Iterator[_Reader]:
-    """Gone afterwards, however it ends."""
-    program = kubectl()
-    made: list[Object] = []
-    try:
-        asyncio.run(_create(place, job, batch_job, made))
-        _await_start(place, made[0])
-        yield _Reader(program, place, job, batch_job, made[0])
-    finally:
-        for pod in made:
-            asyncio.run(_delete(place, pod))
-
-
-async def _create(place: Place, job: Object, batch_job: Object, made: list[Object]) -> None:
-    async with connected(place) as cluster:
-        made.append(await cluster.create(POD, artifacts_pod.pod(job, batch_job)))
-
-
-async def _delete(place: Place, pod: Object) -> None:
-    async with connected(place) as cluster:
-        await cluster.delete(POD, pod)
-
-
-async def _find(place: Place, name: str) -> Object | None:
-    async with connected(place) as cluster:
-        return await cluster.find(POD, name)
-
-
-def _await_start(place: Place, pod: Object) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        found = asyncio.run(_find(place, name_of(pod)))
-        phase = status_of(found).get("phase") if found else "gone"
-        if phase == "Running":
-            return
-        if phase in ("gone", "Failed", "Succeeded") or time.monotonic() > deadline:
-            raise Unreachable(
-                f"the pod {name_of(pod)} that reads the files did not start: {_why(found) or phase}", hint="try again"
-            )
-        time.sleep(LOOK_SECONDS)
-
-
-def _why(pod: Object | None) -> str:
-    status = status_of(pod) if pod else {}
-    waiting = [(each.get("state") or {}).get("waiting") or {} for each in status.get("containerStatuses") or []]
-    words = [each.get("message") or each.get("reason", "") for each in waiting]
-    words += [each.get("message", "") for each in status.get("conditions") or [] if each.get("status") == "False"]
-    return plain(next(filter(None, words), ""))
-
-
-def _files(reader: _Reader, checkpoint: Mapping[str, Any]) -> list[_File]:
+def _files(reader: StoragePod, checkpoint: Checkpoint) -> list[_File]:
     """As the manifest names them, which is held to the digest in status."""
-    with reader.reading(str(checkpoint["name"]), ()) as stream:
+    with reader.running("artifacts", str(checkpoint["name"]), ()) as stream:
         content = stream.read()
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
     if digest != checkpoint.get("digest", digest):
@@ -268,7 +140,7 @@ def _files(reader: _Reader, checkpoint: Mapping[str, Any]) -> list[_File]:
     return sorted([*found, own], key=lambda file: file.name)
 
 
-def _fetch(reader: _Reader, checkpoint: str, files: Sequence[_File], folder: Path) -> None:
+def _fetch(reader: StoragePod, checkpoint: str, files: Sequence[_File], folder: Path) -> None:
     """Raises Unreachable when it broke off too often: the same command goes on."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -281,7 +153,8 @@ def _fetch(reader: _Reader, checkpoint: str, files: Sequence[_File], folder: Pat
                 if not missing:
                     return
                 try:
-                    with reader.reading(checkpoint, [file.name for file in missing]) as stream:
+                    named = [part for file in missing for part in ("--file", file.name)]
+                    with reader.running("artifacts", checkpoint, named) as stream:
                         _unpack(stream, {file.name: file for file in missing}, folder, meter, done)
                 except (Unreachable, tarfile.TarError) as err:
                     if not left:
@@ -292,19 +165,9 @@ def _fetch(reader: _Reader, checkpoint: str, files: Sequence[_File], folder: Pat
     raise Unreachable("the files did not arrive as they are in storage", hint="try again")
 
 
-def _fetch_beside(reader: _Reader, checkpoint: str, folder: Path) -> None:
-    if (content := _beside(reader, checkpoint)) is not None:
+def _fetch_beside(reader: StoragePod, checkpoint: str, folder: Path) -> None:
+    if (content := reader.beside(checkpoint)) is not None:
         (folder / BESIDE).write_bytes(content)
-
-
-def _beside(reader: _Reader, checkpoint: str) -> bytes | None:
-    """Calibration and thresholds, where there are any: always as they are now, and with no digest to hold them to."""
-    found = None
-    with reader.reading(checkpoint, [BESIDE]) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-        for entry in archive:
-            if entry.name == BESIDE and (content := archive.extractfile(entry)) is not None:
-                found = content.read()
-    return found
 
 
 def _is_there(path: Path, file: _File) -> bool:

@@ -240,6 +240,97 @@ def artifacts(
 
 
 @app.command()
+def refit(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A TrainingJob with validation rows.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="[CHECKPOINT]", help="Such as epoch-3; otherwise the best one.", show_default=False)
+    ] = "best",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            metavar="NAME",
+            help="F1, PrecisionAtLeast, RecallAtLeast or Cost: what the threshold of each label is fitted for.",
+        ),
+    ] = None,
+    value: Annotated[
+        float | None,
+        typer.Option(
+            "--value", metavar="N", help="The precision or recall to reach, of PrecisionAtLeast and RecallAtLeast."
+        ),
+    ] = None,
+    false_positive_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--false-positive-cost",
+            metavar="N",
+            help="Of Cost: what a label costs that is predicted and does not hold.",
+        ),
+    ] = None,
+    false_negative_cost: Annotated[
+        float | None,
+        typer.Option(
+            "--false-negative-cost", metavar="N", help="Of Cost: what a label costs that holds and is not predicted."
+        ),
+    ] = None,
+    abstain_band: Annotated[
+        float | None,
+        typer.Option("--abstain-band", metavar="N", help="Abstain where a label is nearer to its threshold than this."),
+    ] = None,
+    abstain_min_probability: Annotated[
+        float | None,
+        typer.Option("--abstain-min-probability", metavar="N", help="Abstain where the likeliest label has less."),
+    ] = None,
+    same: Annotated[
+        bool, typer.Option("--same", help="Fit for what the last fit was for, in place of the options above.")
+    ] = False,
+    no_thresholds: Annotated[
+        bool, typer.Option("--no-thresholds", help="Fit calibration alone: fitted thresholds and abstention go.")
+    ] = False,
+    uncalibrated: Annotated[
+        bool, typer.Option("--uncalibrated", help="Leave probabilities as the model gives them.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the decision as JSON; who serves it is said on stderr.")
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Fit calibration and thresholds of a checkpoint anew, without training; servers take them without a restart.
+
+    It works from what the checkpoint answered to its validation rows: no model runs. What the options ask for takes the place
+    of what was asked for before, as a whole. So one of --objective, --abstain-…, --same or --no-thresholds must be given:
+    nothing is lost by leaving them out.
+
+    kubectl winnow refit spam-v1 --objective PrecisionAtLeast --value 0.95
+
+    kubectl winnow refit spam-v1 epoch-2 --objective Cost --false-positive-cost 10 --false-negative-cost 1
+    """
+    from winnow_classifier.refit_options import RefitOptions
+    from winnow_plugin.refit import Wanted
+    from winnow_plugin.refit import refit as fit_anew
+
+    options = RefitOptions(
+        objective=objective,
+        value=value,
+        false_positive_cost=false_positive_cost,
+        false_negative_cost=false_negative_cost,
+        abstain_band=abstain_band,
+        abstain_min_probability=abstain_min_probability,
+        same=same,
+        no_thresholds=no_thresholds,
+        uncalibrated=uncalibrated,
+    )
+    with _errors_in_words():
+        try:
+            fit_anew(Wanted(job, checkpoint, options, as_json), _place(kubeconfig, context, namespace, False))
+        except KeyboardInterrupt:
+            print("interrupted; what held before holds, or what was fitted, and nothing in between", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@app.command()
 def status(
     namespace: Namespace = None,
     all_namespaces: AllNamespaces = False,

@@ -6,13 +6,15 @@ from __future__ import annotations
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import IO
+from types import FrameType
+from typing import IO, NoReturn
 
 from winnow_classifier.errors import ConfigError
 from winnow_plugin.cluster import Place
@@ -27,7 +29,7 @@ def kubectl() -> Path:
     """Raises ConfigError."""
     if (found := shutil.which("kubectl")) is None:
         raise ConfigError(
-            "kubectl is not on the PATH", hint="an upload goes through kubectl port-forward: install kubectl"
+            "kubectl is not on the PATH", hint="bytes go through kubectl port-forward and kubectl exec: install kubectl"
         )
     return Path(found)
 
@@ -88,3 +90,22 @@ def _listening(lines: queue.Queue[str | None], namespace: str, pod: str) -> int:
             f"and check with kubectl auth can-i create pods --subresource=portforward -n {namespace}",
         )
     raise Unreachable(f"kubectl port-forward to pod {pod}: {words}")
+
+
+@contextmanager
+def signals_unwind() -> Iterator[None]:
+    """So that kubectl, and a pod that we made, end with us also when we are told to end."""
+
+    def unwind(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup
+            signal.signal(number, unwind)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from winnow_classifier.errors import ConfigError, StorageError
 from winnow_classifier.rows import RowOptions
 from winnow_plugin.cluster import Cluster, Place, connected
 from winnow_plugin.datasets import dataset_in_full
 from winnow_plugin.errors import ClusterError, Unreachable
-from winnow_plugin.forward import forwarded, kubectl
+from winnow_plugin.forward import forwarded, kubectl, signals_unwind
 from winnow_plugin.meter import Meter
 from winnow_plugin.objects import (
     DATASET,
@@ -251,22 +248,3 @@ def _uid(obj: Object) -> str:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
-
-
-@contextmanager
-def signals_unwind() -> Iterator[None]:
-    """So that kubectl port-forward ends with us also when we are told to end."""
-
-    def unwind(number: int, _: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup
-            signal.signal(number, unwind)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

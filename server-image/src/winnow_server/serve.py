@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from winnow_server.access import ApiKeys
 from winnow_server.app import create_app
 from winnow_server.engine import Threads, workers_on
 from winnow_server.limits import Limits
+from winnow_server.mirrored import following
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
@@ -69,7 +71,7 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     keys = ApiKeys() if settings.api_keys else None
     watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
     stands = standing.Standing(service)
-    mirror.fetch(directory / DECISION)
+    mirror.refresh(directory / DECISION)
     decision = Watched(directory / DECISION, stands.take_decision)
     decision.look()  # here, so that one that is damaged ends the process in words
     watched.append(decision)
@@ -85,7 +87,8 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
         server.should_exit = True
 
     service.on_failure = stop_on_failure
-    with listen(settings.host, settings.port) as listener:
+    followed = following(mirror, directory / DECISION) if is_bucket(settings.checkpoint) else nullcontext()
+    with followed, listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         log.info("Listening", extra={"host": settings.host, "port": port, "cpus": cpus, "maxBatchTokens": batch_tokens})
         server.run(sockets=[listener])

@@ -19,7 +19,10 @@ def test_help_tells_commands_and_exit_codes(plugin):
     code, out, _ = plugin("--help")
     assert code == 0
     assert "Usage: kubectl winnow" in out
-    assert all(f" {command} " in out for command in ("validate", "upload", "datasets", "status", "version"))
+    assert all(
+        f" {command} " in out
+        for command in ("validate", "upload", "datasets", "artifacts", "refit", "status", "version")
+    )
     assert "11 wrong rows" in out
 
 

@@ -13,10 +13,10 @@ from tiny_training import dataset
 from winnow_classifier import checkpoint, metrics
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.objectives import Thresholds
 from winnow_trainer import curves, mistakes, plots
 from winnow_trainer.compare import Value, compare
 from winnow_trainer.job import TrainingJob, load_job
-from winnow_trainer.thresholds import Thresholds
 
 PICTURES = {"loss.png", "confusion.png", "pr.png", "roc.png", "reliability.png", "scores.png"}
 pytestmark = pytest.mark.pictures

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from winnow_classifier.decision import DECISION, Abstain, DecidedSchema, Decisio
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
+from winnow_classifier.objectives import Thresholds, check
 from winnow_trainer import answers, calibrate, cutoffs, deciding
 from winnow_trainer.advice import about_band
 from winnow_trainer.cli import main
@@ -26,7 +29,6 @@ from winnow_trainer.deciding import Judged
 from winnow_trainer.evaluate import evaluate
 from winnow_trainer.examples import Examples
 from winnow_trainer.job import TrainingJob
-from winnow_trainer.thresholds import Thresholds, check
 
 BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 ONE_OF = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
@@ -291,12 +293,17 @@ def test_a_refit_needs_no_training(trained, capsys):
     assert decisions.read(folder, schema) == recall
     checkpoint.verify(folder)
     assert answers.read(folder, None, VOLUME).refitted
-    assert refit(trained, capsys, "--uncalibrated").calibration is None
+    assert refit(trained, capsys, "--no-thresholds", "--uncalibrated").calibration is None
+    alone = refit(trained, capsys, "--no-thresholds")
+    assert (alone.thresholds, alone.abstain, alone.asked) == ({}, None, None)
+    assert alone.calibration is not None
+    assert refit(trained, capsys, "--same").asked is None
     assert refit(trained, capsys, "--objective", "F1", "--abstain-band", "0.05").abstain == Abstain(band=0.05)
     assert (folder / DECISION).read_bytes() == first
     assert not answers.read(folder, None, VOLUME).refitted
     refit(trained, capsys, "--same")
     assert (folder / DECISION).read_bytes() == first
+    assert not list(folder.glob(".tmp-*"))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +312,10 @@ def test_a_refit_needs_no_training(trained, capsys):
         (["--objective", "RecallAtLeast"], "value belongs to objective"),
         (["--same", "--value", "1"], "--same takes what the last fit was for"),
         (["--abstain-band", "2"], "abstain.band: Input should be less than or equal to 0.5"),
-        (["--checkpoint", "epoch-9"], "There is no checkpoint in"),
+        (["--checkpoint", "epoch-9", "--same"], "There is no checkpoint in"),
+        ([], "it is not said what thresholds are for, and those that were fitted would be lost"),
+        (["--uncalibrated"], "it is not said what thresholds are for"),
+        (["--no-thresholds", "--same"], "so it goes with none of the others"),
     ],
 )
 def test_a_refit_that_cannot_be_says_so(trained, capsys, options, words):
@@ -314,10 +324,39 @@ def test_a_refit_that_cannot_be_says_so(trained, capsys, options, words):
     assert words in capsys.readouterr().err
 
 
+def test_refits_at_once_leave_one_whole_decision(tmp_path: Path):
+    """One is read while another is half written, again and again."""
+    decided = [
+        Decision(labels=BINARY.labels, task_detail=BINARY.task_detail, thresholds={"spam": t}) for t in (0.3, 0.7)
+    ]
+    decisions.replace_file(tmp_path, decided[0])
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(decisions.replace_file, tmp_path, decided[i % 2]) for i in range(100)]:
+            assert decisions.read(tmp_path, BINARY) in decided
+            done.result()
+    assert [path.name for path in tmp_path.iterdir()] == [DECISION]
+
+
+def test_a_checkpoint_that_goes_meanwhile_does_not_come_back(trained, capsys, monkeypatch, tmp_path: Path):
+    folder = tmp_path / "runs" / "spam-v1" / "checkpoints" / "epoch-1"
+    shutil.copytree(trained.checkpoint(1), folder)
+    fit = deciding.fit
+
+    def removed_by_the_collection(*given, **options):
+        folder.rename(tmp_path / ".removed")
+        return fit(*given, **options)
+
+    monkeypatch.setattr(deciding, "fit", removed_by_the_collection)
+    where = ["--storage", str(tmp_path), "--run", "spam-v1", "--checkpoint", "epoch-1"]
+    assert main(["refit", *where, "--objective", "F1"]) == 10
+    assert "was removed while its decision was fitted" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_without_validation_rows_nothing_is_fitted_and_the_job_says_so(tmp_path: Path, capsys):
     trainer = tiny_training.Trainer(tmp_path)
     told = trainer.run(trainer.job(numTrainEpochs=1))
     assert "NotCalibrated" in [warning["code"] for warning in told["warnings"]]
     assert not (trainer.checkpoint(1) / DECISION).exists()
-    assert main(["refit", "--storage", str(tmp_path), "--run", "spam-v1", "--checkpoint", "epoch-1"]) == 10
+    assert main(["refit", "--storage", str(tmp_path), "--run", "spam-v1", "--checkpoint", "epoch-1", "--same"]) == 10
     assert "no answers to validation rows to fit on" in capsys.readouterr().err

@@ -8,9 +8,9 @@ from random_answers import rows_of
 
 from winnow_classifier import decision as decisions
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.objectives import AbstainWhen, Thresholds
 from winnow_trainer import decision_report, markup
 from winnow_trainer.deciding import Judged, fit
-from winnow_trainer.thresholds import AbstainWhen, Thresholds
 
 EVIL = "<script>alert(1)</script>"
 

@@ -132,3 +132,13 @@ def test_dropout_is_on_in_what_learns_and_off_in_a_body_that_is_only_read(tmp_pa
     assert not modes["bert.encoder.layer.0.output.dropout"]
     head_only.read()
     assert not any(module.training for module in head_only.model.modules())
+
+
+@pytest.mark.parametrize("method", ["Full", "HeadOnly"])
+def test_test_and_validation_rows_are_each_judged_by_their_own_texts(tmp_path, method):
+    parts = learner(tmp_path, method)
+    test, validation = parts.examples.take(ALL[:5]), parts.examples.take(ALL[5:10])
+    for _ in range(2):  # what is kept of a body that does not change is kept of each
+        for rows in (test, validation):
+            torch.testing.assert_close(parts.predict(rows), parts.run(parts.model, rows), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(parts.predict(test), parts.predict(validation))

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, read_dataset, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.mirror import Mirror, opened
+from winnow_classifier.refit_options import RefitOptions
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.row_paths import find_files, is_glob
 from winnow_classifier.rows import OnInvalidRows, RowOptions
@@ -176,12 +177,17 @@ def compare_checkpoints(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def refit(options: argparse.Namespace) -> dict[str, Any]:
-    from winnow_trainer.refit import asked_by, refit_checkpoint, words
+    given = RefitOptions(**{field.name: getattr(options, field.name) for field in fields(RefitOptions)})
+    asked = given.asked("python -m winnow_trainer refit --help")
+    from winnow_trainer.advice import about_band
+    from winnow_trainer.refit import refit_checkpoint, words
 
     folder = Path("runs", options.run, "checkpoints", options.checkpoint)
     with _handled(_unwind, signal.SIGTERM), _storage(options) as (storage, mirror):
-        decision = refit_checkpoint(storage / folder, asked_by(options), mirror, calibration=not options.uncalibrated)
+        decision = refit_checkpoint(storage / folder, asked, mirror, calibration=not given.uncalibrated)
         shown = mirror.shown(storage / folder)
+    for warning in about_band(decision):
+        print(f"warning: {warning.message} ({warning.code})", file=sys.stderr)
     lines = words(decision)
     if options.json:
         print(decision.model_dump_json(by_alias=True, exclude_none=True, indent=2))
@@ -406,7 +412,7 @@ def _add_refit(commands: "argparse._SubParsersAction[Any]") -> None:
         "refit",
         help="fit calibration and thresholds of a checkpoint anew, without training",
         description="Fit decision.json of a checkpoint again from what it answered to its validation rows. The weights stay. Servers "
-        "that serve it from a volume take the new file within a second.",
+        "that serve it take the new file without a restart: within a second from a volume, within half a minute from a bucket.",
         epilog="example: python -m winnow_trainer refit --storage storage --run spam-v1 --checkpoint epoch-2 "
         "--objective PrecisionAtLeast --value 0.95",
     ).add_argument
@@ -414,14 +420,32 @@ def _add_refit(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--run", required=True, metavar="NAME", help="folder below runs/")
     add("--checkpoint", required=True, metavar="NAME", help="such as epoch-2")
     add(
-        "--objective", metavar="NAME", help="F1, PrecisionAtLeast, RecallAtLeast or Cost; default: no fitted thresholds"
+        "--objective",
+        metavar="NAME",
+        help="F1, PrecisionAtLeast, RecallAtLeast or Cost: what the threshold of each label is fitted for",
     )
-    add("--value", type=float, metavar="N", help="the precision or recall to reach")
-    add("--false-positive-cost", type=float, metavar="N", help="of a label that is predicted and does not hold")
-    add("--false-negative-cost", type=float, metavar="N", help="of a label that holds and is not predicted")
+    add(
+        "--value",
+        type=float,
+        metavar="N",
+        help="the precision or recall to reach, of PrecisionAtLeast and RecallAtLeast",
+    )
+    add(
+        "--false-positive-cost",
+        type=float,
+        metavar="N",
+        help="of Cost: what a label costs that is predicted and does not hold",
+    )
+    add(
+        "--false-negative-cost",
+        type=float,
+        metavar="N",
+        help="of Cost: what a label costs that holds and is not predicted",
+    )
     add("--abstain-band", type=float, metavar="N", help="abstain where a label is nearer to its threshold than this")
     add("--abstain-min-probability", type=float, metavar="N", help="abstain where the likeliest label has less")
-    add("--same", action="store_true", help="what decision.json was fitted for, in place of the options above")
+    add("--same", action="store_true", help="fit for what the last fit was for, in place of the options above")
+    add("--no-thresholds", action="store_true", help="fit calibration alone: fitted thresholds and abstention go")
     add("--uncalibrated", action="store_true", help="leave probabilities as the model gives them")
     _add_result(add, "decision")
 

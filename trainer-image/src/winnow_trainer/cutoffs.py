@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_trainer.thresholds import Thresholds
+from winnow_classifier.objectives import Thresholds
 
 Floats32 = npt.NDArray[np.float32]
 

@@ -20,8 +20,8 @@ from winnow_classifier.base_model import sha256_of_file
 from winnow_classifier.decision import Abstain, DecidedSchema, Decision, FittedOn, Measured, decided
 from winnow_classifier.errors import CheckpointError
 from winnow_classifier.labels import LabelSchema
+from winnow_classifier.objectives import Thresholds
 from winnow_trainer import calibrate, cutoffs
-from winnow_trainer.thresholds import Thresholds
 
 LOGITS = "logits.safetensors"  # of the evaluation, kept so that a decision can be fitted again without the model
 

@@ -17,10 +17,10 @@ from winnow_classifier.architectures import Pooling, PoolingChoice
 from winnow_classifier.base_model import is_remote
 from winnow_classifier.manifest import read_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
+from winnow_classifier.objectives import Thresholds
 from winnow_classifier.tokens import PLACEHOLDER
 from winnow_trainer.early_stopping import EarlyStopping
 from winnow_trainer.names_elsewhere import ELSEWHERE
-from winnow_trainer.thresholds import Thresholds
 
 Method = Literal["LoRA", "QLoRA", "Full", "HeadOnly"]
 ADAPTERS: tuple[Method, ...] = ("LoRA", "QLoRA")

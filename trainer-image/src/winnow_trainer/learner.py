@@ -74,7 +74,7 @@ class Learner:
         plain = packs and not self.cut and type(model.body.get_input_embeddings()) is torch.nn.Embedding
         trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim in (None, "adamw")
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
-        self.test_features: Tensor | None = None
+        self.judged_features: list[tuple[Examples, Tensor]] = []
         self.table = TrimmedTable(model.body, occurring) if trims else None
         by_onednn = model.device.type == "cpu" and accelerator.mixed_precision == "bf16"
         fills = packs and by_onednn and parameters.max_seq_length >= TOKENS_MULTIPLE  # else it may lack positions
@@ -179,14 +179,16 @@ class Learner:
         packed = self.examples.pack(rows.tolist(), self.model.position_start, self.multiple)
         return self.model(packed.to(self.model.device))[: len(rows)]  # type: ignore[no-any-return]
 
-    def predict(self, test: Examples) -> Tensor:
-        """(N, C) float32 logits on the CPU, in the order of the rows; always the same test rows."""
+    def predict(self, examples: Examples) -> Tensor:
+        """(N, C) float32 logits on the CPU, in the order of the rows; of test rows and of validation rows, again and again."""
         if self.features is None:
-            return self.run(self.model, test)
-        if self.test_features is None:
-            self.test_features = self.run(self.model.features, test)
+            return self.run(self.model, examples)
+        known = next((features for seen, features in self.judged_features if seen is examples), None)
+        if known is None:
+            known = self.run(self.model.features, examples)
+            self.judged_features.append((examples, known))
         with torch.no_grad():
-            return self.model.head(self.test_features.to(self.model.device)).cpu()
+            return self.model.head(known.to(self.model.device)).cpu()
 
     def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples, learns: bool = False) -> Tensor:
         return over_rows(

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
-from winnow_classifier import base_model, metrics
+from winnow_classifier import base_model, metrics, objectives
 from winnow_classifier.architectures import Pooling, architecture_of, chosen_pooling, own_pooling, pools_as_transformers
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedOn, SplitEntry
 from winnow_classifier.errors import ConfigError
@@ -21,7 +21,7 @@ from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import read_config
 from winnow_classifier.profile import Warn
 from winnow_classifier.tokens import Encoder, load_tokenizer
-from winnow_trainer import continuing, losses, sampling, thresholds
+from winnow_trainer import continuing, losses, sampling
 from winnow_trainer.continuing import Parent
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import GPU_OPTIMIZERS, Parameters, Part, Spec, TrainingJob
@@ -177,7 +177,7 @@ def prepare(
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema)
     task_detail = data.train.schema.task_detail
-    thresholds.check(spec.thresholds, task_detail)
+    objectives.check(spec.thresholds, task_detail)
     primary = spec.metrics.primary or metrics.default_primary(task_detail)
     chosen = spec.metrics.custom_primary
     metrics.check_names([*([] if chosen else [primary]), *(spec.metrics.functions or [])], task_detail)

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import MANIFEST, read_manifest
+from winnow_classifier.dataset import storage_errors
 from winnow_classifier.decision import DECISION, Decision
-from winnow_classifier.errors import CheckpointError, ConfigError
-from winnow_classifier.manifest import describe
+from winnow_classifier.errors import CheckpointError
 from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_classifier.objectives import Thresholds, check
+from winnow_classifier.refit_options import SAME
 from winnow_trainer import deciding
-from winnow_trainer.advice import about_band
-from winnow_trainer.thresholds import Thresholds, check
 
-SAME = "same"  # as the job or the last refit asked
 SHOWN = ("ece", "brier", "log_loss", "accuracy", "f1", "f1_macro")
-
-
-def asked_by(options: argparse.Namespace) -> Thresholds | str | None:
-    """What the command line asks for. Raises ConfigError."""
-    costs = {"falsePositive": options.false_positive_cost, "falseNegative": options.false_negative_cost}
-    abstain = {"band": options.abstain_band, "minProbability": options.abstain_min_probability}
-    given: dict[str, Any] = {
-        "objective": options.objective,
-        "value": options.value,
-        "costs": _some(costs),
-        "abstain": _some(abstain),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    if options.same and given:
-        raise ConfigError("--same takes what the last fit was for, so it goes with none of the others")
-    if options.same:
-        return SAME
-    if not given:
-        return None
-    try:
-        return Thresholds.model_validate(given)
-    except ValidationError as err:
-        raise ConfigError(f"refit: {describe(err, Thresholds)}", hint="python -m winnow_trainer refit --help") from err
-
-
-def _some(values: dict[str, float | None]) -> dict[str, float] | None:
-    return {name: value for name, value in values.items() if value is not None} or None
 
 
 def refit_checkpoint(
@@ -72,8 +40,23 @@ def refit_checkpoint(
     found = deciding.fit(
         rows["validation"], rows.get("test"), schema, asked, manifest.validation_dataset.digest, calibration=calibration
     )
-    mirror.store(decisions.replace_file(folder, found))
+    _store(folder, found, mirror)
     return found
+
+
+def _store(folder: Path, decision: Decision, mirror: Mirror) -> None:
+    """Whole or not at all. Retention may have removed the checkpoint meanwhile, and nothing of it is to come back."""
+    gone = f"{mirror.shown(folder)} was removed while its decision was fitted"
+    with storage_errors(folder):
+        try:
+            path = decisions.replace_file(folder, decision)
+        except FileNotFoundError as err:
+            raise CheckpointError(gone) from err
+    mirror.store(path)
+    mirror.fetch(folder / MANIFEST)
+    if not (folder / MANIFEST).is_file():
+        mirror.remove(path)
+        raise CheckpointError(gone)
 
 
 def words(decision: Decision) -> list[str]:
@@ -84,7 +67,6 @@ def words(decision: Decision) -> list[str]:
         lines.append(f"temperature {decision.calibration.temperature:.4f}")
     lines += [f"threshold of {label}: {value:.4f}" for label, value in decision.thresholds.items()]
     lines += [f"{label}: {why}" for label, why in decision.unfitted.items()]
-    lines += [warning.message for warning in about_band(decision)]
     if measured := decision.measured:
         changes = [
             f"{name} {before:.4f} to {after:.4f}"

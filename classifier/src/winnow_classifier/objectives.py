@@ -1,4 +1,5 @@
-"""spec.thresholds of a TrainingJob: what thresholds are fitted for, and when the classifier abstains."""
+"""spec.thresholds of a TrainingJob: what thresholds are fitted for, and when the classifier abstains. Pure; a refit asks for
+the same by its options (refit_options.py)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The pod that reads a checkpoint's files from storage: like the one that trained, but for its command. Pure."""
+"""The pod by which a user gets at a checkpoint in storage: like the one that trained, but for its command. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from winnow_plugin.errors import ClusterError
 from winnow_plugin.objects import Object, name_of
@@ -12,7 +12,9 @@ from winnow_plugin.objects import Object, name_of
 LIVES_SECONDS = 3_600  # where this program is killed, the pod ends by itself
 MANAGED_BY = "kubectl-winnow"  # not winnow's: the operator need not know it
 STORAGE_ARGUMENTS = ("--storage", "--mirror", "--allow-network")
-USER = 65532
+CONTAINER = "storage"
+Purpose = Literal["artifacts", "refit"]
+MEMORY: dict[Purpose, str] = {"artifacts": "128Mi", "refit": "1Gi"}  # a fit imports torch, which takes 0.9 GiB
 
 
 def run_of(training_job: Object) -> str:
@@ -27,11 +29,12 @@ def arguments(batch_job: Object) -> list[str]:
     return [part for name, value in pairs if name in STORAGE_ARGUMENTS for part in (name, value)]
 
 
-def pod(training_job: Object, batch_job: Object) -> Object:
+def pod(training_job: Object, batch_job: Object, purpose: Purpose) -> Object:
+    """A volume is writable for a refit only."""
     template, trainer = batch_job["spec"]["template"]["spec"], _trainer(batch_job)
     volume = next(dict(each) for each in template["volumes"] if each["name"] == "storage")
     mount = next(dict(each) for each in trainer["volumeMounts"] if each["name"] == "storage")
-    if "persistentVolumeClaim" in volume:
+    if "persistentVolumeClaim" in volume and purpose != "refit":
         volume["persistentVolumeClaim"] = {**volume["persistentVolumeClaim"], "readOnly": True}
         mount["readOnly"] = True
     env = [each for each in trainer.get("env") or [] if each["name"].startswith("AWS_")]
@@ -40,10 +43,10 @@ def pod(training_job: Object, batch_job: Object) -> Object:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "generateName": f"{name_of(training_job)[:40]}-artifacts-",
+            "generateName": f"{name_of(training_job)[:40]}-{purpose}-",
             "labels": {
                 "app.kubernetes.io/managed-by": MANAGED_BY,
-                "winnow.dev/artifacts-of": name_of(training_job),
+                f"winnow.dev/{purpose}-of": name_of(training_job),
             },
             "ownerReferences": [
                 {
@@ -64,11 +67,11 @@ def pod(training_job: Object, batch_job: Object) -> Object:
             **placement,
             "containers": [
                 {
-                    "name": "reader",
+                    "name": CONTAINER,
                     "image": trainer["image"],
                     "command": ["python", "-c", f"import time; time.sleep({LIVES_SECONDS})"],
                     "env": [{"name": "HOME", "value": "/tmp"}, *env],
-                    "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+                    "resources": {"requests": {"cpu": "50m", "memory": MEMORY[purpose]}},
                     "securityContext": trainer["securityContext"],
                     "volumeMounts": [mount, {"name": "tmp", "mountPath": "/tmp"}],
                 }
@@ -78,11 +81,16 @@ def pod(training_job: Object, batch_job: Object) -> Object:
     }
 
 
-def command(training_job: Object, batch_job: Object, checkpoint: str, files: Sequence[str]) -> list[str]:
+def command(
+    training_job: Object, batch_job: Object, purpose: Purpose, checkpoint: str, options: Sequence[str]
+) -> list[str]:
     """What is run in it."""
-    named = [part for name in files for part in ("--file", name)]
-    asked = ["--run", run_of(training_job), "--checkpoint", checkpoint, *named]
-    return ["python", "-m", "winnow_trainer", "artifacts", *arguments(batch_job), *asked]
+    asked = ["--run", run_of(training_job), "--checkpoint", checkpoint, *options]
+    return ["python", "-m", "winnow_trainer", purpose, *arguments(batch_job), *asked]
+
+
+def in_bucket(batch_job: Object) -> bool:
+    return any(part.startswith("s3://") for part in arguments(batch_job))
 
 
 def _trainer(batch_job: Object) -> dict[str, Any]:
