@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from trained_job import JOB, batch_job
 
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
 from winnow_classifier.errors import StorageError
@@ -21,19 +21,7 @@ from winnow_plugin.cluster import Place
 from winnow_plugin.errors import ClusterError, Unreachable
 from winnow_plugin.storage_access import StoragePod, Training
 
-GOLDEN = Path(__file__).parents[1] / "unit" / "operator" / "golden"
-JOB: dict[str, Any] = {
-    "apiVersion": "winnow.dev/v1alpha1",
-    "kind": "TrainingJob",
-    "metadata": {"name": "v1", "namespace": "ml", "uid": "0a1b2c3d-0000"},
-    "spec": {"modelService": "mail"},
-    "status": {"bestCheckpoint": "epoch-2", "checkpoints": [{"name": "epoch-1"}, {"name": "epoch-2"}]},
-}
 FILES = {"report.html": b"<p>", "loss.png": b"png" * 1_000, "model.safetensors": os.urandom(300_000)}
-
-
-def batch_job(golden: str) -> dict[str, Any]:
-    return next(each for each in yaml.safe_load_all((GOLDEN / f"{golden}.yaml").read_text()) if each["kind"] == "Job")
 
 
 @pytest.mark.parametrize("golden", ["training", "training-in-bucket"])
