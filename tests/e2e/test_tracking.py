@@ -9,7 +9,7 @@ from typing import Any
 from e2e_support import ROOT, Cluster, allowed, dataset, model_service, short_rows, training_job
 
 KEY = secrets.token_hex(20)
-SERVER = f"""{(ROOT / "tests" / "unit" / "wandb_server.py").read_text()}
+SERVER = f"""{(ROOT / "tests" / "processes" / "wandb_server.py").read_text()}
 import sys, time
 server = Server()
 with served(server, "0.0.0.0", 8080):
