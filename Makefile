@@ -32,7 +32,7 @@ test:  ## All that CI needs, unit to end to end, on a clean machine
 test-unit: $(LOCAL)/venv  ## Unit tests: one process, no cluster, under a minute
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
 
-test-processes: $(LOCAL)/venv $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
+test-processes: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
 	$(CLUSTER) build versitygw
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes
 
