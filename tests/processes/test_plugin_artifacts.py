@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trained_job import JOB, batch_job
+from trained_job import JOB, batch_job, kubectl_exec, store_checkpoint
 
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
 from winnow_classifier.errors import StorageError
-from winnow_classifier.labels import TaskDetail
+from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_plugin import artifacts, storage_pod
-from winnow_plugin.cluster import Place
 from winnow_plugin.errors import ClusterError, Unreachable
-from winnow_plugin.storage_access import StoragePod, Training
+from winnow_plugin.storage_access import Training
 
 FILES = {"report.html": b"<p>", "loss.png": b"png" * 1_000, "model.safetensors": os.urandom(300_000)}
 
@@ -49,54 +44,11 @@ def test_the_pod_reads_only_and_is_as_restricted_as_the_one_that_trained(golden:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
-    """A checkpoint in storage, as far as its files go."""
-    folder = tmp_path / "storage" / "runs" / "v1-0a1b2c3d" / "checkpoints" / "epoch-2"
-    folder.mkdir(parents=True)
-    for name, content in FILES.items():
-        (folder / name).write_bytes(content)
-    files = {
-        name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-        for name, content in FILES.items()
-    }
-    manifest = Manifest(
-        name="epoch-2",
-        epoch=2,
-        task_detail=TaskDetail.BINARY,
-        labels=("ham", "spam"),
-        problem_type="single_label_classification",
-        method="Full",
-        architecture="BertForSequenceClassification",
-        pooling="cls",
-        prompt_template="{text}",
-        max_seq_length=8,
-        base_model=BaseModelEntry(reference="base", digest="sha256:0"),
-        training_dataset=DatasetEntry(digest="sha256:0", rows=1),
-        training_job=JobEntry(name="v1"),
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-        files=files,
-    )
-    (folder / "checkpoint.json").write_bytes(manifest_bytes(manifest))
-    return folder
-
-
-def reader(tmp_path: Path, after: str = "") -> StoragePod:
-    """kubectl exec without a pod: the command runs here, on this storage."""
-    program, storage = tmp_path / "kubectl", tmp_path / "storage"
-    program.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift 4\n'
-        f'exec {sys.executable} -m winnow_trainer "$@" --storage {storage} {after}\n'
-        if not after
-        else f"#!/bin/sh\n{after}\n"
-    )
-    program.chmod(0o755)
-    pod = {"metadata": {"name": "v1-artifacts-x", "namespace": "ml"}}
-    job = batch_job("training")
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = []
-    return StoragePod(program, Place(), JOB, job, pod)
+    return store_checkpoint(tmp_path / "storage", FILES, LabelSchema(TaskDetail.BINARY, ("ham", "spam")))
 
 
 def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path, capfd: Any) -> None:
-    here, out = reader(tmp_path), tmp_path / "out"
+    here, out = kubectl_exec(tmp_path), tmp_path / "out"
     files = artifacts._files(here, {"name": "epoch-2"})
     assert [file.name for file in files] == ["checkpoint.json", *sorted(FILES)]
     out.mkdir()
@@ -118,7 +70,7 @@ def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path,
 
 
 def test_bytes_that_changed_in_storage_are_not_kept(tmp_path: Path, stored: Path) -> None:
-    here, out = reader(tmp_path), tmp_path / "out"
+    here, out = kubectl_exec(tmp_path), tmp_path / "out"
     files = artifacts._files(here, {"name": "epoch-2"})
     (stored / "report.html").write_bytes(b"<b>")
     with pytest.raises(StorageError, match=r"report\.html was changed in storage"):
@@ -139,7 +91,7 @@ def test_bytes_that_changed_in_storage_are_not_kept(tmp_path: Path, stored: Path
 def test_what_kubectl_says_is_told(tmp_path: Path, script: str, error: type[Exception], words: str) -> None:
     file = artifacts._File("report.html", 3, "0" * 64)
     with pytest.raises(error, match=words):
-        artifacts._fetch(reader(tmp_path, script), "epoch-2", [file], tmp_path / "out")
+        artifacts._fetch(kubectl_exec(tmp_path, script), "epoch-2", [file], tmp_path / "out")
 
 
 def test_a_checkpoint_is_named_or_the_best() -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from trained_job import JOB, batch_job
+from trained_job import kubectl_exec, store_checkpoint
 
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
+from winnow_classifier.checkpoint import DatasetEntry
 from winnow_classifier.errors import ConfigError
-from winnow_classifier.labels import TaskDetail
+from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.refit_options import RefitOptions
 from winnow_plugin import refit_view
-from winnow_plugin.cluster import Place
 from winnow_plugin.screen import show
 from winnow_plugin.storage_access import StoragePod
 from winnow_trainer import deciding
@@ -27,51 +23,14 @@ from winnow_trainer import deciding
 @pytest.fixture
 def stored(tmp_path: Path) -> Path:
     """A checkpoint with its answers to validation and test rows, three labels of which several may hold."""
-    folder = tmp_path / "storage" / "runs" / "v1-0a1b2c3d" / "checkpoints" / "epoch-2"
-    folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     true = random.normal(size=(400, 3))
     targets = (random.random(true.shape) < 1 / (1 + np.exp(-true))).astype(np.int8)
     logits = torch.tensor(true * 3, dtype=torch.float32)
     rows = deciding.Judged(logits[:200], targets[:200]), deciding.Judged(logits[200:], targets[200:])
-    files = {}
-    for name, content in deciding.kept(*rows).items():
-        (folder / name).write_bytes(content)
-        files[name] = FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
-    manifest = Manifest(
-        name="epoch-2",
-        epoch=2,
-        task_detail=TaskDetail.MULTILABEL,
-        labels=("a", "b", "c"),
-        problem_type="multi_label_classification",
-        method="Full",
-        architecture="BertForSequenceClassification",
-        pooling="cls",
-        prompt_template="{text}",
-        max_seq_length=8,
-        base_model=BaseModelEntry(reference="base", digest="sha256:0"),
-        training_dataset=DatasetEntry(digest="sha256:0", rows=1),
-        validation_dataset=DatasetEntry(digest="sha256:0", rows=200),
-        training_job=JobEntry(name="v1"),
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
-        files=files,
-    )
-    (folder / "checkpoint.json").write_bytes(manifest_bytes(manifest))
-    return folder
-
-
-def kubectl_exec(tmp_path: Path) -> StoragePod:
-    """Without a pod: the command runs here, on this storage, and its end is told as kubectl does."""
-    program = tmp_path / "kubectl"
-    program.write_text(
-        f'#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift 4\n'
-        f'{sys.executable} -m winnow_trainer "$@" --storage {tmp_path / "storage"} && exit\n'
-        "code=$?; echo command terminated with exit code $code >&2; exit $code\n"
-    )
-    program.chmod(0o755)
-    job = batch_job("training")
-    job["spec"]["template"]["spec"]["containers"][0]["command"] = []
-    return StoragePod(program, Place(), JOB, job, {"metadata": {"name": "v1-refit-x", "namespace": "ml"}})
+    schema = LabelSchema(TaskDetail.MULTILABEL, ("a", "b", "c"))
+    validation = DatasetEntry(digest="sha256:0", rows=200)
+    return store_checkpoint(tmp_path / "storage", deciding.kept(*rows), schema, validation)
 
 
 def fitted(pod: StoragePod, options: RefitOptions) -> bytes:

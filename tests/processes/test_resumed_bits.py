@@ -7,17 +7,12 @@ from threading import Event
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import Trainer, stop_after
+from tiny_training import Trainer, stop_after, weights
 
 from winnow_classifier import checkpoint
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
 from winnow_trainer.resume_writer import ResumeWriter
-
-
-def weights(folder: Path):
-    (file,) = folder.glob("*model.safetensors")
-    return load_file(file)
 
 
 def expect_same_weights(found: Path, expected: Path):

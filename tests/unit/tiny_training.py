@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import tiny_models
+from safetensors.torch import load_file
+from torch import Tensor
 
 from winnow_classifier.dataset import StoredDataset, store_dataset
 from winnow_classifier.labels import LabelSchema, TaskDetail
@@ -66,6 +68,12 @@ class Trainer:
 
     def checkpoint(self, epoch: int, name: str = "spam-v1") -> Path:
         return self.storage / "runs" / name / "checkpoints" / f"epoch-{epoch}"
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Of a checkpoint: a whole model's or an adapter's."""
+    (file,) = folder.glob("*model.safetensors")
+    return dict(load_file(file))
 
 
 def never(path: Path) -> Path:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 EXIT_USAGE = 10  # as the trainer's; typer's own is 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
+GOES_ON = "the same command goes on where this one stood"
+WHOLE = "what held before holds, or what was fitted, and nothing in between"
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the cluster refused or has no such object, 10 wrong options or kubeconfig, 11 wrong rows, "
     "12 not enough memory, 20 nothing answers, or a file cannot be read: try again."
@@ -169,11 +171,8 @@ def upload(
     given = _given(file_format, task_detail, labels, text_column, target_column, on_invalid_rows)
     with _errors_in_words():
         request = upload_request(file, model_service, name, given, dataset, check)
-        try:
+        with _interruption_in_words(GOES_ON):
             raise typer.Exit(send_file(request, _place(kubeconfig, context, namespace, False)))
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on where this one stood", file=sys.stderr)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 @app.command()
@@ -232,11 +231,8 @@ def artifacts(
 
     with _errors_in_words():
         wanted = Wanted(job, checkpoint or ("best" if download else None), download, tuple(only or ()))
-        try:
+        with _interruption_in_words(GOES_ON):
             show_artifacts(wanted, _place(kubeconfig, context, namespace, False))
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on where this one stood", file=sys.stderr)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 @app.command()
@@ -322,12 +318,8 @@ def refit(
         no_thresholds=no_thresholds,
         uncalibrated=uncalibrated,
     )
-    with _errors_in_words():
-        try:
-            fit_anew(Wanted(job, checkpoint, options, as_json), _place(kubeconfig, context, namespace, False))
-        except KeyboardInterrupt:
-            print("interrupted; what held before holds, or what was fitted, and nothing in between", file=sys.stderr)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+    with _errors_in_words(), _interruption_in_words(WHOLE):
+        fit_anew(Wanted(job, checkpoint, options, as_json), _place(kubeconfig, context, namespace, False))
 
 
 @app.command()
@@ -409,6 +401,15 @@ def _errors_in_words() -> Iterator[None]:
         if err.hint:
             print(f"hint: {err.hint}", file=sys.stderr)
         raise typer.Exit(err.exit_code) from err
+
+
+@contextmanager
+def _interruption_in_words(words: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; {words}", file=sys.stderr)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def main() -> None:

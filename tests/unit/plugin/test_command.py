@@ -1,7 +1,6 @@
-"""The executable itself: its help, its completion, what it loads and what it is installed with."""
+"""The executable itself: its help, and what it is installed with."""
 
 import re
-import sys
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from winnow_classifier.row_files import FileFormat
 from winnow_classifier.rows import OnInvalidRows
 
 ROOT = Path(__file__).resolve().parents[3]
-BIN = Path(sys.executable).parent
 
 
 def test_help_tells_commands_and_exit_codes(plugin):
@@ -57,11 +55,6 @@ def test_a_kubeconfig_that_is_none_is_named(plugin, tmp_path):
     code, _, err = plugin("status", "--kubeconfig", tmp_path / "config")
     assert code == 10
     assert f"the kubeconfig {tmp_path / 'config'} cannot be used" in err
-
-
-def locked():
-    text = (ROOT / "requirements" / "plugin.txt").read_text()
-    return {normal(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
 
 
 def normal(name):

@@ -13,7 +13,7 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file
-from tiny_training import BINARY, Trainer, dataset, stop_after
+from tiny_training import BINARY, Trainer, dataset, stop_after, weights
 from torch.testing import assert_close
 
 from winnow_classifier import checkpoint
@@ -35,18 +35,6 @@ from winnow_trainer.learner import Learner
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.train import train
-
-
-def weights(folder: Path):
-    (file,) = folder.glob("*model.safetensors")
-    return load_file(file)
-
-
-def expect_same_weights(found: Path, expected: Path):
-    ours, theirs = weights(found), weights(expected)
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
 
 
 def test_each_epoch_is_evaluated_and_published(trainer):
