@@ -21,9 +21,11 @@ async def test_a_checkpoint_goes_once_nobody_needs_it_and_a_deployment_that_name
     await cluster.ready_rows()
     first = {"trainingJob": "v1", "name": "epoch-1"}
     await cluster.apply(model_service(retention={"checkpointsPerJob": 1}), deployment("user", checkpoint=first))
-    job = await cluster.trained()
+    await cluster.trained()
+    named = lambda obj: checkpoint(obj, "epoch-1")["deployedBy"] == ["user"]  # noqa: E731
+    job = await cluster.until("its Deployment to be told", TRAINING_JOB, named, name="v1")
     assert "unneededSince" not in checkpoint(job, "epoch-1")
-    await cluster.quiet(TRAINING_JOB, name="v1")  # a Deployment names it
+    await cluster.quiet(TRAINING_JOB, name="v1")
 
     await cluster.delete(DEPLOYMENT, "user")
     marked = lambda obj: "unneededSince" in checkpoint(obj, "epoch-1")  # noqa: E731
