@@ -37,7 +37,7 @@ test-processes: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## Trainings, impor
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes
 
 test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
-	$(CLUSTER) build
+	$(CLUSTER) build etcd kubernetes helm
 	$(PYTEST) -n 4 --dist worksteal tests/integration
 
 test-e2e: install $(LOCAL)/browser  ## The whole product on the local cluster: pods, real models, a real browser
@@ -49,7 +49,6 @@ fuzz: $(LOCAL)/fuzz  ## Throw bytes at the row readers for SECONDS=60; what went
 	  venv/bin/python $(CURDIR)/tests/fuzz/rows.py corpus -max_total_time=$(or $(SECONDS),60) -timeout=5 -rss_limit_mb=2000 -max_len=600
 
 cluster-up: $(LOCAL)/deps  ## Start the local Kubernetes; prints export KUBECONFIG=…
-	$(CLUSTER) build
 	$(CLUSTER) up
 
 cluster-down:  ## End exactly what cluster-up started

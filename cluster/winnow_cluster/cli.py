@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from winnow_cluster import api_server, images, lifecycle, machine
+from winnow_cluster import api_server, images, keda, lifecycle, machine
 from winnow_cluster.errors import ClusterError
 from winnow_cluster.lifecycle import Cluster
 from winnow_cluster.paths import Paths
@@ -70,6 +70,19 @@ def status(_: argparse.Namespace) -> None:
         )
     if len(running) < len(lifecycle.COMPONENTS):
         raise ClusterError("some parts have ended; `cluster/cluster up` starts them again")
+
+
+def keda_up(_: argparse.Namespace) -> None:
+    cluster = _cluster()
+    cluster.expect_up()
+    keda.up(cluster)
+    print("KEDA runs in the cluster; `cluster/cluster keda-down` takes it away.")
+
+
+def keda_down(_: argparse.Namespace) -> None:
+    cluster = _cluster()
+    cluster.expect_up()
+    keda.down(cluster)
 
 
 def image(arguments: argparse.Namespace) -> None:
@@ -141,6 +154,8 @@ def parser() -> argparse.ArgumentParser:
         ("deps", deps, "install the Debian packages that are missing"),
         ("up", up, "start the cluster, or what is missing of it"),
         ("status", status, "which parts run"),
+        ("keda-up", keda_up, "install KEDA, which scales by metrics"),
+        ("keda-down", keda_down, "take KEDA away, and every object of its kinds"),
         ("image-list", image_list, "names of the images that pods can use"),
         ("image-prune", image_prune, "remove replaced images and the build cache"),
         ("env", env, 'print the exports for a shell: eval "$(cluster/cluster env)"'),

@@ -9,6 +9,7 @@ from winnow_cluster.certificates import Authority, KeyPair
 Program = Callable[[str], Path]
 LOOPBACK = "127.0.0.1"
 DOMAIN = "cluster.local"
+FRONT_PROXY = "front-proxy-client"  # as whom the API server passes requests on to others, for the user named in headers
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Keys:
     controller_manager: KeyPair
     scheduler: KeyPair
     tokens: KeyPair
+    front_proxy: KeyPair
 
     @classmethod
     def create(cls, authority: Authority, endpoint: Endpoint) -> "Keys":
@@ -59,6 +61,7 @@ class Keys:
             controller_manager=authority.sign("controller-manager", "system:kube-controller-manager"),
             scheduler=authority.sign("scheduler", "system:kube-scheduler"),
             tokens=authority.token_key(),
+            front_proxy=authority.sign("front-proxy", FRONT_PROXY),
         )
 
 
@@ -101,6 +104,14 @@ def api_server(program: Program, endpoint: Endpoint, keys: Keys, with_nodes: boo
         return [
             *arguments,
             f"--advertise-address={endpoint.address}",
+            # APIs that others serve, such as KEDA's of metrics
+            f"--requestheader-client-ca-file={keys.authority}",
+            f"--requestheader-allowed-names={FRONT_PROXY}",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            f"--proxy-client-cert-file={keys.front_proxy.certificate}",
+            f"--proxy-client-key-file={keys.front_proxy.key}",
             f"--kubelet-certificate-authority={keys.authority}",
             # logs, exec and port-forward: the API server calls the kubelet as an administrator
             f"--kubelet-client-certificate={keys.admin.certificate}",

@@ -16,7 +16,7 @@ from winnow_cluster.control_plane import Endpoint, Keys
 from winnow_cluster.errors import ClusterError
 from winnow_cluster.paths import RUNTIME, Paths
 from winnow_cluster.processes import Process
-from winnow_cluster.tools import CLUSTER_TOOLS, Toolbox
+from winnow_cluster.tools import CLUSTER_TOOLS, KEDA, Toolbox
 from winnow_cluster.waiting import answers, answers_plain, wait_until
 
 ENDPOINT = Endpoint(
@@ -153,7 +153,7 @@ class Cluster:
                 "kube-proxy ready", START_SECONDS, proxy,
             )  # fmt: skip
             wait_until(
-                lambda: bool(self._kubectl("get", "serviceaccount", "default", "-n", "default", check=False)),
+                lambda: bool(self.kubectl("get", "serviceaccount", "default", "-n", "default", check=False)),
                 "controllers at work", START_SECONDS, self.process("kube-controller-manager"),
             )  # fmt: skip
             for name in COMPONENTS:
@@ -164,7 +164,7 @@ class Cluster:
         folder, sources = self.paths.state, self.paths.sources / "manifests"
         volumes = folder / "volumes"
         volumes.mkdir(exist_ok=True, mode=0o755)
-        self._kubectl("apply", "--server-side", "--force-conflicts", f"--filename={sources / 'storage.yaml'}")
+        self.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={sources / 'storage.yaml'}")
         config = folder / "volumes.json"
         config.write_text(node.provisioner_config(volumes))
         self.process("local-path-provisioner").start(
@@ -176,14 +176,18 @@ class Cluster:
 
     def _node_is_ready(self) -> bool:
         path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-        return self._kubectl("get", "node", node.NODE, f"--output={path}", check=False) == "True"
+        return self.kubectl("get", "node", node.NODE, f"--output={path}", check=False) == "True"
 
-    def _kubectl(self, *arguments: str, check: bool = True) -> str:
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
         command = [str(self.toolbox.program("kubectl")), f"--kubeconfig={self.paths.kubeconfig}", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if check and done.returncode:
             raise ClusterError(f"`kubectl {' '.join(arguments)}` failed: {done.stderr.strip()}")
         return done.stdout.strip()
+
+    def expect_up(self) -> None:
+        if self.process("kube-apiserver").pid() is None:
+            raise ClusterError("no cluster of this clone runs: run `cluster/cluster up` first")
 
     def ready_to_build(self) -> None:
         buildkitd = self.process("buildkitd")
@@ -198,7 +202,7 @@ class Cluster:
     def down(self) -> None:
         """End everything; images stay in the cache, objects and volumes do not."""
         *others, containerd = COMPONENTS
-        self._stop(others)
+        self._stop([*KEDA.programs, *others])
         if self.process(containerd).pid() is None and (config := self.paths.state / "containerd.toml").exists():
             # Killed by someone: it is needed once more, to forget the containers that its store still names.
             self.process(containerd).start([str(self.toolbox.program("containerd")), f"--config={config}"])

@@ -23,6 +23,8 @@ class Tool:
     programs: tuple[str, ...]
     stamps: tuple[str, ...] = ()  # variables the linker sets
     renames: tuple[tuple[str, str], ...] = ()  # what `go build` calls it → what we call it
+    module: str = ""  # whose `files` are kept beside the programs
+    files: tuple[str, ...] = ()
 
     @property
     def ldflags(self) -> str:
@@ -50,13 +52,32 @@ CLUSTER_TOOLS = (
     Tool("helm", ("helm",)),
     Tool("pause", ("pause",)),
 )
-TOOLS = (*CLUSTER_TOOLS, Tool("versitygw", ("versitygw",)))  # an S3 server, for tests that fetch rows from it
+KEDA = Tool(
+    "keda",
+    ("keda-operator", "keda-adapter"),
+    renames=(("operator", "keda-operator"), ("adapter", "keda-adapter")),
+    module="github.com/kedacore/keda/v2",
+    # Its operator ends unless all its kinds are there.
+    files=tuple(
+        f"config/crd/bases/{name}.yaml"
+        for name in (
+            "keda.sh_scaledobjects",
+            "keda.sh_scaledjobs",
+            "keda.sh_triggerauthentications",
+            "keda.sh_clustertriggerauthentications",
+            "eventing.keda.sh_cloudeventsources",
+            "eventing.keda.sh_clustercloudeventsources",
+        )
+    ),
+)
+# Beside the cluster: an S3 server for tests that fetch rows from it, and an autoscaler.
+TOOLS = (*CLUSTER_TOOLS, Tool("versitygw", ("versitygw",)), KEDA)
 API_SERVER_TOOLS = tuple(tool for tool in CLUSTER_TOOLS if tool.name in ("etcd", "kubernetes"))
 
 
 def content_hash(tool: Tool, folder: Path, go_version: str) -> str:
     """Changes when anything does that the binaries depend on: the pinned modules, our own sources, flags, compiler."""
-    digest = hashlib.sha256(f"{go_version}\n{tool.ldflags}\n{tool.renames}\n".encode())
+    digest = hashlib.sha256(f"{go_version}\n{tool.ldflags}\n{tool.renames}\n{''.join(tool.files)}".encode())
     for file in sorted(folder.iterdir()):
         digest.update(f"{file.name}\n".encode())
         digest.update(file.read_bytes())
@@ -83,6 +104,9 @@ class Toolbox:
         if not program.exists():
             raise ClusterError(f"{name} is not built yet: run `cluster/cluster build`")
         return program
+
+    def files(self, tool: Tool) -> list[Path]:
+        return [self.folder(tool) / Path(file).name for file in tool.files]
 
     def build(self, tools: Iterable[Tool] = TOOLS) -> None:
         """Build what the cache lacks, one tool at a time, each published by a rename."""
@@ -126,6 +150,23 @@ class Toolbox:
             f"{unfinished}/",
             "tool",
         ]
+        try:
+            self._go(tool, command)
+            for built, wanted in tool.renames:
+                (unfinished / built).rename(unfinished / wanted)
+            if tool.files:
+                module = Path(self._go(tool, ["go", "list", "-m", "-f", "{{.Dir}}", tool.module]))
+                for file in tool.files:
+                    shutil.copyfile(module / file, unfinished / Path(file).name)
+        except BaseException:
+            shutil.rmtree(unfinished)
+            raise
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another clone built the same at the same time
+            shutil.rmtree(unfinished)
+
+    def _go(self, tool: Tool, command: list[str]) -> str:
         done = subprocess.run(
             command,
             cwd=self._paths.sources / "tools" / tool.name,
@@ -134,14 +175,8 @@ class Toolbox:
             text=True,
         )
         if done.returncode:
-            shutil.rmtree(unfinished)
             raise ClusterError(f"building {tool.name} failed:\n{done.stderr[-3000:]}")
-        for built, wanted in tool.renames:
-            (unfinished / built).rename(unfinished / wanted)
-        try:
-            unfinished.rename(folder)
-        except OSError:  # another clone built the same at the same time
-            shutil.rmtree(unfinished)
+        return done.stdout.strip()
 
 
 def _go_version() -> str:

@@ -1,8 +1,9 @@
-"""A Deployment that sleeps at zero pods and wakes on a request, on a real network. KEDA is played: it asks the pods behind the Service, and writes the scale subresource."""
+"""A Deployment that sleeps at zero pods and wakes on a request, on a real network: scaled by hand, as anything may that knows the scale subresource, and by KEDA."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from e2e_support import (
+    ROOT,
     Cluster,
     dataset,
     deployment,
@@ -32,9 +34,9 @@ class Sleeper:
         self.url = f"{cluster.service_address('mail')}/v1/classify"
         self.threads = ThreadPoolExecutor(8)
 
-    def ask(self) -> httpx.Response:
+    def ask(self, texts: int = 1) -> httpx.Response:
         """On a connection of its own: a kept one would hide where the Service leads."""
-        return httpx.post(self.url, json={"input": "You won a free prize"}, headers=KEY, timeout=150)
+        return httpx.post(self.url, json={"input": ["You won a free prize"] * texts}, headers=KEY, timeout=150)
 
     def ask_without_key(self) -> httpx.Response | None:
         """None where nothing answers."""
@@ -85,26 +87,36 @@ class Sleeper:
         return float(line.rpartition(" ")[2])
 
     @contextmanager
-    def under_load(self) -> Iterator[list[str]]:
-        """Two clients that ask all the time; what failed."""
+    def under_load(self, clients: int = 2, texts: int = 1) -> Iterator[list[str]]:
+        """Clients that ask all the time; what failed."""
         stop = threading.Event()
         failed: list[str] = []
 
         def client() -> None:
             while not stop.is_set():
                 try:
-                    answer = self.ask()
+                    answer = self.ask(texts)
                     if answer.status_code != 200:
                         failed.append(f"{answer.status_code} {answer.text}")
                 except httpx.TransportError as err:
                     failed.append(repr(err))
                 time.sleep(0.05)
 
-        clients = [self.threads.submit(client) for _ in range(2)]
+        running = [self.threads.submit(client) for _ in range(clients)]
         yield failed
         stop.set()
-        for one in clients:
+        for one in running:
             one.result(180)
+
+
+@pytest.fixture
+def keda() -> Iterator[None]:
+    for word in ("keda-up", "keda-down"):
+        command = [str(ROOT / "cluster" / "cluster"), word]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        if word == "keda-up":
+            yield
 
 
 @pytest.fixture
@@ -136,7 +148,7 @@ def sleeper(cluster: Cluster) -> Iterator[Sleeper]:
 def test_a_request_wakes_what_sleeps_and_none_is_lost_either_way(cluster: Cluster, sleeper: Sleeper) -> None:
     sleeper.leads_to(WAKER)
     assert not cluster.list("pods", SERVER)
-    # This cluster has no KEDA, which is said; what it would do is done here by hand.
+    # This cluster has no KEDA, which is said.
     assert "wakeOnRequest" in cluster.says("wdep", "mail", "Autoscaled", reason="KindNotInstalled")["message"]
     assert "Asleep" in cluster.run("get", "wdep", "mail", "-o", "wide")
 
@@ -177,4 +189,29 @@ def test_a_request_wakes_what_sleeps_and_none_is_lost_either_way(cluster: Cluste
     patch = [{"op": "remove", "path": "/spec/autoscaling"}]
     cluster.run("patch", "wdep", "mail", "--type=json", "-p", json.dumps(patch))
     cluster.until("the waker to go", lambda: not cluster.list("deployments.apps,services", WAKER))
+    assert sleeper.ask().status_code == 200
+
+
+@pytest.mark.usefixtures("keda")
+def test_keda_wakes_it_adds_a_pod_under_load_and_lets_it_sleep_again(cluster: Cluster, sleeper: Sleeper) -> None:
+    said = cluster.says("wdep", "mail", "Autoscaled", status="True", reason="Autoscaling")
+    assert said["message"].startswith("ScaledObject mail chooses from 0 to 2 replicas")
+    sleeper.leads_to(WAKER)
+    held = sleeper.asks()
+    answer = held.result(150)
+    assert answer.status_code == 200, answer.text
+    sleeper.leads_to(SERVER)
+    cluster.says("wdep", "mail", "Ready", status="True", reason="Live")
+    time.sleep(2)
+
+    patch = {"spec": {"autoscaling": {"targetQueuedTokens": 1, "scaleDownStabilizationSeconds": 5}}}
+    cluster.run("patch", "wdep", "mail", "--type=merge", "-p", json.dumps(patch))
+    with sleeper.under_load(clients=8, texts=64) as failed:
+        cluster.until("a second pod", lambda: len(cluster.list("pods", SERVER)) == 2, seconds=180)
+    assert failed == []
+    # A minute after the last request nobody needs it; then KEDA looks every 15 s.
+    cluster.says("wdep", "mail", "Ready", seconds=300, status="True", reason="Asleep")
+    cluster.until("the pods to go", lambda: not cluster.list("pods", SERVER))
+    sleeper.leads_to(WAKER)
+    time.sleep(2)
     assert sleeper.ask().status_code == 200

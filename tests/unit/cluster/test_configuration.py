@@ -6,8 +6,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-from winnow_cluster import control_plane, kubeconfig, leftovers, machine, network, node
+from winnow_cluster import control_plane, keda, kubeconfig, leftovers, machine, network, node
 from winnow_cluster.certificates import KeyPair, subject_names
 from winnow_cluster.control_plane import Endpoint, Keys
 from winnow_cluster.errors import ClusterError
@@ -15,7 +16,15 @@ from winnow_cluster.paths import Paths
 
 ENDPOINT = Endpoint("127.0.0.1", 6443, 2379, "10.0.0.0/16", "10.0.0.1")
 PAIR = KeyPair(Path("/pki/x.crt"), Path("/pki/x.key"))
-KEYS = Keys(Path("/pki/ca.crt"), server=PAIR, admin=PAIR, controller_manager=PAIR, scheduler=PAIR, tokens=PAIR)
+KEYS = Keys(
+    Path("/pki/ca.crt"),
+    server=PAIR,
+    admin=PAIR,
+    controller_manager=PAIR,
+    scheduler=PAIR,
+    tokens=PAIR,
+    front_proxy=PAIR,
+)
 
 
 def program(name: str) -> Path:
@@ -29,6 +38,14 @@ def test_the_api_server_calls_kubelets_only_where_there_are_any() -> None:
     assert not any(argument.startswith("--kubelet-") for argument in alone)
     assert "--advertise-address=127.0.0.1" in whole
     assert "--kubelet-preferred-address-types=InternalIP" in whole
+
+
+def test_the_api_server_finds_kedas_metrics_where_its_adapter_listens() -> None:
+    command = keda.adapter(program, Path("/kubeconfig"), Path("/certificates"))
+    file = Path(keda.__file__).parents[1] / "manifests" / "keda.yaml"
+    (slice_,) = [one for one in yaml.safe_load_all(file.read_text()) if one["kind"] == "EndpointSlice"]
+    assert f"--bind-address={slice_['endpoints'][0]['addresses'][0]}" in command
+    assert f"--secure-port={slice_['ports'][0]['port']}" in command
 
 
 def test_containerd_reads_its_configuration_as_meant() -> None:
