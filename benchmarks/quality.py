@@ -7,9 +7,9 @@ kind of task it is follows from the rows: one label or none (Binary), exactly on
 the training rows are validation rows; the rest train, through the command line as a user's would. The best epoch on
 validation rows counts. --peer trains transformers' Trainer on the same rows with the same settings (Multiclass only).
 
-The bars: Binary F1 0.97; Multilabel macro-F1 0.50 with fitted thresholds and 0.05 above threshold 0.5; Multiclass within
-half a point of the Trainer in two thirds of its time; expected calibration error 0.02 everywhere. --epochs, --rows and
---minutes bound the time, and may miss them.
+The bars: Binary F1 0.97; Multilabel macro-F1 0.50 with fitted thresholds and 0.05 above the same classifier without them,
+which tells a label from a calibrated probability of 0.5 on; Multiclass within half a point of the Trainer in two thirds of
+its time; expected calibration error 0.02 everywhere. --epochs, --rows and --minutes bound the time, and may miss them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -40,6 +41,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.model import quiet_transformers
 from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_trainer import deciding
 from winnow_trainer.examples import Examples, encode
 
 VALIDATION_PART = 0.1
@@ -66,12 +68,20 @@ F1 = {"thresholds": {"objective": "F1"}}
 RECIPES = {
     # Some hundred validation rows are soon all right; log loss still tells epochs apart.
     TaskDetail.BINARY: Recipe(
-        3, {"headInit": "Ridge", "learningRate": 1e-4}, {"metrics": {"primary": "log_loss"}, **F1}
+        4, {"headInit": "Ridge", "learningRate": 1e-4, "pooling": "Mean"}, {"metrics": {"primary": "log_loss"}, **F1}
     ),
     TaskDetail.MULTICLASS: Recipe(8, {"headInit": "Ridge"}, {"metrics": {"primary": "accuracy"}}),
     # A random head takes an epoch until rare labels are above the noise; ridge regression starts there.
     TaskDetail.MULTILABEL: Recipe(
-        5, {"headInit": "Ridge", "learningRate": 4e-4, "perDeviceTrainBatchSize": 32, "maxSeqLength": 64}, F1
+        5,
+        {
+            "headInit": "Ridge",
+            "pooling": "Mean",
+            "learningRate": 4e-4,
+            "perDeviceTrainBatchSize": 32,
+            "maxSeqLength": 64,
+        },
+        F1,
     ),
 }
 
@@ -120,18 +130,27 @@ def split(data: Path, most: int | None) -> Rows:
     return Rows(schema, rows[held_out:], rows[:held_out], test)
 
 
+def weights(rows: Rows) -> dict[str, Any]:
+    """Of labels: the square roots of those that are balanced. Macro-F1 counts a rare label as much as any, and weights of
+    several hundred would leave its few rows nothing to tell apart."""
+    positives = {label: sum(label in held for _, held in rows.train) for label in rows.schema.labels}
+    balanced = {label: (len(rows.train) - count) / count for label, count in positives.items() if count}
+    return {"mode": "Custom", "weights": {label: round(math.sqrt(weight), 2) for label, weight in balanced.items()}}
+
+
 def winnow(rows: Rows, base: Path, epochs: int, minutes: float | None, folder: Path) -> dict[str, Any]:
     """Wall-clock seconds of the whole command, and decision.json's figures of the best epoch."""
     recipe = RECIPES[rows.schema.task_detail]
     for name in ("train", "validation", "test"):
         write(folder / f"{name}.csv", getattr(rows, name), rows.schema)
+    weighted = {"classWeights": weights(rows)} if rows.schema.task_detail is TaskDetail.MULTILABEL else {}
     spec = {
         "trainingDataset": "train.csv",
         "validationDataset": "validation.csv",
         "testDataset": "test.csv",
         "baseModel": str(base),
         "method": "Full",
-        "parameters": {**SETTINGS, **recipe.parameters, "numTrainEpochs": epochs},
+        "parameters": {**SETTINGS, **recipe.parameters, "numTrainEpochs": epochs, **weighted},
         **recipe.spec,
     }
     job = {"kind": "TrainingJob", "metadata": {"name": "quality"}, "spec": spec}
@@ -152,6 +171,10 @@ def winnow(rows: Rows, base: Path, epochs: int, minutes: float | None, folder: P
     found = [(primary(path), path) for path in checkpoints]
     value, best = max(found, key=lambda pair: (pair[0], -int(pair[1].name.removeprefix("epoch-"))))
     decision = json.loads((best / DECISION).read_bytes())
+    kept = json.loads((best / "checkpoint.json").read_bytes())["files"][deciding.LOGITS]
+    judged = deciding.load(best / deciding.LOGITS, kept["sha256"])
+    calibrated = deciding.fit(judged["validation"], judged["test"], rows.schema, None).measured
+    assert calibrated is not None
     return {
         "seconds": seconds,
         "epoch": best.name,
@@ -159,6 +182,7 @@ def winnow(rows: Rows, base: Path, epochs: int, minutes: float | None, folder: P
         "validation": value,
         "all": {path.name: json.loads((path / DECISION).read_bytes())["measured"]["after"] for path in checkpoints},
         "before": decision["measured"]["before"],
+        "calibrated": calibrated.after,
         "after": decision["measured"]["after"],
     }
 
@@ -191,7 +215,7 @@ def trainers_best(rows: Rows, base: Path, epochs: int) -> dict[str, Any]:
 
 
 def failures(task: TaskDetail, ours: dict[str, Any], theirs: dict[str, Any] | None) -> list[str]:
-    before, after = ours["before"], ours["after"]
+    calibrated, after = ours["calibrated"], ours["after"]
     found = []
     if after["ece"] > ECE_BAR:
         found.append(f"expected calibration error {after['ece']:.4f} of at most {ECE_BAR}")
@@ -199,8 +223,9 @@ def failures(task: TaskDetail, ours: dict[str, Any], theirs: dict[str, Any] | No
         found.append(f"F1 {after['f1']:.4f} of {BINARY_F1_BAR}")
     if task is TaskDetail.MULTILABEL and after["f1_macro"] < MACRO_F1_BAR:
         found.append(f"macro-F1 {after['f1_macro']:.4f} of {MACRO_F1_BAR}")
-    if task is TaskDetail.MULTILABEL and after["f1_macro"] < before["f1_macro"] + FITTED_BAR:
-        found.append(f"macro-F1 {after['f1_macro']:.4f}, at 0.5 {before['f1_macro']:.4f}: less than {FITTED_BAR} more")
+    if task is TaskDetail.MULTILABEL and after["f1_macro"] < calibrated["f1_macro"] + FITTED_BAR:
+        plain = f"at 0.5 {calibrated['f1_macro']:.4f}"
+        found.append(f"macro-F1 {after['f1_macro']:.4f}, {plain}: less than {FITTED_BAR} more")
     if theirs and after["accuracy"] < theirs["accuracy"] - ACCURACY_BAR:
         found.append(f"accuracy {after['accuracy']:.4f}, the Trainer's {theirs['accuracy']:.4f}")
     if theirs and ours["seconds"] > theirs["seconds"] * TIME_BAR:
@@ -216,12 +241,13 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['data']}, {result['task']}: {result['rows']:,} rows train, {result['validationRows']:,} validate, "
         f"{result['testRows']:,} test; {ours['epoch']} of {ours['epochs']} is the best; {ours['seconds']:.0f} s in all",
-        "| on test rows | raw, at 0.5 or the likeliest | calibrated, thresholds fitted |",
-        "|---|---|---|",
+        "| on test rows | raw, at 0.5 or the likeliest | calibrated, the same | calibrated, thresholds fitted |",
+        "|---|---|---|---|",
     ]
     for name in SHOWN:
         if name in ours["before"]:
-            lines.append(f"| {name} | {ours['before'][name]:.4f} | {ours['after'][name]:.4f} |")
+            values = [f"{ours[which][name]:.4f}" for which in ("before", "calibrated", "after")]
+            lines.append(f"| {name} | {' | '.join(values)} |")
     if theirs:
         lines.append(f"transformers' Trainer: accuracy {theirs['accuracy']:.4f} in {theirs['seconds']:.0f} s of steps")
     return "\n".join(lines)

@@ -10,8 +10,10 @@ from winnow_server.batcher import Pick, Waiting, next_batch
 from winnow_server.errors import ApiError, Overloaded, TooLarge
 from winnow_server.ticket import Ticket
 
-# The share of the newest batch in the measured speed: about the last ten batches count.
+# The share of the newest in what is measured: about the last ten batches, and requests, count.
 NEWEST_SHARE = 0.2
+# Tokens of a text by its characters: few where texts are cut, many in scripts with a token for each.
+LEAST_SHARE, MOST_SHARE = 0.25, 16.0
 MAX_RETRY_AFTER_SECONDS = 60
 # A batch cannot be interrupted, so background work runs in short ones while requests keep coming: one that arrives in the
 # middle waits for a quarter of a batch at most. When nobody asked for a while it runs in full ones.
@@ -43,6 +45,7 @@ class TokenQueue:
         self._batches = 0  # that run
         self._alone = False  # the one that runs has all cores
         self._tokens_per_second = 0.0
+        self._true_share = 1.0  # of requests: their tokens, as a multiple of what was estimated
         self._waiting: dict[Ticket, None] = {}  # in order of arrival
         self._background: dict[Ticket, None] = {}
         self._handed: Ticket | None = None  # to the first worker, not tokenised yet
@@ -56,12 +59,13 @@ class TokenQueue:
     def reserve(self, ticket: Ticket, estimated_tokens: int) -> None:
         """Holds room for a request before it is tokenised; raises Overloaded.
 
-        An estimate above the whole queue counts as the whole queue: only counting can tell that it never fits.
+        An estimate above the whole queue counts as the whole queue: only counting can tell that it never fits. Estimates are
+        corrected by what requests turned out to hold lately: one that is let in too easily is counted, and refused then.
         """
         with self._lock:
             if self._batches:
                 self._last_beside = time.monotonic()
-            self._hold(ticket, min(estimated_tokens, self.max_tokens))
+            self._hold(ticket, min(round(estimated_tokens * self._true_share), self.max_tokens))
 
     def put(self, ticket: Ticket) -> None:
         """A tokenised request, now with its true size; raises TooLarge, Overloaded."""
@@ -80,6 +84,9 @@ class TokenQueue:
                     code="request_too_large",
                     param="input",
                 )
+            if ticket.reserved:
+                found = self._true_share * (tokens / ticket.reserved) ** NEWEST_SHARE
+                self._true_share = min(max(found, LEAST_SHARE), MOST_SHARE)
             self._release(ticket)
             self._hold(ticket, tokens)
             self._waiting[ticket] = None

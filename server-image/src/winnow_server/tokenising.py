@@ -102,7 +102,8 @@ def reject(ticket: Ticket, error: ApiError, queue: TokenQueue) -> None:
 
 
 def estimated_tokens(texts: Sequence[str], max_seq_length: int) -> int:
-    """For the reservation before the count, and rather too few: the count refuses what this lets through."""
+    """For the reservation before the count, and rather too few: the queue knows how many they turn out to be, and the count
+    refuses what is let through."""
     return sum(min(max_seq_length, len(text) // CHARACTERS_PER_TOKEN + 1) for text in texts)
 
 

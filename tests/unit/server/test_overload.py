@@ -7,6 +7,8 @@ import pytest
 import tiny_server
 import torch
 
+from winnow_server import tokenising
+
 
 @pytest.fixture
 def gate():
@@ -73,6 +75,18 @@ def test_a_request_of_many_texts_gets_room_for_all_or_none(narrow, gate):
     narrow.until(lambda: narrow.metric("clf_queue_tokens") == 39)
     gate.open()
     assert background.statuses() == [200, 200, 200]
+
+
+def test_what_has_no_room_is_not_even_tokenised_once_texts_like_it_were_counted(narrow, gate, monkeypatch):
+    for _ in range(10):
+        narrow.classify(["prize"] * 8)
+    background = hold(narrow, gate, ["prize"] * 13)
+    tokenised = []
+    monkeypatch.setattr(tokenising, "tokenise", lambda *request: tokenised.append(request))
+    assert narrow.client.post("/v1/classify", json={"input": "prize"}).status_code == 429
+    assert tokenised == []
+    gate.open()
+    assert background.statuses() == [200, 200]
 
 
 def test_what_waits_runs_in_batches_within_the_token_budget(narrow, gate):
