@@ -12,8 +12,8 @@ from winnow_server.ticket import Ticket
 
 # The share of the newest in what is measured: about the last ten batches, and requests, count.
 NEWEST_SHARE = 0.2
-# Tokens of a text by its characters: few where texts are cut, many in scripts with a token for each.
-LEAST_SHARE, MOST_SHARE = 0.25, 16.0
+# Corrections of an estimate. No more, so that odd texts of one client do not keep out long requests of others.
+LEAST_SHARE, MOST_SHARE = 0.5, 4.0
 MAX_RETRY_AFTER_SECONDS = 60
 # A batch cannot be interrupted, so background work runs in short ones while requests keep coming: one that arrives in the
 # middle waits for a quarter of a batch at most. When nobody asked for a while it runs in full ones.
