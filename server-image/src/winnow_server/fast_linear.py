@@ -7,6 +7,7 @@ weights reordered once. Switching is in place, layer by layer, and can be taken 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -30,45 +31,38 @@ class FastLinear(nn.Module):
 
 
 def to_float32(classifier: Classifier) -> Undo:
-    """Every linear layer of the body, with the numbers it has."""
-    undo_fused = fuse(classifier, torch.float32)
-    places = list(linear_layers(classifier))
-    for parent, name, layer in places:
-        setattr(parent, name, FastLinear(layer.weight, layer.bias))
-        layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # kept once, not twice
-
-    def undo() -> None:
-        for parent, name, layer in places:
-            fast = getattr(parent, name)
-            layer.weight = nn.Parameter(fast.laid_out.to_dense(), requires_grad=False)
-            setattr(parent, name, layer)
-        undo_fused()
-
-    return undo
+    """Every linear layer of the body, with the numbers it has. What raises midway leaves the classifier as it was."""
+    with ExitStack() as undone:
+        undone.callback(fuse(classifier, torch.float32))
+        for parent, name, layer in list(linear_layers(classifier)):
+            fast = FastLinear(layer.weight, layer.bias)
+            undone.callback(_give_back, layer, fast)
+            layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # kept once, not twice
+            undone.callback(setattr, parent, name, layer)
+            setattr(parent, name, fast)
+        return undone.pop_all().close
 
 
 def to_bfloat16(classifier: Classifier) -> Undo:
-    """The body in bfloat16, the head as it is. From a float32 body without fast layers."""
-    undo_fused = fuse(classifier, torch.bfloat16)
-    places = list(linear_layers(classifier))
-    head = {id(parameter) for parameter in classifier.head_parameters()}
-    linear = {id(parameter) for _, _, layer in places for parameter in layer.parameters()}
-    others = [one for one in classifier.parameters() if id(one) not in head | linear and one.dtype == torch.float32]
-    before = [one.data for one in others]
-    for parameter in others:
-        parameter.data = parameter.data.bfloat16()
-    for parent, name, layer in places:
-        bias = None if layer.bias is None else layer.bias.bfloat16()
-        setattr(parent, name, FastLinear(layer.weight.bfloat16(), bias))
-
-    def undo() -> None:
-        for parameter, data in zip(others, before, strict=True):
-            parameter.data = data
+    """The body in bfloat16, the head as it is. From a float32 body without fast layers; what raises midway leaves that."""
+    with ExitStack() as undone:
+        undone.callback(fuse(classifier, torch.bfloat16))
+        places = list(linear_layers(classifier))
+        head = {id(parameter) for parameter in classifier.head_parameters()}
+        linear = {id(parameter) for _, _, layer in places for parameter in layer.parameters()}
+        for parameter in classifier.parameters():
+            if id(parameter) not in head | linear and parameter.dtype == torch.float32:
+                undone.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = parameter.data.bfloat16()
         for parent, name, layer in places:
-            setattr(parent, name, layer)
-        undo_fused()
+            bias = None if layer.bias is None else layer.bias.bfloat16()
+            undone.callback(setattr, parent, name, layer)
+            setattr(parent, name, FastLinear(layer.weight.bfloat16(), bias))
+        return undone.pop_all().close
 
-    return undo
+
+def _give_back(layer: nn.Linear, fast: FastLinear) -> None:
+    layer.weight = nn.Parameter(fast.laid_out.to_dense(), requires_grad=False)
 
 
 def linear_layers(classifier: Classifier) -> Iterator[tuple[Any, str, nn.Linear]]:

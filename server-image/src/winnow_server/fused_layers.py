@@ -140,6 +140,7 @@ class FusedLayers(nn.Module):
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype, activation: tuple[str, str]) -> None:
         """In float32 the layers' own weights are given up, so that memory does not double: `give_back`."""
         super().__init__()
+        self.run = scripted(run_layers)  # first: where it cannot be, nothing is given up yet
         self.products: list[Tensor] = []
         self.biases: list[Tensor] = []
         for linears in products_of(layers):
@@ -159,7 +160,6 @@ class FusedLayers(nn.Module):
         self.scaling: float = attention.scaling
         self.eps: float = layers[0].output.LayerNorm.eps
         self.activation = activation
-        self.run = scripted(run_layers)
 
     def give_back(self, layers: Sequence[Any]) -> None:
         """To the layers it was made of, the weights they had."""
@@ -206,9 +206,10 @@ def fuse(classifier: Classifier, dtype: torch.dtype) -> Undo:
         return lambda: None
     body: Any = classifier.body
     layers, embeddings = body.encoder.layer, body.embeddings
+    fused_embeddings = FusedEmbeddings(embeddings)
     fused = FusedLayers(layers, dtype, activation)
     body.encoder.layer = nn.ModuleList([fused])
-    body.embeddings = FusedEmbeddings(embeddings)
+    body.embeddings = fused_embeddings
 
     def undo() -> None:
         fused.give_back(layers)

@@ -13,7 +13,7 @@ from winnow_classifier.decision import Abstain, Calibration, Decision, replace_f
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
-from winnow_server import precision
+from winnow_server import fast_linear, precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
 from winnow_server.fused_layers import FusedLayers
 from winnow_server.thresholds import NO_RULES, Rules
@@ -154,6 +154,25 @@ def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, mon
     plain = probabilities(loaded)
     filler = loaded.encoder.encode([TEXTS[3]])[0].input_ids
     assert precision.fastest(loaded.model, loaded.schema, [], filler, "auto") == "float32"
+    assert torch.equal(probabilities(loaded), plain)
+
+
+@pytest.mark.parametrize("switch", [to_float32, BFLOAT16])
+@pytest.mark.parametrize("loaded", ["llama", "modernbert"], indirect=True)
+def test_a_form_that_fails_midway_leaves_the_model_as_it_was(loaded, switch, monkeypatch):
+    plain, made = probabilities(loaded), []
+
+    class Fails(FastLinear):
+        def __init__(self, *arguments):
+            if len(made) == 3:
+                raise RuntimeError("out of memory")
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(fast_linear, "FastLinear", Fails)
+    with pytest.raises(RuntimeError):
+        switch(loaded.model)
+    assert len(made) == 3
     assert torch.equal(probabilities(loaded), plain)
 
 
