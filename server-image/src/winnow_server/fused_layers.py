@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -138,18 +139,23 @@ class FusedLayers(nn.Module):
     """BertLayers or RobertaLayers for inference, all of them in the place of one, with the numbers they have."""
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype, activation: tuple[str, str]) -> None:
-        """In float32 the layers' own weights are given up, so that memory does not double: `give_back`."""
+        """In float32 the layers' own weights are given up, so that memory does not double: `give_back`. What raises midway
+        leaves them."""
         super().__init__()
-        self.run = scripted(run_layers)  # first: where it cannot be, nothing is given up yet
+        self.run = scripted(run_layers)
         self.products: list[Tensor] = []
         self.biases: list[Tensor] = []
-        for linears in products_of(layers):
-            weight = torch.cat([linear.weight.detach() for linear in linears]).to(dtype)
-            self.products.append(torch.ops.mkldnn._reorder_linear_weight(weight, None))
-            self.biases.append(torch.cat([linear.bias.detach() for linear in linears]).to(dtype))
-            if dtype == torch.float32:
-                for linear in linears:
-                    linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+        with ExitStack() as undone:
+            for linears in products_of(layers):
+                weight = torch.cat([linear.weight.detach() for linear in linears]).to(dtype)
+                product = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+                self.products.append(product)
+                self.biases.append(torch.cat([linear.bias.detach() for linear in linears]).to(dtype))
+                if dtype == torch.float32:
+                    undone.callback(give_back, linears, product)
+                    for linear in linears:
+                        linear.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+            undone.pop_all()
         self.norms = nn.ModuleList(
             norm for layer in layers for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm)
         )
@@ -164,9 +170,7 @@ class FusedLayers(nn.Module):
     def give_back(self, layers: Sequence[Any]) -> None:
         """To the layers it was made of, the weights they had."""
         for linears, product in zip(products_of(layers), self.products, strict=True):
-            for linear, weight in zip(linears, product.to_dense().chunk(len(linears)), strict=True):
-                if linear.weight.numel() == 0:
-                    linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
+            give_back(linears, product)
 
     def forward(self, hidden: Tensor, mask: None, *, packed: PackedBatch) -> Tensor:
         """(1, T, d) to (1, T, d), called as transformers' layer is."""
@@ -216,6 +220,13 @@ def fuse(classifier: Classifier, dtype: torch.dtype) -> Undo:
         body.encoder.layer, body.embeddings = layers, embeddings
 
     return undo
+
+
+def give_back(linears: Sequence[nn.Linear], product: Tensor) -> None:
+    """To those that gave them up, the weights that the product was made of."""
+    for linear, weight in zip(linears, product.to_dense().chunk(len(linears)), strict=True):
+        if linear.weight.numel() == 0:
+            linear.weight = nn.Parameter(weight.clone(), requires_grad=False)
 
 
 def products_of(layers: Iterable[Any]) -> Iterator[tuple[nn.Linear, ...]]:

@@ -176,6 +176,24 @@ def test_a_form_that_fails_midway_leaves_the_model_as_it_was(loaded, switch, mon
     assert torch.equal(probabilities(loaded), plain)
 
 
+@pytest.mark.parametrize("switch", [to_float32, BFLOAT16])
+@pytest.mark.parametrize("loaded", ["bert"], indirect=True)
+def test_fused_layers_that_fail_midway_leave_the_model_as_it_was(loaded, switch, monkeypatch):
+    plain, made, reorder = probabilities(loaded), [], torch.ops.mkldnn._reorder_linear_weight
+
+    def fails(*arguments):
+        if len(made) == 3:
+            raise RuntimeError("out of memory")
+        made.append(arguments)
+        return reorder(*arguments)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", fails)
+    with pytest.raises(RuntimeError):
+        switch(loaded.model)
+    assert len(made) == 3
+    assert torch.equal(probabilities(loaded), plain)
+
+
 @pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
 def test_bfloat16_is_for_cpus_that_have_it_and_checkpoints_with_examples(loaded, monkeypatch):
     tried = []
