@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
             self._answered(self, "connection lost")
 
     def close(self) -> None:
+        self._asked = False  # no answer is waited for
         self._transport.close()
 
 

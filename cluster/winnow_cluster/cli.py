@@ -73,16 +73,12 @@ def status(_: argparse.Namespace) -> None:
 
 
 def keda_up(_: argparse.Namespace) -> None:
-    cluster = _cluster()
-    cluster.expect_up()
-    keda.up(cluster)
+    keda.up(_cluster())
     print("KEDA runs in the cluster; `cluster/cluster keda-down` takes it away.")
 
 
 def keda_down(_: argparse.Namespace) -> None:
-    cluster = _cluster()
-    cluster.expect_up()
-    keda.down(cluster)
+    keda.down(_cluster())
 
 
 def image(arguments: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def _everywhere(program: Path) -> list[str]:
 
 
 def up(cluster: Cluster) -> None:
-    """The cluster runs."""
+    cluster.expect_up()
     cluster.toolbox.build([KEDA])
     cluster.kubectl("apply", "--server-side", "--force-conflicts", *_kinds(cluster))
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *_kinds(cluster))
@@ -68,6 +68,7 @@ def up(cluster: Cluster) -> None:
 
 def down(cluster: Cluster) -> None:
     """What is scaled keeps its replicas."""
+    cluster.expect_up()
     cluster.toolbox.build([KEDA])  # it has the files that name the kinds
     # First the objects, while KEDA is there to take its finalizers off.
     cluster.kubectl("delete", "--ignore-not-found", "--timeout=60s", *_kinds(cluster))

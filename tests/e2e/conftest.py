@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_support import ROOT, S3_IMAGE, Cluster
+from e2e_support import ROOT, S3_IMAGE, Cluster, local_cluster
 from page_support import CHROMIUM, DESKTOP, PHONE
 from selenium.webdriver import ChromeOptions, ChromeService
 from selenium.webdriver.chrome.webdriver import WebDriver
@@ -32,9 +31,7 @@ def s3_image(tmp_path_factory: pytest.TempPathFactory) -> None:
     context: Path = tmp_path_factory.mktemp("versitygw")
     shutil.copy(ROOT / ".local" / "bin" / "versitygw", context / "versitygw")
     (context / "Dockerfile").write_text("FROM scratch\nCOPY versitygw /versitygw\n")
-    command = [str(ROOT / "cluster" / "cluster"), "image", "--name", S3_IMAGE, "--context", str(context)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    local_cluster("image", "--name", S3_IMAGE, "--context", str(context))
 
 
 @pytest.fixture(params=[pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")])

@@ -115,11 +115,16 @@ class Cluster:
         return f"http://{self.get('service', name)['spec']['clusterIP']}"
 
 
-def helm(cluster: Cluster, *args: str) -> str:
-    command = [str(ROOT / "cluster" / "cluster"), "helm", *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=cluster.env, timeout=180, check=False)
+def local_cluster(*args: str, env: Mapping[str, str] | None = None, timeout: float | None = None) -> str:
+    """cluster/cluster, as a user calls it; what it says."""
+    command = [str(ROOT / "cluster" / "cluster"), *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def helm(cluster: Cluster, *args: str) -> str:
+    return local_cluster("helm", *args, env=cluster.env, timeout=180)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +12,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from e2e_support import (
-    ROOT,
     Cluster,
     dataset,
     deployment,
+    local_cluster,
     model_service,
     short_rows,
     training_job,
@@ -111,12 +110,9 @@ class Sleeper:
 
 @pytest.fixture
 def keda() -> Iterator[None]:
-    for word in ("keda-up", "keda-down"):
-        command = [str(ROOT / "cluster" / "cluster"), word]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        if word == "keda-up":
-            yield
+    local_cluster("keda-up")
+    yield
+    local_cluster("keda-down")
 
 
 @pytest.fixture
