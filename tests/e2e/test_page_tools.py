@@ -71,6 +71,16 @@ def chips(browser: WebDriver) -> set[str]:
     return set(browser.execute_script("return [...document.querySelectorAll('.chip')].map((one) => one.textContent)"))
 
 
+def place_in_card(browser: WebDriver, selector: str) -> tuple[float, float]:
+    """Left and top in pixels, of the card of many texts."""
+    left, top = browser.execute_script(
+        "const [card, it] = [document.getElementById('batch'), document.querySelector(arguments[0])]"
+        ".map((one) => one.getBoundingClientRect()); return [it.left - card.left, it.top - card.top]",
+        selector,
+    )
+    return left, top
+
+
 def slide(browser: WebDriver, value: float) -> None:
     browser.execute_script(
         "const slider = document.getElementById('threshold'); slider.value = arguments[0];"
@@ -216,8 +226,10 @@ def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver,
         document.getElementById("batch").dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }))"""
     )
     wait_for_text(browser, "#score", "40,000 rows")
+    before = place_in_card(browser, "#score")
     one(browser, "#score").click()
-    WebDriverWait(browser, 20).until(lambda driver: int(one(driver, "#scored").get_attribute("value") or 0) > 0)
+    WebDriverWait(browser, 20).until(lambda driver: int(one(driver, "#scored").get_attribute("value") or 0) > 5)
+    assert place_in_card(browser, "#cancel") == before, "a pointer that goes for it would miss it"
     one(browser, "#cancel").click()
     wait_for_text(browser, "#scored-words", "Cancelled.")
     assert one(browser, "#download").is_displayed(), "what was scored can be had"
