@@ -216,24 +216,29 @@ def test_an_answer_that_is_abstained_is_no_decision_anywhere(
         assert (scored[unsure], scored[surest]) == ("true", "false")
 
 
-def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver, address: str) -> None:
+def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver, address: str, tmp_path: Path) -> None:
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
     browser.execute_script(
-        """const rows = Array.from({ length: 40_000 }, (_, n) => `meeting ${n}, with the team`).join("\\n");
+        """const rows = Array.from({ length: 200_000 }, (_, n) => `meeting ${n}, with the team`).join("\\n");
         const files = new DataTransfer();
         files.items.add(new File([rows], "mail.csv", { type: "text/csv" }));
         document.getElementById("batch").dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }))"""
     )
-    wait_for_text(browser, "#score", "40,000 rows")
+    wait_for_text(browser, "#score", "200,000 rows")
     before = place_in_card(browser, "#score")
     one(browser, "#score").click()
     WebDriverWait(browser, 20).until(lambda driver: int(one(driver, "#scored").get_attribute("value") or 0) > 5)
     assert place_in_card(browser, "#cancel") == before, "a pointer that goes for it would miss it"
     one(browser, "#cancel").click()
     wait_for_text(browser, "#scored-words", "Cancelled.")
-    assert one(browser, "#download").is_displayed(), "what was scored can be had"
     assert one(browser, "#score").is_displayed()
+    count = int(one(browser, "#scored").get_attribute("value") or 0)
+    one(browser, "#download").click()
+    found = tmp_path / "mail-scored.csv"
+    WebDriverWait(browser, 10).until(lambda _: found.exists())
+    assert len(found.read_text().splitlines()) == count + 1, "what was scored can be had"
 
 
 def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> None:
@@ -242,6 +247,19 @@ def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> Non
     wait_for_text(browser, "#score", "Score 3 rows")
     assert not one(browser, "#header").is_selected()
     assert "Well, this, too, is one text" in one(browser, "#preview-rows").text
+
+
+def test_a_quote_that_never_ends_does_not_make_one_text_of_all_lines(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    browser.execute_script(
+        """const lines = '"Hello, you\\n' + "Well, this, too, is one text\\n".repeat(400_000);
+        const files = new DataTransfer();
+        files.items.add(new File([lines], "prose.txt", { type: "text/plain" }));
+        document.getElementById("batch").dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }))"""
+    )
+    wait_for_text(browser, "#score", "Score 400,001 rows")
+    assert one(browser, "#preview-rows").text.startswith('"Hello, you')
 
 
 def test_the_code_runs_as_it_stands_and_holds_no_key(browser: WebDriver, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ export function wireBatch(state, askForKey) {
 
   async function take(file) {
     if (!file) return;
+    running?.abort();
     if (file.size > LARGEST_BYTES) {
       state.set({ batch: { rows: [], error: "The file is larger than 64 MiB. Send it to /v1/classify/batch instead." } });
       return;
@@ -109,7 +110,7 @@ function nameOfScored(name) {
 
 // The rows as they came, with what the model said of them: in the order of the file, only those with an answer.
 function scored({ rows, separator, header, answers }, labels) {
-  const width = Math.max(...rows.map((row) => row.length));
+  const width = rows.reduce((most, row) => Math.max(most, row.length), 0); // too many for the arguments of one call
   const padded = (row) => [...row, ...Array(width - row.length).fill("")];
   const cells = answers.map((answer, index) => [
     ...padded(rows[index + (header ? 1 : 0)]),

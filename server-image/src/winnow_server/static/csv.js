@@ -1,20 +1,20 @@
 // CSV as spreadsheets write it: quotes, line breaks in cells, commas, semicolons or tabs. No DOM.
 
 const SEPARATORS = [",", ";", "\t"];
-const QUOTED = new RegExp('"(?:[^"]|"")*"', "g");
 const NAMES_OF_TEXT = ["text", "input", "message", "content", "body", "prompt", "sentence", "review", "description"];
 
 // {rows: [[cell, …], …], separator}; a cell keeps its spaces, empty lines are left out. Lines without quotes that fall into
-// different numbers of cells are prose with commas: a text each.
+// different numbers of cells are prose with commas, and so are lines with a quote that never ends: a text each.
 export function parse(content) {
   const text = content.replace(/^\ufeff/, "");
   const separator = separatorOf(text);
-  const rows = cellsOf(text, separator);
+  const { rows, open } = cellsOf(text, separator);
   const ragged = rows.some((row) => row.length !== rows[0].length);
-  if (!ragged || text.includes('"')) return { rows, separator };
+  if (!open && (!ragged || text.includes('"'))) return { rows, separator };
   return { rows: text.split(/\r\n|\r|\n/).filter((line) => line).map((line) => [line]), separator };
 }
 
+// open: whether the text ends within quotes.
 function cellsOf(text, separator) {
   const rows = [];
   let row = [];
@@ -54,7 +54,7 @@ function cellsOf(text, separator) {
     }
   }
   endRow();
-  return rows;
+  return { rows, open: quoted };
 }
 
 export function format(rows, separator) {
@@ -81,8 +81,13 @@ export function hasHeader(rows) {
 
 // Of the first line, outside of quotes. A line without any is one column.
 function separatorOf(text) {
-  const line = (/^(?:"(?:[^"]|"")*"|[^"\r\n])*/.exec(text)?.[0] ?? "").replace(QUOTED, "");
-  const counts = SEPARATORS.map((separator) => line.split(separator).length);
-  const most = Math.max(...counts);
-  return SEPARATORS[counts.indexOf(most)];
+  const counts = SEPARATORS.map(() => 0);
+  let quoted = false;
+  for (const character of text) {
+    if (character === '"') quoted = !quoted;
+    else if (quoted) continue;
+    else if (character === "\n" || character === "\r") break;
+    else if (SEPARATORS.includes(character)) counts[SEPARATORS.indexOf(character)]++;
+  }
+  return SEPARATORS[counts.indexOf(Math.max(...counts))];
 }
