@@ -249,6 +249,21 @@ def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> Non
     assert "Well, this, too, is one text" in one(browser, "#preview-rows").text
 
 
+def test_a_label_may_be_named_as_what_every_object_has(browser: WebDriver, tmp_path: Path) -> None:
+    with served(tmp_path, labels=("constructor", "driver", "toString"), task_detail=TaskDetail.MULTICLASS) as address:
+        browser.get(f"{address}/ui/")
+        wait(browser, "#about")
+        assert one(browser, "#labels").get_property("textContent") == "constructordrivertoString"
+        one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+        wait(browser, "#facts")
+        Select(one(browser, "#threshold-label")).select_by_value("constructor")
+        assert one(browser, "#threshold-value").text == "not set"
+        slide(browser, 1.0)
+        wait_for_text(browser, "#threshold-value", "100.0 %")
+        Select(one(browser, "#threshold-label")).select_by_value("toString")
+        assert one(browser, "#threshold-value").text == "not set"
+
+
 def test_a_quote_that_never_ends_does_not_make_one_text_of_all_lines(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")

@@ -49,7 +49,7 @@ function renderModel(model) {
   );
   fill(
     byId("labels"),
-    model.labels.map((label) => [label, label in model.thresholds ? `from ${percent(model.thresholds[label])} on` : ""]),
+    model.labels.map((label) => [label, Object.hasOwn(model.thresholds, label) ? `from ${percent(model.thresholds[label])} on` : ""]),
   );
   fill(byId("digests"), [
     ["Checkpoint", model.digest],
@@ -124,9 +124,14 @@ function rank({ labels, probabilities, predicted, thresholds, several }, whatIf)
       label,
       probability: probabilities[index],
       predicted: predicted.includes(label),
-      threshold: whatIf[label] ?? thresholds[label] ?? (several ? DEFAULT_THRESHOLD : null),
+      threshold: own(whatIf, label) ?? own(thresholds, label) ?? (several ? DEFAULT_THRESHOLD : null),
     }))
     .sort((one, other) => other.probability - one.probability);
+}
+
+// A label may have the name of what every object has, as "constructor".
+function own(found, label) {
+  return Object.hasOwn(found, label) ? found[label] : undefined;
 }
 
 function bar({ label, probability, predicted, threshold }) {
