@@ -81,6 +81,25 @@ def place_in_card(browser: WebDriver, selector: str) -> tuple[float, float]:
     return left, top
 
 
+def drop(browser: WebDriver, name: str, content: str) -> None:
+    """A file onto the card of many texts."""
+    browser.execute_script(
+        "const files = new DataTransfer(); files.items.add(new File([arguments[1]], arguments[0]));"
+        "document.getElementById('batch').dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true }))",
+        name,
+        content,
+    )
+
+
+def download(browser: WebDriver, folder: Path, name: str) -> Path:
+    """The scored rows, as the page's button gives them."""
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
+    one(browser, "#download").click()
+    found = folder / name
+    WebDriverWait(browser, 10).until(lambda _: found.exists())
+    return found
+
+
 def slide(browser: WebDriver, value: float) -> None:
     browser.execute_script(
         "const slider = document.getElementById('threshold'); slider.value = arguments[0];"
@@ -139,7 +158,6 @@ def test_a_threshold_is_tried_out_with_the_servers_own_decision(
 def test_a_pasted_csv_comes_back_scored(
     browser: WebDriver, address: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
     texts = ["win free money now", 'she said "thanks",\nsee you at lunch', "", "notes and agenda; budget"]
@@ -153,9 +171,7 @@ def test_a_pasted_csv_comes_back_scored(
     assert one(browser, "#scored-words").text == "4 of 4 rows, 1 of them with an error."
     browser.execute_script("document.getElementById('batch').scrollIntoView()")
     keep(browser, "csv", request)
-    one(browser, "#download").click()
-    found = tmp_path / "pasted-scored.csv"
-    WebDriverWait(browser, 10).until(lambda _: found.exists())
+    found = download(browser, tmp_path, "pasted-scored.csv")
     with found.open(newline="", encoding="utf-8") as file:
         scored = list(csv.DictReader(file))
     assert [line["text"] for line in scored] == texts
@@ -173,7 +189,6 @@ def test_a_pasted_csv_comes_back_scored(
 def test_an_answer_that_is_abstained_is_no_decision_anywhere(
     browser: WebDriver, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     texts = ("win free money now", "meeting on monday", "thanks see you at lunch")
     temperature = Calibration(method="Temperature", temperature=1.25)
     plain = Decision(labels=("ham", "spam"), task_detail=TaskDetail.BINARY, calibration=temperature)
@@ -207,9 +222,7 @@ def test_an_answer_that_is_abstained_is_no_decision_anywhere(
         browser.execute_script("document.getElementById('batch').scrollIntoView()")
         darken(browser)
         keep(browser, "abstained-csv-dark", request)
-        one(browser, "#download").click()
-        found = tmp_path / "pasted-scored.csv"
-        WebDriverWait(browser, 10).until(lambda _: found.exists())
+        found = download(browser, tmp_path, "pasted-scored.csv")
         with found.open(newline="", encoding="utf-8") as file:
             scored = {line["text"]: line["abstained"] for line in csv.DictReader(file)}
         assert scored == {text: str(item["abstained"]).lower() for text, item in answers.items()}
@@ -217,15 +230,9 @@ def test_an_answer_that_is_abstained_is_no_decision_anywhere(
 
 
 def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver, address: str, tmp_path: Path) -> None:
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
-    browser.execute_script(
-        """const rows = Array.from({ length: 200_000 }, (_, n) => `meeting ${n}, with the team`).join("\\n");
-        const files = new DataTransfer();
-        files.items.add(new File([rows], "mail.csv", { type: "text/csv" }));
-        document.getElementById("batch").dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }))"""
-    )
+    drop(browser, "mail.csv", "\n".join(f"meeting {n}, with the team" for n in range(200_000)))
     wait_for_text(browser, "#score", "200,000 rows")
     before = place_in_card(browser, "#score")
     one(browser, "#score").click()
@@ -235,9 +242,7 @@ def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver,
     wait_for_text(browser, "#scored-words", "Cancelled.")
     assert one(browser, "#score").is_displayed()
     count = int(one(browser, "#scored").get_attribute("value") or 0)
-    one(browser, "#download").click()
-    found = tmp_path / "mail-scored.csv"
-    WebDriverWait(browser, 10).until(lambda _: found.exists())
+    found = download(browser, tmp_path, "mail-scored.csv")
     assert len(found.read_text().splitlines()) == count + 1, "what was scored can be had"
 
 
@@ -267,12 +272,7 @@ def test_a_label_may_be_named_as_what_every_object_has(browser: WebDriver, tmp_p
 def test_a_quote_that_never_ends_does_not_make_one_text_of_all_lines(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
-    browser.execute_script(
-        """const lines = '"Hello, you\\n' + "Well, this, too, is one text\\n".repeat(400_000);
-        const files = new DataTransfer();
-        files.items.add(new File([lines], "prose.txt", { type: "text/plain" }));
-        document.getElementById("batch").dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }))"""
-    )
+    drop(browser, "prose.txt", '"Hello, you\n' + "Well, this, too, is one text\n" * 400_000)
     wait_for_text(browser, "#score", "Score 400,001 rows")
     assert one(browser, "#preview-rows").text.startswith('"Hello, you')
 

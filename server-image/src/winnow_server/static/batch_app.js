@@ -43,11 +43,16 @@ export function wireBatch(state, askForKey) {
     state.set({ batch: { ...state.batch, ...changes } });
   }
 
+  // What is scored of the rows before has no place to go any more.
+  function replace(batch) {
+    running?.abort();
+    state.set({ batch });
+  }
+
   async function take(file) {
     if (!file) return;
-    running?.abort();
     if (file.size > LARGEST_BYTES) {
-      state.set({ batch: { rows: [], error: "The file is larger than 64 MiB. Send it to /v1/classify/batch instead." } });
+      replace({ rows: [], error: "The file is larger than 64 MiB. Send it to /v1/classify/batch instead." });
       return;
     }
     byId("pasted").value = "";
@@ -55,14 +60,13 @@ export function wireBatch(state, askForKey) {
   }
 
   function read(content, name) {
-    running?.abort();
     const { rows, separator } = parse(content);
     if (!rows.length) {
-      state.set({ batch: content ? { rows, error: "There is no row in it." } : null });
+      replace(content ? { rows, error: "There is no row in it." } : null);
       return;
     }
     const header = hasHeader(rows);
-    state.set({ batch: { rows, separator, name, header, column: columnOfText(rows), answers: [], error: null } });
+    replace({ rows, separator, name, header, column: columnOfText(rows), answers: [], error: null });
   }
 
   async function score() {
