@@ -101,14 +101,15 @@ def test_the_crds_go_or_stay_out_when_asked() -> None:
 
 
 def test_the_operator_may_do_what_it_does() -> None:
-    """Each resource that the operator watches can be listed and watched, and nothing else is named but what it writes."""
+    """Each resource that the operator watches can be listed, watched and looked at (a fresh list is held against what is there),
+    and nothing else is named but what it writes."""
     granted: dict[tuple[str, str], set[str]] = defaultdict(set)
     for rule in operator_rules():
         for group in rule["apiGroups"]:
             for name in rule["resources"]:
                 granted[group, name] |= set(rule["verbs"])
     for resource in resources.WATCHED:
-        assert granted[resource.group, resource.plural] >= {"list", "watch"}, resource
+        assert granted[resource.group, resource.plural] >= {"get", "list", "watch"}, resource
     for plural in PRODUCT_KINDS:
         assert granted.pop((resources.GROUP, f"{plural}/status")) == {"patch"}
         assert granted.pop((resources.GROUP, f"{plural}/finalizers")) == {"update"}

@@ -202,6 +202,7 @@ def pod_of(
     unschedulable: str = "",
     disrupted: bool = False,
     index: int | None = None,
+    ended_at: datetime | None = None,
 ) -> Object:
     """A pod as the kubelet keeps it: pending, running, ended with an exit code, or waiting for a (reason, message)."""
     state: Object = {}
@@ -209,7 +210,8 @@ def pod_of(
         phase = "Succeeded" if exit_code == 0 else "Failed"
         message = said if isinstance(said, str) else json.dumps(said)
         default = "Completed" if exit_code == 0 else "Error"
-        state = {"terminated": {"exitCode": exit_code, "reason": reason or default, "message": message}}
+        at = {"finishedAt": ended_at.strftime("%Y-%m-%dT%H:%M:%SZ")} if ended_at else {}
+        state = {"terminated": {"exitCode": exit_code, "reason": reason or default, "message": message, **at}}
     elif waiting:
         state = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
     elif phase == "Running":

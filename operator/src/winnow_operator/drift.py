@@ -7,19 +7,16 @@ longer specify is noticed too.
 from __future__ import annotations
 
 import copy
-from decimal import Decimal, InvalidOperation
+from decimal import InvalidOperation
 from typing import Any
 
 from winnow_operator.build.common import digest
+from winnow_operator.quantities import quantity
 from winnow_operator.resources import GROUP, Object
 
 APPLIED = f"{GROUP}/applied"
+_EMPTY: tuple[Any, ...] = ("", [], {})  # Kubernetes' types drop them (omitempty)
 _QUANTITIES = {"limits", "requests", "averageValue"}
-_SUFFIXES = {
-    **{suffix: Decimal(1_000) ** power for power, suffix in enumerate(("", "k", "M", "G", "T", "P", "E"))},
-    **{suffix: Decimal(1_024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1)},
-    "m": Decimal("0.001"),
-}
 
 
 def stamped(desired: Object) -> Object:
@@ -33,10 +30,16 @@ def differs(desired: Object, live: Object) -> bool:
     return not _contains(live, stamped(desired))
 
 
+def content(obj: Object) -> str:
+    """A digest of all that may be specified of it: not of its status, and not of who wrote it and when."""
+    metadata = {name: obj["metadata"].get(name) for name in ("labels", "annotations", "ownerReferences", "finalizers")}
+    return digest({**obj, "metadata": metadata, "status": None})
+
+
 def _contains(live: Any, wanted: Any, *, quantities: bool = False) -> bool:
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            key in live and _contains(live[key], value, quantities=key in _QUANTITIES or quantities)
+            _contains(live[key], value, quantities=key in _QUANTITIES or quantities) if key in live else value in _EMPTY
             for key, value in wanted.items()
         )
     if isinstance(wanted, list):
@@ -52,8 +55,3 @@ def _same_quantity(left: Any, right: Any) -> bool:
         return quantity(str(left)) == quantity(str(right))
     except (InvalidOperation, KeyError):
         return False
-
-
-def quantity(text: str) -> Decimal:
-    number = text.rstrip("kKMGTPEim")
-    return Decimal(number) * _SUFFIXES[text[len(number) :]]

@@ -17,7 +17,9 @@ from winnow_operator.plan import Apply, Child, Create, Delete, Event, Hold, Plan
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import (
     API_VERSION,
+    AROUND,
     EVENT,
+    GUESTS,
     IN_USE,
     Object,
     Resource,
@@ -49,6 +51,18 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
+class NotWrittenError(ApiError):
+    """A child could not be written; the same request may succeed later."""
+
+    def __init__(self, child: Child, err: ApiError) -> None:
+        super().__init__(err.status, err.reason, err.message)
+        self.refusal = Refusal(Reason.API_REFUSED, refused(child, err), child.obj["kind"], final=False)
+
+
+def refused(child: Child, err: ApiError) -> str:
+    return f"The API server refused {child.obj['kind']} {name_of(child.obj)}: {err.message}"
+
+
 class News(Protocol):
     """Who has to hear of what was written, before the watch tells: the next decision must know of it."""
 
@@ -64,6 +78,7 @@ class Executor:
         self._finalizing = asyncio.Lock()  # a hundred jobs that start together on one Dataset mark it once
         self._events: asyncio.Queue[Object] = asyncio.Queue(EVENT_BACKLOG)
         self._pruned: dict[str, tuple[Object, Object]] = {}  # uid → (status as sent, as kept)
+        self._changed: dict[str, tuple[str, str]] = {}  # uid → (what was wanted, what admission made of it), as digests
 
     async def write(self, owner: api.Resource, plan: Plan) -> tuple[bool, Refusal | None]:
         """Whether any child was written, and why the first one that was not could not be. Raises ApiError or BusyError for what passes by itself."""
@@ -71,19 +86,23 @@ class Executor:
             return await self._write_all(owner, plan.children)
 
     async def _write_all(self, owner: api.Resource, children: Sequence[Child]) -> tuple[bool, Refusal | None]:
-        wrote = False
+        """What stands around the pods does not hang on one another; of everything else the later hangs on the earlier."""
+        wrote, first = False, None
         for child in children:
             try:
                 wrote |= await self._write(owner, child)
             except RefusedError as err:
-                return wrote, err.refusal
+                refusal = err.refusal
             except ApiError as err:
                 if err.transient:
-                    raise
-                what = f"{child.obj['kind']} {name_of(child.obj)}"
-                message = f"The API server refused {what}: {err.message}"
-                return wrote, Refusal(Reason.API_REFUSED, message, child.obj["kind"])
-        return wrote, None
+                    raise NotWrittenError(child, err) from err
+                refusal = Refusal(Reason.API_REFUSED, refused(child, err), child.obj["kind"])
+            else:
+                continue
+            first = first or refusal
+            if resource_of(child.obj) not in (*AROUND, *GUESTS):
+                break
+        return wrote, first
 
     async def _write(self, owner: api.Resource, child: Child) -> bool:
         match child:
@@ -121,14 +140,20 @@ class Executor:
         live = self._store.get(resource, namespace, name) or await self._kube.get(resource, namespace, name)
         if live is not None:
             _check_ours(owner, live)
-            if not drift.differs(obj, live):
+            if not drift.differs(obj, live) or self._changed.get(uid_of(live)) == (digest(obj), drift.content(live)):
                 return False
         wanted = drift.stamped(obj)
         if live is not None:
             wanted["metadata"]["uid"] = uid_of(live)  # the API server refuses should it be another one by now
-        self._news.kept(await self._kube.apply(resource, wanted, _manager(owner)))
+        written = await self._kube.apply(resource, wanted, _manager(owner))
+        self._news.kept(written)
         self._wrote(resource, "apply")
-        return True
+        self._changed.pop(uid_of(written), None)
+        if drift.differs(obj, written):
+            # An admission webhook rewrites it, as images to those of a mirror: applied again, it would only do so again.
+            self._changed[uid_of(written)] = (digest(obj), drift.content(written))
+            log.info("Not kept as applied", extra={"object": f"{resource.kind} {namespace}/{name}"})
+        return live is None or drift.content(live) != drift.content(written)
 
     async def _delete(self, obj: Object) -> bool:
         resource = resource_of(obj)
@@ -271,7 +296,7 @@ def _check_ours(owner: api.Resource, live: Object) -> None:
         f"{live['kind']} {name_of(live)} exists and belongs to {whose}; it is left alone. Delete or rename it, or choose"
         f" another name for this {owner.kind}"
     )
-    raise RefusedError(Refusal(Reason.NAME_CONFLICT, message))
+    raise RefusedError(Refusal(Reason.NAME_CONFLICT, message, live["kind"]))
 
 
 def _merge_patch(old: Any, new: Object) -> Object:

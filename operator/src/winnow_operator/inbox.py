@@ -10,7 +10,7 @@ from collections.abc import Callable
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.queue import WorkQueue
-from winnow_operator.resources import WATCHED, Key, Object
+from winnow_operator.resources import WATCHED, Key, Object, Resource, name_of, namespace_of, uid_of
 from winnow_operator.routes import visits
 from winnow_operator.store import Store
 
@@ -64,24 +64,27 @@ class Inbox:
         while True:
             await asyncio.sleep(wait * (1 - JITTER + 2 * JITTER * self._jitter()))
             wait = RESYNC_SECONDS
-            try:
-                await self._list_again(kube)
-            except ApiError as err:
-                log.warning("Resync failed", extra={"error": str(err)})
+            await self.look_again(kube)
 
-    async def _list_again(self, kube: Kube) -> None:
+    async def look_again(self, kube: Kube) -> None:
+        """A kind that cannot be listed keeps neither the others nor the visits from theirs."""
         for resource in WATCHED:
-            listed = [obj async for obj in kube.list(resource)]
-            for obj in listed:
-                self.kept(obj)
-            for obj in self._store.missing_from(resource, listed):
-                # Perhaps made since the list was taken: only the API server knows.
-                namespace = obj["metadata"].get("namespace", "")
-                now = await kube.get(resource, namespace, obj["metadata"]["name"])
-                if now is None or now["metadata"]["uid"] != obj["metadata"]["uid"]:
-                    self.gone(obj)
+            try:
+                await self._list_again(kube, resource)
+            except ApiError as err:
+                log.warning("Resync failed", extra={"kind": resource.kind, "error": str(err)})
         for key in self._store.our_keys():
             self._queue.add_after(key, SPREAD_SECONDS * self._jitter())
+
+    async def _list_again(self, kube: Kube, resource: Resource) -> None:
+        listed = [obj async for obj in kube.list(resource)]
+        for obj in listed:
+            self.kept(obj)
+        for obj in self._store.missing_from(resource, listed):
+            # Perhaps made since the list was taken: only the API server knows.
+            now = await kube.get(resource, namespace_of(obj), name_of(obj))
+            if now is None or uid_of(now) != uid_of(obj):
+                self.gone(obj)
 
     def _visit(self, new: Object | None, old: Object | None) -> None:
         for key, seconds in visits(self._store, new, old):

@@ -84,6 +84,7 @@ class Refusal:
     reason: Reason
     message: str
     kind: str = ""  # of the child
+    final: bool = True  # a person has to do something; else it is tried again and may pass
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -25,6 +25,7 @@ class Ended:
     exit_code: int
     reason: str  # the kubelet's: Completed, Error, OOMKilled …
     message: str  # the program's termination message
+    at: str = ""  # when, as the kubelet has it
 
     @property
     def out_of_memory(self) -> bool:
@@ -96,7 +97,8 @@ def last_crash(pod: Object) -> Ended | None:
 
 
 def _ended(terminated: Object) -> Ended:
-    return Ended(int(terminated.get("exitCode", 0)), terminated.get("reason", ""), terminated.get("message", ""))
+    reason, message = terminated.get("reason", ""), terminated.get("message", "")
+    return Ended(int(terminated.get("exitCode", 0)), reason, message, terminated.get("finishedAt") or "")
 
 
 def running(pod: Object) -> bool:

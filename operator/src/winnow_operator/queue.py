@@ -62,6 +62,10 @@ class WorkQueue:
         self.add_after(key, seconds)
         return seconds
 
+    def failures(self, key: Key) -> int:
+        """In a row."""
+        return self._failures.get(key, 0)
+
     def succeeded(self, key: Key) -> None:
         self._failures.pop(key, None)
 

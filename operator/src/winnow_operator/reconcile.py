@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from winnow_operator import api, observe, resources
-from winnow_operator.executor import Executor
+from winnow_operator.executor import Executor, NotWrittenError
 from winnow_operator.kinds import dataset, deployment, model_service, training_job
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 WORKERS = 16
 VISIT_SECONDS = 60.0
 SETTLE_SECONDS = 0.5  # after a conflict: the watch brings the newer version
+LASTING_FAILURES = 2  # in a row, after which the status says what keeps an object back
 REFUSED_SECONDS = 30.0  # what stands in the way carries no label of ours, so nothing tells when it is gone
 
 
@@ -50,7 +51,13 @@ class Reconciler:
             self._poller.forget(key)
             return None  # the garbage collector follows the owner references
         plan = self._decide(seen, now)
-        wrote, refusal = await self._executor.write(seen.obj, plan)
+        lasts: NotWrittenError | None = None
+        try:
+            wrote, refusal = await self._executor.write(seen.obj, plan)
+        except NotWrittenError as err:
+            if self._queue.failures(key) < LASTING_FAILURES or err.status < 500:
+                raise
+            wrote, refusal, lasts = False, err.refusal, err  # such as an admission webhook that is away
         if refusal is not None:
             log.warning("Child refused", extra={"object": str(key), "reason": refusal.reason, "why": refusal.message})
             plan = self._decide(replace(seen, refusal=refusal), now)
@@ -67,6 +74,8 @@ class Reconciler:
             log.info("Status written", extra={"object": str(key), "summary": plan.status.get("summary", "")})
         if isinstance(seen, TrainingJobSeen):
             self._poller.follow(key, seen)
+        if lasts is not None:
+            raise lasts
         waits = [
             seconds for seconds in (plan.requeue_after, REFUSED_SECONDS if refusal else None) if seconds is not None
         ]

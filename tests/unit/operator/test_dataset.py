@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from operator_scene import (
     pod_of,
 )
 
+from winnow_operator import api
 from winnow_operator.build.import_job import import_job
 from winnow_operator.kinds.dataset import plan, references
 from winnow_operator.observed import DatasetSeen
@@ -317,3 +319,22 @@ def test_an_uploaded_file_is_called_as_its_owner_calls_it() -> None:
     }
     status = plan(ended(dataset(source=UPLOAD), 11, said), NOW, CONFIG).status
     assert message_of(status, "Ready") == "my mail.jsonl has no rows"
+
+
+def test_rows_in_the_volume_of_an_earlier_model_service_are_imported_again() -> None:
+    """Deleted and applied again while no operator ran: nobody saw the volume go."""
+    stored = imported()
+    since = NOW.replace(hour=11, minute=30)
+
+    def made(at: datetime, **spec: Any) -> api.ModelService:
+        found = model_service(**spec)
+        return found.model_copy(update={"metadata": found.metadata.model_copy(update={"creation_timestamp": at})})
+
+    same = plan(DatasetSeen(stored, made(since - timedelta(hours=1))), NOW, CONFIG)
+    assert conditions_of(same.status)["Ready"] == ("True", "Verified")
+    anew = plan(DatasetSeen(stored, made(since + timedelta(seconds=1))), NOW, CONFIG)
+    assert conditions_of(anew.status)["Ready"] == ("False", "Importing")
+    assert "digest" not in anew.status
+    brought = {"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}
+    kept = plan(DatasetSeen(stored, made(since + timedelta(seconds=1), **brought)), NOW, CONFIG)
+    assert conditions_of(kept.status)["Ready"] == ("True", "Verified")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from winnow_operator.drift import differs, quantity, stamped
+from winnow_operator.drift import differs, stamped
+from winnow_operator.quantities import quantity
 from winnow_operator.resources import Object
 
 WANTED: Object = {
@@ -76,6 +77,25 @@ def test_a_field_that_is_no_longer_wanted_is_noticed() -> None:
     assert differs(less, as_kept())
 
 
+EMPTY = [
+    pytest.param(["env"], [{"name": "A", "value": ""}], [{"name": "A"}], id="a value"),
+    pytest.param(["resources"], {"limits": {}}, {}, id="a map"),
+    pytest.param(["args"], [], None, id="a list"),
+]
+
+
+@pytest.mark.parametrize(("path", "wanted", "kept"), EMPTY)
+def test_what_the_api_server_drops_since_it_is_empty_is_no_difference(path: list[str], wanted: Any, kept: Any) -> None:
+    asked = copy.deepcopy(WANTED)
+    edit([*CONTAINERS, 0, *path], wanted)(asked)
+    live = as_kept()
+    live["metadata"]["annotations"].update(stamped(asked)["metadata"]["annotations"])
+    live["spec"]["template"]["spec"]["containers"][0].pop(path[0], None)
+    if kept is not None:
+        edit([*CONTAINERS, 0, *path], kept)(live)
+    assert not differs(asked, live)
+
+
 def test_stamping_leaves_its_argument_alone() -> None:
     before = copy.deepcopy(WANTED)
     stamped(WANTED)
@@ -84,7 +104,16 @@ def test_stamping_leaves_its_argument_alone() -> None:
 
 @pytest.mark.parametrize(
     ("left", "right"),
-    [("1", "1000m"), ("1.5Gi", "1536Mi"), ("2k", "2000"), ("0.5", "500m"), ("1Ki", "1024"), ("1E", "1000P")],
+    [
+        ("1", "1000m"),
+        ("1.5Gi", "1536Mi"),
+        ("2k", "2000"),
+        ("0.5", "500m"),
+        ("1Ki", "1024"),
+        ("1E", "1000P"),
+        ("0.0001", "100u"),
+        ("1m", "1000000n"),
+    ],
 )
 def test_quantities_are_compared_by_value(left: str, right: str) -> None:
     assert quantity(left) == quantity(right)

@@ -8,6 +8,7 @@ import pytest
 from operator_scene import (
     CONFIG,
     NOW,
+    OTHER_DIGEST,
     completed,
     conditions_of,
     dataset,
@@ -140,7 +141,7 @@ def test_the_board_ranks_each_metric_in_its_own_direction() -> None:
         job("d", "log_loss", 0.2, better=False),
         training_job("e"),
     )
-    live = deployment(status={"live": {"trainingJob": "b", "checkpoint": "epoch-2"}})
+    live = deployment(status={"live": {"trainingJob": "b", "checkpoint": "epoch-2", "digest": OTHER_DIGEST}})
     status = plan(ModelServiceSeen(model_service(), claim("Bound"), (), (), jobs, (live,)), NOW, CONFIG).status
     assert [(row["trainingJob"], row["value"], row["deployed"]) for row in status["leaderboard"]] == [
         ("b", 0.97, True),
@@ -164,3 +165,13 @@ def test_the_board_has_ten_rows() -> None:
     jobs = tuple(completed(f"job-{number:02d}") for number in range(12))
     status = plan(ModelServiceSeen(model_service(), claim("Bound"), training_jobs=jobs), NOW, CONFIG).status
     assert len(status["leaderboard"]) == 10
+
+
+def test_a_volume_that_was_enlarged_by_hand_stays_so() -> None:
+    def asked(there: str) -> str:
+        found = claim("Bound")
+        found["spec"]["resources"] = {"requests": {"storage": there}}
+        (child,) = plan(ModelServiceSeen(model_service(), found), NOW, CONFIG).children
+        return str(child.obj["spec"]["resources"]["requests"]["storage"])
+
+    assert (asked("50Gi"), asked("51200Mi"), asked("20Gi"), asked("10Gi")) == ("50Gi", "51200Mi", "20Gi", "20Gi")

@@ -153,11 +153,22 @@ class World:
         job["status"] = {"conditions": [ended]}
         self.job_pods = [pod_of(job, exit_code=exit_code, said={**usual, **told})]
 
-    def crash(self, checkpoint_digest: str, exit_code: int = 1, said: Any = "boom", **fields: Any) -> None:
+    def crash(
+        self, checkpoint_digest: str, exit_code: int = 1, said: Any = "boom", at: float | None = None, **fields: Any
+    ) -> None:
+        """at: the second in which it ended; None: now."""
         labels = {"metadata": {"name": "web-rs", "uid": "rs", "labels": {}}}
-        pod = pod_of(labels, exit_code=exit_code, said=said, **fields)
+        when = later(self.seconds if at is None else at)
+        pod = pod_of(labels, exit_code=exit_code, said=said, ended_at=when, **fields)
         pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": checkpoint_digest}
         self.pods = (pod,)
+
+    def came_up_again(self) -> None:
+        """The pod that crashed was restarted by the kubelet and is ready."""
+        (pod,) = self.pods
+        (container,) = pod["status"]["containerStatuses"]
+        container.update(lastState=container["state"], state={"running": {}}, restartCount=1)
+        pod["status"].update(phase="Running", conditions=[{"type": "Ready", "status": "True"}])
 
     @property
     def served(self) -> str:
@@ -457,7 +468,89 @@ def test_a_crash_that_nobody_saw_in_time_counts_still() -> None:
     world.to("epoch-2")
     world.roll_out()
     world.seconds = 4_000
+    world.crash(OTHER_DIGEST, at=200)
+    world.visit()
+    assert world.served == "epoch-1"
+
+
+def test_a_crash_of_long_ago_takes_nothing_back_whatever_the_spec_passes_through() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.roll_out()
+    world.seconds = 301
+    world.settle()
+    world.seconds = 5_000
     world.crash(OTHER_DIGEST)
+    world.came_up_again()
+    world.seconds = 9_000
+    world.to("epoch-22")
+    world.settle()
+    assert world.says() == ("False", "CheckpointNotFound")
+    world.to("epoch-2")
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-2", ("True", "Promoted"))
+
+
+def test_what_a_server_died_of_once_is_not_why_another_does_not_come_up() -> None:
+    world = live()
+    world.crash(DIGEST)
+    world.came_up_again()
+    world.seconds = 5_000
+    world.to("epoch-1", replicas=2)
+    world.visit()
+    world.visit()
+    assert world.says("Ready") == ("False", "RollingOut")
+
+
+def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -> None:
+    third = completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}])
+    world = World(completed(), third, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-2")
+    world.roll_out()
+    world.seconds = 20
+    world.to("epoch-2", "v2", gate=FLOORS)
+    world.visit()
+    assert (world.served, world.says()) == ("epoch-2", ("Unknown", "Judging"))
+    world.seconds = 30
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert (world.served, world.says()) == ("epoch-1", ("Unknown", "Judging"))
+    world.pods = ()
+    world.measured(values=[{"value": 0.5}, {"value": 0.5}])
+    world.roll_out()
+    assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
+    assert "v1/epoch-2 was taken back and v1/epoch-1 serves" in message_of(world.status, "Promoted")
+    assert (world.status["live"]["checkpoint"], world.status["live"]["reason"]) == ("epoch-1", "RolledBack")
+
+
+def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_awaited() -> None:
+    replace_first: dict[str, Any] = {"rollout": {"strategy": "Replace"}}
+    world = live(**replace_first)
+    world.to("epoch-2", **replace_first)
+    world.visit()
+    world.to("best", "v2", **replace_first)
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert (world.served, world.says("Ready")) == ("epoch-1", ("False", "TrainingJobNotFound"))
+    assert "v1/epoch-2 was taken back" in message_of(world.status, "Promoted")
+
+
+def test_after_a_candidate_was_taken_back_the_next_one_falls_back_to_what_was_good() -> None:
+    third = completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}])
+    world = World(completed(), third, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-2")
+    world.roll_out()
+    world.to("epoch-2", "v2")
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    world.pods = ()
+    world.visit()
+    fallback = Memory.of(world.child).fallback
+    assert fallback is not None
+    assert (world.served, fallback.checkpoint) == ("epoch-2", "epoch-1"), "v2's, and back to v1's first if that fails"
+    world.crash(THIRD_DIGEST)
     world.visit()
     assert world.served == "epoch-1"
 
@@ -605,6 +698,17 @@ def rival(name: str, f1: float, digest: str, **more: Any) -> api.TrainingJob:
         checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": digest}],
         **more,
     )
+
+
+def test_a_job_made_anew_under_the_old_name_takes_over_only_if_it_is_better() -> None:
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
+    world.roll_out()
+    world.trainings = (rival("v1", 0.52, OTHER_DIGEST),)
+    world.settle()
+    assert (world.status["live"]["digest"], world.status["live"]["value"]) == (DIGEST, 0.92)
+    world.trainings = (rival("v1", 0.95, OTHER_DIGEST),)
+    world.roll_out()
+    assert (world.status["live"]["digest"], world.status["live"]["value"]) == (OTHER_DIGEST, 0.95)
 
 
 def test_it_follows_the_leader_through_the_gate_and_is_ready_with_what_was_let_through() -> None:

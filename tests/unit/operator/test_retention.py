@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,11 +24,12 @@ from operator_scene import (
 
 from winnow_operator import api
 from winnow_operator.build.collect_job import collect_job
+from winnow_operator.build.training_job import run_name
 from winnow_operator.kinds import deployment as deployments
 from winnow_operator.kinds import model_service as services
 from winnow_operator.kinds import training_job as jobs
 from winnow_operator.observed import DeploymentSeen, ModelServiceSeen, TrainingJobSeen
-from winnow_operator.plan import Create
+from winnow_operator.plan import Create, Delete
 from winnow_operator.resources import Object
 
 CLAIM = {"metadata": {"name": "spam-storage"}, "spec": {}, "status": {"phase": "Bound"}}
@@ -62,6 +64,30 @@ def names(status: Object, field: str) -> list[str]:
 
 def after(job: api.TrainingJob, service: api.ModelService | None = TWO, *users: api.Deployment) -> Object:
     return jobs.plan(TrainingJobSeen(job, service, deployments=users), NOW, CONFIG).status
+
+
+def test_what_was_removed_while_a_deployment_came_to_name_it_is_told() -> None:
+    job = ended()
+    gone = model_service(
+        retention={"checkpointsPerJob": 2},
+        status={"collected": {"job": "c", "time": THEN, "message": "m", "checkpoints": [f"{run_name(job)}/epoch-4"]}},
+    )
+    names_it = deployment(checkpoint={"trainingJob": "v1", "name": "epoch-4"})
+    assert names(after(job, gone, names_it), "removed") == ["epoch-4"]
+
+
+def test_a_removal_that_has_not_begun_is_called_off_when_a_deployment_names_the_checkpoint() -> None:
+    job = ended(marks={"epoch-4": {"unneededSince": AGO}})
+    seen = ModelServiceSeen(TWO, CLAIM, training_jobs=(job,))
+    (made,) = [child.obj for child in services.plan(seen, NOW, CONFIG).children if isinstance(child, Create)]
+    made = {**made, "metadata": {**made["metadata"], "uid": "c"}}
+    running = replace(seen, jobs=(made,))
+    assert Delete(made) not in services.plan(running, NOW, CONFIG).children
+    names_it = deployment(checkpoint={"trainingJob": "v1", "name": "epoch-4"})
+    needed = replace(running, deployments=(names_it,))
+    assert Delete(made) in services.plan(needed, NOW, CONFIG).children
+    begun = replace(needed, pods=(pod_of(made, phase="Running"),))
+    assert Delete(made) not in services.plan(begun, NOW, CONFIG).children
 
 
 def test_the_best_stay_and_of_equal_ones_the_earlier() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from operator_scene import (
 )
 
 from winnow_operator import pods, report
+from winnow_operator.build.training_job import adapter_base
 from winnow_operator.kinds.training_job import plan
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Create, Delete, Hold
@@ -388,7 +390,7 @@ def test_after_its_time_to_live_the_job_is_cleared_away_and_the_result_stays() -
 
 
 def test_who_serves_a_checkpoint_is_told() -> None:
-    live = deployment(status={"live": {"trainingJob": "v1", "checkpoint": "epoch-2"}})
+    live = deployment(status={"live": {"trainingJob": "v1", "checkpoint": "epoch-2", "digest": OTHER_DIGEST}})
     decided = plan(TrainingJobSeen(completed(), model_service(), deployments=(live,)), NOW, CONFIG)
     assert [found.get("deployedBy") for found in decided.status["checkpoints"]] == [None, ["web"]]
 
@@ -522,3 +524,47 @@ def test_a_job_of_several_pods_is_done_when_the_first_is_and_tells_what_that_tol
 def test_progress_is_pulled_from_the_first_pod() -> None:
     seen = together({"index": 0, "phase": "Running"}, {"index": 1, "phase": "Running"})
     assert [bool(pods.progress_url(pod)) for pod in seen.pods] == [True, False]
+
+
+def test_a_run_goes_on_with_the_base_model_that_it_began_with() -> None:
+    job = running()
+    begun = seen_again(job.obj, plan(job, NOW, CONFIG).status)
+    other = model_service(baseModel={"image": {"reference": "docker.io/winnow/base-modernbert:dev"}})
+    suspended = replace(job, obj=begun, service=other, jobs=(), pods=())
+    (resumed,) = (child.obj for child in plan(suspended, NOW, CONFIG).children if child.obj["kind"] == "Job")
+    volumes = resumed["spec"]["template"]["spec"]["volumes"]
+    assert [volume["image"]["reference"] for volume in volumes if "image" in volume] == [
+        "docker.io/winnow/base-minilm:dev"
+    ]
+    new = replace(suspended, obj=training_job("v2"))
+    (first,) = (child.obj for child in plan(new, NOW, CONFIG).children if child.obj["kind"] == "Job")
+    volumes = first["spec"]["template"]["spec"]["volumes"]
+    assert [volume["image"]["reference"] for volume in volumes if "image" in volume] == [
+        "docker.io/winnow/base-modernbert:dev"
+    ]
+
+
+def test_an_adapter_is_served_on_the_base_model_that_it_was_trained_on() -> None:
+    ended = completed(baseModel={"image": {"reference": "docker.io/winnow/base-minilm:dev"}})
+    other = model_service(baseModel={"image": {"reference": "docker.io/winnow/base-modernbert:dev"}})
+    base = adapter_base(ended, other)
+    assert base is not None
+    assert base.image is not None
+    assert base.image.reference == "docker.io/winnow/base-minilm:dev"
+
+
+def test_the_status_of_a_thousand_epochs_is_one_that_etcd_takes() -> None:
+    numbers = {f"metric_{number}": 0.123456789 for number in range(24)} | {"f1": 0.5}
+    epochs = [
+        report.Epoch(epoch=epoch, checkpoint=f"epoch-{epoch}", metrics=numbers, validation_metrics=numbers)
+        for epoch in range(1, 1001)
+    ]
+    checkpoints = [report.Checkpoint(name=f"epoch-{epoch}", epoch=epoch, digest=DIGEST) for epoch in range(1, 1001)]
+    told = report.Training(
+        state="Running", epochs=epochs, checkpoints=checkpoints, best_checkpoint="epoch-3", primary_metric="f1"
+    )
+    status = plan(replace(running(), pulled=told), NOW, CONFIG).status
+    assert len(json.dumps(status)) < 1_000_000
+    kept = {epoch["epoch"]: epoch["metrics"] for epoch in status["epochs"]}
+    assert (len(kept), len(kept[1]), len(kept[3]), len(kept[1000])) == (1000, 1, 25, 25)
+    assert status["checkpoints"][0]["metrics"] == {"f1": 0.5}

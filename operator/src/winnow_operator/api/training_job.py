@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 from .common import (
     TEN_YEARS_SECONDS,
     AdapterBase,
+    BaseModelSource,
     CheckpointName,
     Count,
     Digest,
@@ -354,6 +355,7 @@ class TrainingJobStatus(ObservedStatus):
     primary_metric: SeenMetricName | None = None
     higher_is_better: bool | None = None
     selected_on: SelectedOn | None = None
+    base_model: BaseModelSource | None = None
     continued_from: ContinuedFrom | None = None
     datasets: UsedDatasets | None = None
     failure: Failure | None = None

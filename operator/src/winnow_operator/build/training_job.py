@@ -33,7 +33,8 @@ def dataset_reference(digest: str, service: api.ModelService) -> str:
 
 
 def base_model_source(job: api.TrainingJob, service: api.ModelService) -> api.BaseModelSource:
-    return job.spec.base_model or service.spec.base_model
+    """What a run began with stays, whatever the ModelService names by now: the run goes on with it, and its adapters stand on it."""
+    return job.status.base_model or job.spec.base_model or service.spec.base_model
 
 
 def adapter_base(job: api.TrainingJob, service: api.ModelService) -> api.AdapterBase | None:

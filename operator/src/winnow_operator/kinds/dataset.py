@@ -95,10 +95,14 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
         message = f"ModelService {seen.obj.spec.model_service} does not exist in this namespace"
         return _State(False, Reason.MODEL_SERVICE_NOT_FOUND, message, children=children)
+    if imported(seen.obj) and _volume_is_newer(seen.obj, seen.service):
+        children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
+        message = "The rows lay in the volume of an earlier ModelService of this name; they are imported again"
+        return _State(False, Reason.IMPORTING, message, children=children)
     if imported(seen.obj):
         return _State(True, Reason.VERIFIED, f"{seen.obj.status.rows} rows are valid and stored")
     if seen.refusal:
-        return _State(False, seen.refusal.reason, seen.refusal.message, final=True)
+        return _State(False, seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
     job = newest(seen.jobs)
     if job is None:
         return _start(seen, seen.service, config)
@@ -110,6 +114,15 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
         return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
     return state
+
+
+def _volume_is_newer(obj: api.Dataset, service: api.ModelService) -> bool:
+    """Whether the ModelService was made after the rows were stored, and with it the volume: nobody looked when the earlier one went."""
+    own, ready = service.spec.storage.persistent_volume_claim, obj.status.condition("Ready")
+    made = service.metadata.creation_timestamp
+    if own is None or own.size is None or ready is None or made is None:
+        return False
+    return made > ready.last_transition_time
 
 
 def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _State:

@@ -121,15 +121,19 @@ def _rollout(seen: DeploymentSeen, target: Served | None) -> _Rollout:
 
 def _why_not(seen: DeploymentSeen, target: Served) -> str:
     """What a new pod said before it ended, why it cannot start, or that the Deployment gave up waiting."""
-    return rollout.crash(seen, target) or rollout.trouble(seen, target) or rollout.overdue(seen, promotion.memory(seen))
+    return (
+        rollout.keeps_down(seen, target)
+        or rollout.trouble(seen, target)
+        or rollout.overdue(seen, promotion.memory(seen))
+    )
 
 
 def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _State:
     chosen = decided.chosen
     if isinstance(chosen, Missing):
         return _State(chosen.reason, chosen.message, final=chosen.final)
-    if seen.refusal:
-        return _State(seen.refusal.reason, seen.refusal.message, final=True)
+    if seen.refusal and seen.refusal.kind not in surroundings.TOLD_APART:
+        return _State(seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
     what = f"Checkpoint {chosen.checkpoint} of TrainingJob {chosen.training_job}"
     if decided.held:
         return _held(seen, decided, progress, what)
@@ -201,13 +205,14 @@ def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promote
 
 def _promoted(decided: Promotion, state: _State, live: Object | None, watched: datetime | None) -> Condition:
     """Whether the chosen checkpoint is live for good."""
-    chosen = decided.chosen
+    chosen, taken_back = decided.chosen, decided.memory.taken_back
+    another = f". Meanwhile {taken_back.message}" if taken_back and taken_back.message != decided.message else ""
     if decided.held:
         status = False if decided.refused else None
         what = f"{chosen.words}: " if isinstance(chosen, Served) and decided.held is not Reason.ROLLED_BACK else ""
-        return Condition("Promoted", status, decided.held, f"{what}{decided.message}")
+        return Condition("Promoted", status, decided.held, f"{what}{decided.message}{another}")
     if isinstance(chosen, Missing) or not live or live.get("digest") != chosen.digest:
-        return Condition("Promoted", False if state.final else None, state.reason, state.message)
+        return Condition("Promoted", False if state.final else None, state.reason, f"{state.message}{another}")
     why = f": {live['message']}" if live.get("message") else ""
     if watched is not None:
         until = conditions.timestamp(watched)
@@ -260,8 +265,8 @@ def _live(
 
 def _why(seen: DeploymentSeen, decided: Promotion, target: Served) -> tuple[Reason, str]:
     """How the target came to be live."""
-    if decided.held is Reason.ROLLED_BACK:
-        return Reason.ROLLED_BACK, decided.message
+    if decided.memory.taken_back:
+        return Reason.ROLLED_BACK, decided.memory.taken_back.message
     if decided.held is None and gate.was_live(seen.obj, target.digest):
         return Reason.ROLLED_BACK_BY_HAND, "spec.checkpoint names it again"
     return Reason.PROMOTED, "" if decided.held else decided.message

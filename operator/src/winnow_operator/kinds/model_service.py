@@ -28,9 +28,9 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
     verdict = storage.judge(seen)
     # A collection that is refused, for example by a quota, is no reason to call the storage unusable.
     if seen.refusal and seen.refusal.kind != JOB.kind:
-        verdict = storage.Verdict(False, seen.refusal.reason, seen.refusal.message, final=True)
+        verdict = storage.Verdict(False, seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
     found = _conditions(verdict)
-    claim = pvc.claim(seen.obj)
+    claim = pvc.claim(seen.obj, seen.claim)
     collected = collection.decide(seen, now, config, ready=verdict.ready)
     status = conditions.status(
         seen.obj,
@@ -67,9 +67,9 @@ def _conditions(verdict: storage.Verdict) -> list[Condition]:
 def leaderboard(seen: ModelServiceSeen) -> list[Object]:
     """The best checkpoint of each job. Jobs with the same metric stand together, the better value first."""
     live = {
-        (deployment.status.live.training_job, deployment.status.live.checkpoint)
+        (one.training_job, one.checkpoint, one.digest)
         for deployment in seen.deployments
-        if deployment.status.live
+        if (one := deployment.status.live)
     }
     return [
         {
@@ -78,7 +78,7 @@ def leaderboard(seen: ModelServiceSeen) -> list[Object]:
             "metric": leader.metric,
             "value": leader.value,
             **({"selectedOn": leader.job.status.selected_on} if leader.job.status.selected_on else {}),
-            "deployed": (leader.job.metadata.name, leader.checkpoint) in live,
+            "deployed": (leader.job.metadata.name, leader.checkpoint, leader.digest) in live,
         }
         for leader in leaders.ranked(seen.training_jobs)[:LEADERS]
     ]

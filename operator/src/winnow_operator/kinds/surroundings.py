@@ -25,6 +25,8 @@ from winnow_operator.resources import (
 )
 
 AUTOSCALED, MONITORED, EXPOSED = "Autoscaled", "Monitored", "Exposed"
+# Kinds whose refusal stands in a condition of their own: the checkpoint is served all the same.
+TOLD_APART = frozenset(one.kind for one in (AUTOSCALER, SCALED_OBJECT, SERVICE_MONITOR, INGRESS, HTTP_ROUTE))
 
 
 def children(seen: DeploymentSeen) -> tuple[Child, ...]:
@@ -36,7 +38,7 @@ def children(seen: DeploymentSeen) -> tuple[Child, ...]:
 
 
 def _wanted(seen: DeploymentSeen) -> Iterator[Object]:
-    """What is asked for and possible. In this order: the first that is refused keeps the later ones from being made."""
+    """What is asked for and possible."""
     obj, spec = seen.obj, seen.obj.spec
     if spec.disruption_budget:
         yield exposure.disruption_budget(obj, spec.disruption_budget)
@@ -78,7 +80,10 @@ def _autoscaled(seen: DeploymentSeen) -> Condition:
         )
         message = f"{needs} KEDA, whose kind ScaledObject is not installed; the replicas stay as they are"
         return false(AUTOSCALED, Reason.KIND_NOT_INSTALLED, message)
-    scaler = _made(seen, SCALED_OBJECT if SCALED_OBJECT in seen.guests else AUTOSCALER)
+    kind = SCALED_OBJECT if SCALED_OBJECT in seen.guests else AUTOSCALER
+    if (why := _refused(seen, AUTOSCALED, kind)) is not None:
+        return why
+    scaler = _made(seen, kind)
     working = condition_of(scaler, "Ready" if SCALED_OBJECT in seen.guests else "ScalingActive") if scaler else None
     if scaler is None or working is None:
         return Condition(AUTOSCALED, None, Reason.AUTOSCALER_STARTING, "The autoscaler has said nothing yet")
@@ -106,6 +111,8 @@ def _monitored(seen: DeploymentSeen) -> Condition:
             "spec.monitoring.serviceMonitor needs the Prometheus operator, whose kind ServiceMonitor is not installed"
         )
         return false(MONITORED, Reason.KIND_NOT_INSTALLED, message)
+    if (why := _refused(seen, MONITORED, SERVICE_MONITOR)) is not None:
+        return why
     if _made(seen, SERVICE_MONITOR) is None:
         return Condition(MONITORED, None, Reason.NOT_MADE_YET, "The ServiceMonitor is not made yet")
     return true(MONITORED, Reason.MONITORED, f"ServiceMonitor {seen.obj.metadata.name} points Prometheus to /metrics")
@@ -120,6 +127,8 @@ def _exposed(seen: DeploymentSeen) -> Condition:
 
 
 def _through_ingress(seen: DeploymentSeen) -> Condition:
+    if (why := _refused(seen, EXPOSED, INGRESS)) is not None:
+        return why
     wanted, made = seen.obj.spec.ingress, _made(seen, INGRESS)
     if wanted is None or made is None:
         return Condition(EXPOSED, None, Reason.NOT_MADE_YET, "The Ingress is not made yet")
@@ -135,6 +144,8 @@ def _through_gateway(seen: DeploymentSeen) -> Condition:
     if HTTP_ROUTE not in seen.guests:
         message = "spec.httpRoute needs the Gateway API, whose kind HTTPRoute is not installed"
         return false(EXPOSED, Reason.KIND_NOT_INSTALLED, message)
+    if (why := _refused(seen, EXPOSED, HTTP_ROUTE)) is not None:
+        return why
     made = _made(seen, HTTP_ROUTE)
     parents = (status_of(made).get("parents") or []) if made else []
     if not parents:
@@ -147,6 +158,12 @@ def _through_gateway(seen: DeploymentSeen) -> Condition:
                 message = f"Gateway {gateway} does not take the HTTPRoute: {told.get('message') or told.get('reason')}"
                 return false(EXPOSED, Reason.ROUTE_NOT_ACCEPTED, message)
     return true(EXPOSED, Reason.EXPOSED, f"{len(parents)} Gateways have taken the HTTPRoute")
+
+
+def _refused(seen: DeploymentSeen, condition: str, resource: Resource) -> Condition | None:
+    if seen.refusal is None or seen.refusal.kind != resource.kind:
+        return None
+    return Condition(condition, False if seen.refusal.final else None, seen.refusal.reason, seen.refusal.message)
 
 
 def _made(seen: DeploymentSeen, resource: Resource) -> Object | None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
 from winnow_operator.build.group import meeting_place
-from winnow_operator.build.training_job import FINAL_EXIT_CODES, dataset_path, training_job
+from winnow_operator.build.training_job import FINAL_EXIT_CODES, base_model_source, dataset_path, training_job
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
@@ -252,6 +252,7 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
         completionTime=conditions.timestamp(now) if ended else None,
         progress=progress,
         **fields,
+        baseModel=_base_model(seen),
         continuedFrom=api.to_raw(came) if (came := _continued(seen)) else None,
         datasets=_datasets(seen, state.news),
         failure=_failure(state.failed) if state.failed else None,
@@ -278,6 +279,16 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
         told_short = [{"code": each.code, "message": conditions.shorten(each.message)} for each in warnings]
         used["warnings"] = told_short[:WARNINGS]
     return used
+
+
+def _base_model(seen: TrainingJobSeen) -> Object | None:
+    """Fixed with the first start, as the rows are; None before, and where the job goes on from a checkpoint."""
+    obj, wanted = seen.obj, seen.obj.spec.base_model
+    begun = bool(seen.jobs) or obj.status.start_time is not None
+    if not begun or seen.service is None or (wanted and wanted.checkpoint):
+        return api.to_raw(obj.status.base_model) if obj.status.base_model else None
+    found: Object = api.to_raw(base_model_source(obj, seen.service))
+    return found
 
 
 def _continued(seen: TrainingJobSeen) -> api.ContinuedFrom | None:
@@ -318,6 +329,8 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
     kept["conditions"] = [
         {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
     ]
+    if (base := _base_model(seen)) is not None:
+        kept["baseModel"] = base  # where an older version of the operator started it
     kept.update(results.merged(old, None, seen.deployments, obj.metadata.name, seen.children))
     in_use_now = retention.used(seen.deployments, obj.metadata.name)
     in_use_now |= lineage.needed(seen.children, obj, seen.bases)

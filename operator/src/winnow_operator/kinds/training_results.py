@@ -32,6 +32,8 @@ _MOMENT = (
 
 
 _MEASURED = ("metrics", "validationMetrics")
+# With all metrics; earlier ones only say the primary metric. A thousand epochs would be more than etcd takes for an object.
+FULL = 200
 
 
 def merged(
@@ -51,6 +53,13 @@ def merged(
     measured = {epoch.get("checkpoint"): {name: epoch[name] for name in _MEASURED if name in epoch} for epoch in epochs}
     value = measured.get(best, {}).get(_measured_on(selected_on), {}).get(metric)
     where = " on validation rows" if selected_on == "Validation" else ""
+    for epoch in epochs[:-FULL]:
+        if epoch.get("checkpoint") != best:
+            slim = {name: {metric: epoch[name][metric]} for name in _MEASURED if metric in epoch.get(name, {})}
+            measured[epoch.get("checkpoint")] = slim
+            for name in _MEASURED:
+                epoch.pop(name, None)
+            epoch.update(slim)
     fields: Object = {
         "epochs": epochs,
         "checkpoints": _checkpoints(
@@ -59,7 +68,9 @@ def merged(
             measured,
             best,
             {
-                "deployedBy": _deployed_by(deployments, job_name),
+                "deployedBy": _deployed_by(
+                    deployments, job_name, {one.name: one.digest for one in status.checkpoints or ()}
+                ),
                 "continuedBy": lineage.continued_by(children, job_name),
             },
         ),
@@ -115,10 +126,14 @@ def _measured_on(selected_on: str | None) -> str:
     return "validationMetrics" if selected_on == "Validation" else "metrics"
 
 
-def _deployed_by(deployments: Iterable[api.Deployment], job_name: str) -> dict[str, list[str]]:
+def _deployed_by(
+    deployments: Iterable[api.Deployment], job_name: str, digests: dict[str, str | None]
+) -> dict[str, list[str]]:
+    """Not those that serve a checkpoint of an earlier job of the same name."""
     users: dict[str, list[str]] = {}
     for deployment in sorted(deployments, key=lambda deployment: deployment.metadata.name):
-        for name in {use.checkpoint for use in in_use.checkpoints(deployment.status) if use.training_job == job_name}:
+        uses = [use for use in in_use.checkpoints(deployment.status) if use.training_job == job_name]
+        for name in {use.checkpoint for use in uses if digests.get(use.checkpoint) in (None, use.digest)}:
             users.setdefault(name, []).append(deployment.metadata.name)
     return {checkpoint: names[:100] for checkpoint, names in users.items()}
 

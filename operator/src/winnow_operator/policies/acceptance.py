@@ -224,7 +224,7 @@ def checkpoint_is_there(seen: TrainingJobSeen) -> Verdict | None:
 
 
 def not_refused(seen: TrainingJobSeen) -> Verdict | None:
-    return _refuse(seen.refusal.reason, seen.refusal.message) if seen.refusal else None
+    return Verdict(False, seen.refusal.reason, seen.refusal.message, seen.refusal.final) if seen.refusal else None
 
 
 ACCEPT: tuple[Check, ...] = (

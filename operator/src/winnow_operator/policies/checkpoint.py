@@ -98,10 +98,11 @@ def _followed(seen: DeploymentSeen, service: api.ModelService) -> Served | Missi
             f" ({', '.join(sorted(found))}), so none leads; name a checkpoint in spec.checkpoint for a start"
         )
         return Missing(Reason.LEADER_UNCLEAR, message)
-    same = live is not None and (live.training_job, live.checkpoint) == (found.job.metadata.name, found.checkpoint)
+    checkpoint = _find(found.job, found.checkpoint)
+    # By what it is, not by its name: a job that was made anew writes other checkpoints under the names of the old one's.
+    same = live is not None and checkpoint is not None and checkpoint.digest == live.digest
     if live and current and not same and not following.better_than(found, live):
         return current
-    checkpoint = _find(found.job, found.checkpoint)
     if checkpoint is None:
         message = f"The best checkpoint of TrainingJob {found.job.metadata.name} has no digest; {_choice(found.job)}"
         return Missing(Reason.CHECKPOINT_NOT_FOUND, message, final=True)

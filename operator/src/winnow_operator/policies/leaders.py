@@ -16,6 +16,10 @@ class Leader:
     value: float
 
     @property
+    def digest(self) -> str | None:
+        return next((one.digest for one in self.job.status.checkpoints or () if one.name == self.checkpoint), None)
+
+    @property
     def rank(self) -> float:
         """The lower, the better."""
         return self.value if self.job.status.higher_is_better is False else -self.value

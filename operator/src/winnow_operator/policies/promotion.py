@@ -38,15 +38,16 @@ def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
     chosen, kept = resolve(seen), seen.obj.status.gate
     current, before = Served.of(seen.child) if seen.child else None, memory(seen)
     live = _live(seen)
+    if live and before.taken_back and live.digest == before.taken_back.digest:
+        live = current  # status calls it live until the rollout back is done
+    if current and before.fallback and seen.service and (why := _failure(seen, current, before)):
+        # Whatever the spec has come to choose meanwhile: what serves must be what is known to be good.
+        return _take_back(seen, chosen, current, before, before.fallback, why, now)
     if isinstance(chosen, Missing):
         return Promotion(chosen, (current or live) if seen.service else None, before, result=kept)
     taken_back = before.taken_back
     if taken_back and (taken_back.digest, taken_back.spec) == (chosen.digest, spec_digest(seen.obj)):
         return Promotion(chosen, current, before, Reason.ROLLED_BACK, taken_back.message, kept)
-    if current and current.digest == chosen.digest and before.fallback:
-        why = _failure(seen, current, before)
-        if why:
-            return _take_back(seen, chosen, before, before.fallback, why, now)
     if live and live.digest == chosen.digest:
         # What is live was let through when it came: a gate that is raised later takes nothing down.
         verdict = gate.Verdict(True, _how_it_came(seen.obj), kept, gate.leftover(seen))
@@ -100,13 +101,23 @@ def _failure(seen: DeploymentSeen, current: Served, before: Memory) -> str:
     if live is None or live.digest != current.digest:
         return rollout.failed(seen, current, before)
     until = rollout.watched_until(seen, current)
-    return rollout.crash(seen, current) if until is not None else ""
+    return rollout.crash(seen, current, before.since, until) if until is not None else ""
 
 
 def _take_back(
-    seen: DeploymentSeen, chosen: Served, before: Memory, fallback: Served, why: str, now: datetime
+    seen: DeploymentSeen,
+    chosen: Served | Missing,
+    failed: Served,
+    before: Memory,
+    fallback: Served,
+    why: str,
+    now: datetime,
 ) -> Promotion:
-    message = conditions.shorten(f"{chosen.words} was taken back and {fallback.words} serves: {why}", 900)
-    taken_back = TakenBack(chosen.training_job, chosen.checkpoint, chosen.digest, spec_digest(seen.obj), message)
+    message = conditions.shorten(f"{failed.words} was taken back and {fallback.words} serves: {why}", 900)
+    taken_back = TakenBack(failed.training_job, failed.checkpoint, failed.digest, spec_digest(seen.obj), message)
     remembered = Memory(conditions.timestamp(now), template=before.template, taken_back=taken_back)
-    return Promotion(chosen, fallback, remembered, Reason.ROLLED_BACK, message, seen.obj.status.gate)
+    kept = seen.obj.status.gate
+    if isinstance(chosen, Missing):
+        return Promotion(chosen, fallback, remembered, result=kept)
+    held = Reason.ROLLED_BACK if chosen.digest == failed.digest else Reason.JUDGING
+    return Promotion(chosen, fallback, remembered, held, message, kept)

@@ -49,8 +49,8 @@ def marked(
         name = checkpoint["name"]
         fields = {key: value for key, value in checkpoint.items() if key not in ("unneededSince", "removed")}
         since = checkpoint.get("unneededSince")
-        if checkpoint.get("removed") or (since and folder(job, name) in gone):
-            fields["removed"] = True
+        if checkpoint.get("removed") or folder(job, name) in gone:
+            fields["removed"] = True  # also where something came to need it when its removal had begun
         elif keep is not None and name not in keep:
             fields["unneededSince"] = since or timestamp(now)
         found.append(fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
@@ -17,11 +18,20 @@ INNOCENT = (0, 20, 143)
 KILLS = 3  # of a pod, before SIGKILL is taken for more than an unlucky node's
 
 
-def crash(seen: DeploymentSeen, served: Served) -> str:
-    """How a server of this checkpoint ended, in words; empty if none ended badly."""
-    for pod in _pods(seen, served):
+def crash(seen: DeploymentSeen, served: Served, since: str = "", until: datetime | None = None) -> str:
+    """How a server of this checkpoint ended, in words; empty if none ended badly in that time."""
+    return _crash(_pods(seen, served), since, until)
+
+
+def keeps_down(seen: DeploymentSeen, served: Served) -> str:
+    """The same of servers that are not ready: what one that came up again died of is over."""
+    return _crash([pod for pod in _pods(seen, served) if not pods.ready(pod)])
+
+
+def _crash(found: Iterable[Object], since: str = "", until: datetime | None = None) -> str:
+    for pod in found:
         ended = pods.last_crash(pod)
-        if ended is None or ended.exit_code in INNOCENT:
+        if ended is None or ended.exit_code in INNOCENT or not _within(ended.at, since, until):
             continue
         if ended.out_of_memory:
             return "The server used more memory than resources.limits.memory allows and was killed"
@@ -32,6 +42,14 @@ def crash(seen: DeploymentSeen, served: Served) -> str:
         code = failure.KILLED if ended.killed else f"The server ended with exit code {ended.exit_code}"
         return f"{code}: {words}" if words else code
     return ""
+
+
+def _within(at: str, since: str, until: datetime | None) -> bool:
+    """What has no time counts."""
+    if not at:
+        return True
+    when = conditions.parse_time(at)
+    return (not since or when >= conditions.parse_time(since)) and (until is None or when <= until)
 
 
 def overdue(seen: DeploymentSeen, memory: Memory) -> str:
@@ -60,7 +78,7 @@ def trouble(seen: DeploymentSeen, served: Served) -> str:
 
 def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
     """Why a rollout that is not done has failed; empty while it may succeed."""
-    words = crash(seen, served)
+    words = crash(seen, served, memory.since)
     if words:
         return words
     late = overdue(seen, memory)

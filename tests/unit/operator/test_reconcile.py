@@ -1,0 +1,220 @@
+"""Whole visits, and fresh lists, over a real HTTP server that keeps what is applied as an API server does.
+
+What is refused, rewritten or lost is told or mended, and nothing is written in circles.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from operator_scene import (
+    CONFIG,
+    NOW,
+    completed,
+    conditions_of,
+    deployment,
+    job_of,
+    message_of,
+    model_service,
+    pod_of,
+    training_job,
+)
+
+from winnow_operator import api
+from winnow_operator.executor import Executor
+from winnow_operator.inbox import Inbox
+from winnow_operator.kube import ApiError, Kube
+from winnow_operator.metrics import Metrics
+from winnow_operator.progress import ProgressPoller
+from winnow_operator.queue import WorkQueue
+from winnow_operator.reconcile import Reconciler
+from winnow_operator.resources import DEPLOYMENT, MODEL_SERVICE, POD, WATCHED, Key, Object
+from winnow_operator.store import Store
+
+WEB = Key(DEPLOYMENT, "ml", "web")
+
+
+def as_it_is(obj: Object) -> Object:
+    return obj
+
+
+@dataclass
+class ApiServer:
+    objects: dict[str, Object] = field(default_factory=dict)  # by path
+    admit: Callable[[Object], Object] = as_it_is
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # (HTTP status, message) by the kind's plural
+    changed: list[str] = field(default_factory=list)  # paths, of each write
+    statuses: list[Object] = field(default_factory=list)
+
+    def answer(self, path: str, obj: Object) -> web.Response:
+        """A version is new only if something is."""
+        old = self.objects.get(path)
+        version = int(old["metadata"]["resourceVersion"]) if old else 0
+        kept = {**obj, "metadata": {"uid": path, **obj["metadata"], "resourceVersion": str(version)}}
+        if kept != old:
+            kept["metadata"]["resourceVersion"] = str(version + 1)
+        self.objects[path] = kept
+        return web.json_response(kept)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        plural = request.path.split("/")[-2 if request.method != "GET" else -1]
+        if request.method == "GET":
+            if (obj := self.objects.get(request.path)) is not None:
+                return web.json_response(obj)
+            if plural in self.refused:
+                return self.refusal(plural)
+            if any(resource.plural == plural for resource in WATCHED):
+                return web.json_response({"items": []})
+            return web.json_response({"reason": "NotFound", "message": "not found"}, status=404)
+        if request.path.endswith("/status"):
+            path = request.path.removesuffix("/status")
+            self.statuses.append(json.loads(await request.text())["status"])
+            return self.answer(path, {**self.objects[path], "status": {**self.statuses[-1]}})
+        if plural in self.refused:
+            return self.refusal(plural)
+        self.changed.append(request.path)
+        return self.answer(request.path, self.admit(json.loads(await request.text())))
+
+    def refusal(self, plural: str) -> web.Response:
+        status, message = self.refused[plural]
+        return web.json_response({"reason": "Refused", "message": message}, status=status)
+
+
+@dataclass
+class Scene:
+    server: ApiServer
+    kube: Kube
+    store: Store
+    queue: WorkQueue
+    inbox: Inbox
+    reconciler: Reconciler
+
+    def there(self, *objects: api.Resource) -> None:
+        for obj in objects:
+            raw = api.to_raw(obj)
+            plural = {one.kind: one.plural for one in WATCHED}[raw["kind"]]
+            self.server.objects[f"/apis/winnow.dev/v1alpha1/namespaces/ml/{plural}/{raw['metadata']['name']}"] = raw
+            self.store.put(raw)
+
+    async def visits(self, most: int = 20) -> int:
+        """Until one brings nothing new to the queue; how many there were."""
+        self.queue.add(WEB)
+        for number in range(1, most + 1):
+            key = await self.queue.get()
+            while key != WEB:
+                self.queue.done(key)
+                key = await self.queue.get()
+            await self.reconciler.visit(key, NOW)
+            self.queue.done(key)
+            if not self.queue.depth():
+                return number
+        raise AssertionError("it does not come to rest")
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    server = ApiServer()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    listener = socket.create_server(("127.0.0.1", 0))
+    await web.SockSite(runner, listener).start()
+    metrics, store, queue = Metrics(time.monotonic), Store(), WorkQueue()
+    kube = Kube(ApiClient(Configuration(host=f"http://127.0.0.1:{listener.getsockname()[1]}")), metrics)
+    inbox = Inbox(store, queue, metrics)
+    poller = ProgressPoller(inbox.revisit, metrics, 1.0)
+    executor = Executor(kube, store, inbox, metrics, instance="winnow-operator-0")
+    try:
+        yield Scene(
+            server, kube, store, queue, inbox, Reconciler(store, queue, executor, kube, poller, metrics, CONFIG)
+        )
+    finally:
+        queue.close()
+        await poller.close()
+        await kube.close()
+        await runner.cleanup()
+
+
+def to_a_mirror(obj: Object) -> Object:
+    """As a policy of the cluster may do with each image."""
+    if obj["kind"] != "Deployment":
+        return obj
+    (container,) = obj["spec"]["template"]["spec"]["containers"]
+    container["image"] = f"mirror.example.com/{container['image']}"
+    return obj
+
+
+async def test_what_an_admission_webhook_rewrites_is_not_applied_again_and_again() -> None:
+    async with scene() as here:
+        here.server.admit = to_a_mirror
+        here.there(model_service(), completed(), deployment())
+        await here.visits()
+        assert sorted(here.server.changed) == sorted(set(here.server.changed)), "each child once"
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "RollingOut")
+        (path,) = (path for path in here.server.changed if "/apps/v1/" in path)
+        assert await here.visits() == 1, "nothing is new"
+        # What somebody changes by hand is still put right.
+        changed = here.server.objects[path]
+        changed["spec"]["replicas"] = 7
+        changed["metadata"]["resourceVersion"] = "100"
+        here.store.put(changed)
+        await here.visits()
+        assert here.server.objects[path]["spec"]["replicas"] == 1
+
+
+async def test_a_webhook_that_stays_away_stands_in_the_status_after_some_failures() -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment())
+        here.server.refused["services"] = (500, "failed calling webhook: no endpoints available")
+        for attempt in range(4):
+            with pytest.raises(ApiError, match="no endpoints available"):
+                await here.reconciler.visit(WEB, NOW)
+            here.queue.retry(WEB)
+            assert bool(here.server.statuses) == (attempt >= 2)
+        status = here.server.statuses[0]
+        assert conditions_of(status)["Ready"] == ("False", "ApiRefused")
+        assert conditions_of(status)["Reconciling"] == ("True", "ApiRefused"), "it may pass"
+        assert "refused Service web: failed calling webhook" in message_of(status, "Ready")
+        here.server.refused.clear()
+        here.queue.succeeded(WEB)
+        await here.visits()
+        assert conditions_of(here.server.objects["/apis/winnow.dev/v1alpha1/namespaces/ml/deployments/web"]["status"])[
+            "Ready"
+        ] == ("False", "RollingOut")
+
+
+async def test_a_route_that_is_refused_keeps_neither_the_classifier_nor_other_things_back() -> None:
+    async with scene() as here:
+        here.there(
+            model_service(),
+            completed(),
+            deployment(ingress={"host": "spam.example.com"}, autoscaling={"minReplicas": 1, "maxReplicas": 3}),
+        )
+        here.server.refused["ingresses"] = (422, 'host "spam.example.com" and path "/" is already defined')
+        await here.visits()
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Exposed"] == ("False", "ApiRefused")
+        assert "is already defined" in message_of(status, "Exposed")
+        assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+        assert any("/horizontalpodautoscalers/" in path for path in here.server.changed)
+
+
+async def test_a_kind_that_cannot_be_listed_keeps_nothing_else_from_being_compared() -> None:
+    async with scene() as here:
+        here.there(model_service())
+        pod = pod_of(job_of(training_job()))
+        here.store.put(pod)
+        here.server.refused["configmaps"] = (403, "forbidden")
+        await here.inbox.look_again(here.kube)
+        assert here.store.get(POD, "ml", pod["metadata"]["name"]) is None, "deleted while the watch was broken"
+        assert here.store.get(MODEL_SERVICE, "ml", "spam") is not None
