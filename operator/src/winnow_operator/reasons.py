@@ -56,6 +56,10 @@ class Reason(StrEnum):
     STORAGE_OF_ONE_POD = "StorageOfOnePod", "The storage of the ModelService is for one pod, and the job has several."
     TOO_FEW_GPUS = "TooFewGpus", "resources.limits has fewer GPUs than processesPerNode."
     METRIC_DOES_NOT_FIT = "MetricDoesNotFit", "A metric is not defined for this kind of labels."
+    PARAMETERS_DO_NOT_FIT = (
+        "ParametersDoNotFit",
+        "A parameter names a label that the rows lack, or does not fit their kind.",
+    )
     THRESHOLDS_DO_NOT_FIT = (
         "ThresholdsDoNotFit",
         "What spec.thresholds asks for is not defined for this kind of labels.",

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from operator_scene import condition, dataset, imported, model_service, training_job
+from operator_scene import completed, condition, dataset, imported, model_service, training_job
 
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Reference, Refusal
@@ -38,6 +38,17 @@ def seen(
 def of_mode(mode: str) -> Any:
     return model_service(storage={"persistentVolumeClaim": {"size": "1Gi", "accessModes": [mode]}})
 
+
+LABELS_MISSING: list[tuple[str, str, dict[str, Any], str]] = [
+    (
+        "a weight of a label that there is not",
+        "Binary",
+        {"parameters": {"classWeights": {"mode": "Custom", "weights": {"Spam": 2}}}},
+        "parameters.classWeights.weights: Spam is no label of the training rows; Dataset rows has: ham, spam",
+    ),
+    ("a count of one", "Multiclass", {"rebalance": {"counts": {"eggs": 5, "ham": 5}}}, "rebalance: eggs is no"),
+    ("rows of several labels", "Multilabel", {"rebalance": {"ratios": {"ham": 1}}}, "is Multilabel"),
+]
 
 RULES = [
     pytest.param(seen(training=imported()), True, "Accepted", False, "", id="all is there"),
@@ -164,6 +175,25 @@ RULES = [
     ),
     pytest.param(
         seen(training_job(metrics={"primary": "f1"}), imported()), True, "Accepted", False, "", id="f1 on binary"
+    ),
+    *(
+        pytest.param(seen(training_job(**asked), imported(task=task)), False, "ParametersDoNotFit", True, says, id=name)
+        for name, task, asked, says in LABELS_MISSING
+    ),
+    pytest.param(
+        seen(
+            training_job(
+                baseModel={"checkpoint": {"trainingJob": "v0"}},
+                parameters={"classWeights": {"mode": "Custom", "weights": {"eggs": 2}}},
+            ),
+            imported(),
+            parent=completed("v0"),
+        ),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="a weight of a label that the checkpoint may have",
     ),
     *(
         pytest.param(

@@ -26,6 +26,7 @@ from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object
 from winnow_plugin import upload as plugin
 from winnow_plugin import upload_spec
+from winnow_server.process import FINISH_SECONDS
 from winnow_server.settings import parse
 from winnow_server.waking import wake
 from winnow_server.waking.upstream import ANSWER_SECONDS
@@ -284,6 +285,14 @@ def test_the_server_understands_a_deployment() -> None:
     outside = deployment(ingress={"path": "/spam"}, httpRoute={"parentRefs": [{"name": "public"}], "path": "/a/b"})
     options = parse(command(server_deployment(outside, model_service(), served, image="server"), "winnow_server"))
     assert options.path_prefix == ["/a/b", "/spam"]
+
+
+def test_a_servers_pod_may_finish_what_it_has_accepted() -> None:
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", None)
+    made = server_deployment(deployment(), model_service(), served, image="server")
+    options = parse(command(made, "winnow_server"))
+    grace = made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert options.drain_seconds + max(FINISH_SECONDS, options.max_request_seconds) < grace
 
 
 def test_the_waker_understands_a_deployment() -> None:

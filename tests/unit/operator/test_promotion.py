@@ -287,6 +287,23 @@ def test_a_result_is_kept_and_other_bounds_are_held_against_it() -> None:
     assert (world.served, world.jobs) == ("epoch-2", [])
 
 
+def test_one_metric_is_bounded_and_compared_in_short() -> None:
+    world = live()
+    world.to("epoch-2", gate={"metric": "f1_macro", "atLeast": 0.9, "notWorseThanLive": True})
+    world.visit()
+    command = world.jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert [command[at + 1] for at, word in enumerate(command) if word == "--value"] == ["f1_macro"]
+    assert command[command.index("--metric") + 1] == "f1_macro"
+    comparison = {"metric": "f1_macro", "rows": 200, "candidateRows": 200, "candidate": 0.89, "live": 0.88}
+    world.measured(values=[{"value": 0.89}], comparison={**comparison, "lead": 0.01, "leadAtLeast": 0.0})
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
+    assert "on 200 test rows f1_macro 0.89 is below 0.9" in message_of(world.status, "Promoted")
+    world.to("epoch-2", gate={"metric": "f1_macro", "atLeast": 0.85, "notWorseThanLive": True})
+    world.visit()
+    assert world.served == "epoch-2"
+
+
 def test_another_metric_is_measured_anew() -> None:
     world = live()
     world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.95}]})

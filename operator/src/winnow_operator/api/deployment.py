@@ -67,7 +67,16 @@ class Gate(Spec):
     floors: Annotated[tuple[Floor, ...], Field(min_length=1, max_length=16)] | None = None
     not_worse_than_live: bool = False
     metric: GateMetric | None = None
+    at_least: Annotated[float, Field(ge=-1_000_000, le=1_000_000)] | None = None
+    at_most: Annotated[float, Field(ge=-1_000_000, le=1_000_000)] | None = None
     tolerance: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
+
+    @property
+    def bounds(self) -> tuple[Floor, ...]:
+        """The floors, and the one that metric, atLeast and atMost say in short."""
+        if self.metric is None or (self.at_least is None and self.at_most is None):
+            return self.floors or ()
+        return (*(self.floors or ()), Floor(metric=self.metric, at_least=self.at_least, at_most=self.at_most))
 
 
 class Rollout(Spec):
@@ -153,7 +162,7 @@ class GateResult(Status):
     live: Digest | None = None
     rows: Count | None = None
     measured_on: Literal["Validation", "Test"] | None = None
-    values: Annotated[tuple[MeasuredValue, ...], Field(max_length=16)] | None = None
+    values: Annotated[tuple[MeasuredValue, ...], Field(max_length=17)] | None = None
     comparison: Comparison | None = None
     message: Words | None = None
     job: SeenName | None = None

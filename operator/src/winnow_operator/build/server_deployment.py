@@ -21,6 +21,7 @@ _STEPS = {
     "Replace": {"maxUnavailable": 1, "maxSurge": 0},
 }
 DRAIN_SECONDS = 5  # the server answers on while kube-proxy and clients notice that it leaves
+GRACE_SECONDS = 75  # longer than that and the longest request that it may have accepted by then
 
 
 def server_deployment(
@@ -93,7 +94,7 @@ def server_deployment(
                     "labels": common.labels(deployment),
                     "annotations": {f"{GROUP}/checkpoint-digest": served.digest},
                 },
-                "spec": common.pod_spec(container, volumes, _placement(deployment), grace_seconds=60),
+                "spec": common.pod_spec(container, volumes, _placement(deployment), grace_seconds=GRACE_SECONDS),
             },
         },
     }

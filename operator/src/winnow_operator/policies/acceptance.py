@@ -183,6 +183,33 @@ def thresholds_fit(seen: TrainingJobSeen) -> Verdict | None:
     return None
 
 
+def labels_are_there(seen: TrainingJobSeen) -> Verdict | None:
+    """What the trainer would say too, but only once a queue, a large image and a GPU were waited for."""
+    spec, training = seen.obj.spec, seen.training
+    if training is None:
+        return None
+    rows = f"Dataset {spec.training_dataset}"
+    if spec.rebalance and training.status.task_detail == "Multilabel":
+        message = (
+            f"rebalance: {rows} is Multilabel, and a row that is repeated for one label brings its others along; use"
+            " parameters.classWeights"
+        )
+        return _refuse(Reason.PARAMETERS_DO_NOT_FIT, message)
+    known = _labels(training)
+    if known is None or (spec.base_model and spec.base_model.checkpoint):  # which may bring labels of its own
+        return None
+    weights, rebalance = spec.parameters.class_weights, spec.rebalance
+    named = {
+        "parameters.classWeights.weights": weights.weights if weights else None,
+        "rebalance": (rebalance.counts or rebalance.ratios) if rebalance else None,
+    }
+    for field, asked in named.items():
+        if unknown := [label for label in asked or () if label not in known]:
+            message = f"{field}: {', '.join(unknown[:10])} is no label of the training rows; {rows} has: {', '.join(known[:10])}"
+            return _refuse(Reason.PARAMETERS_DO_NOT_FIT, message)
+    return None
+
+
 def metric_sources_exist(seen: TrainingJobSeen) -> Verdict | None:
     for reference, found in sorted(seen.lookups.items(), key=lambda item: item[0]):
         if found is None:
@@ -239,6 +266,7 @@ ACCEPT: tuple[Check, ...] = (
     gpus_suffice,  # TooFewGpus: some processes would have none
     metrics_fit,  # MetricDoesNotFit: there would be no best checkpoint
     thresholds_fit,  # ThresholdsDoNotFit: there would be nothing to fit
+    labels_are_there,  # ParametersDoNotFit: a weight or a count of a label that there is not
     metric_sources_exist,  # MetricSourceNotFound: wait, it may be applied later
     checkpoint_is_there,  # CheckpointNotReady, TrainingJobNotFound: wait; CheckpointNotFound: name another
     not_refused,  # NameConflict, ApiRefused: the batch Job could not be created

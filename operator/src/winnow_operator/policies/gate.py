@@ -69,7 +69,7 @@ def judge(gate: api.Gate, result: api.GateResult, live: Served | None) -> tuple[
     if result.message:
         return False, f"It could not be measured: {result.message}"
     measured = {(value.metric, value.label): value for value in result.values or ()}
-    said = [_floor(floor, measured.get((floor.metric, floor.label))) for floor in gate.floors or ()]
+    said = [_floor(floor, measured.get((floor.metric, floor.label))) for floor in gate.bounds]
     if said:
         rows = (
             f" {result.rows} {(result.measured_on or 'test').lower()} rows" if result.rows is not None else " its rows"
@@ -115,7 +115,7 @@ def _lead(least: float) -> str:
 
 
 def _measurement(gate: api.Gate, seen: DeploymentSeen, candidate: Served, live: Served | None) -> Measurement:
-    values = tuple(dict.fromkeys((floor.metric, floor.label) for floor in gate.floors or ()))
+    values = tuple(dict.fromkeys((floor.metric, floor.label) for floor in gate.bounds))
     if not gate.not_worse_than_live or live is None:
         return Measurement(candidate, values)
     job = seen.training_job
