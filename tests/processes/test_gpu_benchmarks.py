@@ -24,7 +24,7 @@ class OnlyThose:
             raise ModuleNotFoundError(f"{{frame.f_code.co_filename}} imports {{name}}")
 
 sys.meta_path.insert(0, OnlyThose())
-sys.argv = ["gpu", "--tiny", "--only", "attention,equality,llama", "--json", sys.argv[1]]
+sys.argv = ["gpu", "--tiny", "--only", "attention,equality,llama,serving", "--json", sys.argv[1]]
 runpy.run_path({str(ROOT / "benchmarks" / "gpu")!r}, run_name="__main__")
 """
 
@@ -34,7 +34,8 @@ def test_one_command_with_four_libraries_checks_and_measures(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", ONLY_THOSE, found], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(found.read_text())
-    assert all(report[part]["passed"] for part in ("attention", "equality", "llama"))
+    assert all(report[part]["passed"] for part in ("attention", "equality", "llama", "serving"))
+    assert {round["textTokens"] for round in report["serving"]["rounds"]} == {16, 32}
     assert len(report["attention"]["cases"]) == 24
     assert {round["rowTokens"] for round in report["llama"]["rounds"]} == {32, 64}
     assert all(

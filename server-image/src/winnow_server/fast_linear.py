@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from winnow_classifier.model import Classifier
-from winnow_server.fused_layers import Undo, fuse
+from winnow_server import half
+from winnow_server.fused_layers import fuse
+from winnow_server.half import Undo
 
 
 class FastLinear(nn.Module):
@@ -50,10 +52,7 @@ def to_bfloat16(classifier: Classifier) -> Undo:
         places = list(linear_layers(classifier))
         head = {id(parameter) for parameter in classifier.head_parameters()}
         linear = {id(parameter) for _, _, layer in places for parameter in layer.parameters()}
-        for parameter in classifier.parameters():
-            if id(parameter) not in head | linear and parameter.dtype == torch.float32:
-                undone.callback(setattr, parameter, "data", parameter.data)
-                parameter.data = parameter.data.bfloat16()
+        undone.callback(half.cast(one for one in classifier.parameters() if id(one) not in head | linear))
         for parent, name, layer in places:
             bias = None if layer.bias is None else layer.bias.bfloat16()
             undone.callback(setattr, parent, name, layer)

@@ -20,8 +20,7 @@ from torch.nn import functional
 from winnow_classifier.architectures import BERT, ROBERTA
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch
-
-Undo = Callable[[], None]
+from winnow_server.half import Undo
 
 # hidden_act of the config to oneDNN's name and algorithm.
 ACTIVATIONS = {

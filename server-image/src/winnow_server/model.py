@@ -1,6 +1,7 @@
 """The checkpoint that is served: what is known of it before it is loaded, and the loaded model."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import TOKENS_MULTIPLE, pack
 from winnow_classifier.tokens import Encoder
-from winnow_server import examples, precision
+from winnow_server import examples, half, precision
 from winnow_server.settings import Precision
 from winnow_server.thresholds import NO_RULES, Rules
+
+log = logging.getLogger(__name__)
 
 FILLER = "to be or not to be, that is the question"  # measured with where the checkpoint brought no rows
 DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
@@ -55,7 +58,8 @@ class Served:
     def logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         """(B, C) float32, on the CPU."""
         # Texts alone are few shapes, and filling one up would cost it time; batches are of any size.
-        fills = self.precision == "bfloat16" and len(sequences) > 1 and self.encoder.max_seq_length >= TOKENS_MULTIPLE
+        fills = self.precision == "bfloat16" and self.device.type == "cpu" and len(sequences) > 1
+        fills = fills and self.encoder.max_seq_length >= TOKENS_MULTIPLE
         batch = pack(sequences, self.position_start, TOKENS_MULTIPLE if fills else 1).to(self.device)
         logits: Tensor = self.model(batch)[: len(sequences)]
         return logits.float().cpu()
@@ -88,17 +92,26 @@ def load(
         mirror.fetch(directory / name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = checkpoint.load(
-        directory, digest=announced.digest, base_model=base_model, storage=storage, device=device, resolve=resolve
+        directory, digest=announced.digest, base_model=base_model, storage=storage, resolve=resolve
     )
     rows = examples.read(directory) if examples.FILE in announced.manifest.files else []
-    computes_in = "float32"
-    if device.type == "cpu":
+    model, computes_in = loaded.model, None
+    if device.type == "cuda" and precision.may_be_half(model, asked):
+        free, _ = torch.cuda.mem_get_info(device)
+        if precision.only_half_fits(model, free):
+            half.to_bfloat16(model)
+            computes_in = "bfloat16"
+            why = f"float32 has no room to be compared with: {free / 2**30:.0f} GiB are free on the GPU"
+            log.info("Precision chosen", extra={"precision": computes_in, "why": why})
+    model.to(device)
+    if computes_in is None:
         encode = loaded.encoder.encode
         judged = [one.input_ids for one in encode(examples.to_judge(rows))] if rows else []
         (filler,) = encode([FILLER])
-        computes_in = precision.fastest(loaded.model, loaded.schema, judged, filler.input_ids, asked, rules)
-    position_start = loaded.model.position_start
-    return Served(loaded.schema, loaded.encoder, loaded.model, device, position_start, computes_in, rows)
+        computes_in = precision.fastest(model, loaded.schema, judged, filler.input_ids, asked, rules)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what was compared, and perhaps the float32 weights
+    return Served(loaded.schema, loaded.encoder, model, device, model.position_start, computes_in, rows)
 
 
 def card(announced: Announced, created: int) -> dict[str, Any]:

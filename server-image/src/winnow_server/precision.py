@@ -1,8 +1,8 @@
-"""How a CPU runs the model: what is fastest here among what gives the same answers, measured when the server starts.
+"""How this machine runs the model: what is fastest here among what gives the same answers, measured when the server starts.
 
 Plain torch in float32 is the reference. Another form is taken only if it is faster, its probabilities on stored examples
-are the reference's within a tolerance, and every decision on them is the same: as the server answers, calibrated, by
-thresholds, with abstention.
+are the reference's within a tolerance, and, on a CPU, every decision on them is the same: as the server answers, calibrated,
+by thresholds, with abstention. On a GPU the checkpoint was evaluated in bfloat16 itself (ADR 92).
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from torch import Tensor
 
 from winnow_classifier.cpu import multiplies_bfloat16
 from winnow_classifier.decision import calibrated
+from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import pack, plan_batches
-from winnow_server import fast_linear
-from winnow_server.fused_layers import Undo
+from winnow_server import fast_linear, half
+from winnow_server.half import Undo
 from winnow_server.settings import Precision
 from winnow_server.thresholds import NO_RULES, Rules, abstained, predicted
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.01}  # of a probability
+GPU_TOLERANCE = 0.05  # the same: larger bodies, more of them
 FASTER = 1.1  # times: less is within what a measurement errs
-MEASURED_TOKENS = 256  # a batch whose time says how fast the full ones are, in a fraction of theirs
+MEASURED_TOKENS = {
+    "cpu": 256,
+    "cuda": 4096,
+}  # a batch whose time says how fast the full ones are; a GPU needs a full one
 MEASURED_TIMES = 3
 ALONE = 8  # a CPU multiplies one text by other means than a batch
 # Fewer say too little of decisions to leave float32 for.
@@ -44,10 +49,13 @@ class Form:
     name: str  # as logs and /v1/model say it
     dtype: Literal["float32", "bfloat16"]
     switch: Callable[[Classifier], Undo]
+    same_decisions: bool = True  # on all stored examples, or it is not taken
+    tolerance: float | None = None  # of a probability; None: by dtype
 
 
 FLOAT32 = Form("float32, oneDNN", "float32", fast_linear.to_float32)
 BFLOAT16 = Form("bfloat16, oneDNN", "bfloat16", fast_linear.to_bfloat16)
+ON_A_GPU = Form("bfloat16", "bfloat16", half.to_bfloat16, same_decisions=False, tolerance=GPU_TOLERANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +76,14 @@ def fastest(
     asked: Precision,
     rules: Rules = NO_RULES,
 ) -> Literal["float32", "bfloat16"]:
-    """Switches the model, which is on a CPU in float32, to the fastest form that holds; the type it computes in.
+    """Switches the model, which is on its device in float32, to the fastest form that holds; the type it computes in.
 
     examples: stored texts, as token ids; filler: any text, to measure with where there are none. rules: what answers follow
     that bring none of their own.
     """
-    forms = [FLOAT32]
-    if asked == "auto" and multiplies_bfloat16() and len(examples) >= FEWEST_EXAMPLES:
-        forms.insert(0, BFLOAT16)
+    forms = to_try(model, asked, len(examples))
+    if not forms:
+        return "float32"
     judged = examples or [filler]
     reference = run(model, schema, judged, rules)
     for form in forms:
@@ -83,11 +91,17 @@ def fastest(
         try:
             undo = form.switch(model)
             found = run(model, schema, judged, rules)
-            why = objection(reference, found, TOLERANCE[form.dtype])
+            allowed = form.tolerance or TOLERANCE[form.dtype]
+            why = objection(reference, found, allowed, same_decisions=form.same_decisions)
         except (AttributeError, NotImplementedError, RuntimeError) as err:
             why = f"it cannot run: {err}".splitlines()[0]
         if why is None:
-            facts = {"faster": round(speedup(reference, found), 2), "difference": difference_of(reference, found)}
+            facts = {
+                "faster": round(speedup(reference, found), 2),
+                "difference": difference_of(reference, found),
+                "otherDecisions": flipped(reference, found),
+                "examples": len(found.decided),
+            }
             log.info("Precision chosen", extra={"precision": form.name, **facts})
             return form.dtype
         log.info("Precision passed over", extra={"precision": form.name, "why": why})
@@ -96,17 +110,40 @@ def fastest(
     return "float32"
 
 
-def objection(reference: Run, found: Run, tolerance: float) -> str | None:
+def to_try(model: Classifier, asked: Precision, examples: int) -> list[Form]:
+    """In this order."""
+    if model.device.type == "cuda":
+        return [ON_A_GPU] if may_be_half(model, asked) else []
+    half_too = asked == "auto" and multiplies_bfloat16() and examples >= FEWEST_EXAMPLES
+    return [BFLOAT16, FLOAT32] if half_too else [FLOAT32]
+
+
+def may_be_half(model: Classifier, asked: Precision) -> bool:
+    """Whether a GPU may run it in bfloat16: padded types stay in float32 everywhere (ADR 81)."""
+    return asked == "auto" and model.architecture.packs and gpu_computes_bfloat16()
+
+
+def only_half_fits(model: Classifier, free_bytes: int) -> bool:
+    """Whether the GPU's memory is too small for the float32 weights and, beside them, those in bfloat16: then nothing can be
+    compared, and float32 could hardly be served."""
+    return sum(parameter.numel() for parameter in model.parameters()) * (4 + 2) * 1.1 > free_bytes
+
+
+def objection(reference: Run, found: Run, tolerance: float, *, same_decisions: bool = True) -> str | None:
     """Why a form is not taken, in words; None if nothing speaks against it."""
     difference = difference_of(reference, found)
     if not difference <= tolerance:  # NaN is not
         return f"a probability differs by {difference:.2g}, at most {tolerance:g} is allowed"
-    flipped = sum(one != other for one, other in zip(reference.decided, found.decided, strict=True))
-    if flipped:
-        return f"{flipped} of {len(found.decided)} decisions differ"
+    if same_decisions and (others := flipped(reference, found)):
+        return f"{others} of {len(found.decided)} decisions differ"
     if speedup(reference, found) < FASTER:
         return f"it is {speedup(reference, found):.2f} times as fast, at least {FASTER:g} is wanted"
     return None
+
+
+def flipped(reference: Run, found: Run) -> int:
+    """How many decisions differ."""
+    return sum(one != other for one, other in zip(reference.decided, found.decided, strict=True))
 
 
 def difference_of(reference: Run, found: Run) -> float:
@@ -121,14 +158,19 @@ def speedup(reference: Run, found: Run) -> float:
 
 def run(model: Classifier, schema: LabelSchema, sequences: Sequences, rules: Rules) -> Run:
     def probabilities(batch: Sequences) -> Tensor:
-        logits = model(pack(batch, model.position_start))
+        logits = model(pack(batch, model.position_start).to(model.device)).cpu()
         return schema.probabilities(calibrated(logits, rules.calibration, schema.labels))
 
-    batches = plan_batches([len(one) for one in sequences], MEASURED_TOKENS * 4)
+    batches = plan_batches([len(one) for one in sequences], 1024)
     with torch.inference_mode():
         together = torch.cat([probabilities([sequences[index] for index in batch]) for batch in batches])
         alone = torch.cat([probabilities([one]) for one in sequences[:ALONE]])
-        return Run(together, alone, decided(together, rules, schema), measured(model, sequences))
+        return Run(
+            together,
+            alone,
+            decided(together, rules, schema),
+            measured(model, sequences, MEASURED_TOKENS[model.device.type]),
+        )
 
 
 def decided(probabilities: Tensor, rules: Rules, schema: LabelSchema) -> list[tuple[list[str], bool]]:
@@ -137,13 +179,13 @@ def decided(probabilities: Tensor, rules: Rules, schema: LabelSchema) -> list[tu
     return list(zip(labels, unsure, strict=True))
 
 
-def measured(model: Classifier, sequences: Sequences) -> float:
-    """Seconds of a batch of about MEASURED_TOKENS, the best of a few: what disturbs a measurement only makes it longer."""
-    batch = [*sequences[: plan_batches([len(one) for one in sequences], MEASURED_TOKENS)[0][-1] + 1]]
-    batch *= max(1, MEASURED_TOKENS // sum(map(len, batch)))
+def measured(model: Classifier, sequences: Sequences, tokens: int) -> float:
+    """Seconds of a batch of about so many tokens, the best of a few: what disturbs a measurement only makes it longer."""
+    batch = [*sequences[: plan_batches([len(one) for one in sequences], tokens)[0][-1] + 1]]
+    batch *= max(1, tokens // sum(map(len, batch)))
     taken = []
     for _ in range(MEASURED_TIMES + 1):  # the first one pays for what is set up once
         started = time.perf_counter()
-        model(pack(batch, model.position_start))
+        model(pack(batch, model.position_start).to(model.device)).cpu()
         taken.append(time.perf_counter() - started)
     return min(taken)

@@ -62,9 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--max-body-bytes", type=positive, default=DEFAULT.body_bytes, metavar="N", help="(default: 2 MiB)")
     add("--max-text-characters", type=positive, default=DEFAULT.text_characters, metavar="N", help="(default: 262144)")
     add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
-    numbers = (
-        "auto: bfloat16 on a CPU that is faster with it, if stored examples get the same decisions (default: auto)"
-    )
+    numbers = "auto: bfloat16 where it is faster and stored examples get the same answers (default: auto)"
     add("--precision", choices=("auto", "float32"), default="auto", help=numbers)
     rows = "whether the test page offers rows of the test set, to those who may classify (default: shown)"
     add("--examples", choices=("shown", "hidden"), default="shown", help=rows)

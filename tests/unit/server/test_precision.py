@@ -1,5 +1,6 @@
 """A faster form of the model is taken only where it gives the same answers, and leaves no trace where it is not."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -13,7 +14,7 @@ from winnow_classifier.decision import Abstain, Calibration, Decision, replace_f
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
-from winnow_server import fast_linear, precision
+from winnow_server import fast_linear, half, precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
 from winnow_server.fused_layers import FusedLayers
 from winnow_server.thresholds import NO_RULES, Rules
@@ -215,3 +216,54 @@ def test_bfloat16_is_for_cpus_that_have_it_and_checkpoints_with_examples(loaded,
         monkeypatch.setattr(precision, "multiplies_bfloat16", lambda has_it=has_it: has_it)
         precision.fastest(loaded.model, loaded.schema, rows, examples[0], asked)
         assert tried == expected
+
+
+# What a GPU does, as far as a CPU can show it: the same casts and the same choice.
+
+
+PACKED = sorted(name for name, kind in ARCHITECTURES.items() if kind.packs)
+
+
+@pytest.mark.parametrize("loaded", PACKED, indirect=True)
+def test_a_body_in_bfloat16_gives_like_probabilities_and_can_be_taken_back(loaded):
+    plain = probabilities(loaded)
+    buffers = {name: buffer.dtype for name, buffer in loaded.model.named_buffers()}
+    undo = half.to_bfloat16(loaded.model)
+    head = {id(parameter) for parameter in loaded.model.head_parameters()}
+    types = {parameter.dtype for parameter in loaded.model.parameters() if id(parameter) not in head}
+    assert types == {torch.bfloat16}
+    assert {parameter.dtype for parameter in loaded.model.head_parameters()} == {torch.float32}
+    assert {name: buffer.dtype for name, buffer in loaded.model.named_buffers()} == buffers
+    torch.testing.assert_close(probabilities(loaded), plain, rtol=0, atol=0.1)
+    undo()
+    assert torch.equal(probabilities(loaded), plain)
+
+
+@pytest.mark.parametrize(
+    ("faster", "tolerance", "expected"),
+    [
+        pytest.param(True, 1.0, "bfloat16", id="faster and alike, whatever is decided"),
+        pytest.param(True, 1e-9, "float32", id="too far off"),
+        pytest.param(False, 1.0, "float32", id="no faster"),
+    ],
+)
+def test_a_gpu_takes_bfloat16_where_it_is_faster_and_gives_like_probabilities(
+    published, monkeypatch, faster, tolerance, expected
+):
+    loaded = checkpoint.load(published("llama"))
+    plain = probabilities(loaded)
+    form = dataclasses.replace(precision.ON_A_GPU, tolerance=tolerance)
+    monkeypatch.setattr(precision, "to_try", lambda *_: [form])
+    seconds = iter([1.0, 0.4 if faster else 1.0])
+    monkeypatch.setattr(precision, "measured", lambda *_: next(seconds))
+    ids = [one.input_ids for one in loaded.encoder.encode(TEXTS)]
+    assert precision.fastest(loaded.model, loaded.schema, ids, ids[0], "auto") == expected
+    assert torch.equal(probabilities(loaded), plain) == (expected == "float32")
+
+
+@pytest.mark.parametrize("loaded", ["llama"], indirect=True)
+def test_float32_is_given_up_uncompared_only_where_it_has_no_room(loaded):
+    weights = sum(parameter.numel() for parameter in loaded.model.parameters())
+    assert precision.only_half_fits(loaded.model, 6 * weights)
+    assert not precision.only_half_fits(loaded.model, 7 * weights)
+    assert not precision.may_be_half(loaded.model, "float32")
