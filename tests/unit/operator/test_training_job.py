@@ -151,6 +151,26 @@ def test_a_queue_that_holds_the_job_back_is_told() -> None:
     assert conditions_of(plan(ready(jobs=(job,)), NOW, CONFIG).status)["Running"] == ("False", "Queued")
 
 
+def test_a_run_that_its_queue_stops_waits_and_goes_on_without_counting_as_failed() -> None:
+    """As Kueue does for a job of higher priority: it suspends the batch Job, whose pod ends, and later lets it go on."""
+    job = running()
+    begun = plan(replace(job, pulled=PULLED), NOW, CONFIG).status
+    obj = seen_again(job.obj, begun)
+    (batch,) = job.jobs
+    stopped = {**batch, "spec": {**batch["spec"], "suspend": True}}
+    waits = plan(replace(job, obj=obj, jobs=(stopped,), pods=(), pulled=PULLED), later(60), CONFIG)
+    assert (conditions_of(waits.status)["Running"], conditions_of(waits.status)["Failed"]) == (
+        ("False", "Queued"),
+        ("False", "NotFailed"),
+    )
+    assert waits.children == ()
+    assert waits.status["progress"]["percent"] == 40.0
+    again = replace(job, obj=seen_again(job.obj, waits.status), pulled=PULLED)
+    goes_on = plan(again, later(120), CONFIG)
+    assert conditions_of(goes_on.status)["Running"] == ("True", "Training")
+    assert goes_on.status["startTime"] == begun["startTime"]
+
+
 def test_the_final_message_gives_the_result() -> None:
     said = told(
         bestCheckpoint="epoch-2",
