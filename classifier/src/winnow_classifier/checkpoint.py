@@ -28,10 +28,13 @@ from winnow_classifier.errors import BaseModelError, CheckpointError
 from winnow_classifier.four_bit import round_body
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, load_network, merge_lora, read_config
+from winnow_classifier.packing import pack
 from winnow_classifier.tokens import Encoder, load_tokenizer
 
 MANIFEST = "checkpoint.json"
 ADAPTER = "adapter_model.safetensors"
+PROBE = list(range(1, 17))  # token ids that every vocabulary has
+MERGED_TOLERANCE = 1e-3  # of a logit, beside its size: float32 sums in another order
 SelectedOn = Literal["Validation", "Test"]  # rows
 
 
@@ -308,11 +311,30 @@ def check_base(reference: str, base: Path, manifest: Manifest) -> None:
 
 
 def adapted_network(directory: Path, manifest: Manifest, reference: str, base: Path) -> Any:
-    """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base."""
+    """The base with the adapter merged in, in float32: the same logits as unmerged, at the speed of the base.
+
+    Held against the unmerged on a few tokens. Raises CheckpointError if they differ.
+    """
     check_base(reference, base, manifest)
     from peft import PeftModel
 
     network = load_network(base, read_config(directory))
     if manifest.method == "QLoRA":
         round_body(network, Classifier(network).architecture.head)
-    return merge_lora(PeftModel.from_pretrained(network, directory))
+    adapted = PeftModel.from_pretrained(network, directory)
+    expected = probed(adapted, manifest)
+    merged = merge_lora(adapted)
+    difference = float((probed(merged, manifest) - expected).abs().max())
+    if not difference <= MERGED_TOLERANCE * (1 + float(expected.abs().max())):  # NaN is not
+        raise CheckpointError(
+            f"Checkpoint {directory}: merged into its base model, the adapter changes a logit by {difference:.2g}. Its "
+            "answers would not be those that were measured, so it is not served. Was it made with another version of peft?"
+        )
+    return merged
+
+
+def probed(network: Any, manifest: Manifest) -> Tensor:
+    """(1, C) logits of some tokens; which ones does not matter."""
+    model = Classifier(network, manifest.pooling).eval()
+    with torch.inference_mode():
+        return model(pack([PROBE], model.position_start))  # type: ignore[no-any-return]

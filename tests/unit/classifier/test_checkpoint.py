@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from winnow_classifier import checkpoint
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.model import merge_lora
 from winnow_classifier.packing import pack
 
 
@@ -104,6 +105,20 @@ def test_an_adapter_is_not_put_on_another_base(tmp_path, base, folder):
     other = tiny_models.base_model(tmp_path / "other", intermediate_size=40)
     with pytest.raises(CheckpointError, match="not the one this adapter was trained on"):
         checkpoint.load(folder, base_model=str(other))
+
+
+def test_an_adapter_that_merging_changes_is_not_served(base, folder, monkeypatch):
+    publish(folder, base, method="LoRA")
+
+    def off(network):
+        merged = merge_lora(network)
+        with torch.no_grad():
+            merged.bert.encoder.layer[0].output.dense.weight.mul_(2)
+        return merged
+
+    monkeypatch.setattr(checkpoint, "merge_lora", off)
+    with pytest.raises(CheckpointError, match="the adapter changes a logit by"):
+        checkpoint.load(folder)
 
 
 def test_an_adapter_follows_its_base_to_another_place(tmp_path, base, folder):
