@@ -859,6 +859,13 @@ async def test_a_crd_is_established_and_its_schema_structural(client: Client, ki
     assert conditions == {"NamesAccepted": "True", "Established": "True"}
 
 
+BASE_MODEL: Object = {
+    "image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"},
+    "persistentVolumeClaim": {"claimName": "models", "path": "/"},
+    "huggingFace": {"repo": "a/b", "revision": "main", "tokenSecretRef": {"name": "hf", "key": "token"}},
+    **bucket(endpoint="https://s3.example", region="eu"),
+}
+
 STATUS: dict[Kind, Object] = {
     MODEL_SERVICE: {
         "datasets": 1,
@@ -947,22 +954,13 @@ STATUS: dict[Kind, Object] = {
                 "continuedBy": ["v2"],
             }
         ],
+        "baseModel": BASE_MODEL,
         "continuedFrom": {
             "trainingJob": "v0",
             "checkpoint": "epoch-2",
             "digest": f"sha256:{'b' * 64}",
             "run": "v0-12345678",
-            "adapterBase": {
-                "image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"},
-                "persistentVolumeClaim": {"claimName": "models", "path": "/"},
-                "huggingFace": {
-                    "repo": "a/b",
-                    "revision": "main",
-                    "tokenSecretRef": {"name": "hf", "key": "token"},
-                },
-                **bucket(endpoint="https://s3.example", region="eu"),
-                "stored": {"run": "v-00000000", "checkpoint": "epoch-1"},
-            },
+            "adapterBase": {**BASE_MODEL, "stored": {"run": "v-00000000", "checkpoint": "epoch-1"}},
         },
         "bestCheckpoint": "epoch-1",
         "bestMetric": "f1 0.9500",

@@ -264,7 +264,9 @@ async def test_an_autoscaler_of_the_users_is_left_alone_in_words(cluster: Cluste
     await cluster.trained()
     await cluster.apply(deployment(**SCALED))
     says = "HorizontalPodAutoscaler web exists and belongs to somebody else"
-    await cluster.expect(DEPLOYMENT, "web", "Ready", status="False", reason="NameConflict", says=says)
+    await cluster.expect(DEPLOYMENT, "web", "Autoscaled", status="False", reason="NameConflict", says=says)
+    await (await cluster.pod_of(DEPLOYMENT, "web")).start()
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
     assert (await cluster.get(AUTOSCALER, "web"))["spec"]["maxReplicas"] == 2
 
 

@@ -147,6 +147,7 @@ class Executor:
             wanted["metadata"]["uid"] = uid_of(live)  # the API server refuses should it be another one by now
         written = await self._kube.apply(resource, wanted, _manager(owner))
         self._news.kept(written)
+        written = self._store.get(resource, namespace, name) or written  # without bookkeeping, as `live` is
         self._wrote(resource, "apply")
         self._changed.pop(uid_of(written), None)
         if drift.differs(obj, written):
