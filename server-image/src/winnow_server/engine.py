@@ -154,7 +154,8 @@ class Worker:
         except Exception:
             log.exception("Batch failed", extra={"texts": len(batch)})
             self._failures += 1
-            self._reject([ticket for ticket, _ in batch], "The model failed on this request.", "model_failed")
+            error = InternalError("The model failed on this request.", code="model_failed")
+            self._reject([ticket for ticket, _ in batch], error)
             return []
         self._failures = 0
         return self._complete(batch, results)
@@ -162,8 +163,9 @@ class Worker:
     def _run_halves(self, served: Served, batch: Texts) -> list[Ticket]:
         """Out of memory: half of it at a time, and smaller batches from now on."""
         if len(batch) == 1:
-            log.error("Out of memory on one text", extra={"tokens": batch[0][0].lengths[batch[0][1]]})
-            self._reject([batch[0][0]], "The text does not fit in the model's memory.", "out_of_memory")
+            ((ticket, text),) = batch
+            log.error("Out of memory on one text", extra={"tokens": ticket.lengths[text]})
+            self._reject([ticket], InternalError.out_of_memory(ticket.named(text)))
             return []
         self._queue.max_batch_tokens = max(1, sum(ticket.lengths[text] for ticket, text in batch) // 2)
         log.warning("Out of memory, batches get smaller", extra={"maxBatchTokens": self._queue.max_batch_tokens})
@@ -178,16 +180,16 @@ class Worker:
         for (ticket, text), result in zip(batch, results, strict=True):
             if result is None:
                 log.error("Logits are not finite", extra={"tokens": ticket.lengths[text]})
-                self._reject([ticket], f"The model gave no number for input[{text}].", "not_finite")
+                self._reject([ticket], InternalError.not_finite(ticket.named(text)))
             elif ticket.complete(text, result):
                 ticket.timing.finished = now
                 finished.append(ticket)
         return finished
 
-    def _reject(self, tickets: Sequence[Ticket], message: str, code: str) -> None:
+    def _reject(self, tickets: Sequence[Ticket], error: InternalError) -> None:
         for ticket in dict.fromkeys(tickets):
             self._queue.drop(ticket)
-            ticket.reject_from_thread(InternalError(message, code=code))
+            ticket.reject_from_thread(error)
 
 
 def use_threads(count: int) -> None:

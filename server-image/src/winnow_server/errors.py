@@ -104,7 +104,13 @@ class Overloaded(ApiError):
 
 
 class InternalError(ApiError):
-    pass
+    @classmethod
+    def not_finite(cls, text: str) -> "InternalError":
+        return cls(f"The model gave no number for {text}.", code="not_finite", param=text)
+
+    @classmethod
+    def out_of_memory(cls, text: str) -> "InternalError":
+        return cls(f"{text} does not fit in the model's memory. Shorten it.", code="out_of_memory", param=text)
 
 
 class Unavailable(ApiError):

@@ -82,7 +82,7 @@ class TokenQueue:
                 raise TooLarge(
                     f"The request has {tokens} tokens, the limit is {self.max_tokens}. Send it in parts.",
                     code="request_too_large",
-                    param="input",
+                    param=ticket.field,
                 )
             if ticket.reserved:
                 found = self._true_share * (tokens / ticket.reserved) ** NEWEST_SHARE

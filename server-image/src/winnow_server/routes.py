@@ -142,6 +142,7 @@ class Routes:
     ) -> Ticket:
         return await self._service.classify(
             texts_of(items, self._limits.text_characters, field),
+            field=field,
             truncation=truncation,
             rules=self._service.rules if rules is None else rules,
             gone=lambda: gone(request),

@@ -35,7 +35,7 @@ def as_items(value: Any) -> list[Any]:
         if not isinstance(item, str | dict):
             raise PydanticCustomError(
                 "input_type",
-                "must hold texts or objects with a text, but input[{number}] is neither; token ids are not read",
+                "must hold texts or objects with a text, but its item {number} is neither; token ids are not read",
                 {"number": number},
             )
     return [{"text": item} if isinstance(item, str) else item for item in value]
@@ -50,8 +50,10 @@ Inputs = Annotated[
 
 def as_thresholds(value: Any) -> Any:
     """A number from 0 to 1, or such a number for each label that is named."""
+    if value is None:
+        return None
     for one in value.values() if isinstance(value, dict) else (value,):
-        if one is not None and (isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= 1):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= 1:
             raise PydanticCustomError("thresholds_type", "must be a number from 0 to 1, or such numbers by label")
     return value
 

@@ -103,13 +103,14 @@ class Service:
         self,
         texts: Sequence[str],
         *,
+        field: str = "input",
         truncation: Truncation,
         gone: Callable[[], Awaitable[None]],
         rules: Rules = NO_RULES,
     ) -> Ticket:
-        """A ticket with all its results; raises ApiError, ClientDisconnect. gone() returns when the client has left."""
+        """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
-        ticket = Ticket(texts, truncation=truncation)
+        ticket = Ticket(texts, field=field, truncation=truncation)
         try:
             self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
             if sum(map(len, texts)) > SHORT_CHARACTERS or not self._queue.hand(ticket):

@@ -48,6 +48,7 @@ class Ticket:
         "done",
         "dropped",
         "encoded",
+        "field",
         "lengths",
         "reserved",
         "results",
@@ -57,11 +58,15 @@ class Ticket:
         "truncation",
     )
 
-    def __init__(self, texts: Sequence[str], *, truncation: Truncation = "right", background: bool = False) -> None:
-        """background: runs only when nobody waits for an answer, and takes no room in the queue from those who do."""
+    def __init__(
+        self, texts: Sequence[str], *, field: str = "input", truncation: Truncation = "right", background: bool = False
+    ) -> None:
+        """field: of the request, that the texts stand in. background: runs only when nobody waits for an answer, and takes no
+        room in the queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
+        self.field = field
         self.truncation = truncation
         self.background = background
         self.encoded: list[Encoded] = []
@@ -77,6 +82,10 @@ class Ticket:
         self.encoded = encoded
         self.lengths = [len(one.input_ids) for one in encoded]
         self.timing.tokenised = time.perf_counter()
+
+    def named(self, text: int) -> str:
+        """A text as its sender knows it: input[3]."""
+        return f"{self.field}[{text}]"
 
     def complete(self, text: int, result: Result) -> bool:
         """Keeps one text's result; True with the last one."""

@@ -113,8 +113,8 @@ def refuse_too_long(ticket: Ticket, max_seq_length: int) -> None:
     for number, encoded in enumerate(ticket.encoded):
         if encoded.truncated:
             raise Unprocessable(
-                f"input[{number}] has {encoded.original_tokens} tokens, the model reads {max_seq_length}. "
-                'Shorten it, or send "truncation": "right" or "left" to have it cut.',
+                f"{ticket.named(number)} has {encoded.original_tokens} tokens, the model reads {max_seq_length}. "
+                "Shorten it, or let it be cut, which this request rules out.",
                 code="text_too_long",
-                param=f"input[{number}]",
+                param=ticket.named(number),
             )

@@ -122,8 +122,10 @@ def test_a_result_that_is_not_a_number_is_an_error_never_a_probability(checkpoin
 
     with tiny_server.running(checkpoint_folder, prepare=poison) as server:
         error = server.refusal(500, json={"input": ["prize", "free money"]})
-        assert error["code"] == "not_finite"
+        assert (error["code"], error["param"]) == ("not_finite", "input[1]")
         assert "input[1]" in error["message"]
+        foreign = server.client.post("/v1/models/spam-detector:predict", json={"instances": ["prize", "free money"]})
+        assert foreign.json()["param"] == "instances[1]"
         assert server.probabilities(["prize"])
 
 

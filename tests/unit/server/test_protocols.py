@@ -1,6 +1,7 @@
 """Other servers' protocols, and clients that nobody here wrote, unchanged."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -170,6 +171,45 @@ def test_tensors_that_are_no_column_of_texts_are_refused_in_words(server, input_
     refused = server.client.post("/v2/models/spam-detector/infer", json=body)
     assert refused.status_code == 422
     assert words in refused.json()["error"]
+
+
+def infer(**fields):
+    return {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"], **fields}]}
+
+
+PREDICT, KSERVE, INFER = "/predict", "/v1/models/spam-detector:predict", "/v2/models/spam-detector/infer"
+LONG = "win free money now prize claim cash offer click winner meeting"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "param"),
+    [
+        pytest.param(PREDICT, {"inputs": [["a"]] * 1025}, 422, "too_long", "inputs", id="too many texts"),
+        pytest.param(
+            PREDICT, {"inputs": LONG, "truncate": False}, 422, "text_too_long", "inputs[0]", id="not to be cut"
+        ),
+        pytest.param(PREDICT, {"inputs": [[LONG]] * 500}, 413, "request_too_large", "inputs", id="too many tokens"),
+        pytest.param(KSERVE, {"instances": [LONG] * 500}, 413, "request_too_large", "instances", id="of KServe's too"),
+        pytest.param(KSERVE, {"instances": ["a", 3]}, 422, "input_type", "instances", id="a number among texts"),
+        pytest.param(
+            INFER,
+            infer(shape=[500], data=[LONG] * 500),
+            413,
+            "request_too_large",
+            "inputs[0].data",
+            id="and of tensors",
+        ),
+        pytest.param(
+            INFER, infer(parameters={"x": {}}), 422, "parameters_type", "inputs[0].parameters", id="a nested parameter"
+        ),
+        pytest.param(INFER, {**infer(), "parameters": [1]}, 422, "parameters_type", "parameters", id="no parameters"),
+    ],
+)
+def test_an_error_names_the_field_that_its_own_protocol_has(server, path, body, status, code, param):
+    refused = server.client.post(path, json=body)
+    error = refused.json()
+    assert (refused.status_code, error["code"], error["param"]) == (status, code, param)
+    assert not re.search(r"\binput\b|\.(str|float|int)\b|truncation\b", error["error"])
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x05\x00\x00", b"\x09\x00\x00\x00short", b"\x01\x00\x00\x00\xff"])

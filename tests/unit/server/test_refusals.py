@@ -22,7 +22,7 @@ MEBIBYTE = 1024 * 1024
         pytest.param({"input": ["a", " \n"]}, 422, "text_empty", "input[1]", "is empty", id="only white space"),
         pytest.param({"input": []}, 422, "too_short", "input", "is empty", id="no texts"),
         pytest.param({"input": None}, 422, "input_type", "input", "must be a text", id="null"),
-        pytest.param({"input": [1, 2]}, 422, "input_type", "input", "input[0] is neither", id="token ids"),
+        pytest.param({"input": [1, 2]}, 422, "input_type", "input", "item 0 is neither", id="token ids"),
         pytest.param({"input": ["a"] * 1025}, 422, "too_long", "input", "1025 items", id="too many texts"),
         pytest.param(
             {"input": [{"id": "x"}]}, 422, "missing", "input[0].text", "is missing", id="an item without text"

@@ -49,6 +49,7 @@ def test_a_request_brings_its_own(server):
     [
         ({"spma": 0.5}, "label_unknown"),
         ({"spam": 1.5}, "thresholds_type"),
+        ({"spam": None}, "thresholds_type"),
         ("0.5", "thresholds_type"),
         (True, "thresholds_type"),
     ],

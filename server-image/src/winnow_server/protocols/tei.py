@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server.errors import Unprocessable
 from winnow_server.responses import by_score
-from winnow_server.schemas import MAX_INPUTS, Body
+from winnow_server.schemas import MAX_INPUTS, WORDS, Body
 from winnow_server.ticket import Ticket, Truncation
 
 PAIRS = (
@@ -27,6 +27,12 @@ def as_batch(value: Any) -> Any:
         )
     if isinstance(value[0], str):
         return one_text(value, "inputs")
+    if (
+        len(value) > MAX_INPUTS
+    ):  # here, so that the complaint is one of inputs, not of one of the kinds that they may be of
+        raise PydanticCustomError(
+            "too_long", WORDS["too_long"], {"actual_length": len(value), "max_length": MAX_INPUTS}
+        )
     return [[one_text(item, f"inputs[{number}]")] for number, item in enumerate(value)]
 
 
@@ -52,8 +58,10 @@ class Parameters(Body):
 
 class PredictRequest(Body):
     inputs: Annotated[
-        str | Annotated[list[Text], Field(max_length=MAX_INPUTS)],
-        BeforeValidator(as_batch, json_schema_input_type=str | Text | list[Text]),
+        str | list[Text],
+        BeforeValidator(
+            as_batch, json_schema_input_type=str | Text | Annotated[list[Text], Field(max_length=MAX_INPUTS)]
+        ),
     ] = Field(description="A text, or a list of lists with one text each. A list of two texts is a pair, and refused.")
     truncate: bool | None = Field(default=None, description="false refuses a text that is too long.")
     truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
