@@ -147,16 +147,20 @@ class Worker:
         started = time.perf_counter()
         for ticket, _ in batch:
             ticket.timing.started = ticket.timing.started or started
+        results = None
         try:
             results = classify(served, [ticket.encoded[text] for ticket, text in batch])
-        except torch.OutOfMemoryError:
+        except Exception as err:
+            if not out_of_memory(err):
+                log.exception("Batch failed", extra={"texts": len(batch)})
+                self._failures += 1
+                error = InternalError("The model failed on this request.", code="model_failed")
+                self._reject([ticket for ticket, _ in batch], error)
+                return []
+        # Behind the handler: while it runs, the error's traceback holds all that the pass had computed, and halves would find
+        # no more room than the whole.
+        if results is None:
             return self._run_halves(served, batch)
-        except Exception:
-            log.exception("Batch failed", extra={"texts": len(batch)})
-            self._failures += 1
-            error = InternalError("The model failed on this request.", code="model_failed")
-            self._reject([ticket for ticket, _ in batch], error)
-            return []
         self._failures = 0
         return self._complete(batch, results)
 
@@ -167,7 +171,7 @@ class Worker:
             log.error("Out of memory on one text", extra={"tokens": ticket.lengths[text]})
             self._reject([ticket], InternalError.out_of_memory(ticket.named(text)))
             return []
-        self._queue.max_batch_tokens = max(1, sum(ticket.lengths[text] for ticket, text in batch) // 2)
+        self._queue.shrink_batches(sum(ticket.lengths[text] for ticket, text in batch) // 2)
         log.warning("Out of memory, batches get smaller", extra={"maxBatchTokens": self._queue.max_batch_tokens})
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -190,6 +194,12 @@ class Worker:
         for ticket in dict.fromkeys(tickets):
             self._queue.drop(ticket)
             ticket.reject_from_thread(error)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Of a GPU, or of a CPU, where torch raises a plain RuntimeError."""
+    of_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return of_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def use_threads(count: int) -> None:

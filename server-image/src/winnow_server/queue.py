@@ -148,6 +148,11 @@ class TokenQueue:
             share = NEWEST_SHARE if self._tokens_per_second else 1.0
             self._tokens_per_second += share * (speed - self._tokens_per_second)
 
+    def shrink_batches(self, tokens: int) -> None:
+        """From now on no batch has more, whatever another worker says."""
+        with self._lock:
+            self.max_batch_tokens = max(1, min(self.max_batch_tokens, tokens))
+
     def close(self) -> None:
         """No more work will come; take() hands out what is left."""
         with self._lock:
