@@ -33,12 +33,22 @@ class Encoder:
     Raises ConfigError if the template leaves no room for any text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt_template: str, max_seq_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        prompt_template: str,
+        max_seq_length: int,
+        embeddings: int | None = None,
+    ) -> None:
+        """embeddings: for how many ids the model has one; None where it is not known."""
         if PLACEHOLDER not in prompt_template:
             raise ConfigError(f"promptTemplate must contain {PLACEHOLDER}, found {prompt_template!r}.")
         self.tokenizer = tokenizer
         self.prompt_template = prompt_template
         self.max_seq_length = max_seq_length
+        # Some published tokenizers hold tokens that were added and never trained.
+        vocabulary = {} if embeddings is None else tokenizer.get_vocab()
+        self.unread = {index: token for token, index in vocabulary.items() if index >= (embeddings or 0)}
         self._before, self._after = prompt_template.split(PLACEHOLDER, 1)
         used = len(self._tokenize([self._before + self._after.replace(PLACEHOLDER, "")])[0])
         if used >= max_seq_length:
@@ -59,6 +69,11 @@ class Encoder:
             else Encoded(self._cut(text, whole, side), len(tokens), True)
             for text, whole, tokens, side in zip(texts, rendered, ids, sides or cut_right, strict=True)
         ]
+
+    def unread_in(self, encoded: Encoded) -> str | None:
+        """A token of it that the model has no embedding for; None if it can read all."""
+        found = (self.unread[index] for index in encoded.input_ids if index in self.unread) if self.unread else ()
+        return next(iter(found), None)
 
     def render(self, text: str) -> str:
         return self.prompt_template.replace(PLACEHOLDER, text)

@@ -1,6 +1,7 @@
 """The checkpoint that is served: what is known of it before it is loaded, and the loaded model."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from winnow_classifier.tokens import Encoder
 from winnow_server import examples, precision
 from winnow_server.settings import Precision
 from winnow_server.thresholds import NO_RULES, Rules
+
+log = logging.getLogger(__name__)
 
 FILLER = "to be or not to be, that is the question"  # measured with where the checkpoint brought no rows
 DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
@@ -90,11 +93,18 @@ def load(
     loaded = checkpoint.load(
         directory, digest=announced.digest, base_model=base_model, storage=storage, device=device, resolve=resolve
     )
+    unread = list(loaded.encoder.unread.values())
+    if unread:
+        log.warning(
+            "Texts with these tokens are refused: the tokenizer knows them, the model does not",
+            extra={"tokens": unread[:10], "count": len(unread)},
+        )
     rows = examples.read(directory) if examples.FILE in announced.manifest.files else []
     computes_in = "float32"
     if device.type == "cpu":
         encode = loaded.encoder.encode
-        judged = [one.input_ids for one in encode(examples.to_judge(rows))] if rows else []
+        encoded = encode(examples.to_judge(rows)) if rows else []
+        judged = [one.input_ids for one in encoded if loaded.encoder.unread_in(one) is None]
         (filler,) = encode([FILLER])
         computes_in = precision.fastest(loaded.model, loaded.schema, judged, filler.input_ids, asked, rules)
     position_start = loaded.model.position_start

@@ -26,6 +26,8 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], sides: Sequence[Side] | None = None) -> list[Encoded]: ...
 
+    def unread_in(self, encoded: Encoded) -> str | None: ...
+
 
 class Tokeniser:
     def __init__(self, encoders: Sequence[Encoder], waiting: TokenQueue) -> None:
@@ -91,6 +93,7 @@ def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> 
         encoded = encoded[len(ticket.texts) :]
         try:
             refuse_too_long(ticket, encoder.max_seq_length)
+            refuse_unread(ticket, encoder)
             queue.put(ticket)
         except ApiError as err:
             reject(ticket, err, queue)
@@ -116,5 +119,17 @@ def refuse_too_long(ticket: Ticket, max_seq_length: int) -> None:
                 f"{ticket.named(number)} has {encoded.original_tokens} tokens, the model reads {max_seq_length}. "
                 "Shorten it, or let it be cut, which this request rules out.",
                 code="text_too_long",
+                param=ticket.named(number),
+            )
+
+
+def refuse_unread(ticket: Ticket, encoder: Encoder) -> None:
+    for number, encoded in enumerate(ticket.encoded):
+        token = encoder.unread_in(encoded)
+        if token is not None:
+            raise Unprocessable(
+                f"{ticket.named(number)} has the token {token!r}, which the tokenizer knows and the model does not. Send it "
+                "without that token.",
+                code="token_unknown",
                 param=ticket.named(number),
             )

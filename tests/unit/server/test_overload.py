@@ -217,3 +217,40 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
             assert "assert" not in error["message"]
         assert server.client.get("/v2/health/live").status_code == 503
         assert server.client.get("/health").status_code == 503
+
+
+def test_a_request_that_the_model_fails_on_fails_no_other(checkpoint_folder, gate):
+    """Nor is a device broken that runs the others."""
+
+    def fail(network):
+        def hook(_module, arguments):
+            if 5 in arguments[0].lengths:
+                raise RuntimeError("index out of range in self")
+
+        network.register_forward_pre_hook(hook)
+        gate.guard(network)
+
+    with tiny_server.running(checkpoint_folder, prepare=fail) as server:
+        for _ in range(4):
+            background = hold(server, gate, ["prize", "cash"])
+            background.send("see you monday")
+            background.send(["meeting", "lunch"])
+            server.until(lambda: server.metric("clf_queue_tokens") == 6 + 5 + 6)
+            gate.open()
+            assert sorted(background.statuses()) == [200, 200, 200, 500]
+            (failed,) = [answer.json()["error"] for answer in background.answers if answer.status_code == 500]
+            assert failed["code"] == "model_failed"
+        assert server.client.get("/health").status_code == 200
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_refused_by_name(tmp_path, caplog):
+    """A checkpoint whose tokenizer holds one that was added and never trained serves every other text."""
+    folder = tiny_server.publish(tmp_path, added_tokens=["<extra>"])
+    with tiny_server.running(folder) as server:
+        assert "the tokenizer knows them" in caplog.text
+        for _ in range(4):
+            error = server.refusal(422, json={"input": ["prize", "win <extra> money"]})
+            assert (error["code"], error["param"]) == ("token_unknown", "input[1]")
+            assert "'<extra>'" in error["message"]
+        assert server.probabilities("win extra money")
+        assert server.client.get("/health").status_code == 200
