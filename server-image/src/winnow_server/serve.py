@@ -30,7 +30,7 @@ from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
 from winnow_server.settings import Settings
 from winnow_server.thresholds import Rules
-from winnow_server.watched import Watched
+from winnow_server.watched import Watched, look_first
 
 if TYPE_CHECKING:
     from winnow_server.tracing import Tracing
@@ -72,11 +72,10 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
     stands = standing.Standing(service)
     mirror.refresh(directory / DECISION)
-    decision = Watched(directory / DECISION, stands.take_decision)
-    decision.look()  # here, so that one that is damaged ends the process in words
-    watched.append(decision)
+    watched.append(Watched(directory / DECISION, stands.take_decision))
     if settings.thresholds:
         watched.append(Watched(settings.thresholds, stands.take_override))
+    look_first(watched)  # here, so that a file that cannot be used ends the process in words
     tracing = start_tracing(announced, os.environ)
     app = create_app(service, keys=keys, watched=watched, around=tracing.around if tracing else lambda app: app)
     if tracing:

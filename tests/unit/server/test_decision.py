@@ -79,6 +79,33 @@ def test_a_refit_reaches_a_running_server_and_a_damaged_file_does_not(tmp_path):
         assert server.classify("meeting")["data"][0]["abstained"]
 
 
+NOT_A_DECISION = [
+    b"[]",
+    b"3",
+    b'"text"',
+    b"null",
+    b"{}",
+    b"\xff",
+    b"[" * 100_000,
+    b'{"labels": ["ham", "spam"], "taskDetail": "Binary", "asked": {"a": "\\ud800"}}',
+]
+
+
+@pytest.mark.parametrize("content", NOT_A_DECISION, ids=lambda content: repr(content[:12]))
+def test_what_is_no_decision_is_said_so(content, tmp_path):
+    with pytest.raises(CheckpointError, match=r"decision\.json"):
+        decisions.parse(content, tmp_path / DECISION, BINARY)
+
+
+def test_a_file_that_is_no_decision_holds_up_no_other_file(tmp_path):
+    folder, thresholds = tiny_server.publish(tmp_path), tmp_path / "thresholds.json"
+    with tiny_server.running(folder, thresholds=thresholds) as server:
+        for number, content in enumerate(NOT_A_DECISION):
+            (folder / DECISION).write_bytes(content)
+            thresholds.write_text(json.dumps({"spam": number / 10}))
+            server.until(lambda wanted=number / 10: server.classify("meeting")["thresholds"] == {"spam": wanted})
+
+
 def test_a_server_does_not_start_with_another_checkpoints_decision(tmp_path):
     folder = tiny_server.publish(tmp_path)
     decisions.replace_file(folder, Decision(labels=("a", "b"), task_detail=TaskDetail.BINARY))

@@ -5,10 +5,11 @@ import json
 import pytest
 import tiny_server
 
-from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.errors import CheckpointError, ConfigError, StorageError
 from winnow_server import settings
 from winnow_server.__main__ import run, write_termination_message
 from winnow_server.serve import serve
+from winnow_server.waking import wake
 
 
 def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
@@ -21,6 +22,18 @@ def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
     message = json.loads((tmp_path / "termination-log").read_text())
     assert (message["kind"], message["state"], message["reason"]) == ("serve", "Failed", "CheckpointInvalid")
     assert "model.safetensors" in message["message"]
+
+
+def test_a_key_that_cannot_be_read_is_said_so(checkpoint_folder, tmp_path, capsys):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "alice").symlink_to("/proc/self/mem")  # is there, and reading it fails, for root too
+    keys = ["--api-keys", tmp_path / "keys"]
+    wanted = ["--checkpoint", checkpoint_folder, "--port", 0, "--termination-log", tmp_path / "termination-log", *keys]
+    assert run(settings.parse([str(argument) for argument in wanted])) == 20
+    assert f"{keys[1]} cannot be read: Input/output error" in capsys.readouterr().err
+    assert json.loads((tmp_path / "termination-log").read_text())["reason"] == "StorageUnavailable"
+    with pytest.raises(StorageError, match="cannot be read"):
+        wake.wake(wake.parse(["--name", "web", "--upstream", "http://127.0.0.1:9", "--port", "0", *map(str, keys)]))
 
 
 def test_another_checkpoint_than_the_one_asked_for_is_not_served(checkpoint_folder):

@@ -16,7 +16,7 @@ from winnow_server.settings import positive, prefix
 from winnow_server.waking.app import create_app
 from winnow_server.waking.room import Room
 from winnow_server.waking.upstream import Upstream
-from winnow_server.watched import Watched
+from winnow_server.watched import Watched, look_first
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,19 @@ def parse(arguments: Sequence[str]) -> Settings:
 
 
 def wake(settings: Settings) -> None:
-    """Returns after a clean stop. Raises ConfigError if the port is taken."""
+    """Returns after a clean stop. Raises ConfigError if the port is taken, StorageError if the keys cannot be read."""
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     room = Room(settings.name, requests=settings.max_held_requests, size=ROOM_BYTES)
     keys = ApiKeys() if settings.api_keys else None
+    watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
+    look_first(watched)
     app = create_app(
         room,
         Upstream(settings.upstream),
         body_bytes=settings.max_body_bytes,
         seconds=settings.hold_seconds,
         keys=keys,
-        watched=[Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else [],
+        watched=watched,
     )
     # What is held has been promised an answer: a pod that is replaced waits for it.
     config = configuration(Prefixed(app, settings.path_prefix), finish_seconds=int(settings.hold_seconds) + 60)
