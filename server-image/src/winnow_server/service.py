@@ -47,7 +47,7 @@ class Service:
         self.examples: list[Example] = []  # to try, of the test set
         self._show_examples = show_examples
         self.draining = asyncio.Event()
-        self.phase = Phase.LOADING
+        self._phase = Phase.LOADING
         self.failure: WinnowError | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.on_classified: Callable[[Ticket], None] = lambda ticket: None
@@ -88,13 +88,18 @@ class Service:
             if tokeniser is not None:
                 await asyncio.to_thread(tokeniser.close)
         self._queue.close()
-        if self._engine is not None and self.phase is not Phase.LOADING:
+        if self._engine is not None and self._phase is not Phase.LOADING:
             await asyncio.to_thread(self._engine.join)
 
+    @property
+    def phase(self) -> Phase:
+        return self._phase if self.alive() else Phase.FAILED
+
     def drain(self) -> None:
-        if self.phase is Phase.READY:
-            self.phase = Phase.DRAINING
-            self.draining.set()
+        """For good, also where the model still loads: it then answers who asks, and wants nobody."""
+        self.draining.set()
+        if self._phase is Phase.READY:
+            self._phase = Phase.DRAINING
 
     def alive(self) -> bool:
         return self._engine is None or self._engine.alive(time.perf_counter())
@@ -191,8 +196,8 @@ class Service:
         self.examples = to_show(served.rows) if self._show_examples else []
         seconds = time.perf_counter() - self._load_started
         self.metrics.loaded(seconds)
-        if self.phase is Phase.LOADING:
-            self.phase = Phase.READY
+        if self._phase is Phase.LOADING:
+            self._phase = Phase.DRAINING if self.draining.is_set() else Phase.READY
         log.info(
             "Ready",
             extra={
@@ -205,7 +210,7 @@ class Service:
         )
 
     def _failed(self, err: Exception) -> None:
-        self.phase = Phase.FAILED
+        self._phase = Phase.FAILED
         self.failure = as_winnow_error(err)
         self.on_failure()
 

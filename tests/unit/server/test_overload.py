@@ -217,6 +217,11 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
             assert "assert" not in error["message"]
         assert server.client.get("/v2/health/live").status_code == 503
         assert server.client.get("/health").status_code == 503
+        ready = server.client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "phase": "failed"})
+        assert server.client.get("/v2/models/spam-detector/ready").status_code == 503
+        assert server.client.get("/v1/models/spam-detector").status_code == 503
+        assert server.metric("clf_ready") == 0
 
 
 def test_a_request_that_the_model_fails_on_fails_no_other(checkpoint_folder, gate):
