@@ -105,8 +105,8 @@ class Overloaded(ApiError):
 
 class InternalError(ApiError):
     @classmethod
-    def not_finite(cls, text: str) -> "InternalError":
-        return cls(f"The model gave no number for {text}.", code="not_finite", param=text)
+    def not_finite(cls, text: str, of: str = "model") -> "InternalError":
+        return cls(f"The {of} gave no number for {text}.", code="not_finite", param=text)
 
     @classmethod
     def out_of_memory(cls, text: str) -> "InternalError":

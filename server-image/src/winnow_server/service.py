@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from winnow_classifier.errors import StorageError, WinnowError
 from winnow_server.deciding import decided
 from winnow_server.engine import Engine, Threads
-from winnow_server.errors import DeadlineExceeded, Overloaded, Unavailable
+from winnow_server.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
 from winnow_server.examples import Example, to_show
 from winnow_server.limits import Limits
 from winnow_server.metrics import Metrics
@@ -159,7 +159,11 @@ class Service:
 
     def _classified(self, ticket: Ticket, rules: Rules) -> None:
         if rules != NO_RULES:
-            ticket.decide(decided(ticket.complete_results(), rules, self.schema))
+            try:
+                ticket.decide(decided(ticket, rules, self.schema))
+            except InternalError:
+                log.error("Calibrated probabilities are not finite", extra={"decision": self.decision})
+                raise
         self.on_classified(ticket)
         # Once the answer has left: nobody waits for them.
         asyncio.get_running_loop().call_soon(self.metrics.classified, ticket, self.announced.manifest.labels)

@@ -37,6 +37,19 @@ def test_probabilities_are_calibrated_and_logits_are_not(tmp_path):
         assert list(legacy["data"][0]["probs"].values()) == item["probs"]
 
 
+def test_a_calibration_that_leaves_no_number_is_an_error_never_a_probability(tmp_path):
+    folder = tiny_server.publish(tmp_path)
+    decisions.replace_file(folder, binary(calibration=Calibration(method="Temperature", temperature=1e-39)))
+    with tiny_server.running(folder) as server:
+        error = server.refusal(500, json={"input": ["prize", "meeting"]})
+        assert (error["code"], error["param"]) == ("not_finite", "input[0]")
+        assert "calibration" in error["message"]
+        foreign = server.client.post("/predict", json={"inputs": "prize"})
+        assert (foreign.status_code, foreign.json()["param"]) == (500, "inputs[0]")
+        line = server.client.post("/v1/classify/batch", content=b'"prize"').json()
+        assert line["error"]["code"] == "not_finite"
+
+
 def test_platt_moves_each_label_by_itself(tmp_path):
     folder = tiny_server.publish(tmp_path, task_detail=TaskDetail.MULTILABEL, labels=("a", "b"))
     line = {"a": Line(slope=1, intercept=50), "b": Line(slope=1, intercept=-50)}
