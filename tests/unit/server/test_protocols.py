@@ -221,6 +221,22 @@ def test_bytes_that_are_no_tensor_are_refused(server, tail):
     assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
 
 
+@pytest.mark.parametrize("length", ["9" * 5_000, "999", "-1", "", "\u0663".encode("utf-8")])
+def test_a_length_of_the_json_that_is_none_is_refused(server, length):
+    headers = {"Inference-Header-Content-Length": length}
+    refused = server.client.post(INFER, content=json.dumps(infer()).encode(), headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
+
+
+def test_bytes_that_nothing_tells_of_are_refused(server):
+    head = json.dumps(infer()).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    assert server.client.post(INFER, content=head, headers=headers).status_code == 200
+    refused = server.client.post(INFER, content=head + b"\x01\x00\x00\x00a", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
+    assert "binary_data_size is missing, 5 bytes follow" in refused.json()["error"]
+
+
 def test_kserves_v1_client_as_it_sends_its_requests(server, expected):
     """The client itself runs in tests/processes/test_kserve_client.py: it needs an environment of its own.
 
