@@ -17,7 +17,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-AnyBody = TypeVar("AnyBody", bound=Body)
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
 
 
 class Item(Body):
@@ -112,12 +112,12 @@ class ClassificationRequest(Body):
     data_format: Literal["logits", "probs"] = "logits"
 
 
-def parse(kind: type[AnyBody], body: bytes | bytearray) -> AnyBody:
+def parse(kind: type[AnyBody], body: bytes | bytearray, named: str = "The body") -> AnyBody:
     """Raises BadRequest if it is not JSON, Unprocessable if it is not what the endpoint takes."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as err:
-        raise from_validation(err) from err
+        raise from_validation(err, named) from err
 
 
 def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "input") -> list[str]:
@@ -135,16 +135,16 @@ def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "inp
     return texts
 
 
-def from_validation(err: ValidationError) -> ApiError:
+def from_validation(err: ValidationError, named: str = "The body") -> ApiError:
     """The first complaint, in words, without a piece of the text in it."""
     first = err.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         reason = first["ctx"]["error"] if "ctx" in first else "unreadable"
-        return BadRequest(f"The body is not JSON: {reason}.", code="json_invalid")
+        return BadRequest(f"{named} is not JSON: {reason}.", code="json_invalid")
     param = path(first["loc"])
     message = WORDS.get(first["type"], first["msg"].rstrip("."))
     context = {name: value for name, value in first.get("ctx", {}).items() if name != "error"}
-    return Unprocessable(f"{param or 'The body'} {message.format(**context)}.", code=first["type"], param=param)
+    return Unprocessable(f"{param or named} {message.format(**context)}.", code=first["type"], param=param)
 
 
 # pydantic's sentences read as "Input should be …"; after a field's name these read better.
