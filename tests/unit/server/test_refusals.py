@@ -75,6 +75,7 @@ def test_a_request_of_more_tokens_than_can_ever_wait_is_refused_for_good(server)
     [
         pytest.param("GET", "/v1/classify", 405, "method_not_allowed", id="reading where one writes"),
         pytest.param("POST", "/v1/model", 405, "method_not_allowed", id="writing where one reads"),
+        pytest.param("POST", "/ui/", 405, "method_not_allowed", id="writing a page"),
         pytest.param("GET", "/v1/nothing", 404, "not_found", id="no such path"),
         pytest.param("GET", "/v1/classify/", 404, "not_found", id="a slash too many"),
         pytest.param("GET", "/ui/../../etc/passwd", 404, "not_found", id="outside"),
@@ -85,8 +86,22 @@ def test_a_wrong_address_has_the_same_shape(server, method, path, status, code):
     assert server.refusal(status, method=method, path=path)["code"] == code
 
 
-def test_what_may_be_done_is_said_where_something_may_not(server):
-    assert server.client.get("/v1/classify").headers["allow"] == "POST"
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/classify", "POST"),
+        ("POST", "/v1/model", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD, POST"),
+        ("GET", "/v2/models/spam-detector/infer", "POST"),
+        ("GET", "/v2/models/spam-detector/versions/1/infer", "POST"),
+        ("GET", "/v1/models/spam-detector:predict", "POST"),
+        ("POST", "/v2/models/spam-detector", "GET, HEAD"),
+        ("POST", "/ui/", "GET, HEAD"),
+    ],
+)
+def test_what_may_be_done_is_said_where_something_may_not(server, method, path, allowed):
+    refused = server.client.request(method, path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
 
 
 def test_the_clients_request_id_comes_back(server):
