@@ -28,7 +28,7 @@ from winnow_server.mirrored import following
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
-from winnow_server.settings import Settings
+from winnow_server.settings import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, QUEUED_BATCHES, Settings
 from winnow_server.thresholds import Rules
 from winnow_server.watched import Watched, look_first
 
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from winnow_server.tracing import Tracing
 
 log = logging.getLogger(__name__)
-
-# A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 4_096
-QUEUED_BATCHES = 64  # the queue's default size
 
 
 def serve(settings: Settings) -> None:

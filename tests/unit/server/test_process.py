@@ -1,6 +1,7 @@
 """What a server says when it cannot start: the exit code, the words, and the termination message."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny_server
@@ -51,6 +52,27 @@ def test_a_port_that_is_taken_is_said_so(checkpoint_folder, server):
     port = server.url.rpartition(":")[2]
     with pytest.raises(ConfigError, match=port):
         serve(settings.parse(["--checkpoint", str(checkpoint_folder), "--host", "127.0.0.1", "--port", port]))
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_said_so(port, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        settings.parse(["--checkpoint", "somewhere", "--port", port])
+    with pytest.raises(SystemExit, match="2"):
+        wake.parse(["--name", "web", "--upstream", "http://web-pods", "--port", port])
+    assert capsys.readouterr().err.count("--port: ") == 2
+
+
+def test_help_tells_the_defaults_that_hold(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        settings.parse(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"(default: {settings.CPU_BATCH_TOKENS}, GPU {settings.GPU_BATCH_TOKENS})" in said
+    assert f"(default: {settings.QUEUED_BATCHES} batches)" in said
+    documented = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    assert f"({settings.CPU_BATCH_TOKENS} on a CPU" in documented
+    assert f"{settings.GPU_BATCH_TOKENS:,} on a GPU)" in documented
+    assert f"({settings.QUEUED_BATCHES} batches)" in documented
 
 
 def test_a_termination_message_fits_where_the_kubelet_cuts(tmp_path):
