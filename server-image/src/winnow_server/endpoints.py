@@ -16,7 +16,7 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 CLASSIFY, OTHERS, OIP, ABOUT = "Classify", "Other servers' clients", "Open Inference Protocol v2", "About the server"
 Handler = Callable[[Request], Awaitable[Response]]
-WORK = (400, 401, 404, 405, 408, 413, 422, 429, 500, 503, 504)
+WORK = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)

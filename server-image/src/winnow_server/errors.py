@@ -7,6 +7,7 @@ ApiError
 ├── MethodNotAllowed   405
 ├── RequestTimedOut    408  the body did not arrive in time
 ├── TooLarge           413  the body, or one request's tokens, above the limit
+├── UnsupportedEncoding 415 a body that is compressed
 ├── Unprocessable      422  a field that is missing, unknown or out of bounds; a text that is empty or too long
 ├── Overloaded         429  the queue is full; Retry-After says when it will have run
 ├── InternalError      500  a defect, or a result that is not a number
@@ -85,6 +86,10 @@ class RequestTimedOut(ApiError):
 
 class TooLarge(ApiError):
     status, type = 413, "invalid_request_error"
+
+
+class UnsupportedEncoding(ApiError):
+    status, type = 415, "invalid_request_error"
 
 
 class Unprocessable(ApiError):

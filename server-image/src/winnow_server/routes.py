@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from winnow_server import model, responses
-from winnow_server.body import gone, read_body
+from winnow_server.body import gone, read_body, refuse_compressed
 from winnow_server.errors import NotFound, Unavailable
 from winnow_server.json_answer import Json
 from winnow_server.phase import Phase
@@ -43,6 +43,7 @@ class Routes:
         return self._answer(responses.classification(asked, ticket, self._service.announced), ticket)
 
     async def stream(self, request: Request) -> Response:
+        refuse_compressed(request)
         try:
             options = ndjson.Options.model_validate(dict(request.query_params))
         except ValidationError as err:

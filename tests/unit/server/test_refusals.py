@@ -1,5 +1,6 @@
 """What a client is told when its request cannot be served: the status, the words, the part that is meant."""
 
+import gzip
 import json
 import socket
 
@@ -61,6 +62,16 @@ def test_ten_megabytes_are_refused_before_they_are_read(server):
 def test_a_body_that_hides_its_size_is_refused_as_soon_as_it_is_too_large(server):
     chunks = (b"x" * MEBIBYTE for _ in range(4))  # sent with Transfer-Encoding: chunked
     assert server.refusal(413, content=chunks)["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("path", ["/v1/classify", "/v1/classify/batch"])
+def test_a_compressed_body_is_refused_in_words(server, path):
+    content, headers = gzip.compress(b'{"input": "prize"}'), {"Content-Encoding": "gzip"}
+    error = server.refusal(415, path=path, content=content, headers=headers)
+    assert error["code"] == "encoding_unsupported"
+    assert "'gzip'" in error["message"]
+    plain = {"Content-Encoding": "identity"}
+    assert server.client.post("/v1/classify", json={"input": "prize"}, headers=plain).status_code == 200
 
 
 def test_a_request_of_more_tokens_than_can_ever_wait_is_refused_for_good(server):
