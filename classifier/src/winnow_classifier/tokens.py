@@ -50,24 +50,30 @@ class Encoder:
         vocabulary = {} if embeddings is None else tokenizer.get_vocab()
         self.unread = {index: token for token, index in vocabulary.items() if index >= (embeddings or 0)}
         self._before, self._after = prompt_template.split(PLACEHOLDER, 1)
-        used = len(self._tokenize([self._before + self._after.replace(PLACEHOLDER, "")])[0])
-        if used >= max_seq_length:
+        # Of the template and the special tokens: what every text has at least.
+        self.template_tokens = len(self._tokenize([self._before + self._after.replace(PLACEHOLDER, "")])[0])
+        if self.template_tokens >= max_seq_length:
             raise ConfigError(
-                f"promptTemplate alone takes {used} of maxSeqLength {max_seq_length} tokens, which leaves none for the "
+                f"promptTemplate alone takes {self.template_tokens} of maxSeqLength {max_seq_length} tokens, which leaves none for the "
                 "text. Shorten the template or raise maxSeqLength."
             )
 
-    def encode(self, texts: Sequence[str], sides: Sequence[Side] | None = None) -> list[Encoded]:
-        """sides: where each text is cut if it is too long; without it all on the right, as in training."""
+    def encode(
+        self, texts: Sequence[str], sides: Sequence[Side] | None = None, limits: Sequence[int] | None = None
+    ) -> list[Encoded]:
+        """sides: where each text is cut if it is too long; without it all on the right, as in training. limits: how many tokens
+        each may have, above `template_tokens`; without it `max_seq_length`."""
         rendered = [self.render(text) for text in texts]
         ids = self._tokenize(rendered)
-        limit = self.max_seq_length
         cut_right: list[Side] = ["right"] * len(texts)
+        longest = [self.max_seq_length] * len(texts)
         return [
             Encoded(tokens, len(tokens), False)
             if len(tokens) <= limit
-            else Encoded(self._cut(text, whole, side), len(tokens), True)
-            for text, whole, tokens, side in zip(texts, rendered, ids, sides or cut_right, strict=True)
+            else Encoded(self._cut(text, whole, side, limit), len(tokens), True)
+            for text, whole, tokens, side, limit in zip(
+                texts, rendered, ids, sides or cut_right, limits or longest, strict=True
+            )
         ]
 
     def unread_in(self, encoded: Encoded) -> str | None:
@@ -82,7 +88,7 @@ class Encoder:
         # What transformers calls in the end; what it does around that takes as long again for one short text.
         return [one.ids for one in self.tokenizer.backend_tokenizer.encode_batch_fast(texts)]
 
-    def _cut(self, text: str, rendered: str, side: Side) -> list[int]:
+    def _cut(self, text: str, rendered: str, side: Side, limit: int) -> list[int]:
         """The longest rendering within the limit that keeps the whole template."""
         if (
             side == "right"
@@ -90,14 +96,14 @@ class Encoder:
             and self.prompt_template.count(PLACEHOLDER) == 1
         ):
             # The text is last, so this is what every tool of the ecosystem does.
-            cut = self.tokenizer(rendered, truncation=True, max_length=self.max_seq_length, verbose=False)
+            cut = self.tokenizer(rendered, truncation=True, max_length=limit, verbose=False)
             # It sets the limit at the tokenizer for good.
             self.tokenizer.backend_tokenizer.no_truncation()
             return list(cut["input_ids"])
         kept, over = 0, len(text)
         while over - kept > 1:
             middle = (kept + over) // 2
-            fits = len(self._tokenize([self.render(_part(text, middle, side))])[0]) <= self.max_seq_length
+            fits = len(self._tokenize([self.render(_part(text, middle, side))])[0]) <= limit
             kept, over = (middle, over) if fits else (kept, middle)
         return self._tokenize([self.render(_part(text, kept, side))])[0]
 

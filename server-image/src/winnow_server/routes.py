@@ -33,7 +33,7 @@ class Routes:
         asked = parse(ClassifyRequest, await self._body(request))
         self._check_model(asked.model)
         rules = asked_for(asked.thresholds, self._service.rules, self._service.schema)
-        ticket = await self._run(request, asked.input, rules=rules, truncation=asked.truncation)
+        ticket = await self._run(request, asked.input, rules=rules, truncation=asked.cut, max_tokens=asked.max_tokens)
         return self._answer(responses.classify(asked, ticket, self._service.announced, rules), ticket)
 
     async def classification(self, request: Request) -> Response:
@@ -138,6 +138,7 @@ class Routes:
         items: Sequence[Item | str],
         *,
         truncation: Truncation = "right",
+        max_tokens: int | None = None,
         rules: Rules | None = None,
         field: str = "input",
     ) -> Ticket:
@@ -145,6 +146,7 @@ class Routes:
             texts_of(items, self._limits.text_characters, field),
             field=field,
             truncation=truncation,
+            max_tokens=max_tokens,
             rules=self._service.rules if rules is None else rules,
             gone=lambda: gone(request),
         )

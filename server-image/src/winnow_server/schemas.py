@@ -67,41 +67,49 @@ ModelName = Annotated[str, Field(max_length=256)]
 
 
 class ClassifyRequest(Body):
-    """POST /v1/classify. The second part are vLLM's fields, so that its clients work: what they can ask for beyond the
-    checkpoint's own way of reading a text is refused."""
+    """POST /v1/classify. The second part are vLLM's fields, and SGLang's rid, so that their clients work: what they can ask for
+    beyond the checkpoint's own way of reading a text is refused."""
 
     input: Inputs = Field(description="A text, a list of texts, or a list of objects with a text and an id.")
     model: ModelName | None = Field(default=None, description="The served name, if given.")
-    truncation: Truncation = Field(
-        default="right",
-        description="right and left cut a text that is too long there and say so, error refuses the request.",
+    truncation: Truncation | None = Field(
+        default=None,
+        description="right (the default) and left cut a text that is too long there and say so, error refuses the request.",
     )
     thresholds: AskedThresholds = Field(
         default=None, description="From which probability on a label is predicted, by label, or one number."
     )
-    return_logits: bool = Field(default=False, description="Adds logits to each item.")
+    return_logits: bool | None = Field(default=None, description="Adds logits to each item.")
     top_k: int | None = Field(default=None, ge=1, description="Adds the most probable labels to each item.")
 
     use_activation: bool | None = None  # false: probs holds logits
     request_id: str | None = Field(default=None, max_length=128)
+    rid: str | None = Field(default=None, max_length=128)
     user: str | None = Field(default=None, max_length=256)
-    truncate_prompt_tokens: Literal[-1] | None = None  # -1: the model's own length, as always here
+    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)  # -1: the model's own length, as always here
     truncation_side: Side | None = None
     add_special_tokens: Literal[True] | None = None
     priority: Literal[0] | None = None
+    padding: bool | None = None  # there is none, whatever it says
+    cache_salt: str | None = None  # nothing is cached
 
     @model_validator(mode="after")
     def cuts_on_one_side(self) -> Self:
         """vLLM's truncation_side says the same as truncation."""
-        side = self.truncation_side
-        if side is None or self.truncation == "error":
-            return self
-        if "truncation" in self.model_fields_set and side != self.truncation:
+        named = {self.truncation, self.truncation_side} - {None}
+        if len(named) > 1 and self.truncation != "error":
             raise PydanticCustomError(
                 "truncation_twice", "truncation and truncation_side name two sides: give one of them"
             )
-        self.truncation = side
         return self
+
+    @property
+    def cut(self) -> Truncation:
+        return self.truncation or self.truncation_side or "right"
+
+    @property
+    def max_tokens(self) -> int | None:
+        return None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens
 
 
 class ClassificationRequest(Body):
@@ -109,7 +117,7 @@ class ClassificationRequest(Body):
 
     input: Inputs
     model: ModelName | None = None
-    data_format: Literal["logits", "probs"] = "logits"
+    data_format: Literal["logits", "probs"] | None = Field(default=None, description="logits without it.")
 
 
 def parse(kind: type[AnyBody], body: bytes | bytearray, named: str = "The body") -> AnyBody:

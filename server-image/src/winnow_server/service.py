@@ -110,14 +110,16 @@ class Service:
         *,
         field: str = "input",
         truncation: Truncation,
+        max_tokens: int | None = None,
         gone: Callable[[], Awaitable[None]],
         rules: Rules = NO_RULES,
     ) -> Ticket:
         """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
-        ticket = Ticket(texts, field=field, truncation=truncation)
+        ticket = Ticket(texts, field=field, truncation=truncation, max_tokens=max_tokens)
         try:
-            self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
+            longest = self.announced.manifest.max_seq_length
+            self._queue.reserve(ticket, estimated_tokens(texts, min(longest, max_tokens or longest)))
             if sum(map(len, texts)) > SHORT_CHARACTERS or not self._queue.hand(ticket):
                 tokeniser.submit(ticket)
             await self._finished(ticket, gone)

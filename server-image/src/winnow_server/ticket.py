@@ -50,6 +50,7 @@ class Ticket:
         "encoded",
         "field",
         "lengths",
+        "max_tokens",
         "reserved",
         "results",
         "started",
@@ -59,15 +60,23 @@ class Ticket:
     )
 
     def __init__(
-        self, texts: Sequence[str], *, field: str = "input", truncation: Truncation = "right", background: bool = False
+        self,
+        texts: Sequence[str],
+        *,
+        field: str = "input",
+        truncation: Truncation = "right",
+        max_tokens: int | None = None,
+        background: bool = False,
     ) -> None:
-        """field: of the request, that the texts stand in. background: runs only when nobody waits for an answer, and takes no
+        """field: of the request, that the texts stand in. max_tokens: that a text may have, if less than the model reads.
+        background: runs only when nobody waits for an answer, and takes no
         room in the queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
         self.field = field
         self.truncation = truncation
+        self.max_tokens = max_tokens
         self.background = background
         self.encoded: list[Encoded] = []
         self.lengths: list[int] = []

@@ -64,10 +64,10 @@ class PredictRequest(Body):
         ),
     ] = Field(description="A text, or a list of lists with one text each. A list of two texts is a pair, and refused.")
     truncate: bool | None = Field(default=None, description="false refuses a text that is too long.")
-    truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
-        default="Right", description="Where a text that is too long is cut."
+    truncation_direction: Literal["Right", "right", "Left", "left"] | None = Field(
+        default=None, description="Where a text that is too long is cut; Right without it."
     )
-    raw_scores: bool = Field(default=False, description="Logits instead of probabilities.")
+    raw_scores: bool | None = Field(default=None, description="Logits instead of probabilities.")
     parameters: Parameters | None = Field(
         default=None,
         description="Hugging Face's clients send it; the answer then is a list for each text, also for one.",
@@ -90,7 +90,7 @@ def texts(request: PredictRequest) -> list[str]:
 def truncation(request: PredictRequest) -> Truncation:
     if request.truncate is False:
         return "error"
-    return "left" if request.truncation_direction.lower() == "left" else "right"
+    return "left" if request.truncation_direction in ("Left", "left") else "right"
 
 
 def wants_logits(request: PredictRequest, schema: LabelSchema) -> bool:
@@ -103,7 +103,7 @@ def wants_logits(request: PredictRequest, schema: LabelSchema) -> bool:
             code="function_does_not_fit",
             param="parameters.function_to_apply",
         )
-    return request.raw_scores or function == "none"
+    return bool(request.raw_scores) or function == "none"
 
 
 def answer(request: PredictRequest, ticket: Ticket, schema: LabelSchema) -> list[Any]:
