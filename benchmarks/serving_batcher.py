@@ -29,7 +29,7 @@ from winnow_server import model
 from winnow_server.engine import Engine, workers_on
 from winnow_server.metrics import Metrics
 from winnow_server.queue import TokenQueue
-from winnow_server.serve import CPU_BATCH_TOKENS
+from winnow_server.settings import CPU_BATCH_TOKENS
 from winnow_server.ticket import Ticket
 
 BAR = 0.10

@@ -42,11 +42,14 @@ def publish(
     labels: Sequence[str] = ("ham", "spam"),
     prompt_template: str = "{text}",
     artifacts: Mapping[str, bytes] | None = None,
+    added_tokens: Sequence[str] = (),
 ) -> Path:
-    """A checkpoint with random weights, whose probabilities differ well from text to text."""
+    """A checkpoint with random weights, whose probabilities differ well from text to text. added_tokens: to the tokenizer,
+    which the model knows nothing of."""
     base = tiny_models.base_model(folder / "base", model_type)
     schema = LabelSchema(task_detail, tuple(labels))
     tokenizer = load_tokenizer(base)
+    tokenizer.add_tokens(list(added_tokens))
     torch.manual_seed(3)
     network = load_network(base, classifier_config(base, schema, tokenizer.pad_token_id))
     for parameter in network.parameters():

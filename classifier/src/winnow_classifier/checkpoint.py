@@ -280,7 +280,8 @@ def load(
         tokenizer = load_tokenizer(directory)
     except BaseModelError as error:
         raise CheckpointError(f"Checkpoint {directory}: {error}") from error
-    encoder = Encoder(tokenizer, manifest.prompt_template, manifest.max_seq_length)
+    embeddings = model.base.config.vocab_size
+    encoder = Encoder(tokenizer, manifest.prompt_template, manifest.max_seq_length, embeddings)
     return LoadedCheckpoint(manifest, manifest.schema_, encoder, model, found.digest)
 
 

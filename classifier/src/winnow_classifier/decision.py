@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from torch import Tensor
 
@@ -90,9 +90,10 @@ def parse(data: bytes, path: Path, schema: LabelSchema) -> tuple[Decision, str]:
         found = json.loads(data)
         digest = found.pop("digest", None)
         decision = Decision.model_validate(found)
-    except (ValueError, AttributeError, ValidationError) as err:
+        true = _digest(found)
+    except (ValueError, AttributeError, TypeError, RecursionError) as err:
         raise CheckpointError(f"{path} is not a decision of format 1: {err}") from err
-    if digest != _digest(found):
+    if digest != true:
         raise CheckpointError(f"{path} was changed: it does not have the digest that it names. Fit it again (refit).")
     if decision.labels != schema.labels or decision.task_detail is not schema.task_detail:
         raise CheckpointError(f"{path} is of another checkpoint: its labels are {', '.join(decision.labels[:10])}.")

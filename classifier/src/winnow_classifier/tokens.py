@@ -33,32 +33,53 @@ class Encoder:
     Raises ConfigError if the template leaves no room for any text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, prompt_template: str, max_seq_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        prompt_template: str,
+        max_seq_length: int,
+        embeddings: int | None = None,
+    ) -> None:
+        """embeddings: for how many ids the model has one; None where it is not known."""
         if PLACEHOLDER not in prompt_template:
             raise ConfigError(f"promptTemplate must contain {PLACEHOLDER}, found {prompt_template!r}.")
         self.tokenizer = tokenizer
         self.prompt_template = prompt_template
         self.max_seq_length = max_seq_length
+        # Some published tokenizers hold tokens that were added and never trained.
+        vocabulary = {} if embeddings is None else tokenizer.get_vocab()
+        self.unread = {index: token for token, index in vocabulary.items() if index >= (embeddings or 0)}
         self._before, self._after = prompt_template.split(PLACEHOLDER, 1)
-        used = len(self._tokenize([self._before + self._after.replace(PLACEHOLDER, "")])[0])
-        if used >= max_seq_length:
+        # Of the template and the special tokens: what every text has at least.
+        self.template_tokens = len(self._tokenize([self._before + self._after.replace(PLACEHOLDER, "")])[0])
+        if self.template_tokens >= max_seq_length:
             raise ConfigError(
-                f"promptTemplate alone takes {used} of maxSeqLength {max_seq_length} tokens, which leaves none for the "
+                f"promptTemplate alone takes {self.template_tokens} of maxSeqLength {max_seq_length} tokens, which leaves none for the "
                 "text. Shorten the template or raise maxSeqLength."
             )
 
-    def encode(self, texts: Sequence[str], sides: Sequence[Side] | None = None) -> list[Encoded]:
-        """sides: where each text is cut if it is too long; without it all on the right, as in training."""
+    def encode(
+        self, texts: Sequence[str], sides: Sequence[Side] | None = None, limits: Sequence[int] | None = None
+    ) -> list[Encoded]:
+        """sides: where each text is cut if it is too long; without it all on the right, as in training. limits: how many tokens
+        each may have, above `template_tokens`; without it `max_seq_length`."""
         rendered = [self.render(text) for text in texts]
         ids = self._tokenize(rendered)
-        limit = self.max_seq_length
         cut_right: list[Side] = ["right"] * len(texts)
+        longest = [self.max_seq_length] * len(texts)
         return [
             Encoded(tokens, len(tokens), False)
             if len(tokens) <= limit
-            else Encoded(self._cut(text, whole, side), len(tokens), True)
-            for text, whole, tokens, side in zip(texts, rendered, ids, sides or cut_right, strict=True)
+            else Encoded(self._cut(text, whole, side, limit), len(tokens), True)
+            for text, whole, tokens, side, limit in zip(
+                texts, rendered, ids, sides or cut_right, limits or longest, strict=True
+            )
         ]
+
+    def unread_in(self, encoded: Encoded) -> str | None:
+        """A token of it that the model has no embedding for; None if it can read all."""
+        found = (self.unread[index] for index in encoded.input_ids if index in self.unread) if self.unread else ()
+        return next(iter(found), None)
 
     def render(self, text: str) -> str:
         return self.prompt_template.replace(PLACEHOLDER, text)
@@ -67,7 +88,7 @@ class Encoder:
         # What transformers calls in the end; what it does around that takes as long again for one short text.
         return [one.ids for one in self.tokenizer.backend_tokenizer.encode_batch_fast(texts)]
 
-    def _cut(self, text: str, rendered: str, side: Side) -> list[int]:
+    def _cut(self, text: str, rendered: str, side: Side, limit: int) -> list[int]:
         """The longest rendering within the limit that keeps the whole template."""
         if (
             side == "right"
@@ -75,14 +96,14 @@ class Encoder:
             and self.prompt_template.count(PLACEHOLDER) == 1
         ):
             # The text is last, so this is what every tool of the ecosystem does.
-            cut = self.tokenizer(rendered, truncation=True, max_length=self.max_seq_length, verbose=False)
+            cut = self.tokenizer(rendered, truncation=True, max_length=limit, verbose=False)
             # It sets the limit at the tokenizer for good.
             self.tokenizer.backend_tokenizer.no_truncation()
             return list(cut["input_ids"])
         kept, over = 0, len(text)
         while over - kept > 1:
             middle = (kept + over) // 2
-            fits = len(self._tokenize([self.render(_part(text, middle, side))])[0]) <= self.max_seq_length
+            fits = len(self._tokenize([self.render(_part(text, middle, side))])[0]) <= limit
             kept, over = (middle, over) if fits else (kept, middle)
         return self._tokenize([self.render(_part(text, kept, side))])[0]
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from winnow_classifier.checkpoint import SelectedOn
 from winnow_server.examples import Example
 
 
@@ -133,13 +134,16 @@ class ModelCard(BaseModel):
     max_tokens: int
     prompt_template: str
     metrics: dict[str, float | None]
+    validation_metrics: dict[str, float | None] = Field(description="Empty where there were no validation rows.")
     primary_metric: str | None
+    selected_on: SelectedOn | None = Field(description="The rows by which a training's best checkpoint is chosen.")
     method: str
     architecture: str
     base_model: BaseModelEntry
     training_job: TrainingJobEntry
     training_dataset: DatasetEntry
     test_dataset: DatasetEntry | None
+    validation_dataset: DatasetEntry | None
     precision: str | None = Field(description="That the model computes in; null while it loads.")
     versions: dict[str, str]
     created_at: str

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from winnow_server import openapi
 from winnow_server.access import ApiKeys, Guard
 from winnow_server.edge import Edge
-from winnow_server.endpoints import Endpoint, endpoints
+from winnow_server.endpoints import Endpoint, Handler, endpoints
 from winnow_server.errors import ApiError
 from winnow_server.json_answer import Json
 from winnow_server.refusals import answer_nobody, refuse
 from winnow_server.routes import Routes
+from winnow_server.routing import PathRoute
 from winnow_server.service import Service
 from winnow_server.watched import Watched, look_on
 
@@ -79,7 +80,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            *(Route(one.path, one.handler, methods=[one.method]) for one in table),
+            *paths(table),
             Route("/openapi.json", describe),
             Route("/ui", routes.page),
             Route("/docs", routes.docs),
@@ -96,6 +97,20 @@ def create_app(
     )
     app.router.redirect_slashes = False
     return Edge(around(Guard(app, keys) if keys else app), service, counted=counted(table, service))
+
+
+def paths(table: Sequence[Endpoint]) -> list[PathRoute]:
+    handlers: dict[str, dict[str, Handler]] = {}
+    for endpoint in table:
+        handlers.setdefault(endpoint.path, {})[endpoint.method] = endpoint.handler
+    return [PathRoute(path, by_method(found), methods=list(found)) for path, found in handlers.items()]
+
+
+def by_method(handlers: Mapping[str, Handler]) -> Handler:
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return handle
 
 
 def counted(table: Sequence[Endpoint], service: Service) -> dict[str, str]:

@@ -4,13 +4,14 @@ import asyncio
 
 from starlette.requests import ClientDisconnect, Request
 
-from winnow_server.errors import RequestTimedOut, TooLarge
+from winnow_server.errors import RequestTimedOut, TooLarge, UnsupportedEncoding
 
 BODY_SECONDS = 30.0
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Raises TooLarge as soon as it is known, RequestTimedOut, ClientDisconnect."""
+    """Raises UnsupportedEncoding, TooLarge as soon as it is known, RequestTimedOut, ClientDisconnect."""
+    refuse_compressed(request)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise too_large(max_bytes)
@@ -28,6 +29,17 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
                     return bytes(body)
     except TimeoutError as err:
         raise RequestTimedOut(f"The body did not arrive within {BODY_SECONDS:.0f} s.", code="body_timeout") from err
+
+
+def refuse_compressed(request: Request) -> None:
+    """A few bytes may hold gigabytes. Raises UnsupportedEncoding."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding(
+            f"The body is encoded as {encoding[:40]!r}, and only read as it is. Send it without Content-Encoding.",
+            code="encoding_unsupported",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16
+        )
 
 
 async def gone(request: Request) -> None:

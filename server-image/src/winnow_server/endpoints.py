@@ -15,13 +15,14 @@ from winnow_server.schemas import ClassificationRequest, ClassifyRequest
 JSON = "application/json"
 OCTETS = "application/octet-stream"
 CLASSIFY, OTHERS, OIP, ABOUT = "Classify", "Other servers' clients", "Open Inference Protocol v2", "About the server"
-WORK = (400, 401, 404, 405, 408, 413, 422, 429, 500, 503, 504)
+Handler = Callable[[Request], Awaitable[Response]]
+WORK = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     path: str  # as starlette reads it
-    handler: Callable[[Request], Awaitable[Response]]
+    handler: Handler
     group: str
     summary: str
     answer: type[BaseModel] | None = None  # None: not JSON

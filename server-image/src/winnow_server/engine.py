@@ -134,7 +134,9 @@ class Worker:
             use_threads(self._threads.alone if work.alone else self._threads.shared)
             self._busy_since = time.perf_counter()
             tokens = sum(ticket.lengths[text] for ticket, text in work.texts)
-            finished = self._run_batch(served, work.texts)
+            finished: list[Ticket] = []
+            works = self._run_batch(served, work.texts, finished)
+            self._failures = 0 if works else self._failures + 1
             seconds = time.perf_counter() - self._busy_since
             self._busy_since = None
             self._queue.ran(tokens, seconds)
@@ -142,52 +144,71 @@ class Worker:
                 self._deliver(resolve_all, finished)
             self._metrics.batch(texts=len(work.texts), tokens=tokens, seconds=seconds)
 
-    def _run_batch(self, served: Served, batch: Texts) -> list[Ticket]:
-        """The requests that this batch completes. What goes wrong fails the requests in the batch, not the engine."""
+    def _run_batch(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
+        """Adds the requests that this batch completes to finished; False if the model could run none of it. What goes wrong
+        fails a request, not the engine."""
         started = time.perf_counter()
         for ticket, _ in batch:
             ticket.timing.started = ticket.timing.started or started
+        results, lacks_memory = None, False
         try:
             results = classify(served, [ticket.encoded[text] for ticket, text in batch])
-        except torch.OutOfMemoryError:
-            return self._run_halves(served, batch)
-        except Exception:
-            log.exception("Batch failed", extra={"texts": len(batch)})
-            self._failures += 1
-            self._reject([ticket for ticket, _ in batch], "The model failed on this request.", "model_failed")
-            return []
-        self._failures = 0
-        return self._complete(batch, results)
+        except Exception as err:
+            lacks_memory = out_of_memory(err)
+            if not lacks_memory:
+                log.exception("Batch failed", extra={"texts": len(batch)})
+        # Behind the handler: while it runs, the error's traceback holds all that the pass had computed, and halves would find
+        # no more room than the whole.
+        if results is None:
+            return (self._run_halves if lacks_memory else self._run_each)(served, batch, finished)
+        self._complete(batch, results, finished)
+        return True
 
-    def _run_halves(self, served: Served, batch: Texts) -> list[Ticket]:
+    def _run_each(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
+        """Something failed: each request by itself, so that one fails no other."""
+        requests: dict[Ticket, Texts] = {}
+        for ticket, text in batch:
+            requests.setdefault(ticket, []).append((ticket, text))
+        if len(requests) == 1:
+            self._reject(batch[0][0], InternalError("The model failed on this request.", code="model_failed"))
+            return False
+        worked = [self._run_batch(served, texts, finished) for texts in requests.values()]
+        return any(worked)
+
+    def _run_halves(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
         """Out of memory: half of it at a time, and smaller batches from now on."""
         if len(batch) == 1:
-            log.error("Out of memory on one text", extra={"tokens": batch[0][0].lengths[batch[0][1]]})
-            self._reject([batch[0][0]], "The text does not fit in the model's memory.", "out_of_memory")
-            return []
-        self._queue.max_batch_tokens = max(1, sum(ticket.lengths[text] for ticket, text in batch) // 2)
+            ((ticket, text),) = batch
+            log.error("Out of memory on one text", extra={"tokens": ticket.lengths[text]})
+            self._reject(ticket, InternalError.out_of_memory(ticket.named(text)))
+            return True
+        self._queue.shrink_batches(sum(ticket.lengths[text] for ticket, text in batch) // 2)
         log.warning("Out of memory, batches get smaller", extra={"maxBatchTokens": self._queue.max_batch_tokens})
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         middle = len(batch) // 2
-        return self._run_batch(served, batch[:middle]) + self._run_batch(served, batch[middle:])
+        worked = [self._run_batch(served, half, finished) for half in (batch[:middle], batch[middle:])]
+        return any(worked)
 
-    def _complete(self, batch: Texts, results: Sequence[Result | None]) -> list[Ticket]:
-        finished = []
+    def _complete(self, batch: Texts, results: Sequence[Result | None], finished: list[Ticket]) -> None:
         now = time.perf_counter()
         for (ticket, text), result in zip(batch, results, strict=True):
             if result is None:
                 log.error("Logits are not finite", extra={"tokens": ticket.lengths[text]})
-                self._reject([ticket], f"The model gave no number for input[{text}].", "not_finite")
+                self._reject(ticket, InternalError.not_finite(ticket.named(text)))
             elif ticket.complete(text, result):
                 ticket.timing.finished = now
                 finished.append(ticket)
-        return finished
 
-    def _reject(self, tickets: Sequence[Ticket], message: str, code: str) -> None:
-        for ticket in dict.fromkeys(tickets):
-            self._queue.drop(ticket)
-            ticket.reject_from_thread(InternalError(message, code=code))
+    def _reject(self, ticket: Ticket, error: InternalError) -> None:
+        self._queue.drop(ticket)
+        ticket.reject_from_thread(error)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Of a GPU, or of a CPU, where torch raises a plain RuntimeError."""
+    of_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return of_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def use_threads(count: int) -> None:

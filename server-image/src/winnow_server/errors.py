@@ -7,6 +7,7 @@ ApiError
 ├── MethodNotAllowed   405
 ├── RequestTimedOut    408  the body did not arrive in time
 ├── TooLarge           413  the body, or one request's tokens, above the limit
+├── UnsupportedEncoding 415 a body that is compressed
 ├── Unprocessable      422  a field that is missing, unknown or out of bounds; a text that is empty or too long
 ├── Overloaded         429  the queue is full; Retry-After says when it will have run
 ├── InternalError      500  a defect, or a result that is not a number
@@ -87,6 +88,10 @@ class TooLarge(ApiError):
     status, type = 413, "invalid_request_error"
 
 
+class UnsupportedEncoding(ApiError):
+    status, type = 415, "invalid_request_error"
+
+
 class Unprocessable(ApiError):
     status, type = 422, "invalid_request_error"
 
@@ -104,7 +109,13 @@ class Overloaded(ApiError):
 
 
 class InternalError(ApiError):
-    pass
+    @classmethod
+    def not_finite(cls, text: str, of: str = "model") -> "InternalError":
+        return cls(f"The {of} gave no number for {text}.", code="not_finite", param=text)
+
+    @classmethod
+    def out_of_memory(cls, text: str) -> "InternalError":
+        return cls(f"{text} does not fit in the model's memory. Shorten it.", code="out_of_memory", param=text)
 
 
 class Unavailable(ApiError):

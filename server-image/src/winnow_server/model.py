@@ -94,6 +94,12 @@ def load(
     loaded = checkpoint.load(
         directory, digest=announced.digest, base_model=base_model, storage=storage, resolve=resolve
     )
+    unread = list(loaded.encoder.unread.values())
+    if unread:
+        log.warning(
+            "Texts with these tokens are refused: the tokenizer knows them, the model does not",
+            extra={"tokens": unread[:10], "count": len(unread)},
+        )
     rows = examples.read(directory) if examples.FILE in announced.manifest.files else []
     model, computes_in = loaded.model, None
     if device.type == "cuda" and precision.may_be_half(model, asked):
@@ -106,7 +112,8 @@ def load(
     model.to(device)
     if computes_in is None:
         encode = loaded.encoder.encode
-        judged = [one.input_ids for one in encode(examples.to_judge(rows))] if rows else []
+        encoded = encode(examples.to_judge(rows)) if rows else []
+        judged = [one.input_ids for one in encoded if loaded.encoder.unread_in(one) is None]
         (filler,) = encode([FILLER])
         computes_in = precision.fastest(model, loaded.schema, judged, filler.input_ids, asked, rules)
     if device.type == "cuda":

@@ -129,6 +129,7 @@ MEANINGS = {
     405: "The path is for another method",
     408: "The body did not arrive in time",
     413: "The body or the request is too large",
+    415: "The body is compressed",
     422: "A field that is missing, unknown or out of bounds; a text that is empty or too long",
     429: "The queue is full; Retry-After says when it will have run",
     500: "A defect, or a result that is not a number",

@@ -82,7 +82,7 @@ class TokenQueue:
                 raise TooLarge(
                     f"The request has {tokens} tokens, the limit is {self.max_tokens}. Send it in parts.",
                     code="request_too_large",
-                    param="input",
+                    param=ticket.field,
                 )
             if ticket.reserved:
                 found = self._true_share * (tokens / ticket.reserved) ** NEWEST_SHARE
@@ -147,6 +147,11 @@ class TokenQueue:
             self._alone = False
             share = NEWEST_SHARE if self._tokens_per_second else 1.0
             self._tokens_per_second += share * (speed - self._tokens_per_second)
+
+    def shrink_batches(self, tokens: int) -> None:
+        """From now on no batch has more, whatever another worker says."""
+        with self._lock:
+            self.max_batch_tokens = max(1, min(self.max_batch_tokens, tokens))
 
     def close(self) -> None:
         """No more work will come; take() hands out what is left."""

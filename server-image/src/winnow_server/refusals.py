@@ -40,7 +40,7 @@ def as_api_error(error: Exception, request: Request) -> ApiError:
     if isinstance(error, HTTPException):
         path = request.scope["path"]
         if error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "")
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
             message = f"{path} takes {allowed}, not {request.method}."
             return MethodNotAllowed(message, code="method_not_allowed", headers={"Allow": allowed})
         if error.status_code == 404:

@@ -43,7 +43,7 @@ def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, rul
         truncated += encoded.truncated
         data.append(entry)
     return {
-        "id": request.request_id or new_id(),
+        "id": request.request_id or request.rid or new_id(),
         "object": "list",
         "created": int(time.time()),
         "model": announced.name,
@@ -62,8 +62,8 @@ def classification(request: ClassificationRequest, ticket: Ticket, announced: An
     labels = announced.manifest.labels
     data = []
     for index, result in enumerate(ticket.complete_results()):
-        values = result.probabilities if request.data_format == "probs" else result.logits
-        data.append({"index": index, request.data_format: named(values, labels)})
+        kind, values = ("probs", result.probabilities) if request.data_format == "probs" else ("logits", result.logits)
+        data.append({"index": index, kind: named(values, labels)})
     return {
         "id": new_id(),
         "model": announced.name,

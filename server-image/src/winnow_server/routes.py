@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from winnow_server import model, responses
-from winnow_server.body import gone, read_body
+from winnow_server.body import gone, read_body, refuse_compressed
 from winnow_server.errors import NotFound, Unavailable
 from winnow_server.json_answer import Json
 from winnow_server.phase import Phase
@@ -33,7 +33,7 @@ class Routes:
         asked = parse(ClassifyRequest, await self._body(request))
         self._check_model(asked.model)
         rules = asked_for(asked.thresholds, self._service.rules, self._service.schema)
-        ticket = await self._run(request, asked.input, rules=rules, truncation=asked.truncation)
+        ticket = await self._run(request, asked.input, rules=rules, truncation=asked.cut, max_tokens=asked.max_tokens)
         return self._answer(responses.classify(asked, ticket, self._service.announced, rules), ticket)
 
     async def classification(self, request: Request) -> Response:
@@ -43,6 +43,7 @@ class Routes:
         return self._answer(responses.classification(asked, ticket, self._service.announced), ticket)
 
     async def stream(self, request: Request) -> Response:
+        refuse_compressed(request)
         try:
             options = ndjson.Options.model_validate(dict(request.query_params))
         except ValidationError as err:
@@ -137,12 +138,15 @@ class Routes:
         items: Sequence[Item | str],
         *,
         truncation: Truncation = "right",
+        max_tokens: int | None = None,
         rules: Rules | None = None,
         field: str = "input",
     ) -> Ticket:
         return await self._service.classify(
             texts_of(items, self._limits.text_characters, field),
+            field=field,
             truncation=truncation,
+            max_tokens=max_tokens,
             rules=self._service.rules if rules is None else rules,
             gone=lambda: gone(request),
         )

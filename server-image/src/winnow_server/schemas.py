@@ -17,7 +17,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-AnyBody = TypeVar("AnyBody", bound=Body)
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
 
 
 class Item(Body):
@@ -35,7 +35,7 @@ def as_items(value: Any) -> list[Any]:
         if not isinstance(item, str | dict):
             raise PydanticCustomError(
                 "input_type",
-                "must hold texts or objects with a text, but input[{number}] is neither; token ids are not read",
+                "must hold texts or objects with a text, but its item {number} is neither; token ids are not read",
                 {"number": number},
             )
     return [{"text": item} if isinstance(item, str) else item for item in value]
@@ -50,8 +50,10 @@ Inputs = Annotated[
 
 def as_thresholds(value: Any) -> Any:
     """A number from 0 to 1, or such a number for each label that is named."""
+    if value is None:
+        return None
     for one in value.values() if isinstance(value, dict) else (value,):
-        if one is not None and (isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= 1):
+        if isinstance(one, bool) or not isinstance(one, int | float) or not 0 <= one <= 1:
             raise PydanticCustomError("thresholds_type", "must be a number from 0 to 1, or such numbers by label")
     return value
 
@@ -65,41 +67,49 @@ ModelName = Annotated[str, Field(max_length=256)]
 
 
 class ClassifyRequest(Body):
-    """POST /v1/classify. The second part are vLLM's fields, so that its clients work: what they can ask for beyond the
-    checkpoint's own way of reading a text is refused."""
+    """POST /v1/classify. The second part are vLLM's fields, and SGLang's rid, so that their clients work: what they can ask for
+    beyond the checkpoint's own way of reading a text is refused."""
 
     input: Inputs = Field(description="A text, a list of texts, or a list of objects with a text and an id.")
     model: ModelName | None = Field(default=None, description="The served name, if given.")
-    truncation: Truncation = Field(
-        default="right",
-        description="right and left cut a text that is too long there and say so, error refuses the request.",
+    truncation: Truncation | None = Field(
+        default=None,
+        description="right (the default) and left cut a text that is too long there and say so, error refuses the request.",
     )
     thresholds: AskedThresholds = Field(
         default=None, description="From which probability on a label is predicted, by label, or one number."
     )
-    return_logits: bool = Field(default=False, description="Adds logits to each item.")
+    return_logits: bool | None = Field(default=None, description="Adds logits to each item.")
     top_k: int | None = Field(default=None, ge=1, description="Adds the most probable labels to each item.")
 
     use_activation: bool | None = None  # false: probs holds logits
     request_id: str | None = Field(default=None, max_length=128)
+    rid: str | None = Field(default=None, max_length=128)
     user: str | None = Field(default=None, max_length=256)
-    truncate_prompt_tokens: Literal[-1] | None = None  # -1: the model's own length, as always here
+    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)  # -1: the model's own length, as always here
     truncation_side: Side | None = None
     add_special_tokens: Literal[True] | None = None
     priority: Literal[0] | None = None
+    padding: bool | None = None  # there is none, whatever it says
+    cache_salt: str | None = None  # nothing is cached
 
     @model_validator(mode="after")
     def cuts_on_one_side(self) -> Self:
         """vLLM's truncation_side says the same as truncation."""
-        side = self.truncation_side
-        if side is None or self.truncation == "error":
-            return self
-        if "truncation" in self.model_fields_set and side != self.truncation:
+        named = {self.truncation, self.truncation_side} - {None}
+        if len(named) > 1 and self.truncation != "error":
             raise PydanticCustomError(
                 "truncation_twice", "truncation and truncation_side name two sides: give one of them"
             )
-        self.truncation = side
         return self
+
+    @property
+    def cut(self) -> Truncation:
+        return self.truncation or self.truncation_side or "right"
+
+    @property
+    def max_tokens(self) -> int | None:
+        return None if self.truncate_prompt_tokens == -1 else self.truncate_prompt_tokens
 
 
 class ClassificationRequest(Body):
@@ -107,15 +117,15 @@ class ClassificationRequest(Body):
 
     input: Inputs
     model: ModelName | None = None
-    data_format: Literal["logits", "probs"] = "logits"
+    data_format: Literal["logits", "probs"] | None = Field(default=None, description="logits without it.")
 
 
-def parse(kind: type[AnyBody], body: bytes | bytearray) -> AnyBody:
+def parse(kind: type[AnyBody], body: bytes | bytearray, named: str = "The body") -> AnyBody:
     """Raises BadRequest if it is not JSON, Unprocessable if it is not what the endpoint takes."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as err:
-        raise from_validation(err) from err
+        raise from_validation(err, named) from err
 
 
 def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "input") -> list[str]:
@@ -133,16 +143,16 @@ def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "inp
     return texts
 
 
-def from_validation(err: ValidationError) -> ApiError:
+def from_validation(err: ValidationError, named: str = "The body") -> ApiError:
     """The first complaint, in words, without a piece of the text in it."""
     first = err.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         reason = first["ctx"]["error"] if "ctx" in first else "unreadable"
-        return BadRequest(f"The body is not JSON: {reason}.", code="json_invalid")
+        return BadRequest(f"{named} is not JSON: {reason}.", code="json_invalid")
     param = path(first["loc"])
     message = WORDS.get(first["type"], first["msg"].rstrip("."))
     context = {name: value for name, value in first.get("ctx", {}).items() if name != "error"}
-    return Unprocessable(f"{param or 'The body'} {message.format(**context)}.", code=first["type"], param=param)
+    return Unprocessable(f"{param or named} {message.format(**context)}.", code=first["type"], param=param)
 
 
 # pydantic's sentences read as "Input should be …"; after a field's name these read better.

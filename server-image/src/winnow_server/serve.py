@@ -28,18 +28,14 @@ from winnow_server.mirrored import following
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
-from winnow_server.settings import Settings
+from winnow_server.settings import CPU_BATCH_TOKENS, GPU_BATCH_TOKENS, QUEUED_BATCHES, Settings
 from winnow_server.thresholds import Rules
-from winnow_server.watched import Watched
+from winnow_server.watched import Watched, look_first
 
 if TYPE_CHECKING:
     from winnow_server.tracing import Tracing
 
 log = logging.getLogger(__name__)
-
-# A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 4_096
-QUEUED_BATCHES = 64  # the queue's default size
 
 
 def serve(settings: Settings) -> None:
@@ -72,11 +68,10 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
     stands = standing.Standing(service)
     mirror.refresh(directory / DECISION)
-    decision = Watched(directory / DECISION, stands.take_decision)
-    decision.look()  # here, so that one that is damaged ends the process in words
-    watched.append(decision)
+    watched.append(Watched(directory / DECISION, stands.take_decision))
     if settings.thresholds:
         watched.append(Watched(settings.thresholds, stands.take_override))
+    look_first(watched)  # here, so that a file that cannot be used ends the process in words
     tracing = start_tracing(announced, os.environ)
     app = create_app(service, keys=keys, watched=watched, around=tracing.around if tracing else lambda app: app)
     if tracing:

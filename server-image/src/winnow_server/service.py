@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from winnow_classifier.errors import StorageError, WinnowError
 from winnow_server.deciding import decided
 from winnow_server.engine import Engine, Threads
-from winnow_server.errors import DeadlineExceeded, Overloaded, Unavailable
+from winnow_server.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
 from winnow_server.examples import Example, to_show
 from winnow_server.limits import Limits
 from winnow_server.metrics import Metrics
@@ -47,7 +47,7 @@ class Service:
         self.examples: list[Example] = []  # to try, of the test set
         self._show_examples = show_examples
         self.draining = asyncio.Event()
-        self.phase = Phase.LOADING
+        self._phase = Phase.LOADING
         self.failure: WinnowError | None = None
         self.on_failure: Callable[[], None] = lambda: None
         self.on_classified: Callable[[Ticket], None] = lambda ticket: None
@@ -88,13 +88,18 @@ class Service:
             if tokeniser is not None:
                 await asyncio.to_thread(tokeniser.close)
         self._queue.close()
-        if self._engine is not None and self.phase is not Phase.LOADING:
+        if self._engine is not None and self._phase is not Phase.LOADING:
             await asyncio.to_thread(self._engine.join)
 
+    @property
+    def phase(self) -> Phase:
+        return self._phase if self.alive() else Phase.FAILED
+
     def drain(self) -> None:
-        if self.phase is Phase.READY:
-            self.phase = Phase.DRAINING
-            self.draining.set()
+        """For good, also where the model still loads: it then answers who asks, and wants nobody."""
+        self.draining.set()
+        if self._phase is Phase.READY:
+            self._phase = Phase.DRAINING
 
     def alive(self) -> bool:
         return self._engine is None or self._engine.alive(time.perf_counter())
@@ -103,15 +108,18 @@ class Service:
         self,
         texts: Sequence[str],
         *,
+        field: str = "input",
         truncation: Truncation,
+        max_tokens: int | None = None,
         gone: Callable[[], Awaitable[None]],
         rules: Rules = NO_RULES,
     ) -> Ticket:
-        """A ticket with all its results; raises ApiError, ClientDisconnect. gone() returns when the client has left."""
+        """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
-        ticket = Ticket(texts, truncation=truncation)
+        ticket = Ticket(texts, field=field, truncation=truncation, max_tokens=max_tokens)
         try:
-            self._queue.reserve(ticket, estimated_tokens(texts, self.announced.manifest.max_seq_length))
+            longest = self.announced.manifest.max_seq_length
+            self._queue.reserve(ticket, estimated_tokens(texts, min(longest, max_tokens or longest)))
             if sum(map(len, texts)) > SHORT_CHARACTERS or not self._queue.hand(ticket):
                 tokeniser.submit(ticket)
             await self._finished(ticket, gone)
@@ -153,7 +161,11 @@ class Service:
 
     def _classified(self, ticket: Ticket, rules: Rules) -> None:
         if rules != NO_RULES:
-            ticket.decide(decided(ticket.complete_results(), rules, self.schema))
+            try:
+                ticket.decide(decided(ticket, rules, self.schema))
+            except InternalError:
+                log.error("Calibrated probabilities are not finite", extra={"decision": self.decision})
+                raise
         self.on_classified(ticket)
         # Once the answer has left: nobody waits for them.
         asyncio.get_running_loop().call_soon(self.metrics.classified, ticket, self.announced.manifest.labels)
@@ -190,8 +202,8 @@ class Service:
         self.examples = to_show(served.rows) if self._show_examples else []
         seconds = time.perf_counter() - self._load_started
         self.metrics.loaded(seconds)
-        if self.phase is Phase.LOADING:
-            self.phase = Phase.READY
+        if self._phase is Phase.LOADING:
+            self._phase = Phase.DRAINING if self.draining.is_set() else Phase.READY
         log.info(
             "Ready",
             extra={
@@ -204,7 +216,7 @@ class Service:
         )
 
     def _failed(self, err: Exception) -> None:
-        self.phase = Phase.FAILED
+        self._phase = Phase.FAILED
         self.failure = as_winnow_error(err)
         self.on_failure()
 

@@ -11,6 +11,9 @@ from winnow_server.limits import Limits
 
 Precision = Literal["auto", "float32"]
 DEFAULT = Limits()
+# A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
+CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 4_096
+QUEUED_BATCHES = 64  # the queue's default size
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +59,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--allow-network", type=network, action="append", default=[], metavar="CIDR", help=networks)
     add("--name", help="what clients call the model (default: the training job's outputModelName)")
     add("--host", default="0.0.0.0", help="the address to listen on (default: %(default)s)")
-    add("--port", type=int, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
-    add("--max-batch-tokens", type=positive, metavar="N", help="tokens that run together (default: 1024, GPU 4096)")
-    add("--max-queue-tokens", type=positive, metavar="N", help="tokens that may wait (default: 32 batches)")
+    add("--port", type=port, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
+    batch = f"tokens that run together (default: {CPU_BATCH_TOKENS}, GPU {GPU_BATCH_TOKENS})"
+    add("--max-batch-tokens", type=positive, metavar="N", help=batch)
+    queue = f"tokens that may wait (default: {QUEUED_BATCHES} batches)"
+    add("--max-queue-tokens", type=positive, metavar="N", help=queue)
     add("--max-body-bytes", type=positive, default=DEFAULT.body_bytes, metavar="N", help="(default: 2 MiB)")
     add("--max-text-characters", type=positive, default=DEFAULT.text_characters, metavar="N", help="(default: 262144)")
     add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
@@ -80,6 +85,13 @@ def positive(value: str) -> int:
     number = int(value)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def port(value: str) -> int:
+    number = int(value)
+    if not 0 <= number <= 65_535:
+        raise argparse.ArgumentTypeError("must be from 0 to 65535")
     return number
 
 

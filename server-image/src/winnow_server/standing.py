@@ -27,7 +27,7 @@ class Standing:
         self._begun = False
 
     def take_decision(self, path: Path) -> None:
-        """Raises CheckpointError if the first one cannot be read; a later one that cannot changes nothing."""
+        """Raises CheckpointError if the first one is none; a later one that is none changes nothing. Raises OSError."""
         try:
             found = read_decision(path, self._service)
         except CheckpointError as err:
@@ -68,11 +68,9 @@ class Standing:
 
 
 def read_decision(path: Path, service: Service) -> tuple[Decision, str] | None:
-    """With its digest; None where there is none. Raises CheckpointError."""
+    """With its digest; None where there is none. Raises CheckpointError, OSError."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    except OSError as err:
-        raise CheckpointError(f"{path} cannot be read: {err.strerror}") from err
     return parse(data, path, service.schema)

@@ -49,7 +49,7 @@ def asked_for(wanted: float | Mapping[str, float] | None, standing: Rules, schem
     if schema.task_detail is TaskDetail.MULTILABEL:
         return replace(standing, thresholds=dict.fromkeys(schema.labels, wanted))
     if schema.task_detail is TaskDetail.BINARY:
-        return replace(standing, thresholds={schema.labels[1]: wanted})
+        return replace(standing, thresholds={**standing.thresholds, schema.labels[1]: wanted})
     raise Unprocessable(
         'thresholds: with one of several labels a number says too little; name the labels, as in {"urgent": 0.3}.',
         code="thresholds_need_labels",

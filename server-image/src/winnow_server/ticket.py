@@ -48,7 +48,9 @@ class Ticket:
         "done",
         "dropped",
         "encoded",
+        "field",
         "lengths",
+        "max_tokens",
         "reserved",
         "results",
         "started",
@@ -57,12 +59,24 @@ class Ticket:
         "truncation",
     )
 
-    def __init__(self, texts: Sequence[str], *, truncation: Truncation = "right", background: bool = False) -> None:
-        """background: runs only when nobody waits for an answer, and takes no room in the queue from those who do."""
+    def __init__(
+        self,
+        texts: Sequence[str],
+        *,
+        field: str = "input",
+        truncation: Truncation = "right",
+        max_tokens: int | None = None,
+        background: bool = False,
+    ) -> None:
+        """field: of the request, that the texts stand in. max_tokens: that a text may have, if less than the model reads.
+        background: runs only when nobody waits for an answer, and takes no
+        room in the queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
+        self.field = field
         self.truncation = truncation
+        self.max_tokens = max_tokens
         self.background = background
         self.encoded: list[Encoded] = []
         self.lengths: list[int] = []
@@ -77,6 +91,10 @@ class Ticket:
         self.encoded = encoded
         self.lengths = [len(one.input_ids) for one in encoded]
         self.timing.tokenised = time.perf_counter()
+
+    def named(self, text: int) -> str:
+        """A text as its sender knows it: input[3]."""
+        return f"{self.field}[{text}]"
 
     def complete(self, text: int, result: Result) -> bool:
         """Keeps one text's result; True with the last one."""

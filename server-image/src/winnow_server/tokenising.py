@@ -23,8 +23,13 @@ SHORT_CHARACTERS = 2_048  # tokenised in less time than a thread takes to wake
 
 class Encoder(Protocol):
     max_seq_length: int
+    template_tokens: int
 
-    def encode(self, texts: Sequence[str], sides: Sequence[Side] | None = None) -> list[Encoded]: ...
+    def encode(
+        self, texts: Sequence[str], sides: Sequence[Side] | None = None, limits: Sequence[int] | None = None
+    ) -> list[Encoded]: ...
+
+    def unread_in(self, encoded: Encoded) -> str | None: ...
 
 
 class Tokeniser:
@@ -80,6 +85,7 @@ def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> 
         encoded = encoder.encode(
             [text for ticket in tickets for text in ticket.texts],
             ["left" if ticket.truncation == "left" else "right" for ticket in tickets for _ in ticket.texts],
+            [max(encoder.template_tokens + 1, longest(ticket, encoder)) for ticket in tickets for _ in ticket.texts],
         )
     except Exception:
         log.exception("Tokenising failed")
@@ -90,7 +96,9 @@ def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> 
         ticket.tokenised(encoded[: len(ticket.texts)])
         encoded = encoded[len(ticket.texts) :]
         try:
-            refuse_too_long(ticket, encoder.max_seq_length)
+            refuse_too_short(ticket, encoder)
+            refuse_too_long(ticket, encoder)
+            refuse_unread(ticket, encoder)
             queue.put(ticket)
         except ApiError as err:
             reject(ticket, err, queue)
@@ -107,14 +115,42 @@ def estimated_tokens(texts: Sequence[str], max_seq_length: int) -> int:
     return sum(min(max_seq_length, len(text) // CHARACTERS_PER_TOKEN + 1) for text in texts)
 
 
-def refuse_too_long(ticket: Ticket, max_seq_length: int) -> None:
+def longest(ticket: Ticket, encoder: Encoder) -> int:
+    """How many tokens its texts may have."""
+    return encoder.max_seq_length if ticket.max_tokens is None else min(encoder.max_seq_length, ticket.max_tokens)
+
+
+def refuse_too_short(ticket: Ticket, encoder: Encoder) -> None:
+    least = encoder.template_tokens + 1
+    if ticket.max_tokens is not None and ticket.max_tokens < least:
+        raise Unprocessable(
+            f"truncate_prompt_tokens is {ticket.max_tokens}, which leaves no room for a text: the prompt template and special "
+            f"tokens are {encoder.template_tokens}. Send {least} or more, or -1 for the model's own length.",
+            code="truncation_too_short",
+            param="truncate_prompt_tokens",
+        )
+
+
+def refuse_too_long(ticket: Ticket, encoder: Encoder) -> None:
     if ticket.truncation != "error":
         return
     for number, encoded in enumerate(ticket.encoded):
         if encoded.truncated:
             raise Unprocessable(
-                f"input[{number}] has {encoded.original_tokens} tokens, the model reads {max_seq_length}. "
-                'Shorten it, or send "truncation": "right" or "left" to have it cut.',
+                f"{ticket.named(number)} has {encoded.original_tokens} tokens, {longest(ticket, encoder)} are read. "
+                "Shorten it, or let it be cut, which this request rules out.",
                 code="text_too_long",
-                param=f"input[{number}]",
+                param=ticket.named(number),
+            )
+
+
+def refuse_unread(ticket: Ticket, encoder: Encoder) -> None:
+    for number, encoded in enumerate(ticket.encoded):
+        token = encoder.unread_in(encoded)
+        if token is not None:
+            raise Unprocessable(
+                f"{ticket.named(number)} has the token {token!r}, which the tokenizer knows and the model does not. Send it "
+                "without that token.",
+                code="token_unknown",
+                param=ticket.named(number),
             )

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from winnow_classifier.errors import StorageError
+
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # a stat a file; the kubelet itself takes up to a minute
 
-Signature = tuple[tuple[str, int, int, int], ...]
+Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Watched:
@@ -17,15 +19,27 @@ class Watched:
 
     def __init__(self, path: Path, changed: Callable[[Path], None]) -> None:
         """changed is called on the first look and after every change, also when path appears or goes."""
-        self._path = path
+        self.path = path
         self._changed = changed
         self._seen: Signature | None = None
+        self._wrong = ""  # the last look's error
 
     def look(self) -> None:
-        found = signature(self._path)
+        """Raises what changed raises; the next look then calls it again, whether the file changes or not."""
+        found = signature(self.path)
         if found != self._seen:
+            self._changed(self.path)
             self._seen = found
-            self._changed(self._path)
+
+    def look_again(self) -> None:
+        """Never raises: what was read last stays in force. What goes wrong again and again is logged once."""
+        try:
+            self.look()
+            self._wrong = ""
+        except Exception as err:
+            if repr(err) != self._wrong:
+                log.exception("File cannot be read, what was read last stays in force", extra={"file": str(self.path)})
+            self._wrong = repr(err)
 
 
 async def look_on(files: Sequence[Watched]) -> None:
@@ -33,10 +47,16 @@ async def look_on(files: Sequence[Watched]) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         for file in files:
-            try:
-                file.look()
-            except OSError:
-                log.exception("A mounted file cannot be read")
+            file.look_again()
+
+
+def look_first(files: Sequence[Watched]) -> None:
+    """Raises StorageError if one cannot be read, and what reading it raises."""
+    for file in files:
+        try:
+            file.look()
+        except OSError as err:
+            raise StorageError(f"{err.filename or file.path} cannot be read: {err.strerror}.") from err
 
 
 def signature(path: Path) -> Signature:
@@ -47,7 +67,7 @@ def signature(path: Path) -> Signature:
             stat = file.stat()
         except OSError:
             continue
-        found.append((file.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        found.append((file.name, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino))
     return tuple(found)
 
 

@@ -56,6 +56,14 @@ def test_a_long_text_loses_its_beginning_where_that_is_asked_for(template, expec
     assert short == classify.encode(["win now"])[0]
 
 
+def test_a_text_may_have_a_limit_of_its_own():
+    classify = encoder("a {text} now", limit=8)
+    own, models = classify.encode(["win " * 20] * 2, limits=[6, 8])
+    assert words(classify, own.input_ids) == ["[CLS]", "a", "win", "win", "now", "[SEP]"]
+    assert models == classify.encode(["win " * 20])[0]
+    assert classify.template_tokens == 4
+
+
 def test_an_empty_text_still_has_the_special_tokens():
     classify = encoder()
     assert words(classify, classify.encode([""])[0].input_ids) == ["[CLS]", "[SEP]"]

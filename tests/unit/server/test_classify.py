@@ -6,6 +6,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from winnow_classifier.labels import TaskDetail
+from winnow_server.protocols.tei import PredictRequest
+from winnow_server.schemas import ClassificationRequest, ClassifyRequest
 
 TEXTS = [
     "win free money now",
@@ -125,6 +127,74 @@ def test_vllm_clients_are_understood(server):
     assert (answer["id"], answer["object"]) == ("classify-mine", "list")
     raw = server.classify(["prize"], use_activation=False, return_logits=True)["data"][0]
     assert raw["probs"] == raw["logits"]
+
+
+NULLS = [
+    ("/v1/classify", "input", ClassifyRequest),
+    ("/v1/classification", "input", ClassificationRequest),
+    ("/predict", "inputs", PredictRequest),
+]
+
+
+@pytest.mark.parametrize(("path", "field", "body"), NULLS, ids=[one[0] for one in NULLS])
+def test_an_optional_field_may_be_null(server, path, field, body):
+    plain = server.client.post(path, json={field: "prize"})
+    nulls = server.client.post(path, json={**dict.fromkeys(body.model_fields), field: "prize"})
+    assert nulls.status_code == 200, nulls.text
+    found, expected = nulls.json(), plain.json()
+    if path == "/predict":
+        assert found == expected
+    else:
+        assert found["data"] == expected["data"]
+
+
+def test_what_vllms_clients_may_send_and_what_changes_nothing_here(server):
+    fields = {"user": "me", "cache_salt": "x" * 43, "add_special_tokens": True, "priority": 0}
+    expected = server.probabilities("prize")
+    for padding in (True, False):
+        answer = server.classify("prize", padding=padding, truncate_prompt_tokens=-1, rid="r-1", **fields)
+        assert [item["probs"] for item in answer["data"]] == expected
+        assert answer["id"] == "r-1"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": [[1, 2]]},
+        {"input": [1, 2]},
+        {"messages": [{"role": "user", "content": "prize"}], "input": "prize"},
+        {"input": "prize", "add_special_tokens": False},
+        {"input": "prize", "priority": 1},
+        {"input": "prize", "truncate_prompt_tokens": -2},
+    ],
+    ids=lambda fields: next(reversed(fields)) + repr(list(fields.values())[-1])[:12],
+)
+def test_what_would_change_an_answer_is_refused_in_words(server, fields):
+    error = server.refusal(422, json=fields)
+    assert error["param"] in fields
+    assert error["param"] in error["message"]
+
+
+@pytest.mark.parametrize(("side", "kept"), [("right", "win free money"), ("left", "prize claim cash")])
+def test_a_text_is_cut_to_the_tokens_that_the_request_names(server, side, kept):
+    text = "win free money now prize claim cash"
+    (cut,) = server.classify(text, truncate_prompt_tokens=5, truncation_side=side)["data"]
+    assert cut["probs"] == pytest.approx(server.probabilities(kept)[0], abs=1e-5)
+    assert (cut["tokens"], cut["truncated"], cut["original_tokens"]) == (5, True, 9)
+    (whole,) = server.classify(text, truncate_prompt_tokens=9)["data"]
+    assert (whole["tokens"], whole["truncated"]) == (9, False)
+    (longest,) = server.classify(LONG, truncate_prompt_tokens=1_000)["data"]
+    assert (longest["tokens"], longest["original_tokens"]) == (12, 13)
+    error = server.refusal(422, json={"input": text, "truncate_prompt_tokens": 5, "truncation": "error"})
+    assert (error["code"], "5 are read" in error["message"]) == ("text_too_long", True)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2])
+def test_a_cut_that_leaves_no_room_for_a_text_is_refused(server, tokens):
+    error = server.refusal(422, json={"input": "prize", "truncate_prompt_tokens": tokens})
+    assert (error["code"], error["param"]) == ("truncation_too_short", "truncate_prompt_tokens")
+    assert "Send 3 or more" in error["message"]
+    assert server.classify("prize meeting", truncate_prompt_tokens=3)["data"][0]["tokens"] == 3
 
 
 def test_several_labels_may_hold_or_none(multilabel):

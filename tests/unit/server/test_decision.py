@@ -37,6 +37,19 @@ def test_probabilities_are_calibrated_and_logits_are_not(tmp_path):
         assert list(legacy["data"][0]["probs"].values()) == item["probs"]
 
 
+def test_a_calibration_that_leaves_no_number_is_an_error_never_a_probability(tmp_path):
+    folder = tiny_server.publish(tmp_path)
+    decisions.replace_file(folder, binary(calibration=Calibration(method="Temperature", temperature=1e-39)))
+    with tiny_server.running(folder) as server:
+        error = server.refusal(500, json={"input": ["prize", "meeting"]})
+        assert (error["code"], error["param"]) == ("not_finite", "input[0]")
+        assert "calibration" in error["message"]
+        foreign = server.client.post("/predict", json={"inputs": "prize"})
+        assert (foreign.status_code, foreign.json()["param"]) == (500, "inputs[0]")
+        line = server.client.post("/v1/classify/batch", content=b'"prize"').json()
+        assert line["error"]["code"] == "not_finite"
+
+
 def test_platt_moves_each_label_by_itself(tmp_path):
     folder = tiny_server.publish(tmp_path, task_detail=TaskDetail.MULTILABEL, labels=("a", "b"))
     line = {"a": Line(slope=1, intercept=50), "b": Line(slope=1, intercept=-50)}
@@ -77,6 +90,33 @@ def test_a_refit_reaches_a_running_server_and_a_damaged_file_does_not(tmp_path):
         with pytest.raises(CheckpointError, match="was changed"):
             standing.read_decision(folder / DECISION, server.service)
         assert server.classify("meeting")["data"][0]["abstained"]
+
+
+NOT_A_DECISION = [
+    b"[]",
+    b"3",
+    b'"text"',
+    b"null",
+    b"{}",
+    b"\xff",
+    b"[" * 100_000,
+    b'{"labels": ["ham", "spam"], "taskDetail": "Binary", "asked": {"a": "\\ud800"}}',
+]
+
+
+@pytest.mark.parametrize("content", NOT_A_DECISION, ids=lambda content: repr(content[:12]))
+def test_what_is_no_decision_is_said_so(content, tmp_path):
+    with pytest.raises(CheckpointError, match=r"decision\.json"):
+        decisions.parse(content, tmp_path / DECISION, BINARY)
+
+
+def test_a_file_that_is_no_decision_holds_up_no_other_file(tmp_path):
+    folder, thresholds = tiny_server.publish(tmp_path), tmp_path / "thresholds.json"
+    with tiny_server.running(folder, thresholds=thresholds) as server:
+        for number, content in enumerate(NOT_A_DECISION):
+            (folder / DECISION).write_bytes(content)
+            thresholds.write_text(json.dumps({"spam": number / 10}))
+            server.until(lambda wanted=number / 10: server.classify("meeting")["thresholds"] == {"spam": wanted})
 
 
 def test_a_server_does_not_start_with_another_checkpoints_decision(tmp_path):

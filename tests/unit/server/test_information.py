@@ -38,6 +38,16 @@ def test_while_it_drains_the_server_answers_and_sends_clients_elsewhere(checkpoi
         assert (response.status_code, response.headers["connection"]) == (200, "close")
 
 
+def test_a_server_that_is_stopped_while_it_loads_never_wants_requests(checkpoint_folder):
+    loading = threading.Event()
+    with tiny_server.running(checkpoint_folder, before_load=loading.wait, wait=False) as server:
+        server.on_loop(server.service.drain)
+        loading.set()
+        server.until(lambda: server.client.get("/v2/health/ready").json()["phase"] != "loading")
+        assert server.client.get("/v2/health/ready").json() == {"ready": False, "phase": "draining"}
+        assert server.metric("clf_ready") == 0
+
+
 def test_the_model_card_says_what_is_served(server):
     card = server.client.get("/v1/model").json()
     assert card["id"] == "spam-detector"

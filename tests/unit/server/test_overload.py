@@ -122,27 +122,82 @@ def test_a_result_that_is_not_a_number_is_an_error_never_a_probability(checkpoin
 
     with tiny_server.running(checkpoint_folder, prepare=poison) as server:
         error = server.refusal(500, json={"input": ["prize", "free money"]})
-        assert error["code"] == "not_finite"
+        assert (error["code"], error["param"]) == ("not_finite", "input[1]")
         assert "input[1]" in error["message"]
+        foreign = server.client.post("/v1/models/spam-detector:predict", json={"instances": ["prize", "free money"]})
+        assert foreign.json()["param"] == "instances[1]"
         assert server.probabilities(["prize"])
 
 
-def test_out_of_memory_makes_batches_smaller_instead_of_failing_requests(checkpoint_folder):
-    def limit(network):
-        def hook(_module, arguments):
-            if sum(arguments[0].lengths) > 24:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+class Memory:
+    """Of a device with room for so many tokens: a pass that fails holds its own until its frames are gone, as activations do."""
 
-        network.register_forward_pre_hook(hook)
+    def __init__(self, tokens, error):
+        self.tokens, self.error = tokens, error
+        self.held = 0
+        self.batches = []
 
+    def watch(self, network):
+        forward = network.forward
+
+        def limited(batch):
+            activations = Activations(self, sum(batch.lengths))
+            self.batches.append(sum(batch.lengths))
+            if self.held > self.tokens:
+                raise self.error()  # a new one: an error holds what its traceback reaches
+            logits = forward(batch)
+            del activations
+            return logits
+
+        network.forward = limited
+
+
+class Activations:
+    def __init__(self, memory, tokens):
+        self.memory, self.tokens = memory, tokens
+        memory.held += tokens
+
+    def __del__(self):
+        self.memory.held -= self.tokens
+
+
+@pytest.fixture(
+    params=[
+        lambda: torch.OutOfMemoryError("CUDA out of memory"),
+        lambda: RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+    ],
+    ids=["GPU", "CPU"],
+)
+def memory(request):
+    return Memory(24, request.param)
+
+
+def test_out_of_memory_makes_batches_smaller_instead_of_failing_requests(checkpoint_folder, memory):
     # The warm-up's full batch is the server's own affair: here the memory goes later.
     warm: list[torch.nn.Module] = []
     with tiny_server.running(checkpoint_folder, prepare=warm.append) as server:
-        limit(warm[0])
-        data = server.classify(["prize"] * 20)["data"]
-        assert len({tuple(item["probs"]) for item in data}) >= 1
-        assert len(data) == 20
-        assert server.classify(["prize"] * 20)["usage"]["total_tokens"] == 60
+        expected = server.probabilities(["prize"])[0]
+        memory.watch(warm[0])
+        for item in server.classify(["prize"] * 20)["data"]:
+            assert item["probs"] == pytest.approx(expected, abs=1e-5)
+        assert memory.batches == [60, 30, 15, 15, 30, 15, 15]
+        memory.batches.clear()
+        server.classify(["prize"] * 20)
+        assert memory.batches == [15] * 4  # the budget is what went through
+        assert server.client.get("/health").status_code == 200
+
+
+def test_a_text_that_does_not_fit_in_memory_alone_is_named(checkpoint_folder, memory):
+    warm: list[torch.nn.Module] = []
+    with tiny_server.running(checkpoint_folder, prepare=warm.append) as server:
+        memory.tokens = 6
+        memory.watch(warm[0])
+        error = server.refusal(500, json={"input": ["prize", "win free money now prize claim"]})
+        assert (error["code"], error["param"]) == ("out_of_memory", "input[1]")
+        assert server.probabilities(["prize"])
+        assert server.client.get("/health").status_code == 200
 
 
 def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
@@ -162,3 +217,45 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
             assert "assert" not in error["message"]
         assert server.client.get("/v2/health/live").status_code == 503
         assert server.client.get("/health").status_code == 503
+        ready = server.client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "phase": "failed"})
+        assert server.client.get("/v2/models/spam-detector/ready").status_code == 503
+        assert server.client.get("/v1/models/spam-detector").status_code == 503
+        assert server.metric("clf_ready") == 0
+
+
+def test_a_request_that_the_model_fails_on_fails_no_other(checkpoint_folder, gate):
+    """Nor is a device broken that runs the others."""
+
+    def fail(network):
+        def hook(_module, arguments):
+            if 5 in arguments[0].lengths:
+                raise RuntimeError("index out of range in self")
+
+        network.register_forward_pre_hook(hook)
+        gate.guard(network)
+
+    with tiny_server.running(checkpoint_folder, prepare=fail) as server:
+        for _ in range(4):
+            background = hold(server, gate, ["prize", "cash"])
+            background.send("see you monday")
+            background.send(["meeting", "lunch"])
+            server.until(lambda: server.metric("clf_queue_tokens") == 6 + 5 + 6)
+            gate.open()
+            assert sorted(background.statuses()) == [200, 200, 200, 500]
+            (failed,) = [answer.json()["error"] for answer in background.answers if answer.status_code == 500]
+            assert failed["code"] == "model_failed"
+        assert server.client.get("/health").status_code == 200
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_refused_by_name(tmp_path, caplog):
+    """A checkpoint whose tokenizer holds one that was added and never trained serves every other text."""
+    folder = tiny_server.publish(tmp_path, added_tokens=["<extra>"])
+    with tiny_server.running(folder) as server:
+        assert "the tokenizer knows them" in caplog.text
+        for _ in range(4):
+            error = server.refusal(422, json={"input": ["prize", "win <extra> money"]})
+            assert (error["code"], error["param"]) == ("token_unknown", "input[1]")
+            assert "'<extra>'" in error["message"]
+        assert server.probabilities("win extra money")
+        assert server.client.get("/health").status_code == 200

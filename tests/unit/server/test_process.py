@@ -1,14 +1,16 @@
 """What a server says when it cannot start: the exit code, the words, and the termination message."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny_server
 
-from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.errors import CheckpointError, ConfigError, StorageError
 from winnow_server import settings
 from winnow_server.__main__ import run, write_termination_message
 from winnow_server.serve import serve
+from winnow_server.waking import wake
 
 
 def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
@@ -21,6 +23,18 @@ def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
     message = json.loads((tmp_path / "termination-log").read_text())
     assert (message["kind"], message["state"], message["reason"]) == ("serve", "Failed", "CheckpointInvalid")
     assert "model.safetensors" in message["message"]
+
+
+def test_a_key_that_cannot_be_read_is_said_so(checkpoint_folder, tmp_path, capsys):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "alice").symlink_to("/proc/self/mem")  # is there, and reading it fails, for root too
+    keys = ["--api-keys", tmp_path / "keys"]
+    wanted = ["--checkpoint", checkpoint_folder, "--port", 0, "--termination-log", tmp_path / "termination-log", *keys]
+    assert run(settings.parse([str(argument) for argument in wanted])) == 20
+    assert f"{keys[1]} cannot be read: Input/output error" in capsys.readouterr().err
+    assert json.loads((tmp_path / "termination-log").read_text())["reason"] == "StorageUnavailable"
+    with pytest.raises(StorageError, match="cannot be read"):
+        wake.wake(wake.parse(["--name", "web", "--upstream", "http://127.0.0.1:9", "--port", "0", *map(str, keys)]))
 
 
 def test_another_checkpoint_than_the_one_asked_for_is_not_served(checkpoint_folder):
@@ -38,6 +52,27 @@ def test_a_port_that_is_taken_is_said_so(checkpoint_folder, server):
     port = server.url.rpartition(":")[2]
     with pytest.raises(ConfigError, match=port):
         serve(settings.parse(["--checkpoint", str(checkpoint_folder), "--host", "127.0.0.1", "--port", port]))
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http"])
+def test_a_port_that_is_none_is_said_so(port, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        settings.parse(["--checkpoint", "somewhere", "--port", port])
+    with pytest.raises(SystemExit, match="2"):
+        wake.parse(["--name", "web", "--upstream", "http://web-pods", "--port", port])
+    assert capsys.readouterr().err.count("--port: ") == 2
+
+
+def test_help_tells_the_defaults_that_hold(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        settings.parse(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"(default: {settings.CPU_BATCH_TOKENS}, GPU {settings.GPU_BATCH_TOKENS})" in said
+    assert f"(default: {settings.QUEUED_BATCHES} batches)" in said
+    documented = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    assert f"({settings.CPU_BATCH_TOKENS} on a CPU" in documented
+    assert f"{settings.GPU_BATCH_TOKENS:,} on a GPU)" in documented
+    assert f"({settings.QUEUED_BATCHES} batches)" in documented
 
 
 def test_a_termination_message_fits_where_the_kubelet_cuts(tmp_path):

@@ -1,6 +1,7 @@
 """Other servers' protocols, and clients that nobody here wrote, unchanged."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -172,6 +173,45 @@ def test_tensors_that_are_no_column_of_texts_are_refused_in_words(server, input_
     assert words in refused.json()["error"]
 
 
+def infer(**fields):
+    return {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"], **fields}]}
+
+
+PREDICT, KSERVE, INFER = "/predict", "/v1/models/spam-detector:predict", "/v2/models/spam-detector/infer"
+LONG = "win free money now prize claim cash offer click winner meeting"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "param"),
+    [
+        pytest.param(PREDICT, {"inputs": [["a"]] * 1025}, 422, "too_long", "inputs", id="too many texts"),
+        pytest.param(
+            PREDICT, {"inputs": LONG, "truncate": False}, 422, "text_too_long", "inputs[0]", id="not to be cut"
+        ),
+        pytest.param(PREDICT, {"inputs": [[LONG]] * 500}, 413, "request_too_large", "inputs", id="too many tokens"),
+        pytest.param(KSERVE, {"instances": [LONG] * 500}, 413, "request_too_large", "instances", id="of KServe's too"),
+        pytest.param(KSERVE, {"instances": ["a", 3]}, 422, "input_type", "instances", id="a number among texts"),
+        pytest.param(
+            INFER,
+            infer(shape=[500], data=[LONG] * 500),
+            413,
+            "request_too_large",
+            "inputs[0].data",
+            id="and of tensors",
+        ),
+        pytest.param(
+            INFER, infer(parameters={"x": {}}), 422, "parameters_type", "inputs[0].parameters", id="a nested parameter"
+        ),
+        pytest.param(INFER, {**infer(), "parameters": [1]}, 422, "parameters_type", "parameters", id="no parameters"),
+    ],
+)
+def test_an_error_names_the_field_that_its_own_protocol_has(server, path, body, status, code, param):
+    refused = server.client.post(path, json=body)
+    error = refused.json()
+    assert (refused.status_code, error["code"], error["param"]) == (status, code, param)
+    assert not re.search(r"\binput\b|\.(str|float|int)\b|truncation\b", error["error"])
+
+
 @pytest.mark.parametrize("tail", [b"", b"\x05\x00\x00", b"\x09\x00\x00\x00short", b"\x01\x00\x00\x00\xff"])
 def test_bytes_that_are_no_tensor_are_refused(server, tail):
     parameters = {"binary_data_size": max(1, len(tail))}
@@ -179,6 +219,22 @@ def test_bytes_that_are_no_tensor_are_refused(server, tail):
     headers = {"Inference-Header-Content-Length": str(len(head))}
     refused = server.client.post("/v2/models/spam-detector/infer", content=head + tail, headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
+
+
+@pytest.mark.parametrize("length", ["9" * 5_000, "999", "-1", "", "\u0663".encode("utf-8")])
+def test_a_length_of_the_json_that_is_none_is_refused(server, length):
+    headers = {"Inference-Header-Content-Length": length}
+    refused = server.client.post(INFER, content=json.dumps(infer()).encode(), headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
+
+
+def test_bytes_that_nothing_tells_of_are_refused(server):
+    head = json.dumps(infer()).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    assert server.client.post(INFER, content=head, headers=headers).status_code == 200
+    refused = server.client.post(INFER, content=head + b"\x01\x00\x00\x00a", headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
+    assert "binary_data_size is missing, 5 bytes follow" in refused.json()["error"]
 
 
 def test_kserves_v1_client_as_it_sends_its_requests(server, expected):

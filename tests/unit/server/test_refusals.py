@@ -1,5 +1,6 @@
 """What a client is told when its request cannot be served: the status, the words, the part that is meant."""
 
+import gzip
 import json
 import socket
 
@@ -22,7 +23,7 @@ MEBIBYTE = 1024 * 1024
         pytest.param({"input": ["a", " \n"]}, 422, "text_empty", "input[1]", "is empty", id="only white space"),
         pytest.param({"input": []}, 422, "too_short", "input", "is empty", id="no texts"),
         pytest.param({"input": None}, 422, "input_type", "input", "must be a text", id="null"),
-        pytest.param({"input": [1, 2]}, 422, "input_type", "input", "input[0] is neither", id="token ids"),
+        pytest.param({"input": [1, 2]}, 422, "input_type", "input", "item 0 is neither", id="token ids"),
         pytest.param({"input": ["a"] * 1025}, 422, "too_long", "input", "1025 items", id="too many texts"),
         pytest.param(
             {"input": [{"id": "x"}]}, 422, "missing", "input[0].text", "is missing", id="an item without text"
@@ -63,6 +64,16 @@ def test_a_body_that_hides_its_size_is_refused_as_soon_as_it_is_too_large(server
     assert server.refusal(413, content=chunks)["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize("path", ["/v1/classify", "/v1/classify/batch"])
+def test_a_compressed_body_is_refused_in_words(server, path):
+    content, headers = gzip.compress(b'{"input": "prize"}'), {"Content-Encoding": "gzip"}
+    error = server.refusal(415, path=path, content=content, headers=headers)
+    assert error["code"] == "encoding_unsupported"
+    assert "'gzip'" in error["message"]
+    plain = {"Content-Encoding": "identity"}
+    assert server.client.post("/v1/classify", json={"input": "prize"}, headers=plain).status_code == 200
+
+
 def test_a_request_of_more_tokens_than_can_ever_wait_is_refused_for_good(server):
     error = server.refusal(413, json={"input": ["win free money now prize claim cash offer"] * 500})
     assert error["code"] == "request_too_large"
@@ -75,6 +86,7 @@ def test_a_request_of_more_tokens_than_can_ever_wait_is_refused_for_good(server)
     [
         pytest.param("GET", "/v1/classify", 405, "method_not_allowed", id="reading where one writes"),
         pytest.param("POST", "/v1/model", 405, "method_not_allowed", id="writing where one reads"),
+        pytest.param("POST", "/ui/", 405, "method_not_allowed", id="writing a page"),
         pytest.param("GET", "/v1/nothing", 404, "not_found", id="no such path"),
         pytest.param("GET", "/v1/classify/", 404, "not_found", id="a slash too many"),
         pytest.param("GET", "/ui/../../etc/passwd", 404, "not_found", id="outside"),
@@ -85,8 +97,22 @@ def test_a_wrong_address_has_the_same_shape(server, method, path, status, code):
     assert server.refusal(status, method=method, path=path)["code"] == code
 
 
-def test_what_may_be_done_is_said_where_something_may_not(server):
-    assert server.client.get("/v1/classify").headers["allow"] == "POST"
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/classify", "POST"),
+        ("POST", "/v1/model", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD, POST"),
+        ("GET", "/v2/models/spam-detector/infer", "POST"),
+        ("GET", "/v2/models/spam-detector/versions/1/infer", "POST"),
+        ("GET", "/v1/models/spam-detector:predict", "POST"),
+        ("POST", "/v2/models/spam-detector", "GET, HEAD"),
+        ("POST", "/ui/", "GET, HEAD"),
+    ],
+)
+def test_what_may_be_done_is_said_where_something_may_not(server, method, path, allowed):
+    refused = server.client.request(method, path)
+    assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
 
 
 def test_the_clients_request_id_comes_back(server):

@@ -60,6 +60,25 @@ def test_a_bad_line_answers_an_error_line_and_the_stream_goes_on(server):
     assert server.metric("clf_stream_lines_total") >= 7
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        pytest.param(
+            b'"win","text":"other","id":"x"', "json_invalid", "The line is not JSON", id="members behind a text"
+        ),
+        pytest.param(
+            b'"a"}', "json_invalid", "column 4", id="where it goes wrong is counted from the line's beginning"
+        ),
+        pytest.param(b"[1]", "model_type", "The line must be an object", id="a list"),
+    ],
+)
+def test_a_line_is_read_as_it_stands(server, line, code, words):
+    (answer,) = ask(server, [line])
+    assert answer["error"]["code"] == code
+    assert words in answer["error"]["message"]
+    assert "id" not in answer
+
+
 def test_a_line_that_is_too_large_is_left_out_without_being_held(checkpoint_folder):
     with tiny_server.running(checkpoint_folder, limits=Limits(body_bytes=1_000)) as server:
         answers = ask(server, ["prize", "x" * 5_000, "prize"])

@@ -20,13 +20,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from winnow_server.access import ApiKeys
+from winnow_server.access import ApiKeys, is_open
 from winnow_server.prefix import Prefixed
 from winnow_server.process import listen
 from winnow_server.recency import RECENT_SECONDS, Recency
 from winnow_server.settings import parse as parse_server
 from winnow_server.waking import wake
-from winnow_server.waking.app import create_app
+from winnow_server.waking.app import QUESTIONS, WORK, create_app
 from winnow_server.waking.room import Room
 from winnow_server.waking.upstream import Upstream
 from winnow_server.watched import Watched
@@ -318,6 +318,32 @@ def test_probes_and_pages_wake_nobody():
         assert scene.metric("clf_recently_used") == 0
         with scene.server():
             assert scene.client.get("/ui/").text.startswith("GET\n/ui/")
+
+
+def test_what_the_server_does_not_have_wakes_nobody():
+    with waker() as scene:
+        for path in ("/favicon.ico", "/robots.txt", "/what/not", "/v1/nothing", "/v1/classify/"):
+            refused = scene.client.get(path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")
+        for method, path, allowed in (
+            ("GET", "/v1/classify", "POST"),
+            ("OPTIONS", "/v1/classify", "POST"),
+            ("POST", "/v1/model", "GET, HEAD"),
+            ("GET", "/v2/models/web/infer", "POST"),
+            ("POST", "/health", "GET, HEAD"),
+        ):
+            refused = scene.client.request(method, path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, allowed)
+        assert [scene.metric("clf_queue_tokens"), scene.metric("clf_recently_used")] == [0, 0]
+
+
+def test_it_knows_the_servers_paths(server):
+    described = server.client.get("/openapi.json").json()["paths"]
+    closed = {
+        (method, path) for path, found in described.items() for method in found if not is_open(method.upper(), path)
+    }
+    held = {("post", path) for path in (*WORK, "/")} | {("get", path) for path in QUESTIONS}
+    assert {(method, path.replace(":path}", "}")) for method, path in held} == closed
 
 
 def test_nobody_without_a_key_wakes_anything(tmp_path):

@@ -36,6 +36,10 @@ class Options(Body):
             ) from None
 
 
+class Text(RootModel[str]):
+    """A line that is a text."""
+
+
 class Line(RootModel[str | Item]):
     """A text, or an object with a text and an id."""
 
@@ -66,7 +70,10 @@ class LineAnswer(BaseModel):
 
 def item_of(line: bytes, max_characters: int) -> Item:
     """Raises ApiError."""
-    item = parse(Item, b'{"text":' + line + b"}" if line.lstrip().startswith(b'"') else line)
+    if line.lstrip().startswith(b'"'):
+        item = Item(text=parse(Text, line, "The line").root)
+    else:
+        item = parse(Item, line, "The line")
     texts_of([item], max_characters)
     return item
 

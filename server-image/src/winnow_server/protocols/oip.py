@@ -4,11 +4,12 @@ Shapes: N texts, C labels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from winnow_server.errors import Unprocessable
 from winnow_server.model import Announced
@@ -17,7 +18,16 @@ from winnow_server.ticket import Ticket
 
 INPUT = "text"
 Scalar = str | int | float | bool | None
-Parameters = dict[str, Scalar]
+
+
+def as_parameters(value: Any) -> Any:
+    """A scalar's own complaint would name the kinds that it may be of."""
+    if not isinstance(value, dict) or any(isinstance(one, list | dict) for one in value.values()):
+        raise PydanticCustomError("parameters_type", "must be an object of texts, numbers, true, false and null")
+    return value
+
+
+Parameters = Annotated[dict[str, Scalar], BeforeValidator(as_parameters, json_schema_input_type=dict[str, Scalar])]
 
 
 class InputTensor(Body):

@@ -18,22 +18,25 @@ from winnow_server.ticket import Ticket
 JSON_LENGTH = "inference-header-content-length"
 EXTENSION = "binary_tensor_data"
 LENGTH = struct.Struct("<I")
+MOST_DIGITS = 18  # of a number of bytes
 
 
 def read(body: bytes, json_length: str | None) -> oip.InferRequest:
     """The request, its texts among its data. Raises BadRequest, Unprocessable."""
     if json_length is None:
         return parse(oip.InferRequest, body)
-    if not json_length.isdecimal() or int(json_length) > len(body):
+    digits = json_length.isascii() and json_length.isdecimal() and len(json_length) <= MOST_DIGITS
+    if not digits or int(json_length) > len(body):
         raise broken(f"{JSON_LENGTH} is no number of bytes within the body")
     request = parse(oip.InferRequest, body[: int(json_length)])
     rest = memoryview(body)[int(json_length) :]
     tensor = request.inputs[0]
     size = (tensor.parameters or {}).get("binary_data_size")
-    if size is None:
+    if size is None and not rest:
         return request
     if not isinstance(size, int) or size != len(rest):
-        raise broken(f"binary_data_size says {size}, {len(rest)} bytes follow the JSON")
+        said = "is missing" if size is None else f"says {size}"
+        raise broken(f"binary_data_size {said}, {len(rest)} bytes follow the JSON")
     tensor.data = list(elements(rest))
     return request
 

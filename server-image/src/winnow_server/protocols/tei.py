@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server.errors import Unprocessable
 from winnow_server.responses import by_score
-from winnow_server.schemas import MAX_INPUTS, Body
+from winnow_server.schemas import MAX_INPUTS, WORDS, Body
 from winnow_server.ticket import Ticket, Truncation
 
 PAIRS = (
@@ -27,6 +27,12 @@ def as_batch(value: Any) -> Any:
         )
     if isinstance(value[0], str):
         return one_text(value, "inputs")
+    if (
+        len(value) > MAX_INPUTS
+    ):  # here, so that the complaint is one of inputs, not of one of the kinds that they may be of
+        raise PydanticCustomError(
+            "too_long", WORDS["too_long"], {"actual_length": len(value), "max_length": MAX_INPUTS}
+        )
     return [[one_text(item, f"inputs[{number}]")] for number, item in enumerate(value)]
 
 
@@ -52,14 +58,16 @@ class Parameters(Body):
 
 class PredictRequest(Body):
     inputs: Annotated[
-        str | Annotated[list[Text], Field(max_length=MAX_INPUTS)],
-        BeforeValidator(as_batch, json_schema_input_type=str | Text | list[Text]),
+        str | list[Text],
+        BeforeValidator(
+            as_batch, json_schema_input_type=str | Text | Annotated[list[Text], Field(max_length=MAX_INPUTS)]
+        ),
     ] = Field(description="A text, or a list of lists with one text each. A list of two texts is a pair, and refused.")
     truncate: bool | None = Field(default=None, description="false refuses a text that is too long.")
-    truncation_direction: Literal["Right", "right", "Left", "left"] = Field(
-        default="Right", description="Where a text that is too long is cut."
+    truncation_direction: Literal["Right", "right", "Left", "left"] | None = Field(
+        default=None, description="Where a text that is too long is cut; Right without it."
     )
-    raw_scores: bool = Field(default=False, description="Logits instead of probabilities.")
+    raw_scores: bool | None = Field(default=None, description="Logits instead of probabilities.")
     parameters: Parameters | None = Field(
         default=None,
         description="Hugging Face's clients send it; the answer then is a list for each text, also for one.",
@@ -82,7 +90,7 @@ def texts(request: PredictRequest) -> list[str]:
 def truncation(request: PredictRequest) -> Truncation:
     if request.truncate is False:
         return "error"
-    return "left" if request.truncation_direction.lower() == "left" else "right"
+    return "left" if request.truncation_direction in ("Left", "left") else "right"
 
 
 def wants_logits(request: PredictRequest, schema: LabelSchema) -> bool:
@@ -95,7 +103,7 @@ def wants_logits(request: PredictRequest, schema: LabelSchema) -> bool:
             code="function_does_not_fit",
             param="parameters.function_to_apply",
         )
-    return request.raw_scores or function == "none"
+    return bool(request.raw_scores) or function == "none"
 
 
 def answer(request: PredictRequest, ticket: Ticket, schema: LabelSchema) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The HTTP surface of a waker: what a request needs a key for is held until a server answers it; probes and Prometheus are answered here."""
+"""The HTTP surface of a waker: requests of the server's that need a key are held until one answers; all others are answered here."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow_server.access import ApiKeys, Guard, is_open
@@ -21,6 +20,7 @@ from winnow_server.edge import request_id_of
 from winnow_server.errors import ApiError, Unavailable
 from winnow_server.json_answer import Json
 from winnow_server.refusals import answer_nobody, refuse
+from winnow_server.routing import PathRoute
 from winnow_server.waking.room import RETRY_SECONDS, Room
 from winnow_server.waking.upstream import Upstream
 from winnow_server.watched import Watched, look_on
@@ -28,6 +28,32 @@ from winnow_server.watched import Watched, look_on
 log = logging.getLogger(__name__)
 
 STREAM = "/v1/classify/batch"
+# What the server answers, so that browsers' own requests and those of scanners are answered here and start nothing. Written
+# down again, since the server's table brings its model along; a test holds one against the other.
+MODEL = "/v2/models/{model:path}"
+VERSION = f"{MODEL}/versions/{{version:path}}"
+WORK = (
+    "/v1/classify",
+    "/classify",
+    "/v1/classification",
+    STREAM,
+    "/predict",
+    "/v1/models/{model:path}:predict",
+    f"{VERSION}/infer",
+    f"{MODEL}/infer",
+)
+QUESTIONS = (
+    f"{VERSION}/ready",
+    f"{MODEL}/ready",
+    VERSION,
+    MODEL,
+    "/v2",
+    "/v1/models",
+    "/v1/models/{model:path}",
+    "/v1/model",
+    "/v1/examples",
+)
+PAGES = ("/openapi.json", "/ui", "/docs", "/ui/{file:path}", "/docs/{file:path}")
 # Of one connection (RFC 9110, 7.6.1); the client's library says the length anew.
 HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
@@ -35,7 +61,7 @@ HOP_BY_HOP = frozenset(
 
 
 class Hold:
-    """Every path that is not the waker's own, as an ASGI application."""
+    """The server's paths, as an ASGI application."""
 
     def __init__(self, room: Room, upstream: Upstream, *, body_bytes: int, seconds: float) -> None:
         """body_bytes: of one request. seconds: for how long a request waits for a server."""
@@ -179,13 +205,16 @@ def create_app(
         looking.cancel()
         await upstream.close()
 
+    hold = Hold(room, upstream, body_bytes=body_bytes, seconds=seconds)
     app = Starlette(
         routes=[
-            Route("/health", live),
-            Route("/v2/health/live", live),
-            Route("/v2/health/ready", ready),
-            Route("/metrics", metrics),
-            Route("/{path:path}", Hold(room, upstream, body_bytes=body_bytes, seconds=seconds)),
+            PathRoute("/health", live),
+            PathRoute("/v2/health/live", live),
+            PathRoute("/v2/health/ready", ready),
+            PathRoute("/metrics", metrics),
+            PathRoute("/", hold, methods=["GET", "POST"]),
+            *(PathRoute(path, hold, methods=["POST"]) for path in WORK),
+            *(PathRoute(path, hold, methods=["GET"]) for path in (*QUESTIONS, *PAGES)),
         ],
         exception_handlers={
             ApiError: refuse,

@@ -12,11 +12,11 @@ from winnow_server.access import ApiKeys
 from winnow_server.limits import MEBIBYTE, Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
-from winnow_server.settings import positive, prefix
+from winnow_server.settings import port, positive, prefix
 from winnow_server.waking.app import create_app
 from winnow_server.waking.room import Room
 from winnow_server.waking.upstream import Upstream
-from winnow_server.watched import Watched
+from winnow_server.watched import Watched, look_first
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     add("--name", required=True, help="the model_name of its metrics, as the server's have it")
     add("--upstream", required=True, metavar="URL", help="where ready servers answer, and nobody while there are none")
     add("--host", default="0.0.0.0", help="the address to listen on (default: %(default)s)")
-    add("--port", type=int, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
+    add("--port", type=port, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
     add("--max-held-requests", type=positive, default=256, metavar="N", help="(default: %(default)s)")
     add("--max-body-bytes", type=positive, default=Limits().body_bytes, metavar="N", help="of one (default: 2 MiB)")
     add("--hold-seconds", type=float, default=120.0, metavar="S", help="for one (default: %(default).0f)")
@@ -59,17 +59,19 @@ def parse(arguments: Sequence[str]) -> Settings:
 
 
 def wake(settings: Settings) -> None:
-    """Returns after a clean stop. Raises ConfigError if the port is taken."""
+    """Returns after a clean stop. Raises ConfigError if the port is taken, StorageError if the keys cannot be read."""
     prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     room = Room(settings.name, requests=settings.max_held_requests, size=ROOM_BYTES)
     keys = ApiKeys() if settings.api_keys else None
+    watched = [Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else []
+    look_first(watched)
     app = create_app(
         room,
         Upstream(settings.upstream),
         body_bytes=settings.max_body_bytes,
         seconds=settings.hold_seconds,
         keys=keys,
-        watched=[Watched(settings.api_keys, keys.read)] if keys and settings.api_keys else [],
+        watched=watched,
     )
     # What is held has been promised an answer: a pod that is replaced waits for it.
     config = configuration(Prefixed(app, settings.path_prefix), finish_seconds=int(settings.hold_seconds) + 60)
