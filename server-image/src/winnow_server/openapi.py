@@ -115,7 +115,8 @@ def success(endpoint: Endpoint, schemas: Schemas) -> dict[str, Any]:
     if endpoint.answer is None:
         return {"description": "Text", "content": {endpoint.media_type: {"schema": {"type": "string"}}}}
     content: dict[str, Any] = {endpoint.media_type: {"schema": schemas.of(endpoint.answer, "serialization")}}
-    return {"description": "OK", "content": content | octets(endpoint)}
+    headers = {"headers": TRUNCATED} if endpoint.body and endpoint.media_type == JSON else {}
+    return {"description": "OK", "content": content | octets(endpoint), **headers}
 
 
 def octets(endpoint: Endpoint) -> dict[str, Any]:
@@ -135,6 +136,13 @@ MEANINGS = {
     500: "A defect, or a result that is not a number",
     503: "The model loads, or the server stops",
     504: "The request took longer than one may take",
+}
+TRUNCATED = {
+    "X-Winnow-Truncated": {
+        "description": "Of texts that were cut: index:tokens/read, the first 32 of them, then how many more.",
+        "schema": {"type": "string"},
+        "example": "0:600/512,3:700/512",
+    }
 }
 _INTEGER = {"schema": {"type": "integer"}}
 HEADERS: dict[int, dict[str, Any]] = {

@@ -12,6 +12,8 @@ from winnow_server.ticket import Ticket
 
 # The share of the newest in what is measured: about the last ten batches, and requests, count.
 NEWEST_SHARE = 0.2
+# A short batch takes a good part of the time of a full one and says nothing of how fast a full queue runs: in full ones.
+FULL_ENOUGH = 0.5
 # Corrections of an estimate. No more, so that odd texts of one client do not keep out long requests of others.
 LEAST_SHARE, MOST_SHARE = 0.5, 4.0
 MAX_RETRY_AFTER_SECONDS = 60
@@ -141,12 +143,13 @@ class TokenQueue:
     def ran(self, tokens: int, seconds: float) -> None:
         """A worker's report of a batch, which makes Retry-After true."""
         with self._lock:
-            speed = tokens / max(seconds, 1e-6) * max(1, self._batches)  # those beside it are as fast
+            if tokens >= FULL_ENOUGH * self.max_batch_tokens or not self._tokens_per_second:
+                speed = tokens / max(seconds, 1e-6) * max(1, self._batches)  # those beside it are as fast
+                share = NEWEST_SHARE if self._tokens_per_second else 1.0
+                self._tokens_per_second += share * (speed - self._tokens_per_second)
             self._running = max(0, self._running - tokens)
             self._batches = max(0, self._batches - 1)
             self._alone = False
-            share = NEWEST_SHARE if self._tokens_per_second else 1.0
-            self._tokens_per_second += share * (speed - self._tokens_per_second)
 
     def shrink_batches(self, tokens: int) -> None:
         """From now on no batch has more, whatever another worker says."""

@@ -13,6 +13,8 @@ from winnow_server.schemas import ClassificationRequest, ClassifyRequest
 from winnow_server.thresholds import Rules
 from winnow_server.ticket import Result, Ticket
 
+MOST_TRUNCATED = 32  # named in a header
+
 
 def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, rules: Rules) -> dict[str, Any]:
     """POST /v1/classify: vLLM's answer, and what it leaves out."""
@@ -107,6 +109,26 @@ def server_timing(ticket: Ticket) -> str:
         ("infer", timing.finished - timing.started),
     )
     return ", ".join(f"{name};dur={seconds * 1e3:.2f}" for name, seconds in stages)
+
+
+def headers(ticket: Ticket) -> dict[str, str]:
+    """Of every answer with results."""
+    cut = truncated(ticket)
+    return {"server-timing": server_timing(ticket), **({"x-winnow-truncated": cut} if cut else {})}
+
+
+def truncated(ticket: Ticket) -> str:
+    """The X-Winnow-Truncated header: index:tokens/read of each text that was cut. For answers that have no room to say so.
+
+    Bounded, since proxies refuse headers of some kilobytes: behind the first 32 stands how many more there are.
+    """
+    cut = [
+        f"{index}:{encoded.original_tokens}/{len(encoded.input_ids)}"
+        for index, encoded in enumerate(ticket.encoded)
+        if encoded.truncated
+    ]
+    more = [f"+{len(cut) - MOST_TRUNCATED}"] if len(cut) > MOST_TRUNCATED else []
+    return ",".join(cut[:MOST_TRUNCATED] + more)
 
 
 def new_id() -> str:

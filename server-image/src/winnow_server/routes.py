@@ -183,4 +183,4 @@ class Routes:
         return {"id": self._service.announced.name, "object": "model", "created": created, "owned_by": "winnow"}
 
     def _answer(self, content: Any, ticket: Ticket) -> Json:
-        return Json(content, headers={"server-timing": responses.server_timing(ticket)})
+        return Json(content, headers=responses.headers(ticket))

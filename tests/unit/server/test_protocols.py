@@ -12,6 +12,8 @@ from tritonclient.utils import InferenceServerException
 
 from winnow_server.limits import Limits
 
+PREDICT, KSERVE, INFER = "/predict", "/v1/models/spam-detector:predict", "/v2/models/spam-detector/infer"
+LONG = "win free money now prize claim cash offer click winner meeting"  # 13 tokens, of which 12 are read
 TEXTS = ["win free money now", "meeting", "see you at the team lunch on monday"]
 
 
@@ -49,6 +51,36 @@ def test_hugging_faces_inference_client(server, expected):
     assert {one.label for one in raw} == {"ham", "spam"}
     with pytest.raises(Exception, match="trained for softmax"):
         InferenceClient(model=server.url).text_classification(TEXTS[0], function_to_apply="sigmoid")
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "field"),
+    [
+        ("/v1/classify", lambda text: text, "input"),
+        ("/v1/classification", lambda text: text, "input"),
+        (PREDICT, lambda text: [text], "inputs"),
+        (KSERVE, lambda text: text, "instances"),
+    ],
+)
+def test_a_cut_is_said_beside_every_answer(server, path, one, field):
+    texts = [LONG, "prize", f"{LONG} prize"]
+    answer = server.client.post(path, json={field: [one(text) for text in texts]})
+    assert answer.headers["x-winnow-truncated"] == "0:13/12,2:14/12"
+    assert "x-winnow-truncated" not in server.client.post(path, json={field: [one("prize")]}).headers
+    many = server.client.post(path, json={field: [one(LONG)] * 200}).headers["x-winnow-truncated"].split(",")
+    assert (len(many), many[31:]) == (33, ["31:13/12", "+168"])
+    if path == KSERVE:
+        found = [(p["tokens"], p["truncated"], p["original_tokens"]) for p in answer.json()["predictions"]]
+        assert found == [(12, True, 13), (3, False, 3), (12, True, 14)]
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_client_reads_what_was_cut(triton_client, binary):
+    names = ("truncated", "tokens", "original_tokens")
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in names]
+    found = triton_client.infer("spam-detector", [tensor([LONG, "prize"])], outputs=outputs)
+    assert [found.as_numpy(name).tolist() for name in names] == [[True, False], [12, 3], [13, 3]]
+    assert found.get_response()["outputs"][1]["datatype"] == "INT32"
 
 
 def test_text_embeddings_inference_clients(server, expected):
@@ -175,10 +207,6 @@ def test_tensors_that_are_no_column_of_texts_are_refused_in_words(server, input_
 
 def infer(**fields):
     return {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"], **fields}]}
-
-
-PREDICT, KSERVE, INFER = "/predict", "/v1/models/spam-detector:predict", "/v2/models/spam-detector/infer"
-LONG = "win free money now prize claim cash offer click winner meeting"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ class Prediction(BaseModel):
     predicted_labels: list[str] = Field(description="The decision: one label, or with several at once perhaps none.")
     abstained: bool = Field(description="True: not sure enough; take it for no decision.")
     scores: dict[str, float] = Field(description="Probabilities by label, unrounded.")
+    tokens: int = Field(description="That the model read.")
+    truncated: bool
+    original_tokens: int = Field(description="Before a cut.")
 
 
 class PredictAnswer(BaseModel):
@@ -47,7 +50,10 @@ def answer(ticket: Ticket, labels: tuple[str, ...]) -> dict[str, Any]:
                 "predicted_labels": result.predicted,
                 "abstained": result.abstained,
                 "scores": named(result.probabilities, labels),
+                "tokens": len(encoded.input_ids),
+                "truncated": encoded.truncated,
+                "original_tokens": encoded.original_tokens,
             }
-            for result in ticket.complete_results()
+            for encoded, result in zip(ticket.encoded, ticket.complete_results(), strict=True)
         ]
     }

@@ -126,6 +126,12 @@ OUTPUTS: dict[str, tuple[str, bool, Values]] = {
         False,
         lambda ticket, _: np.array([one.truncated for one in ticket.encoded], dtype=np.bool_),
     ),
+    "tokens": ("INT32", False, lambda ticket, _: np.array(ticket.lengths, dtype=np.int32)),
+    "original_tokens": (
+        "INT32",
+        False,
+        lambda ticket, _: np.array([one.original_tokens for one in ticket.encoded], dtype=np.int32),
+    ),
     "logits": ("FP32", True, lambda ticket, _: np.stack([one.logits for one in ticket.complete_results()])),
 }
 ON_REQUEST = frozenset({"logits"})
