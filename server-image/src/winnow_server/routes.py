@@ -12,13 +12,14 @@ from winnow_server import model, responses
 from winnow_server.body import gone, read_body, refuse_compressed
 from winnow_server.errors import NotFound, Unavailable
 from winnow_server.json_answer import Json
+from winnow_server.limits import Truncation
 from winnow_server.phase import Phase
 from winnow_server.protocols import kserve, ndjson, oip, oip_binary, tei
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest, Item, from_validation, parse, texts_of
 from winnow_server.service import LOADING_RETRY_SECONDS, Service
 from winnow_server.stream import Slots, Stream
 from winnow_server.thresholds import Rules, asked_for
-from winnow_server.ticket import Ticket, Truncation
+from winnow_server.ticket import Ticket
 
 
 class Routes:
@@ -137,7 +138,7 @@ class Routes:
         request: Request,
         items: Sequence[Item | str],
         *,
-        truncation: Truncation = "right",
+        truncation: Truncation | None = None,
         max_tokens: int | None = None,
         rules: Rules | None = None,
         field: str = "input",

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from winnow_classifier.tokens import Side
 from winnow_server.errors import ApiError, BadRequest, Unprocessable
-from winnow_server.ticket import Truncation
+from winnow_server.limits import Truncation
 
 MAX_INPUTS = 1_024  # texts in one request
 
@@ -74,7 +74,7 @@ class ClassifyRequest(Body):
     model: ModelName | None = Field(default=None, description="The served name, if given.")
     truncation: Truncation | None = Field(
         default=None,
-        description="right (the default) and left cut a text that is too long there and say so, error refuses the request.",
+        description="right and left cut a text that is too long there and say so, error refuses the request. Without it as the server was told; right by itself.",
     )
     thresholds: AskedThresholds = Field(
         default=None, description="From which probability on a label is predicted, by label, or one number."
@@ -104,8 +104,9 @@ class ClassifyRequest(Body):
         return self
 
     @property
-    def cut(self) -> Truncation:
-        return self.truncation or self.truncation_side or "right"
+    def cut(self) -> Truncation | None:
+        """None where the request does not say."""
+        return self.truncation or self.truncation_side
 
     @property
     def max_tokens(self) -> int | None:

@@ -61,7 +61,9 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
         max_batch_tokens=batch_tokens,
         max_queue_tokens=settings.max_queue_tokens or QUEUED_BATCHES * batch_tokens,
         workers=[Threads(cpus, cpus)] if on_gpu else workers_on(cpus),
-        limits=Limits(settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds),
+        limits=Limits(
+            settings.max_body_bytes, settings.max_text_characters, settings.max_request_seconds, settings.truncation
+        ),
         show_examples=settings.examples == "shown",
     )
     keys = ApiKeys() if settings.api_keys else None

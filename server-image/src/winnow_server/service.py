@@ -12,13 +12,13 @@ from winnow_server.deciding import decided
 from winnow_server.engine import Engine, Threads
 from winnow_server.errors import DeadlineExceeded, InternalError, Overloaded, Unavailable
 from winnow_server.examples import Example, to_show
-from winnow_server.limits import Limits
+from winnow_server.limits import Limits, Truncation
 from winnow_server.metrics import Metrics
 from winnow_server.model import Announced, Served
 from winnow_server.phase import Phase
 from winnow_server.queue import TokenQueue
 from winnow_server.thresholds import NO_RULES, Rules
-from winnow_server.ticket import Ticket, Truncation
+from winnow_server.ticket import Ticket
 from winnow_server.tokenising import SHORT_CHARACTERS, WORKERS, Tokeniser, estimated_tokens
 
 log = logging.getLogger(__name__)
@@ -109,14 +109,15 @@ class Service:
         texts: Sequence[str],
         *,
         field: str = "input",
-        truncation: Truncation,
+        truncation: Truncation | None,
         max_tokens: int | None = None,
         gone: Callable[[], Awaitable[None]],
         rules: Rules = NO_RULES,
     ) -> Ticket:
         """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
-        ticket = Ticket(texts, field=field, truncation=truncation, max_tokens=max_tokens)
+        cut = truncation or self.limits.truncation
+        ticket = Ticket(texts, field=field, truncation=cut, max_tokens=max_tokens)
         try:
             longest = self.announced.manifest.max_seq_length
             self._queue.reserve(ticket, estimated_tokens(texts, min(longest, max_tokens or longest)))
@@ -133,11 +134,11 @@ class Service:
         """Raises Unavailable."""
         self._loaded(self._tokeniser)
 
-    def submit_background(self, text: str, *, truncation: Truncation) -> Ticket:
+    def submit_background(self, text: str, *, truncation: Truncation | None) -> Ticket:
         """One text that runs when nobody waits; finish_background() gives its result, drop() forgets it. The caller bounds
         how many there are. Raises Unavailable."""
         tokeniser = self._loaded(self._background_tokeniser)
-        ticket = Ticket([text], truncation=truncation, background=True)
+        ticket = Ticket([text], truncation=truncation or self.limits.truncation, background=True)
         tokeniser.submit(ticket)
         return ticket
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from winnow_classifier.addresses import Network, network
-from winnow_server.limits import Limits
+from winnow_server.limits import Limits, Truncation
 
 Precision = Literal["auto", "float32"]
 DEFAULT = Limits()
@@ -33,6 +33,7 @@ class Settings:
     max_body_bytes: int
     max_text_characters: int
     max_request_seconds: float
+    truncation: Truncation
     precision: Precision
     examples: Literal["shown", "hidden"]
     api_keys: Path | None  # a folder, a file for each key
@@ -68,6 +69,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--max-text-characters", type=positive, default=DEFAULT.text_characters, metavar="N", help="(default: 262144)")
     add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
     numbers = "auto: bfloat16 where it is faster and stored examples get the same answers (default: auto)"
+    long = "what becomes of a text that is too long where a request does not say: cut at that end, or refused (default: right)"
+    add("--truncation", choices=("right", "left", "error"), default="right", help=long)
     add("--precision", choices=("auto", "float32"), default="auto", help=numbers)
     rows = "whether the test page offers rows of the test set, to those who may classify (default: shown)"
     add("--examples", choices=("shown", "hidden"), default="shown", help=rows)

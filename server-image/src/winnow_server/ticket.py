@@ -4,15 +4,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from winnow_classifier.tokens import Encoded
 from winnow_server.errors import ApiError
-
-Truncation = Literal["right", "left", "error"]  # what becomes of a text that is too long: cut there, or refused
+from winnow_server.limits import Truncation
 
 
 class Result(NamedTuple):

@@ -99,7 +99,7 @@ PLACED: dict[str, Any] = {
         {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
     ],
 }
-CHOSEN: dict[str, Any] = {"precision": "Float32", "examples": "Hidden"}
+CHOSEN: dict[str, Any] = {"precision": "Float32", "truncation": "Refuse", "examples": "Hidden"}
 AROUND: dict[str, Any] = {
     "autoscaling": {"minReplicas": 2, "maxReplicas": 6, "targetQueuedTokens": 1000},
     "disruptionBudget": {"minAvailable": "50%"},

@@ -318,3 +318,28 @@ def test_a_text_far_too_long_and_a_request_that_takes_too_long_are_refused(check
         server.until(lambda: server.metric("clf_queue_tokens") == 0)
         gate.open()
         assert server.probabilities("prize")
+
+
+def test_what_becomes_of_a_long_text_is_the_servers_choice_where_a_request_makes_none(checkpoint_folder):
+    long = "meeting " * 20
+    silent = {
+        "/v1/classify": {"input": long},
+        "/classify": {"input": long},
+        "/v1/classification": {"input": long},
+        "/predict": {"inputs": long},
+        "/v1/models/spam:predict": {"instances": [long]},
+    }
+    with tiny_server.running(checkpoint_folder, limits=Limits(truncation="error")) as server:
+        name = server.client.get("/v1/model").json()["id"]
+        for path, body in silent.items():
+            answer = server.client.post(path.replace("spam", name), json=body)
+            assert answer.status_code == 422, path
+            assert "tokens" in answer.text, path
+        (line,) = server.client.post("/v1/classify/batch", content=json.dumps(long)).text.splitlines()
+        assert json.loads(line)["error"]["code"] == "text_too_long"
+        assert server.classify(long, truncation="right")["data"][0]["truncated"] is True
+        assert server.client.post("/predict", json={"inputs": long, "truncate": True}).status_code == 200
+    with tiny_server.running(checkpoint_folder, limits=Limits(truncation="left")) as server:
+        texts = ["prize " * 20 + "meeting", "meeting"]
+        (cut, _), (asked, _) = (server.classify(texts, **said)["data"] for said in ({}, {"truncation": "left"}))
+        assert cut["probs"] == asked["probs"]

@@ -99,6 +99,7 @@ class DeploymentSpec(PlacedPods):
     autoscaling: Autoscaling | None = None
     thresholds: Annotated[Mapping[str, Annotated[float, Field(ge=0, le=1)]], Field(max_length=1000)] | None = None
     precision: Literal["Auto", "Float32"] = "Auto"
+    truncation: Literal["Right", "Left", "Refuse"] | None = None
     examples: Literal["Shown", "Hidden"] = "Shown"
     access: Access | None = None
     disruption_budget: DisruptionBudget | None = None

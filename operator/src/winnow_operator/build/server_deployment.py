@@ -20,6 +20,7 @@ _STEPS = {
     # Not apps/v1's Recreate, which takes all pods down at once: of several, the others go on.
     "Replace": {"maxUnavailable": 1, "maxSurge": 0},
 }
+_TRUNCATION = {"Left": "left", "Refuse": "error"}
 DRAIN_SECONDS = 5  # the server answers on while kube-proxy and clients notice that it leaves
 GRACE_SECONDS = 75  # longer than that and the longest request that it may have accepted by then
 
@@ -103,7 +104,8 @@ def server_deployment(
 def _chosen(spec: api.DeploymentSpec) -> list[str]:
     """What is not the server's own default: pods of Deployments that choose nothing stay as they are."""
     precision = ["--precision", "float32"] if spec.precision == "Float32" else []
-    return precision + (["--examples", "hidden"] if spec.examples == "Hidden" else [])
+    truncation = ["--truncation", _TRUNCATION[spec.truncation]] if spec.truncation in _TRUNCATION else []
+    return precision + truncation + (["--examples", "hidden"] if spec.examples == "Hidden" else [])
 
 
 def _as_it_was(memory: Memory) -> Object | None:

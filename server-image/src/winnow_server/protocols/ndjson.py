@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field, RootModel, field_validator
 from pydantic_core import PydanticCustomError
 
 from winnow_server.errors import ApiError, TooLarge
+from winnow_server.limits import Truncation
 from winnow_server.responses import named
 from winnow_server.schemas import AskedThresholds, Body, Item, ModelName, parse, texts_of
-from winnow_server.ticket import Ticket, Truncation
+from winnow_server.ticket import Ticket
 
 MEDIA_TYPE = "application/x-ndjson"
 
@@ -21,7 +22,9 @@ class Options(Body):
     model_config = Body.model_config | {"strict": False}
 
     model: ModelName | None = None
-    truncation: Truncation = "right"
+    truncation: Truncation | None = Field(
+        default=None, description="Without it as the server was told; right by itself."
+    )
     return_logits: bool = False
     thresholds: AskedThresholds = Field(default=None, description="A number, or a JSON object of numbers by label.")
 

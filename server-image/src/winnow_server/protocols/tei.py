@@ -7,9 +7,10 @@ from pydantic_core import PydanticCustomError
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server.errors import Unprocessable
+from winnow_server.limits import Truncation
 from winnow_server.responses import by_score
 from winnow_server.schemas import MAX_INPUTS, WORDS, Body
-from winnow_server.ticket import Ticket, Truncation
+from winnow_server.ticket import Ticket
 
 PAIRS = (
     "{field} is a pair of texts, which text-embeddings-inference gives to models that compare two; this model reads one "
@@ -87,9 +88,12 @@ def texts(request: PredictRequest) -> list[str]:
     return [request.inputs] if isinstance(request.inputs, str) else [text for (text,) in request.inputs]
 
 
-def truncation(request: PredictRequest) -> Truncation:
+def truncation(request: PredictRequest) -> Truncation | None:
+    """None where the request does not say."""
     if request.truncate is False:
         return "error"
+    if request.truncate is None and request.truncation_direction is None:
+        return None
     return "left" if request.truncation_direction in ("Left", "left") else "right"
 
 
