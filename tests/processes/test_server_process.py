@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,44 @@ def logged(process: subprocess.Popen[str], message: str) -> dict[str, Any]:
         if facts["message"] == message:
             return facts
     raise AssertionError(f"the process ended without saying {message!r}")
+
+
+def test_a_request_in_work_when_the_socket_closes_gets_its_answer(tmp_path: Path) -> None:
+    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0")
+    port = logged(process, "Listening")["port"]
+    logged(process, "Ready")
+    body = b'{"input": ["prize", "meeting"]}'
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+        slow.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:10])
+        while not running(port):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        logged(process, "Draining")
+        while accepts(port):
+            assert process.poll() is None
+        slow.sendall(body[10:])
+        answer = b"".join(iter(lambda: slow.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["data"]) == 2
+    logged(process, "Stopped")
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def running(port: int) -> bool:
+    """Whether a request is in work."""
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    return any(line.startswith("clf_requests_running{") and line.endswith(" 1.0") for line in lines)
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_sigterm_under_load_fails_no_request(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from torch import Tensor
 
@@ -88,11 +88,17 @@ def parse(data: bytes, path: Path, schema: LabelSchema) -> tuple[Decision, str]:
     """The decision and its digest. Raises CheckpointError if it was changed by hand, or is of another checkpoint."""
     try:
         found = json.loads(data)
+        if not isinstance(found, dict):
+            raise TypeError("it holds no object")
         digest = found.pop("digest", None)
         decision = Decision.model_validate(found)
         true = _digest(found)
-    except (ValueError, AttributeError, TypeError, RecursionError) as err:
-        raise CheckpointError(f"{path} is not a decision of format 1: {err}") from err
+    except ValidationError as err:
+        first = err.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} is not a decision of format 1: {where}: {first['msg']}.") from err
+    except (ValueError, TypeError, RecursionError) as err:
+        raise CheckpointError(f"{path} is not a decision of format 1: {err}.") from err
     if digest != true:
         raise CheckpointError(f"{path} was changed: it does not have the digest that it names. Fit it again (refit).")
     if decision.labels != schema.labels or decision.task_detail is not schema.task_detail:

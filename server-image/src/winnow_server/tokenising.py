@@ -88,9 +88,12 @@ def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> 
             [max(encoder.template_tokens + 1, longest(ticket, encoder)) for ticket in tickets for _ in ticket.texts],
         )
     except Exception:
+        if len(tickets) > 1:  # one fails no other
+            for ticket in tickets:
+                tokenise([ticket], encoder, queue)
+            return
         log.exception("Tokenising failed")
-        for ticket in tickets:
-            reject(ticket, InternalError("The text could not be tokenised.", code="tokenising_failed"), queue)
+        reject(tickets[0], InternalError("The text could not be tokenised.", code="tokenising_failed"), queue)
         return
     for ticket in tickets:
         ticket.tokenised(encoded[: len(ticket.texts)])

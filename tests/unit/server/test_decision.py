@@ -92,22 +92,24 @@ def test_a_refit_reaches_a_running_server_and_a_damaged_file_does_not(tmp_path):
         assert server.classify("meeting")["data"][0]["abstained"]
 
 
-NOT_A_DECISION = [
-    b"[]",
-    b"3",
-    b'"text"',
-    b"null",
-    b"{}",
-    b"\xff",
-    b"[" * 100_000,
-    b'{"labels": ["ham", "spam"], "taskDetail": "Binary", "asked": {"a": "\\ud800"}}',
-]
+NOT_A_DECISION = {
+    b"[]": "it holds no object",
+    b"3": "it holds no object",
+    b"null": "it holds no object",
+    b"": "Expecting value",
+    b"\xff": "can't decode",
+    b"{}": "labels: Field required",
+    b"[" * 100_000: "recursion",
+    b'{"labels": ["ham", "spam"], "taskDetail": "Binary", "asked": {"a": "\\ud800"}}': "surrogates not allowed",
+}
 
 
 @pytest.mark.parametrize("content", NOT_A_DECISION, ids=lambda content: repr(content[:12]))
 def test_what_is_no_decision_is_said_so(content, tmp_path):
-    with pytest.raises(CheckpointError, match=r"decision\.json"):
+    with pytest.raises(CheckpointError, match=r"decision\.json is not a decision of format 1: ") as said:
         decisions.parse(content, tmp_path / DECISION, BINARY)
+    assert NOT_A_DECISION[content] in str(said.value)
+    assert "\n" not in str(said.value)
 
 
 def test_a_file_that_is_no_decision_holds_up_no_other_file(tmp_path):

@@ -3,6 +3,8 @@
 import logging
 import re
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,17 +75,35 @@ def test_metrics_count_what_happened(checkpoint_folder):
         assert 'model_name="spam-detector",model_version="email-v1/epoch-2@sha256:' in names
 
 
-def test_every_metric_stands_in_the_documentation(server):
+def test_the_documentation_has_the_metrics_that_there_are_and_no_others(server):
     server.classify("prize")
-    documented = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    rows = re.findall(r"^\| (`clf_.*?) \|", page, re.M)
+    documented = {name for row in rows for name in re.findall(r"clf_\w+", row)}
     exposed = set(re.findall(r"^# HELP (clf_\w+(?<!_created)) ", server.client.get("/metrics").text, re.M))
-    assert exposed
-    assert sorted(name for name in exposed if f"`{name}`" not in documented) == []
+    assert documented == exposed
 
 
 def test_the_stages_of_a_request_are_timed_in_a_header(server):
     header = server.client.post("/v1/classify", json={"input": "prize"}).headers["server-timing"]
     assert re.fullmatch(r"tok;dur=[\d.]+, queue;dur=[\d.]+, infer;dur=[\d.]+", header)
+
+
+def test_probes_are_answered_while_long_texts_are_tokenised(server):
+    """Cut at its beginning, each is tokenised again and again until the rest fits."""
+    texts = ["prize " * 40_000] * 8
+    with ThreadPoolExecutor(1) as clients:
+        began = time.monotonic()
+        asked = clients.submit(server.classify, texts, truncation="left")
+        waits = []
+        while not asked.done():
+            before = time.monotonic()
+            assert server.client.get("/v2/health/live").status_code == 200
+            waits.append(time.monotonic() - before)
+        took = time.monotonic() - began
+    assert asked.result()["data"][7]["original_tokens"] == 40_002
+    assert len(waits) >= 5
+    assert max(waits) < took / 2
 
 
 def test_no_text_gets_into_the_log(server, caplog):

@@ -146,6 +146,29 @@ def test_a_server_judges_by_the_decision_and_the_thresholds_that_stand(tmp_path,
     assert judged == [Rules(wanted.calibration, {"ham": 0.4, "spam": 0.8}, wanted.abstain)]
 
 
+@pytest.mark.parametrize(
+    ("form", "tolerance"),
+    [
+        pytest.param(precision.FLOAT32, 1e-5, id="float32"),
+        pytest.param(precision.BFLOAT16, 0.02, id="bfloat16", marks=NO_BFLOAT16),
+    ],
+)
+def test_a_served_text_gets_the_same_answer_alone_in_a_batch_and_in_any_order(published, form, tolerance, monkeypatch):
+    """Within what docs/serving.md promises: twice what each may be off from plain float32."""
+
+    def switched(model, *_):
+        form.switch(model)
+        return form.dtype
+
+    monkeypatch.setattr(precision, "fastest", switched)
+    with tiny_server.running(published("bert")) as server:
+        assert server.client.get("/v1/model").json()["precision"] == form.dtype
+        together = server.probabilities(TEXTS)
+        backwards = server.probabilities(TEXTS[::-1])[::-1]
+        alone = [server.probabilities(text)[0] for text in TEXTS]
+    torch.testing.assert_close(torch.tensor([alone, backwards]), torch.tensor([together] * 2), rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
 def test_a_form_that_cannot_run_or_gives_other_answers_is_taken_back(loaded, monkeypatch):
     def cannot(_classifier):

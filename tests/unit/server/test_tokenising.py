@@ -1,0 +1,34 @@
+"""Requests that are tokenised in one call."""
+
+import pytest
+import tiny_models
+
+from winnow_classifier.tokens import Encoder
+from winnow_server.errors import InternalError
+from winnow_server.queue import TokenQueue
+from winnow_server.ticket import Ticket
+from winnow_server.tokenising import tokenise
+
+
+class Fragile(Encoder):
+    def encode(self, texts, *given):
+        if "boom" in texts:
+            raise ValueError("a text that nobody thought of")
+        return super().encode(texts, *given)
+
+
+async def test_a_text_that_cannot_be_tokenised_fails_no_other_request():
+    queue = TokenQueue(max_tokens=100, max_batch_tokens=50)
+    before, broken, behind = (Ticket([text]) for text in ("prize", "boom", "see you monday"))
+    tokenise([before, broken, behind], Fragile(tiny_models.tokenizer("bert"), "{text}", 12), queue)
+    with pytest.raises(InternalError, match="could not be tokenised"):
+        await broken.done
+    assert (queue.requests, before.lengths, behind.lengths) == (2, [3], [5])
+    assert not before.done.done()
+
+
+async def test_nothing_to_tokenise_is_nothing_to_do():
+    """Whose clients all left meanwhile."""
+    queue = TokenQueue(max_tokens=100, max_batch_tokens=50)
+    tokenise([], Fragile(tiny_models.tokenizer("bert"), "{text}", 12), queue)
+    assert queue.requests == 0
