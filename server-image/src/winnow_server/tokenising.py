@@ -141,7 +141,7 @@ def refuse_too_long(ticket: Ticket, encoder: Encoder) -> None:
         if encoded.truncated:
             raise Unprocessable(
                 f"{ticket.named(number)} has {encoded.original_tokens} tokens, {longest(ticket, encoder)} are read. "
-                "Shorten it, or let it be cut, which this request rules out.",
+                "Shorten it: neither the request nor the server lets it be cut.",
                 code="text_too_long",
                 param=ticket.named(number),
             )
