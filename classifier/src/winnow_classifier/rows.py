@@ -40,6 +40,7 @@ _BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
 _WHOLE_FLOAT = re.compile(r"([01])\.0+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 _CLASS_NUMBER = re.compile(r'"?\d{1,4}"?')
+_FOR_BITS = ([1], [0, 1])  # labels, read as bits, that 0 and 1 get by their place and by their name alike
 _MAX_LITERAL_CHARACTERS = 1024 * 1024
 _COLUMNS = "name those that hold text and label: in columns, or in huggingFace's textColumn and labelColumn"
 
@@ -119,6 +120,7 @@ class Judge:
         """`on_problem` is called with each problem, beyond the first ones too."""
         if options.labels:
             check_label_names(options.labels)
+        _check_order(options)
         self.options = options
         self.problems: list[Problem] = []
         self.problem_count = 0
@@ -129,10 +131,9 @@ class Judge:
         self._text_names = (names[0],) if names[0] else tuple(dict.fromkeys(text for text, _ in FIELD_NAMES))
         self._target_names = (names[1],) if names[1] else tuple(target for _, target in FIELD_NAMES)
         self._own_names = not any(names)  # other services' records are looked for
-        detail, labels = options.task_detail, options.labels
-        # A number is the name of a class only where that was asked for: 2 among 0 and 1 is a mistake otherwise.
-        self._numbered = detail is TaskDetail.MULTICLASS or (len(labels) > 2 and any(map(_NUMBER.fullmatch, labels)))
-        self._exclusive = detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
+        self._numbered = _values_are_names(options)
+        self._words = {label.lower(): label for label in options.labels}  # true is True where labels has it so
+        self._exclusive = options.task_detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
         self._shape: _Shape | None = None
         self._one_each = True  # so far exactly one label was 1 in every row
         self._found: dict[str, Labels] = {}  # label names in the order that they were met
@@ -189,7 +190,7 @@ class Judge:
         if shape.kind is _Kind.BIT:
             held = bits_held(targets, shape.labels)
         elif shape.kind is _Kind.NAMES:
-            held = names_held(targets, self._found, self._is_name, single=self._exclusive)
+            held = names_held(targets, self._found, lambda text: self._name(text) == text, single=self._exclusive)
         else:
             keys = shape.labels[1:] if self._single else shape.labels
             held = maps_held(targets, keys, self._hold, single=self._exclusive and len(keys) > 1)
@@ -315,22 +316,25 @@ class Judge:
         bit = bit_of(value)
         if kind is not _Kind.NAMES and bit is not None and not (kind is None and self._numbered):
             return self._bit(record, name, value, bit)
-        if isinstance(value, int) and self._numbered:
-            return self._named(record, name, [str(int(value))])
-        if isinstance(value, str) and kind in (None, _Kind.NAMES):
-            label = value.strip()
-            if label and self._is_name(label):
-                return self._named(record, name, [label])
+        if kind in (None, _Kind.NAMES) and (label := self._name(value)) is not None:
+            return self._named(record, name, [label])
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
         found = shown(value)
         if name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
         return record.problem(f"{name} must be {expected}, found {found}", name)
 
-    def _is_name(self, text: str) -> bool:
-        """Not a number, unless numbers are names here, nor a map or a list, written out."""
-        known = self._numbered or text in self.options.labels or not _NUMBER.fullmatch(text)
-        return known and not text.startswith(("{", "["))
+    def _name(self, value: object) -> str | None:
+        """The label that a value names by itself, the same from every format; None where it is none. Numbers, true and
+        false name labels only where `labels` has them, or where all values are names."""
+        label = value.strip() if isinstance(value, str) else _written(value)
+        if label in self.options.labels:
+            return label
+        if not label or label.startswith(("{", "[")):
+            return None
+        if label.lower() in ("true", "false"):
+            return self._words.get(label.lower(), label.lower()) if self._numbered else None
+        return label if self._numbered or (isinstance(value, str) and not _NUMBER.fullmatch(label)) else None
 
     def _bit(self, record: Record, name: str, value: object, bit: int) -> Labels | Problem:
         shape = self._shape
@@ -349,7 +353,7 @@ class Judge:
             return known
         names = []
         for value in values:
-            label = value.strip() if isinstance(value, str) else str(int(value)) if isinstance(value, int) else ""
+            label = value.strip() if isinstance(value, str) else _written(value)
             if not label:
                 found = shown(value)
                 return record.problem(f"{name} must be a list of label names, found {found} in it", name)
@@ -471,6 +475,34 @@ class Judge:
         parts = [f"without the label {_names(missing)}, which {source}"] if missing else []
         parts += [f"with the label {_names(unknown)}, which {source.replace('has', 'has not')}"] if unknown else []
         return f"{name} is {' and '.join(parts)}; every row names the same labels"
+
+
+def _values_are_names(options: RowOptions) -> bool:
+    """Whether numbers, true and false are names of labels, which has to be asked for: 2 among 0 and 1 is a mistake
+    otherwise. Told by the options alone, so that it does not depend on which row comes first."""
+    if options.task_detail is TaskDetail.MULTICLASS:
+        return True
+    bits = [bit_of(label) for label in options.labels]
+    if bits in _FOR_BITS:
+        return False
+    return bits.count(None) < len(bits) or any(map(_NUMBER.fullmatch, options.labels))
+
+
+def _check_order(options: RowOptions) -> None:
+    """Raises ConfigError where a 0 or 1 would get the label that is written as the other one."""
+    labels = options.labels
+    if not labels or len(labels) > 2 or options.task_detail in (TaskDetail.MULTICLASS, TaskDetail.MULTILABEL):
+        return
+    bits = [bit_of(label) for label in labels]
+    if None not in bits and bits not in _FOR_BITS:
+        raise ConfigError("labels: the negative one comes first: write 0,1 or false,true")
+
+
+def _written(value: object) -> str:
+    """A boolean or a whole number as a name; nothing for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else ""
 
 
 def _wrong_text(record: Record, name: str, text: object) -> Problem | None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from winnow_classifier import csv_rows, json_rows
 from winnow_classifier.dataset import canonical_digest
-from winnow_classifier.errors import DataError, EmptyDatasetError, WinnowError
+from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError, WinnowError
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.rows import InvalidRowsError, Judge, OnInvalidRows, RowOptions, read_rows
@@ -298,6 +298,58 @@ def test_a_wrong_name(problems_of, labels, options, message):
     assert message in found
 
 
+def each_form(pairs):
+    """The same rows as JSON, CSV and Parquet."""
+    texts, values = zip(*pairs, strict=True)
+    yield jsonl(*({"text": text, "label": value} for text, value in pairs)).encode()
+    yield "".join(["text,label\n", *(f"{text},{value}\n" for text, value in pairs)]).encode()  # True, as pandas does
+    written = io.BytesIO()
+    pq.write_table(pa.table({"text": texts, "label": values}), written)
+    yield written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "names"),
+    [
+        pytest.param([0, 1], "0,1", "01", id="0 and 1"),
+        pytest.param([False, True], "false,true", ["false", "true"], id="false and true"),
+        pytest.param([False, True], "0,1", "01", id="false is 0"),
+        pytest.param([0, 1], "ham,spam", ["ham", "spam"], id="words for 0 and 1"),
+        pytest.param([1, 2], "1,2", "12", id="numbers are names"),
+        pytest.param([-1, 1], "-1,1", ["-1", "1"], id="minus one"),
+        pytest.param([1, 0], "1,0,2", "10", id="three numbers, 1 first"),
+        pytest.param([True, False], "true,false,mixed", ["true", "false"], id="true and false among three"),
+        pytest.param([True, False], "True,False,Mixed", ["True", "False"], id="as pandas writes them"),
+    ],
+)
+def test_a_value_that_names_a_label_has_it_whatever_the_format_and_the_order(rows_of, values, labels, names):
+    rows = list(zip("ab", values, strict=True))
+    for content in [*each_form(rows), *each_form(rows[::-1])]:
+        found = holding(rows_of(content, labels=tuple(labels.split(","))))
+        assert sorted(found) == [("a", [names[0]]), ("b", [names[1]])]
+
+
+def test_words_beside_true_and_false_are_labels_in_any_order(rows_of):
+    for order in ("true,false,mixed", "mixed,true,false"):
+        rows = rows_of(
+            "text,label\n" + "".join(f"t,{word}\n" for word in order.split(",")), labels=tuple(order.split(","))
+        )
+        assert [names for _, names in holding(rows)] == [[word] for word in order.split(",")]
+
+
+def test_true_and_false_are_no_names_among_names_unless_labels_has_them(rows_of, problems_of):
+    maybe, true = jsonl({"text": "a", "label": "maybe"}), jsonl({"text": "b", "label": "true"})
+    assert 'must be the name of a label as in line 1, found "true"' in problems_of(maybe + true)[0][2]
+    assert 'must be 0 or 1, found "maybe"' in problems_of(true + maybe)[0][2]
+    assert holding(rows_of(maybe + true, labels=("maybe", "true"))) == [("a", ["maybe"]), ("b", ["true"])]
+
+
+@pytest.mark.parametrize("labels", ["true,false", "1,0", "1,true", "0", "False"])
+def test_labels_that_would_turn_0_and_1_around_are_refused(rows_of, labels):
+    with pytest.raises(ConfigError, match="labels: the negative one comes first: write 0,1 or false,true"):
+        rows_of(jsonl({"text": "a", "label": True}), labels=tuple(labels.split(",")))
+
+
 def test_one_label_alone_makes_no_classifier(rows_of):
     with pytest.raises(DataError, match='every row has the label "a"') as raised:
         rows_of(jsonl({"text": "t", "label": "a"}))
@@ -403,7 +455,7 @@ def test_a_csv_line_that_never_ends_takes_no_more_memory_than_a_row_may_have(tmp
 
 targets_alike = st.one_of(
     st.lists(st.sampled_from([0, 1, True, 1.0, "1", 2]), min_size=1, max_size=12),
-    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", ""]), min_size=1, max_size=12),
+    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", "True", ""]), min_size=1, max_size=12),
     st.lists(st.lists(st.sampled_from(["x", "y", "1", 3]), max_size=3), min_size=1, max_size=12),
     st.lists(
         st.dictionaries(st.sampled_from("ab"), st.sampled_from([0, 1, True, 1.0, 2]), min_size=1),
@@ -419,11 +471,12 @@ targets_alike = st.one_of(
     st.lists(st.sampled_from(["a", "b\r\nc", " ", "\0", "ü", 5]), min_size=12, max_size=12),
     st.sampled_from([("prompt", "completion"), ("text", "labels"), ("text", "label")]),
     st.sampled_from([None, *TaskDetail]),
+    st.sampled_from([(), ("x", "y"), ("1", "2"), ("true", "x", "1")]),
     st.sampled_from(list(OnInvalidRows)),
     st.booleans(),
 )
 def test_rows_that_are_judged_together_are_judged_as_one_by_one(
-    tmp_path, targets, words, names, detail, on_invalid, more
+    tmp_path, targets, words, names, detail, labels, on_invalid, more
 ):
     file = tmp_path / "rows"
     rows = [{names[0]: words[n % 12] if n % 3 else "t", names[1]: target} for n, target in enumerate(targets)]
@@ -432,7 +485,8 @@ def test_rows_that_are_judged_together_are_judged_as_one_by_one(
 
     def judged():
         try:
-            found = read_rows(file, RowOptions(task_detail=detail, on_invalid_rows=on_invalid))
+            options = RowOptions(task_detail=detail, labels=labels, on_invalid_rows=on_invalid)
+            found = read_rows(file, options)
         except InvalidRowsError as err:
             return err.problems, err.problem_count, str(err)
         except WinnowError as err:
