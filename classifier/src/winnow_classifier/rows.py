@@ -38,8 +38,9 @@ BATCH_CHARACTERS = 16 * 1024 * 1024
 _BITS: Mapping[object, int] = {0: 0, 1: 1}
 _BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
 _WHOLE_FLOAT = re.compile(r"([01])\.0+")
+_WHOLE_NUMBER = re.compile(r"([-+]?\d+)(?:\.0+)?")  # a column of integers with a gap is one of floats to pandas
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
-_CLASS_NUMBER = re.compile(r'"?\d{1,4}"?')
+_CLASS_NUMBER = re.compile(r'"?\d{1,4}(\.0+)?"?')
 _FOR_BITS = ([1], [0, 1])  # labels, read as bits, that 0 and 1 get by their place and by their name alike
 _MAX_LITERAL_CHARACTERS = 1024 * 1024
 _COLUMNS = "name those that hold text and label: in columns, or in huggingFace's textColumn and labelColumn"
@@ -190,7 +191,7 @@ class Judge:
         if shape.kind is _Kind.BIT:
             held = bits_held(targets, shape.labels)
         elif shape.kind is _Kind.NAMES:
-            held = names_held(targets, self._found, lambda text: self._name(text) == text, single=self._exclusive)
+            held = names_held(targets, self._found, self._is_name, single=self._exclusive)
         else:
             keys = shape.labels[1:] if self._single else shape.labels
             held = maps_held(targets, keys, self._hold, single=self._exclusive and len(keys) > 1)
@@ -316,25 +317,33 @@ class Judge:
         bit = bit_of(value)
         if kind is not _Kind.NAMES and bit is not None and not (kind is None and self._numbered):
             return self._bit(record, name, value, bit)
-        if kind in (None, _Kind.NAMES) and (label := self._name(value)) is not None:
+        if kind in (None, _Kind.NAMES) and (label := self._name(value, numbered=self._numbered)):
             return self._named(record, name, [label])
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
+        expected = "a whole number or a name" if self._numbered and kind is not _Kind.MAP else expected
         found = shown(value)
-        if name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
+        if not self._numbered and name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
         return record.problem(f"{name} must be {expected}, found {found}", name)
 
-    def _name(self, value: object) -> str | None:
-        """The label that a value names by itself, the same from every format; None where it is none. Numbers, true and
-        false name labels only where `labels` has them, or where all values are names."""
+    def _name(self, value: object, *, numbered: bool) -> str | None:
+        """The label that a value names, the same from every format; None where it is none. Numbers, true and false name
+        labels only where `labels` has them, or where all values are names: `numbered`."""
         label = value.strip() if isinstance(value, str) else _written(value)
         if label in self.options.labels:
             return label
         if not label or label.startswith(("{", "[")):
             return None
         if label.lower() in ("true", "false"):
-            return self._words.get(label.lower(), label.lower()) if self._numbered else None
-        return label if self._numbered or (isinstance(value, str) and not _NUMBER.fullmatch(label)) else None
+            return self._words.get(label.lower(), label.lower()) if numbered else None
+        if not _NUMBER.fullmatch(label):
+            return label
+        whole = _WHOLE_NUMBER.fullmatch(label)
+        return whole[1] if numbered and whole else None
+
+    def _is_name(self, text: str) -> bool:
+        """As it stands."""
+        return self._name(text, numbered=self._numbered) == text
 
     def _bit(self, record: Record, name: str, value: object, bit: int) -> Labels | Problem:
         shape = self._shape
@@ -353,7 +362,7 @@ class Judge:
             return known
         names = []
         for value in values:
-            label = value.strip() if isinstance(value, str) else _written(value)
+            label = value.strip() if isinstance(value, str) else self._name(value, numbered=True)
             if not label:
                 found = shown(value)
                 return record.problem(f"{name} must be a list of label names, found {found} in it", name)
@@ -499,10 +508,10 @@ def _check_order(options: RowOptions) -> None:
 
 
 def _written(value: object) -> str:
-    """A boolean or a whole number as a name; nothing for anything else."""
+    """A boolean or a number as CSV has it; nothing for anything else."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int) else ""
+    return str(value) if isinstance(value, int | float) else ""
 
 
 def _wrong_text(record: Record, name: str, text: object) -> Problem | None:

@@ -279,6 +279,7 @@ def test_names_of_labels(rows_of, labels, options, detail, names):
         pytest.param(["a", "b", 1], {}, "must be the name of a label as in line 1, found 1", id="a number"),
         pytest.param([0, 1, "spam"], {}, 'must be 0 or 1, found "spam"', id="a name among numbers"),
         pytest.param([0, 1, 2], {}, "must be 0 or 1, found 2 (numbers of classes are read with", id="a two"),
+        pytest.param([0, 1, 2.0], {}, "must be 0 or 1, found 2.0 (numbers of classes are", id="a two, as a float"),
         pytest.param(["a", "b", "c"], {"labels": ("a", "b")}, '"c" is not in spec.labels ("a", "b")', id="unknown"),
         pytest.param(["a", "b", ["a", 5.5]], {}, "must be a list of label names, found 5.5 in it", id="a list of more"),
         pytest.param(["a", "b", ["a", "a"]], {}, "names a label twice", id="twice"),
@@ -327,6 +328,35 @@ def test_a_value_that_names_a_label_has_it_whatever_the_format_and_the_order(row
     for content in [*each_form(rows), *each_form(rows[::-1])]:
         found = holding(rows_of(content, labels=tuple(labels.split(","))))
         assert sorted(found) == [("a", [names[0]]), ("b", [names[1]])]
+
+
+@pytest.mark.parametrize("written", ["1", "1.0", "1.00"])
+def test_a_whole_number_is_one_class_however_it_is_written(rows_of, written):
+    rows = list(zip("abc", [written, 2.0, 3], strict=True))
+    for content in [
+        jsonl(*({"text": t, "label": v} for t, v in rows)),
+        "text,label\n" + "".join(f"{t},{v}\n" for t, v in rows),
+    ]:
+        assert holding(rows_of(content, task_detail=TaskDetail.MULTICLASS)) == [
+            ("a", ["1"]),
+            ("b", ["2"]),
+            ("c", ["3"]),
+        ]
+
+
+def test_true_and_false_are_classes_of_one_name_from_every_format(rows_of):
+    for content in each_form([("a", True), ("b", False)]):
+        assert holding(rows_of(content, task_detail=TaskDetail.MULTICLASS)) == [("a", ["true"]), ("b", ["false"])]
+
+
+@pytest.mark.parametrize("form", ["JSON", "CSV", "Parquet"])
+def test_a_fraction_is_a_class_only_where_labels_names_it(rows_of, problems_of, form):
+    content = dict(zip(("JSON", "CSV", "Parquet"), each_form([("a", 1.5), ("b", 2.0)]), strict=True))[form]
+    assert (
+        "label must be a whole number or a name, found "
+        in problems_of(content, task_detail=TaskDetail.MULTICLASS)[0][2]
+    )
+    assert holding(rows_of(content, labels=("1.5", "2", "3"))) == [("a", ["1.5"]), ("b", ["2"])]
 
 
 def test_words_beside_true_and_false_are_labels_in_any_order(rows_of):
@@ -455,7 +485,7 @@ def test_a_csv_line_that_never_ends_takes_no_more_memory_than_a_row_may_have(tmp
 
 targets_alike = st.one_of(
     st.lists(st.sampled_from([0, 1, True, 1.0, "1", 2]), min_size=1, max_size=12),
-    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", "True", ""]), min_size=1, max_size=12),
+    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", "1.0", "True", ""]), min_size=1, max_size=12),
     st.lists(st.lists(st.sampled_from(["x", "y", "1", 3]), max_size=3), min_size=1, max_size=12),
     st.lists(
         st.dictionaries(st.sampled_from("ab"), st.sampled_from([0, 1, True, 1.0, 2]), min_size=1),
