@@ -27,6 +27,7 @@ SUPPORTED = (
 )
 BOM = b"\xef\xbb\xbf"
 _START_BYTES = 65_536
+_BUFFER_BYTES = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _OTHER_FILES = (
     (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
@@ -77,15 +78,16 @@ def read_records(path: Path, file_format: FileFormat) -> Iterator[JsonBlock | Re
     from winnow_classifier.parquet_rows import read_parquet
 
     try:
-        with _opened(path) as stream:
-            start = stream.read(_START_BYTES)
-        found, content = _detect(start, path, file_format)
-        if found is FileFormat.PARQUET:
-            yield from read_parquet(path)
-            return
-        with _opened(path) as stream:
+        with _opened(path) as opened:
+            start, stream = _peeked(opened, _START_BYTES)
+            found, content = _detect(start, path, file_format)
             stream.read(len(BOM) if start.startswith(BOM) else 0)
-            if found is FileFormat.CSV:
+            if found is FileFormat.PARQUET:
+                if not stream.seekable():
+                    message = f"{path.name} is Parquet in a pipe, or compressed once more; it can be read in neither"
+                    raise DataError(message, hint="write it to a file as it is")
+                yield from read_parquet(path)
+            elif found is FileFormat.CSV:
                 yield from read_csv(stream)
             else:
                 yield from (read_array if content.startswith(b"[") else read_json)(stream)
@@ -126,13 +128,37 @@ def _detect(start: bytes, path: Path, asked: FileFormat) -> tuple[FileFormat, by
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file's content, unpacked as it is read. Parquet stays as it is."""
     with path.open("rb") as raw:
-        start = raw.peek(8)
+        start, stream = _peeked(raw, 8)
         kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
         if kind is None:
-            yield raw
+            yield stream
         else:
-            with pa.input_stream(raw, compression=kind) as unpacked:
-                yield io.BufferedReader(_Unpacked(unpacked, kind, path.name), 1 << 20)
+            with pa.input_stream(stream, compression=kind) as unpacked:
+                yield io.BufferedReader(_Unpacked(unpacked, kind, path.name), _BUFFER_BYTES)
+
+
+def _peeked(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
+    """The first bytes, and a stream that begins with them still. Opened a second time, a pipe would go on behind them."""
+    start = stream.read(size)
+    if stream.seekable():
+        stream.seek(0)
+        return start, stream
+    return start, io.BufferedReader(_Joined(start, stream), _BUFFER_BYTES)
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that were read already, and then the rest of their stream."""
+
+    def __init__(self, start: bytes, stream: BinaryIO) -> None:
+        self._parts = (io.BytesIO(start), stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        chunk = self._parts[0].read(len(buffer)) or self._parts[1].read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 class _Unpacked(io.RawIOBase):

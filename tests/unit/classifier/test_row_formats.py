@@ -1,10 +1,14 @@
 """Rows in every form that people have them in: what is read, whatever the format, and that broken parts are named."""
 
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -240,6 +244,38 @@ def test_a_hand_written_text_with_quotes_of_its_own(rows_of):
 def test_gzip_of_several_parts_is_one_file(rows_of):
     line = jsonl({"prompt": "a", "completion": 1}).encode()
     assert rows_of(gzip.compress(line) + gzip.compress(line)).texts == ["a", "a"]
+
+
+@pytest.fixture
+def pipe_with():
+    """The path of a pipe with this content, as a shell's <(…) makes one."""
+    with ThreadPoolExecutor(1) as writer, contextlib.ExitStack() as at_the_end:
+
+        def write(pipe, content):
+            with os.fdopen(pipe, "wb") as stream:
+                stream.write(content)
+
+        def pipe(content):
+            reading, writing = os.pipe()
+            at_the_end.callback(os.close, reading)
+            writer.submit(write, writing, content)
+            return Path(f"/dev/fd/{reading}")
+
+        yield pipe
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_every_row_of_a_pipe_is_read(pipe_with, pack):
+    content = jsonl(*({"text": f"text {number}", "label": "xy"[number % 2]} for number in range(10_000)))
+    rows = read_rows(pipe_with(pack(content.encode())), RowOptions(on_invalid_rows=SKIP))
+    assert (len(rows.texts), rows.problem_count) == (10_000, 0)
+    assert rows.texts[0] == "text 0"
+
+
+def test_parquet_in_a_pipe_is_refused_in_words(pipe_with):
+    with pytest.raises(DataError, match="is Parquet in a pipe") as raised:
+        read_rows(pipe_with(FORMS["Parquet with names"]), RowOptions())
+    assert "write it to a file" in raised.value.hint
 
 
 def test_several_files_are_one_dataset(tmp_path):
