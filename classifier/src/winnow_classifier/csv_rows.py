@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -12,10 +13,12 @@ from typing import BinaryIO
 from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 
 _DELIMITERS = ",\t;"  # the first of them that the header has
+_SPACE = " \t\r\n\v\f"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # A field as people write it: spaces around it, a label map in quotes whose own quotes are not doubled.
-_BY_HAND = r'[ ]*(?:(?P<map>"?\{{[^{{}}]*\}}"?)|"(?P<quoted>[^"]*+(?:""[^"]*+)*+)"|(?P<plain>[^"{0}\r\n]*?))[ ]*(?:(?P<end>{0})|\Z)'
-_MAP_AT_THE_END = r'\s*{0}\s*("?\{{[^{{}}]*\}}"?)\s*\Z'
+# Possessive throughout: a long field that does not fit in the end is not tried in every other way.
+_BY_HAND = r'[ ]*+(?:(?P<map>"?\{{[^{{}}]*+\}}"?)|"(?P<quoted>[^"]*+(?:""[^"]*+)*+)"|(?P<plain>[^"{0}\r\n]*+))[ ]*+(?:(?P<end>{0})|\Z)'
+_LABEL_MAP = re.compile(r'"?\{[^{}]*+\}"?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def read_csv(stream: BinaryIO) -> Iterator[CsvRecord | Problem]:
                 yield _problem(start, lines, error) if error else Problem(start, 1, "the header cannot be read")
                 return  # without a header no row can be understood
             header = [cell.strip() for cell in header]
-            if repeated := next((name for name in header if header.count(name) > 1), None):
+            if repeated := next((name for name, count in Counter(header).items() if count > 1), None):
                 yield Problem(start, 1, f"the header names {shown(repeated)} twice")
                 return
             continue
@@ -138,9 +141,8 @@ class _ByHand:
     """A record that is no strict CSV, read as its writer meant it, where that is beyond doubt."""
 
     def __init__(self, delimiter: str) -> None:
-        mark = re.escape(delimiter)
-        self._field = re.compile(_BY_HAND.format(mark))
-        self._map_at_the_end = re.compile(_MAP_AT_THE_END.format(mark))
+        self._delimiter = delimiter
+        self._field = re.compile(_BY_HAND.format(re.escape(delimiter)))
 
     def cells(self, raw: str, count: int | None) -> list[str] | None:
         """The record's cells, `count` of them if that is known; None where it can be read in no way, or in several."""
@@ -149,13 +151,23 @@ class _ByHand:
         if found is not None and (count is None or len(found) == count):
             return found
         # A text whose own quotes are not doubled either: of two fields, a label map at the end tells where it stops.
-        if count == 2 and (end := self._map_at_the_end.search(record)):
-            text = record[: end.start()].strip(" ")
+        if count == 2 and (parts := self._before_a_map(record)):
+            text, label_map = parts
             if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):
-                return [text[1:-1].replace('""', '"'), _unquoted(end[1])]
+                return [text[1:-1].replace('""', '"'), _unquoted(label_map)]
             if len(text) > 1 and text[0] == text[-1] == '"':
-                return [text[1:-1], _unquoted(end[1])]
+                return [text[1:-1], _unquoted(label_map)]
         return None
+
+    def _before_a_map(self, record: str) -> tuple[str, str] | None:
+        """What stands before a label map at the end, and the map; None without one."""
+        start = record.rfind("{")
+        start -= record[:start].endswith('"')
+        label_map = record[max(start, 0) :].rstrip()
+        before = record[: max(start, 0)].rstrip(_SPACE.replace(self._delimiter, ""))
+        if not before.endswith(self._delimiter) or not _LABEL_MAP.fullmatch(label_map):
+            return None
+        return before[:-1].strip(), label_map
 
     def _fields(self, record: str) -> list[str] | None:
         cells, position = [], 0
@@ -168,7 +180,7 @@ class _ByHand:
             elif found["quoted"] is not None:
                 cells.append(found["quoted"].replace('""', '"'))
             else:
-                cells.append(found["plain"])
+                cells.append(found["plain"].rstrip(" "))
             position = found.end()
             if found["end"] is None:
                 return cells

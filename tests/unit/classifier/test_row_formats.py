@@ -468,6 +468,35 @@ def test_reading_goes_on_behind_a_broken_record(rows_of):
     assert [problem.line for problem in rows.problems] == [6, 14, 15]
 
 
+def test_a_record_cut_off_behind_a_comma_costs_no_other(rows_of):
+    cut = '{"prompt": "cut", "completion": 1,\n'
+    rows = rows_of(cut + jsonl(*({"prompt": f"t{n}", "completion": 1} for n in range(3))), on_invalid_rows=SKIP)
+    assert rows.texts == ["t0", "t1", "t2"]
+    assert [(problem.line, problem.message[:14]) for problem in rows.problems] == [(1, "not valid JSON")]
+
+
+# Sizes that take a second, and hours where each record or line costs as much as all before it.
+@pytest.mark.parametrize(
+    ("content", "rows", "problems"),
+    [
+        pytest.param('{"text":"a","label":1}' * 200_000, 200_000, 0, id="records on one line"),
+        pytest.param(
+            '{"text":"a","label":1,"more":[\n' + "{},\n" * 400_000 + "{}]}\n", 1, 0, id="a record of many lines"
+        ),
+        pytest.param(f"text,label\na,{' ' * 1_000_000}x,1\nb,1\n", 1, 1, id="a field of spaces"),
+        pytest.param(
+            f'text,label\n"a "q" {" " * 1_000_000}x","{{""x"": 1}}"z\nb,1\n', 1, 1, id="spaces in a text by hand"
+        ),
+        pytest.param(
+            f"text,label{''.join(map(',{}'.format, range(200_000)))}\nb,1{',' * 200_000}\n", 1, 0, id="columns"
+        ),
+    ],
+)
+def test_the_time_that_reading_takes_grows_with_the_file_and_no_faster(rows_of, content, rows, problems):
+    found = rows_of(content, on_invalid_rows=SKIP)
+    assert (len(found.texts), found.problem_count) == (rows, problems)
+
+
 @pytest.mark.parametrize(
     ("content", "file_format", "message"),
     [
