@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,6 +13,7 @@ from typing import BinaryIO
 from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 
 _DELIMITERS = ",\t;"  # the first of them that the header has
+_TWICE = 'write a quote within a text twice: ""'
 _SPACE = " \t\r\n\v\f"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # A field as people write it: spaces around it, a label map in quotes whose own quotes are not doubled.
@@ -55,7 +56,7 @@ class _Lines:
     def __init__(self, stream: BinaryIO) -> None:
         # surrogateescape: a byte that is not UTF-8 arrives as a lone surrogate, so that its row can be named.
         self._text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-        self._back: str | None = None
+        self._back: deque[str] = deque()
         self.read = 0
         self.record: list[str] = []
 
@@ -63,8 +64,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._back if self._back is not None else self._text.readline(MAX_ROW_CHARACTERS + 1)
-        self._back = None
+        line = self._back.popleft() if self._back else self._text.readline(MAX_ROW_CHARACTERS + 1)
         if not line:
             raise StopIteration
         self.read += 1
@@ -79,12 +79,16 @@ class _Lines:
         while line and not line.endswith(("\n", "\r")):
             line = self._text.readline(1 << 20)
 
+    def take_back(self, lines: Sequence[str]) -> None:
+        """To be read again, as the next ones."""
+        self._back.extendleft(reversed(lines))
+        self.read -= len(lines)
+
     def delimiter(self) -> str:
         """Of the first line that is not blank, which is given back to be read."""
         for line in self:
             if line.strip():
-                self._back = line
-                self.read -= 1
+                self.take_back([line])
                 return next((mark for mark in _DELIMITERS if mark in line), ",")
         return ","
 
@@ -94,7 +98,7 @@ def read_csv(stream: BinaryIO) -> Iterator[CsvRecord | Problem]:
     lines = _Lines(stream)
     delimiter = lines.delimiter()
     reader = csv.reader(lines, strict=True, delimiter=delimiter)
-    by_hand = _ByHand(delimiter)
+    by_hand, broken = _ByHand(delimiter), _Broken(delimiter)
     header: list[str] | None = None
     while True:
         lines.record.clear()
@@ -113,7 +117,7 @@ def read_csv(stream: BinaryIO) -> Iterator[CsvRecord | Problem]:
             raw = "".join(lines.record)
             header = by_hand.cells(raw, None) if error or any('"' in cell for cell in cells or ()) else cells
             if header is None:
-                yield _problem(start, lines, error) if error else Problem(start, 1, "the header cannot be read")
+                yield broken.told(start, lines, error) if error else Problem(start, 1, "the header cannot be read")
                 return  # without a header no row can be understood
             header = [cell.strip() for cell in header]
             if repeated := next((name for name, count in Counter(header).items() if count > 1), None):
@@ -122,15 +126,15 @@ def read_csv(stream: BinaryIO) -> Iterator[CsvRecord | Problem]:
             continue
         if cells is not None and len(cells) < 2 and not any(cell.strip() for cell in cells):
             continue
-        if error is not None and "field larger" in str(error):
-            yield _problem(start, lines, error)
-            continue
         raw = "".join(lines.record)
+        if error is not None and "field larger" in str(error):
+            yield broken.told(start, lines, error)
+            continue
         if cells is None or len(cells) != len(header) or any(cell[:1] == " " and '"' in cell for cell in cells):
             cells = by_hand.cells(raw, len(header)) or cells
         if cells is None:
             assert error is not None
-            yield _problem(start, lines, error)
+            yield broken.told(start, lines, error)
         elif len(cells) != len(header):
             yield Problem(start, 1, _wrong_count(len(cells), header))
         else:
@@ -190,15 +194,36 @@ def _unquoted(label_map: str) -> str:
     return label_map[1:-1] if label_map.startswith('"') and label_map.endswith('"') else label_map
 
 
-def _problem(start: int, lines: _Lines, err: csv.Error) -> Problem:
-    message = str(err)
-    if "unexpected end of data" in message:
-        return Problem(start, 1, "a quote in this row is never closed; the file ends in it")
-    if "field larger" in message:
-        return Problem(start, 1, f"a field is longer than {MAX_ROW_CHARACTERS:,} characters; is its quote closed?")
-    if "expected after" in message:
-        return Problem(lines.read, None, 'a comma must follow a closing quote; write a quote within a text twice: ""')
-    return Problem(lines.read, None, f"not valid CSV: {message}")
+class _Broken:
+    """A record that the csv module refuses."""
+
+    def __init__(self, delimiter: str) -> None:
+        mark = re.escape(delimiter)
+        self._whole_field = re.compile(rf'(?:"[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}\r\n]*+){mark}')
+
+    def told(self, start: int, lines: _Lines, err: csv.Error) -> Problem:
+        """The problem, at the field that is wrong. A quote that was opened by mistake takes the lines below along: they
+        are given back to be read as rows of their own."""
+        message, raw = str(err), "".join(lines.record)
+        position = 0
+        while "field larger" not in message and (found := self._whole_field.match(raw, position)):
+            position = found.end()
+        ends = list(_LINE_END.finditer(raw, 0, position))
+        line, last = start + len(ends), lines.read
+        column = position - (ends[-1].end() if ends else 0) + 1
+        if not isinstance(err, _TooLongError):  # of which more than these lines was read
+            lines.take_back(lines.record[len(ends) + 1 :])
+        if "field larger" in message:
+            message = f"a field is longer than {MAX_ROW_CHARACTERS:,} characters; is its quote closed?"
+        elif "unexpected end of data" in message:
+            message = "a quote in this row is never closed; the file ends in it"
+        elif "expected after" not in message:
+            message = f"not valid CSV: {message}"
+        elif line < last:
+            message = f"the quote opened in line {line} ends in line {last}, where no comma follows; {_TWICE}"
+        else:
+            return Problem(line, None, f"a comma must follow a closing quote; {_TWICE}")
+        return Problem(line, column, message)
 
 
 def _wrong_count(found: int, header: Sequence[str]) -> str:

@@ -468,6 +468,30 @@ def test_reading_goes_on_behind_a_broken_record(rows_of):
     assert [problem.line for problem in rows.problems] == [6, 14, 15]
 
 
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        pytest.param(
+            ['"now, quoted",1'], "the quote opened in line 3 ends in line 9, where no comma", id="a next quote"
+        ),
+        pytest.param([], "a quote in this row is never closed", id="no other quote"),
+    ],
+)
+def test_a_quote_that_is_never_closed_costs_its_own_row_only(rows_of, after, message):
+    lines = ["input,expected_output", "fine,1", '"a quote too many,1', *(f"row {n},{n % 2}" for n in range(5)), *after]
+    rows = rows_of("\n".join(lines) + "\n", on_invalid_rows=SKIP)
+    assert rows.texts == ["fine", *(f"row {n}" for n in range(5)), *(["now, quoted"] if after else [])]
+    [problem] = rows.problems
+    assert (problem.line, problem.column) == (3, 1)
+    assert message in problem.message
+
+
+def test_a_quote_opened_below_a_text_of_several_lines_is_named_there(rows_of):
+    content = 'input,more,expected_output\n"one\ntwo","open,1\nb,c,1\n"d",e,0\n'
+    rows = rows_of(content, on_invalid_rows=SKIP)
+    assert (rows.texts, [(p.line, p.column) for p in rows.problems]) == (["b", "d"], [(3, 6)])
+
+
 def test_a_record_cut_off_behind_a_comma_costs_no_other(rows_of):
     cut = '{"prompt": "cut", "completion": 1,\n'
     rows = rows_of(cut + jsonl(*({"prompt": f"t{n}", "completion": 1} for n in range(3))), on_invalid_rows=SKIP)
@@ -479,6 +503,7 @@ def test_a_record_cut_off_behind_a_comma_costs_no_other(rows_of):
 @pytest.mark.parametrize(
     ("content", "rows", "problems"),
     [
+        pytest.param("text,label\n" + '"a,1\nb,1\n' * 50_000, 50_000, 50_000, id="quotes that are never closed"),
         pytest.param('{"text":"a","label":1}' * 200_000, 200_000, 0, id="records on one line"),
         pytest.param(
             '{"text":"a","label":1,"more":[\n' + "{},\n" * 400_000 + "{}]}\n", 1, 0, id="a record of many lines"
