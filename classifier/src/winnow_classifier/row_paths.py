@@ -19,6 +19,12 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in _files(path)]
 
 
+def common_folder(files: Sequence[Path]) -> str:
+    """The folder that holds all of the files, from the working directory on where they are named so."""
+    folder = os.path.commonpath([file.absolute().parent for file in files]) if files else ""
+    return folder if any(file.is_absolute() for file in files) else os.path.relpath(folder or ".")
+
+
 def is_glob(path: str) -> bool:
     return _WILDCARD.search(path) is not None
 

@@ -21,6 +21,7 @@ from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary
 from winnow_classifier.parquet_rows import ParquetRecord
 from winnow_classifier.row_blocks import bits_held, columns, maps_held, names_held
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
+from winnow_classifier.row_paths import common_folder
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
 MAX_FILE_NAME = 256  # characters from its end, as status keeps them
@@ -100,6 +101,7 @@ class _Shape:
     kind: _Kind
     labels: Labels  # of a label map, in the schema's order; of a bit, the two names; of names: those of spec.labels
     line: int
+    file: str | None  # where several are read
 
 
 def read_rows(files: Path | Sequence[Path], options: RowOptions) -> Rows:
@@ -148,7 +150,7 @@ class Judge:
         labels: list[Labels] = []
         size = 0
         # Of several files in one folder, or in folders of it, each is known by its path from there on.
-        folder = os.path.commonpath([path.absolute().parent for path in files]) if files else ""
+        folder = common_folder(files)
         for path in files:
             self._file = os.path.relpath(path.absolute(), folder)[-MAX_FILE_NAME:] if len(files) > 1 else None
             for more_texts, more_labels in self._good_rows(path):
@@ -350,7 +352,7 @@ class Judge:
         if shape is None:
             if problem := self._not_allowed(()):
                 return record.problem(f"{name}: {problem}", name)
-            shape = self._shape = _Shape(_Kind.BIT, binary_labels(self.options.labels), record.line)
+            shape = self._shape = _Shape(_Kind.BIT, binary_labels(self.options.labels), record.line, self._file)
         if shape.kind is not _Kind.BIT:
             return record.problem(f"{name} must be {self._expected()}, found {shown(value)}", name)
         return (shape.labels[bit],)
@@ -376,7 +378,9 @@ class Judge:
             return record.problem(f"{name} must have exactly one label ({detail}), found {len(names)}", name)
         if self._shape is None:
             labels = self.options.labels
-            self._shape = _Shape(_Kind.NAMES, self._two_names() if len(labels) == 1 else labels, record.line)
+            self._shape = _Shape(
+                _Kind.NAMES, self._two_names() if len(labels) == 1 else labels, record.line, self._file
+            )
         for label in names:
             self._found.setdefault(label, (label,))
         return tuple(sorted(names)) if len(names) != 1 else self._found[names[0]]
@@ -446,7 +450,7 @@ class Judge:
                 return str(err).removeprefix("labels: ")
         self._single = len(keys) == 1 and self.options.task_detail is not TaskDetail.MULTILABEL
         labels = binary_labels(self.options.labels or keys) if self._single else keys
-        self._shape = _Shape(_Kind.MAP, labels, line)
+        self._shape = _Shape(_Kind.MAP, labels, line, self._file)
         return None
 
     def _hold(self, ones: tuple[int, ...]) -> Labels:
@@ -475,12 +479,18 @@ class Judge:
     def _expected(self) -> str:
         if self._shape is None:
             return "0 or 1, or a map of labels to 0 or 1"
-        return f"{self._shape.kind.value} as in line {self._shape.line}"
+        return f"{self._shape.kind.value} as in {self._first_line()}"
+
+    def _first_line(self) -> str:
+        """Of the rows that all others are to be like."""
+        assert self._shape is not None
+        line, file = self._shape.line, self._shape.file
+        return f"line {line}" if file == self._file else f"line {line} of {file}"
 
     def _differs(self, name: str, labels: Labels, value: Mapping[str, object]) -> str:
         missing = [label for label in labels if label not in value]
         unknown = [label for label in value if label not in labels]
-        source = f"line {self._shape.line} has" if self._shape else "spec.labels has"
+        source = f"{self._first_line()} has" if self._shape else "spec.labels has"
         parts = [f"without the label {_names(missing)}, which {source}"] if missing else []
         parts += [f"with the label {_names(unknown)}, which {source.replace('has', 'has not')}"] if unknown else []
         return f"{name} is {' and '.join(parts)}; every row names the same labels"

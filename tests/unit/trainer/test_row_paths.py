@@ -108,3 +108,27 @@ def test_several_paths_are_one_dataset_and_problems_name_the_file(folder, tmp_pa
     (folder / "shards" / "2.jsonl").unlink()
     assert main([*command, *files]) == 0
     assert json.loads((tmp_path / "said").read_bytes())["rows"] == 4
+
+
+def test_problems_of_several_files_are_named_as_compilers_do(folder, tmp_path, capsys, monkeypatch):
+    (folder / "shards" / "1.jsonl").write_text('{"prompt": "x", "completion": {"a": 1}}\n')
+    command = ["import", "--storage", str(tmp_path / "storage")]
+    assert main([*command, "--file", str(folder)]) == 11
+    second = "1.jsonl:1:31: completion must be 0 or 1 as in line 1 of a.jsonl, found an object\n"
+    assert f"{folder}/shards/{second}" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--file", "rows/shards/*.jsonl", "rows/a.jsonl"]) == 11
+    said = capsys.readouterr().err
+    assert (
+        "rows/shards/2.jsonl:1:36: completion must be a map of labels to 0 or 1 as in line 1 of shards/1.jsonl" in said
+    )
+    assert main([*command, "--file", "rows", "--on-invalid-rows", "Skip"]) == 0
+    assert f"1 rows were skipped:\n  shards/{second}" in capsys.readouterr().out
+
+
+def test_a_label_that_another_files_map_has_names_the_file(folder, tmp_path, capsys):
+    (folder / "a.jsonl").write_text('{"prompt": "x", "completion": {"a": 1, "b": 0}}\n')
+    (folder / "b.csv").write_text('{"prompt": "x", "completion": {"a": 1}}\n')
+    files = [str(folder / "a.jsonl"), str(folder / "b.csv")]
+    assert main(["import", "--storage", str(tmp_path / "storage"), "--file", *files]) == 11
+    assert 'without the label "b", which line 1 of a.jsonl has; every row' in capsys.readouterr().err
