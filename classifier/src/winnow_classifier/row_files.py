@@ -4,7 +4,7 @@ in memory at a time. What a record means is judged in rows.py."""
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -69,8 +69,10 @@ class Record(Protocol):
         """At the value that `keys` lead to; at the record's start without keys."""
 
 
-def read_records(path: Path, file_format: FileFormat) -> Iterator[JsonBlock | Record | Problem]:
-    """Records and problems in the file's order. Raises EmptyDatasetError for a file without content, DataError for one
+def read_records(
+    path: Path, file_format: FileFormat, columns: Collection[str]
+) -> Iterator[JsonBlock | Record | Problem]:
+    """Records and problems in the file's order; of Parquet these columns, where it has them. Raises EmptyDatasetError for a file without content, DataError for one
     of another kind or a damaged one, SourceError if there is no such file."""
     # Here, since these readers make the records that are declared above.
     from winnow_classifier.csv_rows import read_csv
@@ -86,7 +88,7 @@ def read_records(path: Path, file_format: FileFormat) -> Iterator[JsonBlock | Re
                 if not stream.seekable():
                     message = f"{path.name} is Parquet in a pipe, or compressed once more; it can be read in neither"
                     raise DataError(message, hint="write it to a file as it is")
-                yield from read_parquet(path)
+                yield from read_parquet(path, columns)
             elif found is FileFormat.CSV:
                 yield from read_csv(stream)
             else:

@@ -5,16 +5,18 @@ import ast
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
+from winnow_classifier import dialects
 from winnow_classifier.class_labels import ClassNames, NoSuchClass
 from winnow_classifier.csv_rows import CsvRecord
 from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
-from winnow_classifier.dialects import foreign
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
 from winnow_classifier.json_rows import JsonBlock
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
@@ -22,6 +24,8 @@ from winnow_classifier.parquet_rows import ParquetRecord
 from winnow_classifier.row_blocks import bits_held, columns, maps_held, names_held
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
 from winnow_classifier.row_paths import common_folder
+
+T = TypeVar("T")
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
 MAX_FILE_NAME = 256  # characters from its end, as status keeps them
@@ -134,6 +138,7 @@ class Judge:
         self._text_names = (names[0],) if names[0] else tuple(dict.fromkeys(text for text, _ in FIELD_NAMES))
         self._target_names = (names[1],) if names[1] else tuple(target for _, target in FIELD_NAMES)
         self._own_names = not any(names)  # other services' records are looked for
+        self._columns = {*self._text_names, *self._target_names, *(dialects.FIELDS if self._own_names else ())}
         self._numbered = _values_are_names(options)
         self._words = {label.lower(): label for label in options.labels}  # true is True where labels has it so
         self._exclusive = options.task_detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
@@ -153,7 +158,7 @@ class Judge:
         folder = common_folder(files)
         for path in files:
             self._file = os.path.relpath(path.absolute(), folder)[-MAX_FILE_NAME:] if len(files) > 1 else None
-            for more_texts, more_labels in self._good_rows(path):
+            for more_texts, more_labels in self._good_rows(path, may_be_empty=len(files) > 1):
                 self.row_count += len(more_texts)
                 if self.problem_count and self.options.on_invalid_rows is not OnInvalidRows.SKIP:
                     continue  # rows that come after a wrong one are judged, and of no other use
@@ -167,9 +172,10 @@ class Judge:
         if texts:
             yield Batch(texts, labels)
 
-    def _good_rows(self, path: Path) -> Iterator[tuple[list[str], list[Labels]]]:
+    def _good_rows(self, path: Path, *, may_be_empty: bool) -> Iterator[tuple[list[str], list[Labels]]]:
         """Texts and labels of one row or of many; wrong rows are told of and left out."""
-        for found in read_records(path, self.options.file_format):
+        records = read_records(path, self.options.file_format, self._columns)
+        for found in _or_nothing(records) if may_be_empty else records:
             if isinstance(found, JsonBlock) and (rows := self._at_once(found.values)) is not None:
                 yield rows
                 continue
@@ -253,7 +259,7 @@ class Judge:
         text_name = next((name for name in self._text_names if name in fields), None)
         target_name = next((name for name in self._target_names if name in fields), None)
         if self._own_names and (text_name is None or target_name is None):
-            other = foreign(fields)
+            other = dialects.foreign(fields)
             if isinstance(other, str):
                 return record.problem(other)
             if other is not None:
@@ -294,7 +300,8 @@ class Judge:
             pairs = FIELD_NAMES if names is self._text_names else [(target, text) for text, target in FIELD_NAMES]
             usual = wanted if isinstance(record, ParquetRecord) else names[0]
             wanted = next((name for name, partner in pairs if partner in record.fields), usual)
-        found = ", ".join(shown(name) for name in list(record.fields)[:8]) or "nothing"
+        there = record.columns if isinstance(record, ParquetRecord) else list(record.fields)
+        found = ", ".join(map(shown, there[:8])) or "nothing"
         if isinstance(record, CsvRecord | ParquetRecord):  # every row has the same fields, so none can be read
             what = "header has no field" if isinstance(record, CsvRecord) else "file has no column"
             problem = Problem(1, 1, f'the {what} "{wanted}"; found {found}', self._file)
@@ -494,6 +501,12 @@ class Judge:
         parts = [f"without the label {_names(missing)}, which {source}"] if missing else []
         parts += [f"with the label {_names(unknown)}, which {source.replace('has', 'has not')}"] if unknown else []
         return f"{name} is {' and '.join(parts)}; every row names the same labels"
+
+
+def _or_nothing(records: Iterator[T]) -> Iterator[T]:
+    """Of a file without rows beside others, as programs that write shards leave them."""
+    with suppress(EmptyDatasetError):
+        yield from records
 
 
 def _values_are_names(options: RowOptions) -> bool:

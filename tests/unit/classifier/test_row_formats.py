@@ -561,6 +561,58 @@ def test_parquet_columns_of_other_types(rows_of, problems_of):
     assert problems_of(parquet(wrong)) == [(2, None, "labels: expected a class from 0 to 1, found 2")]
 
 
+TWICE_IN_A_MAP = pa.array([[("x", 1), ("x", 0)]], pa.map_(pa.string(), pa.int64()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(pa.array([2**62], pa.timestamp("ms")), id="a time out of range"),
+        pytest.param(pa.array([1], pa.timestamp("s", "Mars/Olympus")), id="an unknown time zone"),
+        pytest.param(TWICE_IN_A_MAP, id="a map with a key twice"),
+        pytest.param(pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers()), id="no UTF-8"),
+    ],
+)
+def test_a_column_of_no_matter_may_hold_what_cannot_be_read(rows_of, problems_of, other):
+    content = parquet(pa.table({"id": other, "text": ["a"], "label": [1]}))
+    assert rows_of(content).texts == ["a"]
+    wanted = problems_of(content, text_column="mail")
+    assert wanted == [(1, None, 'the file has no column "mail"; found "id", "text", "label"')]
+
+
+def test_a_file_without_any_column_of_use_says_which_it_has(problems_of):
+    [problem] = problems_of(parquet(pa.table({"id": [1], "body": ["a"]})))
+    assert problem[2].endswith('found "id", "body"')
+
+
+def test_a_column_name_twice_is_refused_in_parquet_too(problems_of):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([1])], ["text", "text", "label"])
+    assert problems_of(parquet(table)) == [(1, None, 'the file names the column "text" twice')]
+
+
+def test_decimals_within_labels_count_as_numbers(rows_of):
+    one, zero = Decimal("1.00"), Decimal("0.00")
+    for label in (
+        pa.array([{"x": one, "y": zero}]),
+        pa.array([[("x", one), ("y", zero)]], pa.map_(pa.string(), pa.decimal128(3, 2))),
+    ):
+        assert holding(rows_of(parquet(pa.table({"text": ["a"], "label": label})))) == [("a", ["x"])]
+
+
+def test_an_empty_file_beside_others_is_passed_over(tmp_path):
+    nothing = pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())})
+    contents = [b"", parquet(nothing), gzip.compress(b""), b"text,label\n", b"\n", b"text,label\na,0\nb,1\n"]
+    files = [tmp_path / str(number) for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    assert read_rows(files, RowOptions()).texts == ["a", "b"]
+    assert read_rows(files[::-1], RowOptions()).texts == ["a", "b"]
+    with pytest.raises(EmptyDatasetError, match="the files have no rows"):
+        read_rows(files[:-1], RowOptions())
+    with pytest.raises(EmptyDatasetError, match="0 is empty"):
+        read_rows(files[0], RowOptions())
+
+
 def test_a_csv_line_that_never_ends_takes_no_more_memory_than_a_row_may_have(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_rows, "MAX_ROW_CHARACTERS", 1_000)
     file = tmp_path / "rows.csv"
