@@ -29,6 +29,13 @@ def is_glob(path: str) -> bool:
     return _WILDCARD.search(path) is not None
 
 
+def is_a_path(name: str) -> bool:
+    """Whether a name in a bucket or a repository can be that of a file below a folder, and nowhere else."""
+    parts = name.split("/")
+    usual = all(part not in ("", ".", "..") and len(part.encode(errors="replace")) < 256 for part in parts)
+    return usual and "\0" not in name and len(name) <= 1_024
+
+
 def fixed_part(path: str) -> str:
     """What stands before the first wildcard, up to a slash: `mail/2026/` of `mail/2026/*.csv`."""
     wildcard = _WILDCARD.search(path)
@@ -40,13 +47,17 @@ def chosen(names: Iterable[str], pattern: str | None) -> list[str]:
 
     A part that begins with . or _ is left out, as Spark does: _SUCCESS, .crc, checksums and the like beside the rows.
     """
-    fits = re.compile(_expression(pattern) if pattern else ".*", re.DOTALL).fullmatch
+    fits = pattern_of(pattern or "**").fullmatch
     return sorted(name for name in names if not any(part[:1] in (".", "_") for part in name.split("/")) and fits(name))
 
 
 def pattern_of(glob: str) -> re.Pattern[str]:
-    """The glob as a pattern for whole paths, hidden ones among them."""
-    return re.compile(_expression(glob), re.DOTALL)
+    """The glob as a pattern for whole paths, hidden ones among them. Raises SourceError where it is none."""
+    try:
+        return re.compile(_expression(glob), re.DOTALL)
+    except re.error as err:
+        brackets = "one of its brackets names no character"
+        raise SourceError(f"{glob} is no glob: {brackets}", hint="write it as [a-z], [!a-z], or [[] for [") from err
 
 
 def no_match(looked_for: str, found: Sequence[str], where: str) -> SourceError:

@@ -157,7 +157,7 @@ class Judge:
         # Of several files in one folder, or in folders of it, each is known by its path from there on.
         folder = common_folder(files)
         for path in files:
-            self._file = os.path.relpath(path.absolute(), folder)[-MAX_FILE_NAME:] if len(files) > 1 else None
+            self._file = _shown_name(path, folder) if len(files) > 1 else None
             for more_texts, more_labels in self._good_rows(path, may_be_empty=len(files) > 1):
                 self.row_count += len(more_texts)
                 if self.problem_count and self.options.on_invalid_rows is not OnInvalidRows.SKIP:
@@ -501,6 +501,11 @@ class Judge:
         parts = [f"without the label {_names(missing)}, which {source}"] if missing else []
         parts += [f"with the label {_names(unknown)}, which {source.replace('has', 'has not')}"] if unknown else []
         return f"{name} is {' and '.join(parts)}; every row names the same labels"
+
+
+def _shown_name(path: Path, folder: str) -> str:
+    name = os.path.relpath(path.absolute(), folder)
+    return name.encode(errors="backslashreplace").decode()[-MAX_FILE_NAME:]  # bytes that are no UTF-8 stay visible
 
 
 def _or_nothing(records: Iterator[T]) -> Iterator[T]:

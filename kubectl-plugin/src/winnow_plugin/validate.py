@@ -26,7 +26,7 @@ def validate(files: Sequence[Path], options: RowOptions, *, as_json: bool, quiet
     code = 0
     for number, file in enumerate(files):
         if len(files) > 1 and not as_json:
-            print(f"{'' if number == 0 else chr(10)}== {file}", flush=True)
+            print(f"{'' if number == 0 else chr(10)}== {_shown(file)}", flush=True)
         code = max(code, _validate(file, options, as_json=as_json, quiet=quiet))
     return code
 
@@ -65,5 +65,9 @@ def _fail(file: Path, err: WinnowError, where: Path, *, as_json: bool) -> int:
     return err.exit_code
 
 
+def _shown(file: Path) -> str:
+    return str(file).encode(errors="backslashreplace").decode()
+
+
 def _print_json(file: Path, message: dict[str, Any]) -> None:
-    print(orjson.dumps({**message, "file": str(file)}, option=orjson.OPT_INDENT_2).decode(), flush=True)
+    print(orjson.dumps({**message, "file": _shown(file)}, option=orjson.OPT_INDENT_2).decode(), flush=True)

@@ -198,6 +198,7 @@ def test_a_dataset_manifest_says_how_to_read(run, tmp_path):
         ),
         pytest.param("kind: Pod\nspec: {}", "kind: Input should be 'Dataset', found 'Pod'", id="another kind"),
         pytest.param("kind: [", "is not YAML", id="no YAML"),
+        pytest.param("kind: 2024-13-45", "is not YAML: month must be in 1..12", id="a date that is none"),
         pytest.param("words", "holds no mapping", id="no mapping"),
     ],
 )

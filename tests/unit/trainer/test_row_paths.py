@@ -1,6 +1,8 @@
 """Which files a path means, by the front door of the import where that matters."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,8 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(folder):
         pytest.param(
             "shards/_temporary/[.jsonl", "means no file: .*holds 3.jsonl", id="a bracket that is never closed"
         ),
+        pytest.param("[z-a].jsonl", r"\[z-a\].jsonl is no glob", id="a range backwards"),
+        pytest.param("[!].jsonl", r"\[!\].jsonl is no glob", id="a bracket without a character"),
     ],
 )
 def test_where_nothing_matches_it_is_said_what_there_is(folder, path, says):
@@ -132,3 +136,11 @@ def test_a_label_that_another_files_map_has_names_the_file(folder, tmp_path, cap
     files = [str(folder / "a.jsonl"), str(folder / "b.csv")]
     assert main(["import", "--storage", str(tmp_path / "storage"), "--file", *files]) == 11
     assert 'without the label "b", which line 1 of a.jsonl has; every row' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [b'{"prompt": "x", "completion": 7}\n', b"\xff\xfe"], ids=["a problem", "no rows"])
+def test_a_name_that_is_no_utf_8_is_told_as_it_is(folder, tmp_path, capsys, rows):
+    (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jsonl"))).write_bytes(rows)
+    command = ["import", "--storage", str(tmp_path / "storage"), "--termination-log", str(tmp_path / "said")]
+    assert main([*command, "--file", str(folder), "--json"]) == 11
+    assert "caf\\udce9.jsonl" in json.loads((tmp_path / "said").read_bytes())["message"]
