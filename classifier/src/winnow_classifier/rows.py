@@ -216,6 +216,8 @@ class Judge:
         if shape.kind is _Kind.BIT or self._single:
             return LabelSchema(TaskDetail.BINARY, shape.labels)
         found = TaskDetail.MULTICLASS if self._one_each else TaskDetail.MULTILABEL
+        if shape.kind is _Kind.NAMES and self._one_each and len(self.options.labels) == 1:
+            found = TaskDetail.BINARY  # that label, or not
         if shape.kind is _Kind.MAP:
             return LabelSchema(detail or found, shape.labels)
         labels = shape.labels or tuple(sorted(self._found))

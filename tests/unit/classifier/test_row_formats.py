@@ -299,6 +299,7 @@ def test_several_files_are_one_dataset(tmp_path):
         pytest.param(["ham", "spam"], {"task_detail": TaskDetail.BINARY}, "Binary", ["ham", "spam"], id="Binary"),
         pytest.param([3, 1, 2], {"task_detail": TaskDetail.MULTICLASS}, "Multiclass", "123", id="numbers as asked"),
         pytest.param([0, 2, 1], {"labels": ("0", "1", "2")}, "Multiclass", "012", id="numbers that labels names"),
+        pytest.param(["not_x", "x"], {"labels": ("x",)}, "Binary", ["not_x", "x"], id="the positive name alone"),
         pytest.param(["yes", "no"], {"labels": ("no", "yes")}, "Multiclass", ["no", "yes"], id="two names"),
     ],
 )
