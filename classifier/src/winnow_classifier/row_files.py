@@ -184,8 +184,10 @@ class _Unpacked(io.RawIOBase):
 
 class _DamagedError(DataError):
     def __init__(self, name: str, kind: str, after: int) -> None:
-        message = f"{name} is damaged: its {kind} data breaks off or is wrong behind {after:,} unpacked bytes"
-        super().__init__(message, "copy the file again, or pack it again")
+        where = f" behind {after:,} unpacked bytes" if after else ""
+        super().__init__(
+            f"{name} is damaged: its {kind} data breaks off or is wrong{where}", "copy the file again, or pack it again"
+        )
 
 
 def shown(value: object, characters: int = 40) -> str:

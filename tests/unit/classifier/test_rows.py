@@ -279,7 +279,7 @@ def test_files_that_are_no_rows(rows_of, content, error, message):
     ("content", "message"),
     [
         pytest.param(gzip.compress(GOOD.encode() * 1000)[:-20], "damaged: its gzip data", id="gzip that breaks off"),
-        pytest.param(b"\x1f\x8b\x08rest", "damaged: its gzip data", id="no gzip"),
+        pytest.param(b"\x1f\x8b\x08rest", "damaged: its gzip data breaks off or is wrong$", id="no gzip"),
         pytest.param(b"\x28\xb5\x2f\xfdrest", "damaged: its zstd data", id="no zstd"),
         pytest.param(b"PAR1rest", "damaged behind row 0", id="no Parquet"),
     ],
