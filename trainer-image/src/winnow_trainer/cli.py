@@ -553,8 +553,9 @@ def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
 
 def _name(files: Sequence[Path]) -> str:
     """What the files are called together: as the first of them, as its folder where that is a glob."""
-    first = files[0].absolute()
-    return next(path.stem for path in (first, *first.parents) if not is_glob(path.name)) or "rows"
+    first = Path(os.path.normpath(files[0].absolute()))  # `..` is no name, and would lead out of imports/ in storage
+    name = next(path.stem for path in (first, *first.parents) if not is_glob(path.name))
+    return name if name.strip(".") else "rows"
 
 
 def _choices(values: Any, default: str) -> str:
