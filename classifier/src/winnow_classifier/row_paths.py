@@ -48,7 +48,7 @@ def chosen(names: Iterable[str], pattern: str | None) -> list[str]:
     A part that begins with . or _ is left out, as Spark does: _SUCCESS, .crc, checksums and the like beside the rows.
     """
     fits = pattern_of(pattern or "**").fullmatch
-    return sorted(name for name in names if not any(part[:1] in (".", "_") for part in name.split("/")) and fits(name))
+    return sorted(name for name in names if not any(map(_hidden, name.split("/"))) and fits(name))
 
 
 def pattern_of(glob: str) -> re.Pattern[str]:
@@ -113,12 +113,37 @@ def _walk(folder: Path) -> Iterator[str]:
         if Path(err.filename or "").name != "lost+found":  # of ext4, for root only
             raise err
 
-    for parent, folders, files in os.walk(folder, onerror=failed):
-        folders[:] = [name for name in folders if name[:1] not in (".", "_")]
+    links = _Links(folder)
+    for parent, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not _hidden(name) and links.leads_on(Path(parent, name))]
         for name in files:
             path = Path(parent, name)
             if path.is_file():
                 yield path.relative_to(folder).as_posix()
+
+
+class _Links:
+    """Which links to folders are followed: those out of the folder, or to what is hidden in it, each target once. So no
+    row is read twice because `latest` is a link to a folder beside it, and a link that leads in a circle ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = Path(os.path.realpath(folder))
+        self._followed: set[Path] = set()
+
+    def leads_on(self, path: Path) -> bool:
+        if not path.is_symlink():
+            return True
+        target = Path(os.path.realpath(path))
+        # Behind a hidden name, as ..data of a mounted ConfigMap, nothing is read by its own path.
+        beside = target.is_relative_to(self._root) and not any(map(_hidden, target.relative_to(self._root).parts))
+        if beside or self._root.is_relative_to(target) or target in self._followed:
+            return False
+        self._followed.add(target)
+        return True
+
+
+def _hidden(name: str) -> bool:
+    return name[:1] in (".", "_")
 
 
 def _expression(pattern: str) -> str:

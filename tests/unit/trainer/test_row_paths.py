@@ -58,6 +58,30 @@ def test_a_path_means_these_files(folder, path, means):
     assert [str(file.relative_to(folder)) for file in find_files([folder / path])] == means
 
 
+@pytest.mark.parametrize(
+    ("link", "target", "more"),
+    [
+        pytest.param("linked", "../elsewhere", ["linked/5.jsonl", "linked/deep/6.jsonl"], id="out of the folder"),
+        pytest.param("linked", "shards/_temporary", ["linked/3.jsonl"], id="to what is hidden, as a ConfigMap has it"),
+        pytest.param("linked", "shards", [], id="to a folder beside it, which is read anyway"),
+        pytest.param("shards/linked", "..", [], id="in a circle"),
+        pytest.param("linked", "../..", [], id="around the folder itself"),
+        pytest.param("_linked", "../elsewhere", [], id="hidden itself"),
+        pytest.param("linked", "nowhere", [], id="to nothing"),
+        pytest.param("more/linked", "../../elsewhere/deep", ["more/linked/6.jsonl"], id="from a folder within"),
+    ],
+)
+def test_links_to_folders_are_followed_to_what_is_not_read_anyway(folder, tmp_path, link, target, more):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    for name in ("5.jsonl", "deep/6.jsonl"):
+        (tmp_path / "elsewhere" / name).write_text("")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    without = find_files([folder])
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(target)
+    assert find_files([folder]) == sorted([*without, *(folder / name for name in more)])
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(folder):
     (folder / "rows[1].jsonl").write_text("")
     assert find_files([folder / "rows[1].jsonl"]) == [folder / "rows[1].jsonl"]
