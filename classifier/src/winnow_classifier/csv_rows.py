@@ -14,6 +14,7 @@ from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 
 _DELIMITERS = ",\t;"  # the first of them that the header has
 _TWICE = 'write a quote within a text twice: ""'
+_NAMED = 20  # fields of a header, in a message
 _SPACE = " \t\r\n\v\f"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # A field as people write it: spaces around it, a label map in quotes whose own quotes are not doubled.
@@ -227,7 +228,8 @@ class _Broken:
 
 
 def _wrong_count(found: int, header: Sequence[str]) -> str:
-    names = ", ".join(header).encode(errors="backslashreplace").decode()  # a byte that is not UTF-8 stays visible
+    names = ", ".join(header[:_NAMED]).encode(errors="backslashreplace").decode()  # odd bytes stay visible
+    names += f" and {len(header) - _NAMED:,} more" if len(header) > _NAMED else ""
     if found < len(header):
         return f"expected {len(header)} fields ({names}), found {found}"
     return f"expected {len(header)} fields ({names}), found {found}; a text with commas needs quotes around it"
