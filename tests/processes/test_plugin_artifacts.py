@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from trained_job import JOB, batch_job, kubectl_exec, store_checkpoint
 
-from winnow_classifier.errors import StorageError
+from winnow_classifier.errors import ConfigError, StorageError
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_plugin import artifacts, storage_pod
+from winnow_plugin import artifacts, storage_access, storage_pod
+from winnow_plugin.cluster import Place
 from winnow_plugin.errors import ClusterError, Unreachable
 from winnow_plugin.storage_access import Training
 
@@ -58,15 +61,63 @@ def test_files_are_listed_fetched_and_gone_on_with(tmp_path: Path, stored: Path,
     artifacts._fetch(here, "epoch-2", files, out)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name in FILES} == FILES
     assert json.loads((out / "checkpoint.json").read_text())["epoch"] == 2
-    artifacts._fetch_beside(here, "epoch-2", out)
-    assert not (out / "decision.json").exists()  # nothing was fitted
     (stored / "decision.json").write_text("{}")
-    artifacts._fetch_beside(here, "epoch-2", out)
-    assert (out / "decision.json").read_text() == "{}"
     capfd.readouterr()
     artifacts._list_files(files, here.beside("epoch-2"))
     listed = capfd.readouterr().out.splitlines()[1:]
     assert [line.split()[0] for line in listed] == ["checkpoint.json", "decision.json", *sorted(FILES)]
+
+
+@pytest.fixture
+def fetch(tmp_path: Path, stored: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`artifacts v1 epoch-2 --download` with these --file, where a program on this machine is the pod."""
+    checkpoints = [
+        {name: value for name, value in each.items() if name != "digest"} for each in JOB["status"]["checkpoints"]
+    ]
+    job = {**JOB, "status": {**JOB["status"], "checkpoints": checkpoints}}
+
+    async def look(*_: Any) -> Training:
+        return Training(job, [batch_job("training")])
+
+    monkeypatch.setattr(artifacts, "_look", look)
+    monkeypatch.setattr(storage_access, "opened", lambda *_: nullcontext(kubectl_exec(tmp_path)))
+
+    def run(*files: str) -> Path:
+        artifacts.artifacts(artifacts.Wanted("v1", "epoch-2", tmp_path / "out", files), Place())
+        return tmp_path / "out" / "epoch-2"
+
+    return run
+
+
+def test_what_was_fitted_is_fetched_beside_the_files(fetch: Callable[..., Path], stored: Path) -> None:
+    assert not (fetch() / "decision.json").exists()  # nothing was fitted
+    (stored / "decision.json").write_text("{}")
+    assert (fetch() / "decision.json").read_text() == "{}"
+    assert {path.name for path in fetch().iterdir()} == {"checkpoint.json", "decision.json", *FILES}
+
+
+@pytest.mark.parametrize(
+    ("files", "says", "hint"),
+    [
+        (["report.html", "los.png"], "epoch-2 has no file los.png", "it has: checkpoint.json, "),
+        (["*.png", "*.svg"], r"epoch-2 has no file \*.svg", "report.html"),
+        (["decision.json"], "epoch-2 has no decision.json: nothing was fitted", "kubectl winnow refit"),
+    ],
+)
+def test_a_file_that_is_not_there_is_refused(
+    fetch: Callable[..., Path], tmp_path: Path, files: list[str], says: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        fetch(*files)
+    assert hint in str(refused.value.hint)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_decision_that_cannot_be_written_is_said(fetch: Callable[..., Path], stored: Path, tmp_path: Path) -> None:
+    (stored / "decision.json").write_text("{}")
+    (tmp_path / "out" / "epoch-2" / "decision.json").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"decision\.json cannot be written: Is a directory"):
+        fetch("decision.json")
 
 
 def test_bytes_that_changed_in_storage_are_not_kept(tmp_path: Path, stored: Path) -> None:

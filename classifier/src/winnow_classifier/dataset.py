@@ -86,8 +86,9 @@ class CanonicalDigest:
     def add(self, batch: Batch) -> None:
         if not batch.texts:
             return
-        # All rows as one array, then its commas made line ends. `]],["` stands nowhere but between two rows: a quote
-        # within a text has a backslash before it.
+        # All rows as one array, then the commas between them made line ends. `]],["` stands nowhere else but at the end
+        # of a text that ends in `]],[`, whose comma becomes a line end too; no other rows can give the same bytes, since
+        # a line end within a text is written \n. So it stays, for the digests that there are.
         rows = orjson.dumps(list(zip(batch.texts, batch.labels, strict=True)))
         self._sha256.update(rows[1:-1].replace(b']],["', b']]\n["'))
         self._sha256.update(b"\n")

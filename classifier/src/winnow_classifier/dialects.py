@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+FIELDS = frozenset(
+    ("messages", "contents", "textContent", "textGcsUri", "classificationAnnotation", "classificationAnnotations")
+)
 _ANSWERS = frozenset(("assistant", "chatbot", "model"))
 _QUESTIONS = frozenset(("user", "human"))
 

@@ -30,7 +30,8 @@ class WinnowError(Exception):
     reason: ClassVar[str] = "InternalError"
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
+        # A file's name may hold bytes that are no UTF-8, and the words have to go into JSON and onto a terminal.
+        super().__init__(message.encode(errors="backslashreplace").decode())
         self.hint = hint
 
 

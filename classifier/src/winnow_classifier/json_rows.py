@@ -22,7 +22,6 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 _SCALAR_END = re.compile(rb"[,\]\s]")
 _BETWEEN = b" \t\r\n,"  # JSON has commas only in an array; people leave them behind records as well
-_GOES_ON = b":,[{"  # a line that ends so is followed by more of the same record
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,8 @@ class _Pending:
     def clear(self) -> None:
         self.raw = bytearray()
         self.line, self.column = 0, 1  # where the record starts
-        self.depth = 0
+        self.open: list[bytes] = []  # its braces and brackets that are not closed yet
+        self.last = b""  # its last byte that is no white space
         self.in_text = False
 
     @property
@@ -156,37 +156,41 @@ class _Pending:
         return self.in_text or len(self.raw) > MAX_ROW_CHARACTERS
 
     def goes_on(self) -> bool:
-        return self.raw.rstrip()[-1:] in _GOES_ON
+        """Whether a brace may come next: as a value, or as the next element of a list. Behind a comma in an object a
+        name would."""
+        return self.last in (b":", b"[") or (self.last == b"," and self.open[-1:] == [b"["])
 
     def take(self, line: int, raw: bytes) -> Iterator[JsonRecord | Problem]:
-        """Every record that the line completes."""
+        """Every record that the line completes. Looks at each of its bytes once, and never again at earlier lines."""
         if not self.raw:
             self.line, self.column = line, 1
         before = len(self.raw)
         self.raw += raw
-        start = 0
+        self.last = raw.rstrip()[-1:] or self.last
+        start, counted, column = 0, 0, 1
         for token in _TOKEN.finditer(raw):
             kind = token[0]
             if kind == b'"':
                 self.in_text = True
                 break
             if kind in b"{[":
-                self.depth += 1
+                self.open.append(kind)
             elif kind in b"}]":
-                self.depth -= 1
-                if self.depth <= 0:
+                del self.open[-1:]
+                if not self.open:
                     end = before + token.end()
                     record = bytes(self.raw[start:end])
                     content = record.lstrip(_BETWEEN)
                     yield parsed(content, self.line, self.column + len(record) - len(content))
-                    start, self.depth = end, 0
-                    self.line, self.column = line, len(raw[: token.end()].decode(errors="replace")) + 1
+                    column += len(raw[counted : token.end()].decode(errors="replace"))
+                    start, counted = end, token.end()
+                    self.line, self.column = line, column
         del self.raw[:start]
-        if not self.raw.strip(_BETWEEN):
-            self.clear()
-        elif not self.depth and not self.in_text:  # words between records, which no brace will close
+        if self.open or self.in_text:
+            return
+        if self.raw.strip(_BETWEEN):  # words between records, which no brace will close
             yield self.problem()
-            self.clear()
+        self.clear()
 
     def problem(self) -> Problem:
         if len(self.raw) > MAX_ROW_CHARACTERS:

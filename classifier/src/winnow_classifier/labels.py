@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MULTILABEL_THRESHOLD = 0.5  # a label holds from here on; every other task takes the likeliest label
 MAX_LABELS = 1_000
+# Zero-width non-joiner and joiner: Persian words are spelt with the one, emoji of several parts hold the other.
+_JOINERS = {0x200C: None, 0x200D: None}
 MAX_LABEL_CHARACTERS = 128
 
 
@@ -76,9 +78,10 @@ def check_label_names(names: Sequence[str]) -> None:
     if len(names) > MAX_LABELS:
         raise ConfigError(f"labels: {len(names):,} are named; {MAX_LABELS:,} are allowed")
     for name in names:
-        if not name or name != name.strip():
+        seen = name.translate(_JOINERS)
+        if not seen or name != name.strip():
             raise ConfigError(f"labels: {name!r} is empty or has spaces around it")
-        if not name.isprintable():
+        if not seen.isprintable():
             raise ConfigError(f"labels: {name!r} holds a character that cannot be printed")
         if len(name) > MAX_LABEL_CHARACTERS:
             raise ConfigError(f"labels: {name[:40]!r}… has {len(name)} characters; {MAX_LABEL_CHARACTERS} are allowed")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import orjson
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 
 from winnow_classifier.class_labels import ClassNames, of_features
 from winnow_classifier.errors import DataError, EmptyDatasetError
-from winnow_classifier.row_files import SUPPORTED, Problem
+from winnow_classifier.row_files import SUPPORTED, Problem, shown
 
 _ROWS_AT_ONCE = 4_096
 
@@ -21,8 +23,9 @@ _ROWS_AT_ONCE = 4_096
 @dataclass(frozen=True, slots=True)
 class ParquetRecord:
     line: int  # the row
-    fields: Mapping[str, object]
+    fields: Mapping[str, object]  # of the columns that are wanted
     classes: Mapping[str, ClassNames]  # by column, where the file has them
+    columns: Sequence[str]  # all that the file has
 
     @property
     def format(self) -> str:
@@ -32,18 +35,27 @@ class ParquetRecord:
         return Problem(self.line, None, message)
 
 
-def read_parquet(path: Path) -> Iterator[ParquetRecord]:
+def read_parquet(path: Path, wanted: Collection[str]) -> Iterator[ParquetRecord | Problem]:
+    """Only the wanted columns are read: others do not matter, though nobody could read them."""
     row = 0
     try:
         with pq.ParquetFile(path) as file:
             if not file.metadata.num_rows:
                 raise EmptyDatasetError(f"{path.name} has no rows", hint=SUPPORTED)
+            names = file.schema_arrow.names
+            found = [name for name in names if name in wanted]
+            if repeated := next((name for name, count in Counter(found).items() if count > 1), None):
+                yield Problem(1, None, f"the file names the column {shown(repeated)} twice")
+                return
             classes = class_labels(file.schema_arrow.metadata or {})
-            for batch in file.iter_batches(_ROWS_AT_ONCE):
-                for fields in _plain(batch).to_pylist(maps_as_pydicts="strict"):
+            decimals = [name for name in found if _has_decimals(file.schema_arrow.field(name).type)]
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=found):
+                for fields in batch.select(found).to_pylist(maps_as_pydicts="strict"):
                     row += 1
                     _decode_bytes(fields)
-                    yield ParquetRecord(row, fields, classes)
+                    for name in decimals:
+                        fields[name] = _as_floats(fields[name])
+                    yield ParquetRecord(row, fields, classes, names)
     except KeyError as err:  # so it tells of a map with a key twice
         raise DataError(f"{path.name}: a map behind row {row:,} has a key twice", hint="write it again") from err
     except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
@@ -51,12 +63,18 @@ def read_parquet(path: Path) -> Iterator[ParquetRecord]:
         raise DataError(f"{path.name} is damaged behind row {row:,}: {why}", hint="write it again") from err
 
 
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Decimals as floats, since 1.00 is a 1."""
-    for number, column in enumerate(batch.columns):
-        if pa.types.is_decimal(column.type):
-            batch = batch.set_column(number, batch.schema.names[number], column.cast(pa.float64()))
-    return batch
+def _has_decimals(kind: pa.DataType) -> bool:
+    nested = (kind.field(number).type for number in range(kind.num_fields))
+    return bool(pa.types.is_decimal(kind)) or any(map(_has_decimals, nested))
+
+
+def _as_floats(value: object) -> object:
+    """Decimals as floats, also in label maps and lists, since 1.00 is a 1."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _as_floats(each) for key, each in value.items()}
+    return list(map(_as_floats, value)) if isinstance(value, list) else value
 
 
 def class_labels(metadata: Mapping[bytes, bytes]) -> dict[str, ClassNames]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from winnow_classifier.dataset import Batch, Labels, Targets, batches_of
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.near_duplicates import MAX_TEXTS, near_duplicates
+from winnow_classifier.near_duplicates import MAX_BYTES, MAX_TEXTS, near_duplicates
 
 ADVISED_POSITIVES = 20
 WARNED_LABELS = 5  # each by its own warning, the others by one
@@ -120,7 +120,7 @@ class Profiler:
         self._tokens = array("i")
         self._set_numbers: dict[Labels, int] = {}
         self._set_counts: Counter[Labels] = Counter()
-        self._first_texts: dict[str, None] = {}
+        self._first_texts: dict[int, str] = {}  # by hash; so much of each as is looked at
         self._control = self._wordless = self._digits = 0
         self._first_not_single: int | None = None
 
@@ -131,7 +131,8 @@ class Profiler:
             before = len(self._hashes)
             others = (before + row for row, labels in enumerate(batch.labels) if len(labels) != 1)
             self._first_not_single = next(others, None) if any(len(labels) != 1 for labels in counts) else None
-        self._hashes.extend(map(hash, texts))  # of this process: good to find equal texts, never kept
+        hashes = list(map(hash, texts))
+        self._hashes.extend(hashes)  # of this process: good to find equal texts, never kept
         for labels in counts:
             numbers.setdefault(labels, len(numbers))
         self._sets.extend(map(numbers.__getitem__, batch.labels))
@@ -144,7 +145,10 @@ class Profiler:
         self._wordless += len(wordless)
         self._digits += sum(map(bool, map(_ONLY_DIGITS.fullmatch, wordless)))
         if len(self._first_texts) < MAX_TEXTS:
-            self._first_texts.update(dict.fromkeys(texts[: MAX_TEXTS - len(self._first_texts)]))
+            left = MAX_TEXTS - len(self._first_texts)
+            self._first_texts.update(
+                (known, text[:MAX_BYTES]) for known, text in zip(hashes[:left], texts, strict=False)
+            )
 
     def finish(self, schema: LabelSchema) -> Profile:
         counts: Counter[str] = Counter()
@@ -159,7 +163,7 @@ class Profiler:
         tokens = np.frombuffer(self._tokens, dtype=np.int32)
         longer = {length: float((tokens > length).mean()) for length in LENGTHS} if len(tokens) else None
         characters = np.frombuffer(self._characters, dtype=np.int32)
-        near = near_duplicates(list(self._first_texts))
+        near = near_duplicates(list(self._first_texts.values()))
         return Profile(
             rows=len(self._hashes),
             labels=positives,

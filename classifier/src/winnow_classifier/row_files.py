@@ -4,7 +4,7 @@ in memory at a time. What a record means is judged in rows.py."""
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +27,7 @@ SUPPORTED = (
 )
 BOM = b"\xef\xbb\xbf"
 _START_BYTES = 65_536
+_BUFFER_BYTES = 1 << 20
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _OTHER_FILES = (
     (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
@@ -68,8 +69,10 @@ class Record(Protocol):
         """At the value that `keys` lead to; at the record's start without keys."""
 
 
-def read_records(path: Path, file_format: FileFormat) -> Iterator[JsonBlock | Record | Problem]:
-    """Records and problems in the file's order. Raises EmptyDatasetError for a file without content, DataError for one
+def read_records(
+    path: Path, file_format: FileFormat, columns: Collection[str]
+) -> Iterator[JsonBlock | Record | Problem]:
+    """Records and problems in the file's order; of Parquet these columns, where it has them. Raises EmptyDatasetError for a file without content, DataError for one
     of another kind or a damaged one, SourceError if there is no such file."""
     # Here, since these readers make the records that are declared above.
     from winnow_classifier.csv_rows import read_csv
@@ -77,15 +80,16 @@ def read_records(path: Path, file_format: FileFormat) -> Iterator[JsonBlock | Re
     from winnow_classifier.parquet_rows import read_parquet
 
     try:
-        with _opened(path) as stream:
-            start = stream.read(_START_BYTES)
-        found, content = _detect(start, path, file_format)
-        if found is FileFormat.PARQUET:
-            yield from read_parquet(path)
-            return
-        with _opened(path) as stream:
+        with _opened(path) as opened:
+            start, stream = _peeked(opened, _START_BYTES)
+            found, content = _detect(start, path, file_format)
             stream.read(len(BOM) if start.startswith(BOM) else 0)
-            if found is FileFormat.CSV:
+            if found is FileFormat.PARQUET:
+                if not stream.seekable():
+                    message = f"{path.name} is Parquet in a pipe, or compressed once more; it can be read in neither"
+                    raise DataError(message, hint="write it to a file as it is")
+                yield from read_parquet(path, columns)
+            elif found is FileFormat.CSV:
                 yield from read_csv(stream)
             else:
                 yield from (read_array if content.startswith(b"[") else read_json)(stream)
@@ -126,13 +130,37 @@ def _detect(start: bytes, path: Path, asked: FileFormat) -> tuple[FileFormat, by
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file's content, unpacked as it is read. Parquet stays as it is."""
     with path.open("rb") as raw:
-        start = raw.peek(8)
+        start, stream = _peeked(raw, 8)
         kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None)
         if kind is None:
-            yield raw
+            yield stream
         else:
-            with pa.input_stream(raw, compression=kind) as unpacked:
-                yield io.BufferedReader(_Unpacked(unpacked, kind, path.name), 1 << 20)
+            with pa.input_stream(stream, compression=kind) as unpacked:
+                yield io.BufferedReader(_Unpacked(unpacked, kind, path.name), _BUFFER_BYTES)
+
+
+def _peeked(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
+    """The first bytes, and a stream that begins with them still. Opened a second time, a pipe would go on behind them."""
+    start = stream.read(size)
+    if stream.seekable():
+        stream.seek(0)
+        return start, stream
+    return start, io.BufferedReader(_Joined(start, stream), _BUFFER_BYTES)
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that were read already, and then the rest of their stream."""
+
+    def __init__(self, start: bytes, stream: BinaryIO) -> None:
+        self._parts = (io.BytesIO(start), stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        chunk = self._parts[0].read(len(buffer)) or self._parts[1].read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 class _Unpacked(io.RawIOBase):
@@ -156,8 +184,10 @@ class _Unpacked(io.RawIOBase):
 
 class _DamagedError(DataError):
     def __init__(self, name: str, kind: str, after: int) -> None:
-        message = f"{name} is damaged: its {kind} data breaks off or is wrong behind {after:,} unpacked bytes"
-        super().__init__(message, "copy the file again, or pack it again")
+        where = f" behind {after:,} unpacked bytes" if after else ""
+        super().__init__(
+            f"{name} is damaged: its {kind} data breaks off or is wrong{where}", "copy the file again, or pack it again"
+        )
 
 
 def shown(value: object, characters: int = 40) -> str:

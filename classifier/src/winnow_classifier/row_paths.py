@@ -19,8 +19,21 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in _files(path)]
 
 
+def common_folder(files: Sequence[Path]) -> str:
+    """The folder that holds all of the files, from the working directory on where they are named so."""
+    folder = os.path.commonpath([file.absolute().parent for file in files]) if files else ""
+    return folder if any(file.is_absolute() for file in files) else os.path.relpath(folder or ".")
+
+
 def is_glob(path: str) -> bool:
     return _WILDCARD.search(path) is not None
+
+
+def is_a_path(name: str) -> bool:
+    """Whether a name in a bucket or a repository can be that of a file below a folder, and nowhere else."""
+    parts = name.split("/")
+    usual = all(part not in ("", ".", "..") and len(part.encode(errors="replace")) < 256 for part in parts)
+    return usual and "\0" not in name and len(name) <= 1_024
 
 
 def fixed_part(path: str) -> str:
@@ -34,13 +47,17 @@ def chosen(names: Iterable[str], pattern: str | None) -> list[str]:
 
     A part that begins with . or _ is left out, as Spark does: _SUCCESS, .crc, checksums and the like beside the rows.
     """
-    fits = re.compile(_expression(pattern) if pattern else ".*", re.DOTALL).fullmatch
-    return sorted(name for name in names if not any(part[:1] in (".", "_") for part in name.split("/")) and fits(name))
+    fits = pattern_of(pattern or "**").fullmatch
+    return sorted(name for name in names if not any(map(_hidden, name.split("/"))) and fits(name))
 
 
 def pattern_of(glob: str) -> re.Pattern[str]:
-    """The glob as a pattern for whole paths, hidden ones among them."""
-    return re.compile(_expression(glob), re.DOTALL)
+    """The glob as a pattern for whole paths, hidden ones among them. Raises SourceError where it is none."""
+    try:
+        return re.compile(_expression(glob), re.DOTALL)
+    except re.error as err:
+        brackets = "one of its brackets names no character"
+        raise SourceError(f"{glob} is no glob: {brackets}", hint="write it as [a-z], [!a-z], or [[] for [") from err
 
 
 def no_match(looked_for: str, found: Sequence[str], where: str) -> SourceError:
@@ -96,12 +113,37 @@ def _walk(folder: Path) -> Iterator[str]:
         if Path(err.filename or "").name != "lost+found":  # of ext4, for root only
             raise err
 
-    for parent, folders, files in os.walk(folder, onerror=failed):
-        folders[:] = [name for name in folders if name[:1] not in (".", "_")]
+    links = _Links(folder)
+    for parent, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not _hidden(name) and links.leads_on(Path(parent, name))]
         for name in files:
             path = Path(parent, name)
             if path.is_file():
                 yield path.relative_to(folder).as_posix()
+
+
+class _Links:
+    """Which links to folders are followed: those out of the folder, or to what is hidden in it, each target once. So no
+    row is read twice because `latest` is a link to a folder beside it, and a link that leads in a circle ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = Path(os.path.realpath(folder))
+        self._followed: set[Path] = set()
+
+    def leads_on(self, path: Path) -> bool:
+        if not path.is_symlink():
+            return True
+        target = Path(os.path.realpath(path))
+        # Behind a hidden name, as ..data of a mounted ConfigMap, nothing is read by its own path.
+        beside = target.is_relative_to(self._root) and not any(map(_hidden, target.relative_to(self._root).parts))
+        if beside or self._root.is_relative_to(target) or target in self._followed:
+            return False
+        self._followed.add(target)
+        return True
+
+
+def _hidden(name: str) -> bool:
+    return name[:1] in (".", "_")
 
 
 def _expression(pattern: str) -> str:

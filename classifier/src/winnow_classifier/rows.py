@@ -5,22 +5,27 @@ import ast
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
+from winnow_classifier import dialects
 from winnow_classifier.class_labels import ClassNames, NoSuchClass
 from winnow_classifier.csv_rows import CsvRecord
 from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
-from winnow_classifier.dialects import foreign
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
 from winnow_classifier.json_rows import JsonBlock
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
 from winnow_classifier.parquet_rows import ParquetRecord
 from winnow_classifier.row_blocks import bits_held, columns, maps_held, names_held
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
+from winnow_classifier.row_paths import common_folder
+
+T = TypeVar("T")
 
 MAX_PROBLEMS = 20  # kept with their place; the others are counted
 MAX_FILE_NAME = 256  # characters from its end, as status keeps them
@@ -38,8 +43,10 @@ BATCH_CHARACTERS = 16 * 1024 * 1024
 _BITS: Mapping[object, int] = {0: 0, 1: 1}
 _BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
 _WHOLE_FLOAT = re.compile(r"([01])\.0+")
+_WHOLE_NUMBER = re.compile(r"([-+]?\d+)(?:\.0+)?")  # a column of integers with a gap is one of floats to pandas
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
-_CLASS_NUMBER = re.compile(r'"?\d{1,4}"?')
+_CLASS_NUMBER = re.compile(r'"?\d{1,4}(\.0+)?"?')
+_FOR_BITS = ([1], [0, 1])  # labels, read as bits, that 0 and 1 get by their place and by their name alike
 _MAX_LITERAL_CHARACTERS = 1024 * 1024
 _COLUMNS = "name those that hold text and label: in columns, or in huggingFace's textColumn and labelColumn"
 
@@ -98,6 +105,7 @@ class _Shape:
     kind: _Kind
     labels: Labels  # of a label map, in the schema's order; of a bit, the two names; of names: those of spec.labels
     line: int
+    file: str | None  # where several are read
 
 
 def read_rows(files: Path | Sequence[Path], options: RowOptions) -> Rows:
@@ -119,6 +127,7 @@ class Judge:
         """`on_problem` is called with each problem, beyond the first ones too."""
         if options.labels:
             check_label_names(options.labels)
+        _check_order(options)
         self.options = options
         self.problems: list[Problem] = []
         self.problem_count = 0
@@ -129,10 +138,10 @@ class Judge:
         self._text_names = (names[0],) if names[0] else tuple(dict.fromkeys(text for text, _ in FIELD_NAMES))
         self._target_names = (names[1],) if names[1] else tuple(target for _, target in FIELD_NAMES)
         self._own_names = not any(names)  # other services' records are looked for
-        detail, labels = options.task_detail, options.labels
-        # A number is the name of a class only where that was asked for: 2 among 0 and 1 is a mistake otherwise.
-        self._numbered = detail is TaskDetail.MULTICLASS or (len(labels) > 2 and any(map(_NUMBER.fullmatch, labels)))
-        self._exclusive = detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
+        self._columns = {*self._text_names, *self._target_names, *(dialects.FIELDS if self._own_names else ())}
+        self._numbered = _values_are_names(options)
+        self._words = {label.lower(): label for label in options.labels}  # true is True where labels has it so
+        self._exclusive = options.task_detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
         self._shape: _Shape | None = None
         self._one_each = True  # so far exactly one label was 1 in every row
         self._found: dict[str, Labels] = {}  # label names in the order that they were met
@@ -146,10 +155,10 @@ class Judge:
         labels: list[Labels] = []
         size = 0
         # Of several files in one folder, or in folders of it, each is known by its path from there on.
-        folder = os.path.commonpath([path.absolute().parent for path in files]) if files else ""
+        folder = common_folder(files)
         for path in files:
-            self._file = os.path.relpath(path.absolute(), folder)[-MAX_FILE_NAME:] if len(files) > 1 else None
-            for more_texts, more_labels in self._good_rows(path):
+            self._file = _shown_name(path, folder) if len(files) > 1 else None
+            for more_texts, more_labels in self._good_rows(path, may_be_empty=len(files) > 1):
                 self.row_count += len(more_texts)
                 if self.problem_count and self.options.on_invalid_rows is not OnInvalidRows.SKIP:
                     continue  # rows that come after a wrong one are judged, and of no other use
@@ -163,9 +172,10 @@ class Judge:
         if texts:
             yield Batch(texts, labels)
 
-    def _good_rows(self, path: Path) -> Iterator[tuple[list[str], list[Labels]]]:
+    def _good_rows(self, path: Path, *, may_be_empty: bool) -> Iterator[tuple[list[str], list[Labels]]]:
         """Texts and labels of one row or of many; wrong rows are told of and left out."""
-        for found in read_records(path, self.options.file_format):
+        records = read_records(path, self.options.file_format, self._columns)
+        for found in _or_nothing(records) if may_be_empty else records:
             if isinstance(found, JsonBlock) and (rows := self._at_once(found.values)) is not None:
                 yield rows
                 continue
@@ -206,6 +216,8 @@ class Judge:
         if shape.kind is _Kind.BIT or self._single:
             return LabelSchema(TaskDetail.BINARY, shape.labels)
         found = TaskDetail.MULTICLASS if self._one_each else TaskDetail.MULTILABEL
+        if shape.kind is _Kind.NAMES and self._one_each and len(self.options.labels) == 1:
+            found = TaskDetail.BINARY  # that label, or not
         if shape.kind is _Kind.MAP:
             return LabelSchema(detail or found, shape.labels)
         labels = shape.labels or tuple(sorted(self._found))
@@ -249,7 +261,7 @@ class Judge:
         text_name = next((name for name in self._text_names if name in fields), None)
         target_name = next((name for name in self._target_names if name in fields), None)
         if self._own_names and (text_name is None or target_name is None):
-            other = foreign(fields)
+            other = dialects.foreign(fields)
             if isinstance(other, str):
                 return record.problem(other)
             if other is not None:
@@ -290,7 +302,8 @@ class Judge:
             pairs = FIELD_NAMES if names is self._text_names else [(target, text) for text, target in FIELD_NAMES]
             usual = wanted if isinstance(record, ParquetRecord) else names[0]
             wanted = next((name for name, partner in pairs if partner in record.fields), usual)
-        found = ", ".join(shown(name) for name in list(record.fields)[:8]) or "nothing"
+        there = record.columns if isinstance(record, ParquetRecord) else list(record.fields)
+        found = ", ".join(map(shown, there[:8])) or "nothing"
         if isinstance(record, CsvRecord | ParquetRecord):  # every row has the same fields, so none can be read
             what = "header has no field" if isinstance(record, CsvRecord) else "file has no column"
             problem = Problem(1, 1, f'the {what} "{wanted}"; found {found}', self._file)
@@ -315,29 +328,40 @@ class Judge:
         bit = bit_of(value)
         if kind is not _Kind.NAMES and bit is not None and not (kind is None and self._numbered):
             return self._bit(record, name, value, bit)
-        if isinstance(value, int) and self._numbered:
-            return self._named(record, name, [str(int(value))])
-        if isinstance(value, str) and kind in (None, _Kind.NAMES):
-            label = value.strip()
-            if label and self._is_name(label):
-                return self._named(record, name, [label])
+        if kind in (None, _Kind.NAMES) and (label := self._name(value, numbered=self._numbered)):
+            return self._named(record, name, [label])
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
+        expected = "a whole number or a name" if self._numbered and kind is not _Kind.MAP else expected
         found = shown(value)
-        if name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
+        if not self._numbered and name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
         return record.problem(f"{name} must be {expected}, found {found}", name)
 
+    def _name(self, value: object, *, numbered: bool) -> str | None:
+        """The label that a value names, the same from every format; None where it is none. Numbers, true and false name
+        labels only where `labels` has them, or where all values are names: `numbered`."""
+        label = value.strip() if isinstance(value, str) else _written(value)
+        if label in self.options.labels:
+            return label
+        if not label or label.startswith(("{", "[")):
+            return None
+        if label.lower() in ("true", "false"):
+            return self._words.get(label.lower(), label.lower()) if numbered else None
+        if not _NUMBER.fullmatch(label):
+            return label
+        whole = _WHOLE_NUMBER.fullmatch(label)
+        return whole[1] if numbered and whole else None
+
     def _is_name(self, text: str) -> bool:
-        """Not a number, unless numbers are names here, nor a map or a list, written out."""
-        known = self._numbered or text in self.options.labels or not _NUMBER.fullmatch(text)
-        return known and not text.startswith(("{", "["))
+        """As it stands."""
+        return self._name(text, numbered=self._numbered) == text
 
     def _bit(self, record: Record, name: str, value: object, bit: int) -> Labels | Problem:
         shape = self._shape
         if shape is None:
             if problem := self._not_allowed(()):
                 return record.problem(f"{name}: {problem}", name)
-            shape = self._shape = _Shape(_Kind.BIT, binary_labels(self.options.labels), record.line)
+            shape = self._shape = _Shape(_Kind.BIT, binary_labels(self.options.labels), record.line, self._file)
         if shape.kind is not _Kind.BIT:
             return record.problem(f"{name} must be {self._expected()}, found {shown(value)}", name)
         return (shape.labels[bit],)
@@ -349,7 +373,7 @@ class Judge:
             return known
         names = []
         for value in values:
-            label = value.strip() if isinstance(value, str) else str(int(value)) if isinstance(value, int) else ""
+            label = value.strip() if isinstance(value, str) else self._name(value, numbered=True)
             if not label:
                 found = shown(value)
                 return record.problem(f"{name} must be a list of label names, found {found} in it", name)
@@ -363,7 +387,9 @@ class Judge:
             return record.problem(f"{name} must have exactly one label ({detail}), found {len(names)}", name)
         if self._shape is None:
             labels = self.options.labels
-            self._shape = _Shape(_Kind.NAMES, self._two_names() if len(labels) == 1 else labels, record.line)
+            self._shape = _Shape(
+                _Kind.NAMES, self._two_names() if len(labels) == 1 else labels, record.line, self._file
+            )
         for label in names:
             self._found.setdefault(label, (label,))
         return tuple(sorted(names)) if len(names) != 1 else self._found[names[0]]
@@ -433,7 +459,7 @@ class Judge:
                 return str(err).removeprefix("labels: ")
         self._single = len(keys) == 1 and self.options.task_detail is not TaskDetail.MULTILABEL
         labels = binary_labels(self.options.labels or keys) if self._single else keys
-        self._shape = _Shape(_Kind.MAP, labels, line)
+        self._shape = _Shape(_Kind.MAP, labels, line, self._file)
         return None
 
     def _hold(self, ones: tuple[int, ...]) -> Labels:
@@ -462,15 +488,60 @@ class Judge:
     def _expected(self) -> str:
         if self._shape is None:
             return "0 or 1, or a map of labels to 0 or 1"
-        return f"{self._shape.kind.value} as in line {self._shape.line}"
+        return f"{self._shape.kind.value} as in {self._first_line()}"
+
+    def _first_line(self) -> str:
+        """Of the rows that all others are to be like."""
+        assert self._shape is not None
+        line, file = self._shape.line, self._shape.file
+        return f"line {line}" if file == self._file else f"line {line} of {file}"
 
     def _differs(self, name: str, labels: Labels, value: Mapping[str, object]) -> str:
         missing = [label for label in labels if label not in value]
         unknown = [label for label in value if label not in labels]
-        source = f"line {self._shape.line} has" if self._shape else "spec.labels has"
+        source = f"{self._first_line()} has" if self._shape else "spec.labels has"
         parts = [f"without the label {_names(missing)}, which {source}"] if missing else []
         parts += [f"with the label {_names(unknown)}, which {source.replace('has', 'has not')}"] if unknown else []
         return f"{name} is {' and '.join(parts)}; every row names the same labels"
+
+
+def _shown_name(path: Path, folder: str) -> str:
+    name = os.path.relpath(path.absolute(), folder)
+    return name.encode(errors="backslashreplace").decode()[-MAX_FILE_NAME:]  # bytes that are no UTF-8 stay visible
+
+
+def _or_nothing(records: Iterator[T]) -> Iterator[T]:
+    """Of a file without rows beside others, as programs that write shards leave them."""
+    with suppress(EmptyDatasetError):
+        yield from records
+
+
+def _values_are_names(options: RowOptions) -> bool:
+    """Whether numbers, true and false are names of labels, which has to be asked for: 2 among 0 and 1 is a mistake
+    otherwise. Told by the options alone, so that it does not depend on which row comes first."""
+    if options.task_detail is TaskDetail.MULTICLASS:
+        return True
+    bits = [bit_of(label) for label in options.labels]
+    if bits in _FOR_BITS:
+        return False
+    return bits.count(None) < len(bits) or any(map(_NUMBER.fullmatch, options.labels))
+
+
+def _check_order(options: RowOptions) -> None:
+    """Raises ConfigError where a 0 or 1 would get the label that is written as the other one."""
+    labels = options.labels
+    if not labels or len(labels) > 2 or options.task_detail in (TaskDetail.MULTICLASS, TaskDetail.MULTILABEL):
+        return
+    bits = [bit_of(label) for label in labels]
+    if None not in bits and bits not in _FOR_BITS:
+        raise ConfigError("labels: the negative one comes first: write 0,1 or false,true")
+
+
+def _written(value: object) -> str:
+    """A boolean or a number as CSV has it; nothing for anything else."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else ""
 
 
 def _wrong_text(record: Record, name: str, text: object) -> Problem | None:

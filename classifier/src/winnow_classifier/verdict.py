@@ -48,18 +48,23 @@ def summary(verdict: Verdict) -> list[str]:
     return [*lines, "", f"digest  {verdict.digest}"]
 
 
-def error_lines(err: WinnowError, file: Path | None = None) -> list[str]:
+def error_lines(err: WinnowError, where: Path | None = None) -> list[str]:
     """Wrong rows, each with its place; then what is wrong as a whole, and what to do."""
-    lines = problem_lines(err.problems, err.problem_count, file) if isinstance(err, InvalidRowsError) else []
+    lines = problem_lines(err.problems, err.problem_count, where) if isinstance(err, InvalidRowsError) else []
     return [*lines, f"error: {err}", *([f"hint: {err.hint}"] if err.hint else [])]
 
 
-def problem_lines(problems: list[Problem], total: int, file: Path | None = None) -> list[str]:
-    """One line each, `file:line:column: message` as compilers write it, so that editors can jump there."""
-    prefix = f"{file}:" if file else "  line "
-    lines = [f"{prefix}{p.line}{f':{p.column}' if p.column else ''}: {p.message}" for p in problems]
+def problem_lines(problems: list[Problem], total: int, where: Path | None = None) -> list[str]:
+    """One line each, `file:line:column: message` as compilers write it, so that editors can jump there. `where`: the
+    file that was read, or the folder of several, from which a problem names its own."""
+    indent = "" if where else "  "
+    lines = []
+    for p in problems:
+        file = Path(where or "", p.file) if p.file else where
+        prefix = f"{file}:" if file else "line "
+        lines.append(f"{indent}{prefix}{p.line}{f':{p.column}' if p.column else ''}: {p.message}")
     more = total - len(problems)
-    return [*lines, f"{'' if file else '  '}… and {more:,} more"] if more > 0 else lines
+    return [*lines, f"{indent}… and {more:,} more"] if more > 0 else lines
 
 
 def ready_message(verdict: Verdict, kind: str) -> dict[str, Any]:

@@ -55,20 +55,27 @@ def artifacts(wanted: Wanted, place: Place) -> None:
     checkpoint = training.checkpoint(wanted.checkpoint)
     with storage_access.opened(place, training, "artifacts") as reader:
         files = _files(reader, checkpoint)
+        asked = not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files)
+        decision = reader.beside(str(checkpoint["name"])) if asked else None
+        names = [file.name for file in files] + ([BESIDE] if decision is not None else [])
+        for pattern in wanted.files:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise _no_file(str(checkpoint["name"]), pattern, names)
         chosen = [file for file in files if not wanted.files or _named(file, wanted.files)]
-        beside = not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files)
-        if not chosen and not beside:
-            raise ConfigError(
-                f"{checkpoint['name']} has no file {', '.join(wanted.files)}", hint="without --file all are listed"
-            )
         if wanted.download is None:
-            _list_files(chosen, reader.beside(str(checkpoint["name"])) if beside else None)
+            _list_files(chosen, decision)
             return
         folder = wanted.download / str(checkpoint["name"])
         _fetch(reader, str(checkpoint["name"]), chosen, folder)
-        if beside:
-            _fetch_beside(reader, str(checkpoint["name"]), folder)
+        if decision is not None:
+            _keep(decision, folder)
         print(folder)
+
+
+def _no_file(checkpoint: str, pattern: str, names: Sequence[str]) -> ConfigError:
+    if pattern == BESIDE:
+        return ConfigError(f"{checkpoint} has no {BESIDE}: nothing was fitted", hint="kubectl winnow refit fits it")
+    return ConfigError(f"{checkpoint} has no file {pattern}", hint=f"it has: {', '.join(sorted(names))}")
 
 
 async def _look(place: Place, name: str) -> Training:
@@ -165,9 +172,15 @@ def _fetch(reader: StoragePod, checkpoint: str, files: Sequence[_File], folder: 
     raise Unreachable("the files did not arrive as they are in storage", hint="try again")
 
 
-def _fetch_beside(reader: StoragePod, checkpoint: str, folder: Path) -> None:
-    if (content := reader.beside(checkpoint)) is not None:
-        (folder / BESIDE).write_bytes(content)
+def _keep(decision: bytes, folder: Path) -> None:
+    """Whole or not at all, as the files that have a digest."""
+    part = folder / f".{BESIDE}.part"
+    try:
+        part.write_bytes(decision)
+        part.replace(folder / BESIDE)
+    except OSError as err:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{folder / BESIDE} cannot be written: {err.strerror or err}") from err
 
 
 def _is_there(path: Path, file: _File) -> bool:

@@ -74,6 +74,8 @@ class Cluster:
 
     async def find(self, kind: Kind, name: str) -> Object | None:
         """None where there is none of that name. Raises ClusterError."""
+        if not name:  # without one the path is that of all
+            raise ConfigError(f"the name of the {kind.name} is empty", hint=f"kubectl get {kind.plural} lists them")
         response = await self._request(kind, kind.path(self.namespace, name), {}, TIMEOUT)
         if response.status == 404 and _said(await response.read()).get("kind") == "Status":
             return None
@@ -122,7 +124,7 @@ class Cluster:
                 if response.status >= 400:
                     await self._content(kind, response)
                 async for line in _lines(response):
-                    event = json.loads(line)
+                    event = self._object(line, "object")
                     obj: Object = event["object"]
                     if event["type"] == "ERROR":
                         if obj.get("code") == 410:
@@ -168,7 +170,20 @@ class Cluster:
             raise self._unreachable(err) from err
         if response.status >= 400:
             raise self._refusal(kind, response.status, _said(content), verb)
-        return cast(dict[str, Any], json.loads(content))
+        return self._object(content, "kind")
+
+    def _object(self, content: bytes, has: str) -> dict[str, Any]:
+        """JSON with such a field. A log-in page, as a proxy puts it in between, has status 200 too."""
+        try:
+            found = json.loads(content)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or has not in found:
+            raise ClusterError(
+                f"what answers at {self.server} is no API server: {content[:60].decode(errors='replace').strip()!r}",
+                hint="a proxy may want you to log in first; check the server in kubectl config view",
+            )
+        return cast(dict[str, Any], found)
 
     def _unreachable(self, err: BaseException) -> Unreachable:
         why = str(err) or type(err).__name__

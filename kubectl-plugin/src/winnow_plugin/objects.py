@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import quote
 
 Object = dict[str, Any]  # Kubernetes' own shape, as JSON
 
@@ -19,8 +20,8 @@ class Kind:
 
     def path(self, namespace: str | None, name: str = "") -> str:
         """Of one object, or of all in a namespace; in all namespaces where it is None."""
-        place = f"/namespaces/{namespace}" if namespace is not None else ""
-        return f"{self.api}{place}/{self.plural}{f'/{name}' if name else ''}"
+        parts = [*(["namespaces", namespace] if namespace is not None else []), self.plural, *([name] if name else [])]
+        return "/".join([self.api, *(quote(part, safe="") for part in parts)])
 
 
 MODEL_SERVICE = Kind("ModelService", "modelservices")

@@ -194,7 +194,9 @@ def _verdict(dataset: Object, file: LocalFile) -> int:
 
     status, ready = status_of(dataset), condition(dataset, "Ready")
     found = status.get("problems") or []
-    problems = [Problem(each.get("line", 0), each.get("column", 0), each["message"]) for each in found]
+    problems = [
+        Problem(each.get("line", 0), each.get("column", 0), each["message"], each.get("file")) for each in found
+    ]
     lines = problem_lines(problems, int(status.get("problemCount", len(problems))), file.path)
     print("\n".join([*lines, f"error: {ready.get('message', '')} ({ready.get('reason', '')})"]), file=sys.stderr)
     return EXIT_CODES.get(ready.get("reason", ""), ClusterError.exit_code)

@@ -40,6 +40,8 @@ def test_predicted_labels():
         pytest.param(TaskDetail.MULTILABEL, ("a", "a"), "'a' is named twice", id="twice"),
         pytest.param(TaskDetail.MULTILABEL, ("a", " b"), "spaces around it", id="spaces"),
         pytest.param(TaskDetail.MULTILABEL, ("a", "b\tc"), "cannot be printed", id="a tab"),
+        pytest.param(TaskDetail.MULTILABEL, ("a", "b\u200e"), "cannot be printed", id="a mark of direction"),
+        pytest.param(TaskDetail.MULTILABEL, ("a", "\u200d"), "is empty", id="a joiner that joins nothing"),
         pytest.param(TaskDetail.MULTILABEL, ("a" * 129,), "129 characters; 128 are allowed", id="long"),
         pytest.param(TaskDetail.MULTILABEL, tuple(map(str, range(1_001))), "1,001 are named", id="too many"),
     ],
@@ -47,6 +49,11 @@ def test_predicted_labels():
 def test_schemas_that_cannot_be(detail, labels, message):
     with pytest.raises(ConfigError, match=message):
         LabelSchema(detail, labels)
+
+
+@pytest.mark.parametrize("label", ["می\u200cخواهم", "👨\u200d👩\u200d👧"], ids=["Persian", "emoji"])
+def test_labels_are_written_as_their_languages_are(label):
+    assert LabelSchema(TaskDetail.MULTILABEL, (label, "a")).labels[0] == label
 
 
 def test_binary_label_names():

@@ -1,10 +1,13 @@
 """What an import tells about rows: counts, lengths, warnings."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from winnow_classifier.dataset import Batch
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.profile import histogram, profile, token_lengths
+from winnow_classifier.profile import Profiler, histogram, profile, token_lengths
 
 SPAM = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 
@@ -94,6 +97,21 @@ def test_a_histogram_counts_each_row_once(lengths):
     assert sum(found.rows) == len(lengths)
     assert len(found.edges) == len(found.rows) + 1
     assert found.edges == sorted(set(found.edges))
+
+
+def test_of_long_texts_only_the_beginnings_are_kept():
+    profiler = Profiler()
+    tracemalloc.start()
+    for number in range(50):
+        text = f"{number} " + "long " * 200_000
+        profiler.add(Batch([text, text + "!"], [("ham",), ("spam",)]))
+    del text
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000  # of 100 million characters
+    found = profiler.finish(SPAM)
+    assert (found.rows, found.duplicates) == (100, 0)
+    assert found.near_duplicates >= 50
 
 
 def test_near_duplicates_are_estimated():

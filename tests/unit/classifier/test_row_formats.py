@@ -1,10 +1,14 @@
 """Rows in every form that people have them in: what is read, whatever the format, and that broken parts are named."""
 
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +18,7 @@ from hypothesis import strategies as st
 
 from winnow_classifier import csv_rows, json_rows
 from winnow_classifier.dataset import canonical_digest
-from winnow_classifier.errors import DataError, EmptyDatasetError, WinnowError
+from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError, WinnowError
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.rows import InvalidRowsError, Judge, OnInvalidRows, RowOptions, read_rows
@@ -242,6 +246,38 @@ def test_gzip_of_several_parts_is_one_file(rows_of):
     assert rows_of(gzip.compress(line) + gzip.compress(line)).texts == ["a", "a"]
 
 
+@pytest.fixture
+def pipe_with():
+    """The path of a pipe with this content, as a shell's <(…) makes one."""
+    with ThreadPoolExecutor(1) as writer, contextlib.ExitStack() as at_the_end:
+
+        def write(pipe, content):
+            with os.fdopen(pipe, "wb") as stream:
+                stream.write(content)
+
+        def pipe(content):
+            reading, writing = os.pipe()
+            at_the_end.callback(os.close, reading)
+            writer.submit(write, writing, content)
+            return Path(f"/dev/fd/{reading}")
+
+        yield pipe
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_every_row_of_a_pipe_is_read(pipe_with, pack):
+    content = jsonl(*({"text": f"text {number}", "label": "xy"[number % 2]} for number in range(10_000)))
+    rows = read_rows(pipe_with(pack(content.encode())), RowOptions(on_invalid_rows=SKIP))
+    assert (len(rows.texts), rows.problem_count) == (10_000, 0)
+    assert rows.texts[0] == "text 0"
+
+
+def test_parquet_in_a_pipe_is_refused_in_words(pipe_with):
+    with pytest.raises(DataError, match="is Parquet in a pipe") as raised:
+        read_rows(pipe_with(FORMS["Parquet with names"]), RowOptions())
+    assert "write it to a file" in raised.value.hint
+
+
 def test_several_files_are_one_dataset(tmp_path):
     (tmp_path / "1.jsonl").write_text(jsonl({"text": "a", "label": "x"}))
     (tmp_path / "2.csv").write_text("text,label\nb,y\n")
@@ -263,6 +299,7 @@ def test_several_files_are_one_dataset(tmp_path):
         pytest.param(["ham", "spam"], {"task_detail": TaskDetail.BINARY}, "Binary", ["ham", "spam"], id="Binary"),
         pytest.param([3, 1, 2], {"task_detail": TaskDetail.MULTICLASS}, "Multiclass", "123", id="numbers as asked"),
         pytest.param([0, 2, 1], {"labels": ("0", "1", "2")}, "Multiclass", "012", id="numbers that labels names"),
+        pytest.param(["not_x", "x"], {"labels": ("x",)}, "Binary", ["not_x", "x"], id="the positive name alone"),
         pytest.param(["yes", "no"], {"labels": ("no", "yes")}, "Multiclass", ["no", "yes"], id="two names"),
     ],
 )
@@ -279,6 +316,7 @@ def test_names_of_labels(rows_of, labels, options, detail, names):
         pytest.param(["a", "b", 1], {}, "must be the name of a label as in line 1, found 1", id="a number"),
         pytest.param([0, 1, "spam"], {}, 'must be 0 or 1, found "spam"', id="a name among numbers"),
         pytest.param([0, 1, 2], {}, "must be 0 or 1, found 2 (numbers of classes are read with", id="a two"),
+        pytest.param([0, 1, 2.0], {}, "must be 0 or 1, found 2.0 (numbers of classes are", id="a two, as a float"),
         pytest.param(["a", "b", "c"], {"labels": ("a", "b")}, '"c" is not in spec.labels ("a", "b")', id="unknown"),
         pytest.param(["a", "b", ["a", 5.5]], {}, "must be a list of label names, found 5.5 in it", id="a list of more"),
         pytest.param(["a", "b", ["a", "a"]], {}, "names a label twice", id="twice"),
@@ -296,6 +334,87 @@ def test_a_wrong_name(problems_of, labels, options, message):
     [(line, _, found)] = problems_of(jsonl(*({"text": "t", "label": label} for label in labels)), **options)
     assert line == 3
     assert message in found
+
+
+def each_form(pairs):
+    """The same rows as JSON, CSV and Parquet."""
+    texts, values = zip(*pairs, strict=True)
+    yield jsonl(*({"text": text, "label": value} for text, value in pairs)).encode()
+    yield "".join(["text,label\n", *(f"{text},{value}\n" for text, value in pairs)]).encode()  # True, as pandas does
+    written = io.BytesIO()
+    pq.write_table(pa.table({"text": texts, "label": values}), written)
+    yield written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "names"),
+    [
+        pytest.param([0, 1], "0,1", "01", id="0 and 1"),
+        pytest.param([False, True], "false,true", ["false", "true"], id="false and true"),
+        pytest.param([False, True], "0,1", "01", id="false is 0"),
+        pytest.param([0, 1], "ham,spam", ["ham", "spam"], id="words for 0 and 1"),
+        pytest.param([1, 2], "1,2", "12", id="numbers are names"),
+        pytest.param([-1, 1], "-1,1", ["-1", "1"], id="minus one"),
+        pytest.param([1, 0], "1,0,2", "10", id="three numbers, 1 first"),
+        pytest.param([True, False], "true,false,mixed", ["true", "false"], id="true and false among three"),
+        pytest.param([True, False], "True,False,Mixed", ["True", "False"], id="as pandas writes them"),
+    ],
+)
+def test_a_value_that_names_a_label_has_it_whatever_the_format_and_the_order(rows_of, values, labels, names):
+    rows = list(zip("ab", values, strict=True))
+    for content in [*each_form(rows), *each_form(rows[::-1])]:
+        found = holding(rows_of(content, labels=tuple(labels.split(","))))
+        assert sorted(found) == [("a", [names[0]]), ("b", [names[1]])]
+
+
+@pytest.mark.parametrize("written", ["1", "1.0", "1.00"])
+def test_a_whole_number_is_one_class_however_it_is_written(rows_of, written):
+    rows = list(zip("abc", [written, 2.0, 3], strict=True))
+    for content in [
+        jsonl(*({"text": t, "label": v} for t, v in rows)),
+        "text,label\n" + "".join(f"{t},{v}\n" for t, v in rows),
+    ]:
+        assert holding(rows_of(content, task_detail=TaskDetail.MULTICLASS)) == [
+            ("a", ["1"]),
+            ("b", ["2"]),
+            ("c", ["3"]),
+        ]
+
+
+def test_true_and_false_are_classes_of_one_name_from_every_format(rows_of):
+    for content in each_form([("a", True), ("b", False)]):
+        assert holding(rows_of(content, task_detail=TaskDetail.MULTICLASS)) == [("a", ["true"]), ("b", ["false"])]
+
+
+@pytest.mark.parametrize("form", ["JSON", "CSV", "Parquet"])
+def test_a_fraction_is_a_class_only_where_labels_names_it(rows_of, problems_of, form):
+    content = dict(zip(("JSON", "CSV", "Parquet"), each_form([("a", 1.5), ("b", 2.0)]), strict=True))[form]
+    assert (
+        "label must be a whole number or a name, found "
+        in problems_of(content, task_detail=TaskDetail.MULTICLASS)[0][2]
+    )
+    assert holding(rows_of(content, labels=("1.5", "2", "3"))) == [("a", ["1.5"]), ("b", ["2"])]
+
+
+def test_words_beside_true_and_false_are_labels_in_any_order(rows_of):
+    for order in ("true,false,mixed", "mixed,true,false"):
+        rows = rows_of(
+            "text,label\n" + "".join(f"t,{word}\n" for word in order.split(",")), labels=tuple(order.split(","))
+        )
+        assert [names for _, names in holding(rows)] == [[word] for word in order.split(",")]
+
+
+def test_true_and_false_are_no_names_among_names_unless_labels_has_them(rows_of, problems_of):
+    maybe, true = jsonl({"text": "a", "label": "maybe"}), jsonl({"text": "b", "label": "true"})
+    assert 'must be the name of a label as in line 1, found "true"' in problems_of(maybe + true)[0][2]
+    assert 'must be 0 or 1, found "maybe"' in problems_of(true + maybe)[0][2]
+    assert holding(rows_of(maybe + true, labels=("maybe", "true"))) == [("a", ["maybe"]), ("b", ["true"])]
+
+
+@pytest.mark.parametrize("labels", ["true,false", "1,0", "1,true", "0", "False"])
+def test_labels_that_would_turn_0_and_1_around_are_refused(rows_of, labels):
+    with pytest.raises(ConfigError, match="labels: the negative one comes first: write 0,1 or false,true"):
+        rows_of(jsonl({"text": "a", "label": True}), labels=tuple(labels.split(",")))
 
 
 def test_one_label_alone_makes_no_classifier(rows_of):
@@ -351,6 +470,60 @@ def test_reading_goes_on_behind_a_broken_record(rows_of):
 
 
 @pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        pytest.param(
+            ['"now, quoted",1'], "the quote opened in line 3 ends in line 9, where no comma", id="a next quote"
+        ),
+        pytest.param([], "a quote in this row is never closed", id="no other quote"),
+    ],
+)
+def test_a_quote_that_is_never_closed_costs_its_own_row_only(rows_of, after, message):
+    lines = ["input,expected_output", "fine,1", '"a quote too many,1', *(f"row {n},{n % 2}" for n in range(5)), *after]
+    rows = rows_of("\n".join(lines) + "\n", on_invalid_rows=SKIP)
+    assert rows.texts == ["fine", *(f"row {n}" for n in range(5)), *(["now, quoted"] if after else [])]
+    [problem] = rows.problems
+    assert (problem.line, problem.column) == (3, 1)
+    assert message in problem.message
+
+
+def test_a_quote_opened_below_a_text_of_several_lines_is_named_there(rows_of):
+    content = 'input,more,expected_output\n"one\ntwo","open,1\nb,c,1\n"d",e,0\n'
+    rows = rows_of(content, on_invalid_rows=SKIP)
+    assert (rows.texts, [(p.line, p.column) for p in rows.problems]) == (["b", "d"], [(3, 6)])
+
+
+def test_a_record_cut_off_behind_a_comma_costs_no_other(rows_of):
+    cut = '{"prompt": "cut", "completion": 1,\n'
+    rows = rows_of(cut + jsonl(*({"prompt": f"t{n}", "completion": 1} for n in range(3))), on_invalid_rows=SKIP)
+    assert rows.texts == ["t0", "t1", "t2"]
+    assert [(problem.line, problem.message[:14]) for problem in rows.problems] == [(1, "not valid JSON")]
+
+
+# Sizes that take a second, and hours where each record or line costs as much as all before it.
+@pytest.mark.parametrize(
+    ("content", "rows", "problems"),
+    [
+        pytest.param("text,label\n" + '"a,1\nb,1\n' * 50_000, 50_000, 50_000, id="quotes that are never closed"),
+        pytest.param('{"text":"a","label":1}' * 200_000, 200_000, 0, id="records on one line"),
+        pytest.param(
+            '{"text":"a","label":1,"more":[\n' + "{},\n" * 400_000 + "{}]}\n", 1, 0, id="a record of many lines"
+        ),
+        pytest.param(f"text,label\na,{' ' * 1_000_000}x,1\nb,1\n", 1, 1, id="a field of spaces"),
+        pytest.param(
+            f'text,label\n"a "q" {" " * 1_000_000}x","{{""x"": 1}}"z\nb,1\n', 1, 1, id="spaces in a text by hand"
+        ),
+        pytest.param(
+            f"text,label{''.join(map(',{}'.format, range(200_000)))}\nb,1{',' * 200_000}\n", 1, 0, id="columns"
+        ),
+    ],
+)
+def test_the_time_that_reading_takes_grows_with_the_file_and_no_faster(rows_of, content, rows, problems):
+    found = rows_of(content, on_invalid_rows=SKIP)
+    assert (len(found.texts), found.problem_count) == (rows, problems)
+
+
+@pytest.mark.parametrize(
     ("content", "file_format", "message"),
     [
         pytest.param(parquet(pa.table({"text": ["a"]})), FileFormat.CSV, "is Parquet, not CSV", id="Parquet as CSV"),
@@ -389,6 +562,58 @@ def test_parquet_columns_of_other_types(rows_of, problems_of):
     assert problems_of(parquet(wrong)) == [(2, None, "labels: expected a class from 0 to 1, found 2")]
 
 
+TWICE_IN_A_MAP = pa.array([[("x", 1), ("x", 0)]], pa.map_(pa.string(), pa.int64()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(pa.array([2**62], pa.timestamp("ms")), id="a time out of range"),
+        pytest.param(pa.array([1], pa.timestamp("s", "Mars/Olympus")), id="an unknown time zone"),
+        pytest.param(TWICE_IN_A_MAP, id="a map with a key twice"),
+        pytest.param(pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers()), id="no UTF-8"),
+    ],
+)
+def test_a_column_of_no_matter_may_hold_what_cannot_be_read(rows_of, problems_of, other):
+    content = parquet(pa.table({"id": other, "text": ["a"], "label": [1]}))
+    assert rows_of(content).texts == ["a"]
+    wanted = problems_of(content, text_column="mail")
+    assert wanted == [(1, None, 'the file has no column "mail"; found "id", "text", "label"')]
+
+
+def test_a_file_without_any_column_of_use_says_which_it_has(problems_of):
+    [problem] = problems_of(parquet(pa.table({"id": [1], "body": ["a"]})))
+    assert problem[2].endswith('found "id", "body"')
+
+
+def test_a_column_name_twice_is_refused_in_parquet_too(problems_of):
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([1])], ["text", "text", "label"])
+    assert problems_of(parquet(table)) == [(1, None, 'the file names the column "text" twice')]
+
+
+def test_decimals_within_labels_count_as_numbers(rows_of):
+    one, zero = Decimal("1.00"), Decimal("0.00")
+    for label in (
+        pa.array([{"x": one, "y": zero}]),
+        pa.array([[("x", one), ("y", zero)]], pa.map_(pa.string(), pa.decimal128(3, 2))),
+    ):
+        assert holding(rows_of(parquet(pa.table({"text": ["a"], "label": label})))) == [("a", ["x"])]
+
+
+def test_an_empty_file_beside_others_is_passed_over(tmp_path):
+    nothing = pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())})
+    contents = [b"", parquet(nothing), gzip.compress(b""), b"text,label\n", b"\n", b"text,label\na,0\nb,1\n"]
+    files = [tmp_path / str(number) for number in range(len(contents))]
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    assert read_rows(files, RowOptions()).texts == ["a", "b"]
+    assert read_rows(files[::-1], RowOptions()).texts == ["a", "b"]
+    with pytest.raises(EmptyDatasetError, match="the files have no rows"):
+        read_rows(files[:-1], RowOptions())
+    with pytest.raises(EmptyDatasetError, match="0 is empty"):
+        read_rows(files[0], RowOptions())
+
+
 def test_a_csv_line_that_never_ends_takes_no_more_memory_than_a_row_may_have(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_rows, "MAX_ROW_CHARACTERS", 1_000)
     file = tmp_path / "rows.csv"
@@ -403,7 +628,7 @@ def test_a_csv_line_that_never_ends_takes_no_more_memory_than_a_row_may_have(tmp
 
 targets_alike = st.one_of(
     st.lists(st.sampled_from([0, 1, True, 1.0, "1", 2]), min_size=1, max_size=12),
-    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", ""]), min_size=1, max_size=12),
+    st.lists(st.sampled_from(["x", "y", " x", "{z}", "1", "1.0", "True", ""]), min_size=1, max_size=12),
     st.lists(st.lists(st.sampled_from(["x", "y", "1", 3]), max_size=3), min_size=1, max_size=12),
     st.lists(
         st.dictionaries(st.sampled_from("ab"), st.sampled_from([0, 1, True, 1.0, 2]), min_size=1),
@@ -419,11 +644,12 @@ targets_alike = st.one_of(
     st.lists(st.sampled_from(["a", "b\r\nc", " ", "\0", "ü", 5]), min_size=12, max_size=12),
     st.sampled_from([("prompt", "completion"), ("text", "labels"), ("text", "label")]),
     st.sampled_from([None, *TaskDetail]),
+    st.sampled_from([(), ("x", "y"), ("1", "2"), ("true", "x", "1")]),
     st.sampled_from(list(OnInvalidRows)),
     st.booleans(),
 )
 def test_rows_that_are_judged_together_are_judged_as_one_by_one(
-    tmp_path, targets, words, names, detail, on_invalid, more
+    tmp_path, targets, words, names, detail, labels, on_invalid, more
 ):
     file = tmp_path / "rows"
     rows = [{names[0]: words[n % 12] if n % 3 else "t", names[1]: target} for n, target in enumerate(targets)]
@@ -432,7 +658,8 @@ def test_rows_that_are_judged_together_are_judged_as_one_by_one(
 
     def judged():
         try:
-            found = read_rows(file, RowOptions(task_detail=detail, on_invalid_rows=on_invalid))
+            options = RowOptions(task_detail=detail, labels=labels, on_invalid_rows=on_invalid)
+            found = read_rows(file, options)
         except InvalidRowsError as err:
             return err.problems, err.problem_count, str(err)
         except WinnowError as err:

@@ -94,6 +94,9 @@ def test_a_folder_or_a_glob_is_one_set_of_rows(plugin, tmp_path):
     (tmp_path / "notes.md").write_text("none of the rows")
     code, out, _ = plugin("validate", tmp_path / "*.jsonl")
     assert (code, out.splitlines()[0].split(" · ")[0]) == (0, "80 rows")
+    (tmp_path / "1.jsonl").write_text(GOOD + "{broken\n")
+    code, _, err = plugin("validate", tmp_path / "*.jsonl")
+    assert (code, err.startswith(f"{tmp_path / '1.jsonl'}:41:2: not valid JSON")) == (11, True)
     code, _, err = plugin("validate", tmp_path / "*.csv")
     assert code == 10
     assert "*.csv means no file" in err

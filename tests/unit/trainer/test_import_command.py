@@ -83,6 +83,17 @@ def test_all_problems_are_kept_beside_the_dataset(run, tmp_path):
     assert list(problems.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize(("path", "name"), [("mails/older/..", "mails"), ("mails/..csv", "rows")])
+def test_problems_stay_below_imports_whatever_the_path(run, tmp_path, path, name):
+    (tmp_path / "mails" / "older").mkdir(parents=True)
+    (tmp_path / "mails" / "..csv").write_text("text,label\na,7\n")
+    (tmp_path / "mails" / "rows.csv").write_text("text,label\na,7\n")
+    assert main(["import", "--file", str(tmp_path / path), "--storage", str(tmp_path / "storage")]) == 11
+    assert [str(file.relative_to(tmp_path / "storage")) for file in (tmp_path / "storage").rglob("*.jsonl")] == [
+        f"imports/{name}/problems.jsonl"
+    ]
+
+
 def test_a_profile_stands_beside_the_rows(run, tmp_path):
     rows = [{"text": f"text number {n}", "labels": ["a", "b"] if n % 3 else ["c"]} for n in range(40)]
     code, _, _, message = run("".join(json.dumps(row) + "\n" for row in rows))
@@ -198,6 +209,7 @@ def test_a_dataset_manifest_says_how_to_read(run, tmp_path):
         ),
         pytest.param("kind: Pod\nspec: {}", "kind: Input should be 'Dataset', found 'Pod'", id="another kind"),
         pytest.param("kind: [", "is not YAML", id="no YAML"),
+        pytest.param("kind: 2024-13-45", "is not YAML: month must be in 1..12", id="a date that is none"),
         pytest.param("words", "holds no mapping", id="no mapping"),
     ],
 )

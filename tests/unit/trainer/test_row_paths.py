@@ -1,6 +1,8 @@
 """Which files a path means, by the front door of the import where that matters."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,30 @@ def test_a_path_means_these_files(folder, path, means):
     assert [str(file.relative_to(folder)) for file in find_files([folder / path])] == means
 
 
+@pytest.mark.parametrize(
+    ("link", "target", "more"),
+    [
+        pytest.param("linked", "../elsewhere", ["linked/5.jsonl", "linked/deep/6.jsonl"], id="out of the folder"),
+        pytest.param("linked", "shards/_temporary", ["linked/3.jsonl"], id="to what is hidden, as a ConfigMap has it"),
+        pytest.param("linked", "shards", [], id="to a folder beside it, which is read anyway"),
+        pytest.param("shards/linked", "..", [], id="in a circle"),
+        pytest.param("linked", "../..", [], id="around the folder itself"),
+        pytest.param("_linked", "../elsewhere", [], id="hidden itself"),
+        pytest.param("linked", "nowhere", [], id="to nothing"),
+        pytest.param("more/linked", "../../elsewhere/deep", ["more/linked/6.jsonl"], id="from a folder within"),
+    ],
+)
+def test_links_to_folders_are_followed_to_what_is_not_read_anyway(folder, tmp_path, link, target, more):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    for name in ("5.jsonl", "deep/6.jsonl"):
+        (tmp_path / "elsewhere" / name).write_text("")
+    (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
+    without = find_files([folder])
+    (folder / link).parent.mkdir(exist_ok=True)
+    (folder / link).symlink_to(target)
+    assert find_files([folder]) == sorted([*without, *(folder / name for name in more)])
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(folder):
     (folder / "rows[1].jsonl").write_text("")
     assert find_files([folder / "rows[1].jsonl"]) == [folder / "rows[1].jsonl"]
@@ -70,6 +96,8 @@ def test_a_file_whose_name_looks_like_a_glob_is_a_file(folder):
         pytest.param(
             "shards/_temporary/[.jsonl", "means no file: .*holds 3.jsonl", id="a bracket that is never closed"
         ),
+        pytest.param("[z-a].jsonl", r"\[z-a\].jsonl is no glob", id="a range backwards"),
+        pytest.param("[!].jsonl", r"\[!\].jsonl is no glob", id="a bracket without a character"),
     ],
 )
 def test_where_nothing_matches_it_is_said_what_there_is(folder, path, says):
@@ -108,3 +136,35 @@ def test_several_paths_are_one_dataset_and_problems_name_the_file(folder, tmp_pa
     (folder / "shards" / "2.jsonl").unlink()
     assert main([*command, *files]) == 0
     assert json.loads((tmp_path / "said").read_bytes())["rows"] == 4
+
+
+def test_problems_of_several_files_are_named_as_compilers_do(folder, tmp_path, capsys, monkeypatch):
+    (folder / "shards" / "1.jsonl").write_text('{"prompt": "x", "completion": {"a": 1}}\n')
+    command = ["import", "--storage", str(tmp_path / "storage")]
+    assert main([*command, "--file", str(folder)]) == 11
+    second = "1.jsonl:1:31: completion must be 0 or 1 as in line 1 of a.jsonl, found an object\n"
+    assert f"{folder}/shards/{second}" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "--file", "rows/shards/*.jsonl", "rows/a.jsonl"]) == 11
+    said = capsys.readouterr().err
+    assert (
+        "rows/shards/2.jsonl:1:36: completion must be a map of labels to 0 or 1 as in line 1 of shards/1.jsonl" in said
+    )
+    assert main([*command, "--file", "rows", "--on-invalid-rows", "Skip"]) == 0
+    assert f"1 rows were skipped:\n  shards/{second}" in capsys.readouterr().out
+
+
+def test_a_label_that_another_files_map_has_names_the_file(folder, tmp_path, capsys):
+    (folder / "a.jsonl").write_text('{"prompt": "x", "completion": {"a": 1, "b": 0}}\n')
+    (folder / "b.csv").write_text('{"prompt": "x", "completion": {"a": 1}}\n')
+    files = [str(folder / "a.jsonl"), str(folder / "b.csv")]
+    assert main(["import", "--storage", str(tmp_path / "storage"), "--file", *files]) == 11
+    assert 'without the label "b", which line 1 of a.jsonl has; every row' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [b'{"prompt": "x", "completion": 7}\n', b"\xff\xfe"], ids=["a problem", "no rows"])
+def test_a_name_that_is_no_utf_8_is_told_as_it_is(folder, tmp_path, capsys, rows):
+    (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jsonl"))).write_bytes(rows)
+    command = ["import", "--storage", str(tmp_path / "storage"), "--termination-log", str(tmp_path / "said")]
+    assert main([*command, "--file", str(folder), "--json"]) == 11
+    assert "caf\\udce9.jsonl" in json.loads((tmp_path / "said").read_bytes())["message"]

@@ -121,6 +121,26 @@ def test_what_cannot_be_fetched_is_said(server, run, source, code, says):
     assert "hunter2" not in err
 
 
+@pytest.mark.parametrize(
+    ("keys", "glob", "says"),
+    [
+        pytest.param(["a", "a/b.csv"], "", "/p/a/b.csv cannot be kept as a file: another one is named", id="both"),
+        pytest.param(["x" * 300 + ".csv"], "", ".csv has no name for a file", id="a long name"),
+        pytest.param(["a.csv"], "[z-a].csv", "[z-a].csv is no glob", id="no glob"),
+    ],
+)
+def test_keys_of_a_bucket_that_cannot_be_files_are_said(server, run, keys, glob, says):
+    entries = "".join(f"<Contents><Key>p/{key}</Key><Size>{len(ROWS)}</Size></Contents>" for key in keys)
+    listing = f"<ListBucketResult>{entries}</ListBucketResult>".encode()
+    server.routes["/mails?list-type=2&prefix=p%2F"] = lambda request: say(request, 200, listing)
+    for key in keys:
+        server.routes[f"/mails/p/{key}"] = lambda request: say(request, 200, ROWS)
+    code, _, err = run({"s3": {"uri": f"s3://mails/p/{glob}", "endpoint": server.url}})
+    assert code == 10
+    assert says in err
+    assert "bug" not in err
+
+
 def test_own_addresses_are_out_of_bounds_until_they_are_allowed(server, run):
     server.routes["/rows"] = lambda request: say(request, 200, ROWS)
     code, _, err = run(http(server, "/rows"), allowed=())

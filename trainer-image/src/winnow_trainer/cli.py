@@ -26,8 +26,8 @@ from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.mirror import Mirror, opened
 from winnow_classifier.refit_options import RefitOptions
 from winnow_classifier.row_files import FileFormat
-from winnow_classifier.row_paths import find_files, is_glob
-from winnow_classifier.rows import OnInvalidRows, RowOptions
+from winnow_classifier.row_paths import common_folder, find_files, is_glob
+from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions
 from winnow_trainer import group, importer, logs, reception, termination
 from winnow_trainer.collect import collect
 from winnow_trainer.console import TerminalLine
@@ -553,8 +553,9 @@ def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
 
 def _name(files: Sequence[Path]) -> str:
     """What the files are called together: as the first of them, as its folder where that is a glob."""
-    first = files[0].absolute()
-    return next(path.stem for path in (first, *first.parents) if not is_glob(path.name)) or "rows"
+    first = Path(os.path.normpath(files[0].absolute()))  # `..` is no name, and would lead out of imports/ in storage
+    name = next(path.stem for path in (first, *first.parents) if not is_glob(path.name))
+    return name if name.strip(".") else "rows"
 
 
 def _choices(values: Any, default: str) -> str:
@@ -603,10 +604,11 @@ def _fail(
     termination.write(options.termination_log, result)
     if getattr(options, "json", False):
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
-    files = (getattr(options, "file", None) or []) if options.command == "import" else []
-    _say(err, files[0] if len(files) == 1 else None)
+    named = options.command == "import" and options.file and isinstance(err, InvalidRowsError)
+    files = find_files(options.file) if named else []
+    _say(err, files[0] if len(files) == 1 else Path(common_folder(files)) if files else None)
     return err.exit_code
 
 
-def _say(err: WinnowError, file: Path | None = None) -> None:
-    print("\n".join(verdict.error_lines(err, file)), file=sys.stderr)
+def _say(err: WinnowError, where: Path | None = None) -> None:
+    print("\n".join(verdict.error_lines(err, where)), file=sys.stderr)

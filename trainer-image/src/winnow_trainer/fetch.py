@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, BinaryIO, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
@@ -94,8 +94,7 @@ class Fetcher:
         broke off. Raises SourceUnavailable or SourceError."""
         if size is not None:
             self._check_size(url, size)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as out:
+        with _created(url, path) as out:
             part = _Part(out)
             answer = self._tried(url, lambda: self._append(url, part, sign))
             if size not in (None, part.size) and answer.status in CONTENT:
@@ -265,6 +264,17 @@ class CheckedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
         return self._plain.connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
+
+
+def _created(url: str, path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as err:  # in a bucket a/b may stand beside a
+        message = f"{shown(url)} cannot be kept as a file: another one is named like a folder of it"
+        raise SourceError(message, hint="rename one of them") from err
+    except OSError as err:
+        raise StorageError(f"rows cannot be kept while they are fetched: {err.strerror or err}") from err
 
 
 def _server(url: str) -> tuple[str, str | None, int | None]:

@@ -22,7 +22,7 @@ from winnow_classifier import base_model
 from winnow_classifier.class_labels import ClassNames
 from winnow_classifier.errors import SourceError
 from winnow_classifier.profile import Warn
-from winnow_classifier.row_paths import MAX_FILES
+from winnow_classifier.row_paths import MAX_FILES, is_a_path
 from winnow_trainer import hub_card, hub_files
 from winnow_trainer.fetch import CONTENT, Answer, Fetcher, Limits, Token, shown, status_text
 from winnow_trainer.fetched import Fetched
@@ -71,14 +71,6 @@ class _File(_Answer):
     rfilename: str = Field(min_length=1, max_length=1_024)
     size: int | None = Field(None, ge=0)
     lfs: _Large | None = None
-
-    @property
-    def has_a_path(self) -> bool:
-        """One that can be a file below a folder, and nowhere else."""
-        parts = self.rfilename.split("/")
-        return "\0" not in self.rfilename and all(
-            part not in ("", ".", "..") and len(part.encode(errors="replace")) < 256 for part in parts
-        )
 
 
 class _Listing(_Answer):
@@ -202,7 +194,7 @@ class _Repository:
 
     def _file(self, listing: _Listing, path: str, folder: Path) -> Path:
         known = listing.files[path]
-        if not known.has_a_path:
+        if not is_a_path(path):
             raise SourceError(f"{self._at(listing)}: {path!r} is no name for a file", "rename it there")
         size = known.lfs.size if known.lfs else known.size
         answer = self._fetcher.file(self._url(listing, path), folder / path, size=size)

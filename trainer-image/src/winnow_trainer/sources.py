@@ -154,7 +154,7 @@ class _Bucket:
         if not names:
             raise row_paths.no_match(self._uri, list(sizes), f"s3://{self._name}/{start}")
         for name in names:
-            if "//" in name or name.startswith("/") or "\0" in name or len(name) > 1_024:
+            if not row_paths.is_a_path(name):
                 raise SourceError(f"s3://{self._name}/{start}{name} has no name for a file", hint="rename it")
         for name in names:
             self._get(start + name, folder / name, sizes[name])
