@@ -53,8 +53,25 @@ def test_half_written_files_of_a_killed_run_are_passed_over(tmp_path):
     (run / "checkpoints" / "epoch-1" / "config.json").write_text("{}")
     told = broken.run(broken.job())
     assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-2"]  # the damaged one is not offered
+    (warning,) = [one["message"] for one in told["warnings"] if one["code"] == "CheckpointChanged"]
+    assert warning.startswith("epoch-1 is not as it was published")
+    assert "config.json" in warning
     expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-2"]
+    # Its epoch is over, and would never be made again.
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-1", "epoch-2"]
+
+
+def test_a_damaged_checkpoint_of_an_epoch_that_comes_again_is_made_again(tmp_path):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job())
+    broken.run(broken.job(), stop_after(broken.progress, 8))
+    shutil.rmtree(tmp_path / "broken" / "runs" / "spam-v1" / "resume")
+    (broken.checkpoint(1) / "config.json").write_text("{}")
+    told = broken.run(broken.job())
+    assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-1", "epoch-2"]
+    assert "CheckpointChanged" not in {one["code"] for one in told["warnings"]}
+    for epoch in (1, 2):
+        expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
 
 
 def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):

@@ -153,6 +153,20 @@ def test_a_finished_run_started_again_says_so_and_does_nothing(trainer):
     assert {path: path.stat().st_mtime_ns for path in trainer.storage.rglob("*")} == before
 
 
+def test_a_finished_run_keeps_a_checkpoint_that_somebody_changed_and_says_so(trainer):
+    told = trainer.run(trainer.job())
+    folder = trainer.storage / "runs" / "spam-v1" / "checkpoints" / told["bestCheckpoint"]
+    (folder / "report.html").write_text("my notes")
+    again = trainer.run(trainer.job())
+    assert (folder / "report.html").read_text() == "my notes"
+    assert (again["bestCheckpoint"], again["checkpoints"]) == (told["bestCheckpoint"], told["checkpoints"])
+    warning = again["warnings"][-1]
+    assert warning["code"] == "CheckpointChanged"
+    assert warning["message"].startswith(f"{folder.name} is not as it was published, so that no server will load it")
+    assert "report.html was changed" in warning["message"]
+    assert trainer.progress.snapshot()["bestCheckpoint"] == told["bestCheckpoint"]
+
+
 def test_the_folder_of_another_job_is_left_alone(trainer):
     trainer.run(trainer.job())
     with pytest.raises(ConfigError, match=r"another job: parameters\.seed was 0, now 1"):

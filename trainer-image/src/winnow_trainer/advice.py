@@ -12,6 +12,7 @@ from winnow_classifier.profile import ADVISED_POSITIVES, Warn
 from winnow_trainer.data import Data, HeldOut
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples
+from winnow_trainer.run_folder import Changed
 
 SHOWN_LABELS = 3
 SHOWN_CHARACTERS = 40  # of a label's name
@@ -44,6 +45,14 @@ def about_band(decision: Decision) -> list[Warn]:
     which = f"the threshold{'s' if len(near) > 1 else ''} of {', '.join(shown)}{more}"
     told = f"{band:g} reaches from {which} to 0 or 1, so that the surest answers abstain too"
     return [Warn("WideBand", f"thresholds.abstain.band: {told}; use a smaller one")]
+
+
+def about_changed(checkpoints: Sequence[Changed]) -> list[Warn]:
+    """Of checkpoints that stay as they are."""
+    told = "so that no server will load it; it is left as it is"
+    return [
+        Warn("CheckpointChanged", f"{one.name} is not as it was published, {told}: {one.why}") for one in checkpoints
+    ]
 
 
 def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> list[Warn]:

@@ -8,8 +8,8 @@ bucket, the folder is a copy of what is there, and of a checkpoint only the mani
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,13 @@ from winnow_classifier.checkpoint import MANIFEST, Published, inspect, sync
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.mirror import VOLUME, Mirror
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A checkpoint that is no longer as it was published, so that nothing will load it."""
+
+    name: str
+    why: str  # which file, and what is wrong with it
 
 
 class RunFolder:
@@ -74,9 +80,9 @@ class RunFolder:
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / f"epoch-{epoch}"
 
-    def published(self) -> list[Published]:
-        """The whole checkpoints, by epoch. What is damaged is passed over and deleted, so that it is made again."""
-        found = []
+    def published(self) -> tuple[list[Published], list[Changed]]:
+        """The whole checkpoints, by epoch, and those that were changed since, which are left as they are."""
+        found, changed = [], []
         for folder in self.mirror.folders(self.checkpoints):
             self.mirror.fetch(folder / MANIFEST)
             if not (folder / MANIFEST).is_file():
@@ -84,9 +90,12 @@ class RunFolder:
             try:
                 found.append(inspect(folder, sizes=self.mirror.sizes(folder)))
             except CheckpointError as error:
-                log.warning("Checkpoint ignored", extra={"checkpoint": folder.name, "error": str(error)})
-                self.mirror.remove(folder)
-        return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch)
+                changed.append(Changed(folder.name, str(error)))
+        return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch), changed
+
+    def remove(self, epoch: int) -> None:
+        """The epoch's checkpoint, so that it can be made again."""
+        self.mirror.remove(self.checkpoint(epoch))
 
     def stored(self, epoch: int) -> None:
         """The epoch's checkpoint, written here, goes where it is kept."""

@@ -43,12 +43,13 @@ from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.progress import FIELDS
 from winnow_trainer.published import of_the_first
 from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.recorder import Recorder, Tracker
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
-from winnow_trainer.run_folder import RunFolder
+from winnow_trainer.run_folder import Changed, RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
@@ -93,13 +94,16 @@ def train(
         if ranks.leads:
             folder.claim(prepared.identity())
         if finished := ranks.tell(folder.result() if ranks.leads else None):
-            published = of_the_first(ranks, folder.published)
+            changed = advice.about_changed(folder.published()[1]) if ranks.leads else []
             if ranks.leads:
                 folder.clear()
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
-            told = history(published, prepared) | {"warnings": finished.get("warnings")}
-            progress.update(percent=100.0, **told, state="Complete")
-            return {**finished, "message": f"This run finished before: {finished['message']}"}
+            for warning in changed:
+                log.warning(warning.message, extra={"code": warning.code})
+            warnings = ranks.tell([*(finished.get("warnings") or []), *map(asdict, changed)])
+            told = {**finished, "warnings": warnings}
+            progress.update(**{name: told[name] for name in told.keys() & FIELDS} | {"percent": 100.0})
+            return {**told, "message": f"This run finished before: {finished['message']}"}
         training = Training(prepared, folder, progress, stop, clock, track, ranks)
         try:
             with training.functions:
@@ -160,7 +164,8 @@ class Training:
         self.clock = clock
         self.track = track
         self.position = Position()
-        self.published = of_the_first(ranks, folder.published)
+        self.changed: list[Changed] = []  # known to the first process
+        self.published = of_the_first(ranks, self.look_for_checkpoints)
         self.warnings = [
             *advice.about_rows(prepared.data),
             *advice.about_decision(prepared.data),
@@ -170,6 +175,10 @@ class Training:
         self.writer = ResumeWriter(folder.resume, folder.mirror)
         self.recorder = Recorder(None, 0, [])
         self.saved: tuple[Position | None, float] = (None, clock())  # the last resume point, and when
+
+    def look_for_checkpoints(self) -> list[Published]:
+        published, self.changed = self.folder.published()
+        return published
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -222,6 +231,19 @@ class Training:
             self.learner.agree()
             self.learner.read()
             self.ranks.own_random(self.parameters.seed)
+        self.make_room_for_epochs()
+
+    def make_room_for_epochs(self) -> None:
+        """Of checkpoints that were changed, those of epochs that come again are removed, and made again. The others stay: no
+        step of this run would bring them back."""
+        again = {f"epoch-{epoch}": epoch for epoch in range(self.position.epoch, self.parameters.num_train_epochs + 1)}
+        for one in self.changed:
+            if one.name in again:
+                log.warning("Checkpoint made again", extra={"checkpoint": one.name, "error": one.why})
+                self.folder.remove(again[one.name])
+        for warning in advice.about_changed([one for one in self.changed if one.name not in again]):
+            log.warning(warning.message, extra={"code": warning.code})
+            self.warnings.append(warning)
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
