@@ -173,6 +173,32 @@ def test_the_folder_of_another_job_is_left_alone(trainer):
         trainer.run(trainer.job(seed=1))
 
 
+def scored(trainer, direction):
+    """A job whose best checkpoint is chosen by a metric function."""
+    source = trainer.storage / "surety.py"
+    source.write_text("def score(input_text, expected, predicted): return max(predicted.values())\n")
+    spec = trainer.job().spec.model_dump(by_alias=True, exclude_none=True)
+    custom = {"name": "surety", "file": str(source), "direction": direction}
+    spec["metrics"] = {"primary": "surety", "custom": [custom]}
+    return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": spec})
+
+
+def test_a_run_does_not_go_on_with_its_metric_turned_round(trainer):
+    trainer.run(scored(trainer, "Minimize"), stop_after(trainer.progress, 8))
+    with pytest.raises(ConfigError, match=r'metrics\.directions\.surety was "Minimize", now "Maximize"'):
+        trainer.run(scored(trainer, "Maximize"))
+    assert trainer.run(scored(trainer, "Minimize"))["higherIsBetter"] is False
+
+
+def test_a_run_that_an_earlier_version_began_goes_on_though_it_wrote_no_directions(trainer):
+    trainer.run(scored(trainer, "Minimize"), stop_after(trainer.progress, 8))
+    path = trainer.storage / "runs" / "spam-v1" / "run.json"
+    identity = json.loads(path.read_text())
+    del identity["metrics"]["directions"]
+    path.write_text(json.dumps(identity))
+    assert trainer.run(scored(trainer, "Minimize"))["state"] == "Complete"
+
+
 def test_without_test_rows_the_last_checkpoint_counts_as_the_best(trainer):
     job = trainer.job()
     job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": None})})

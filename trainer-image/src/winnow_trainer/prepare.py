@@ -26,6 +26,7 @@ from winnow_trainer.continuing import Parent
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import GPU_OPTIMIZERS, Parameters, Part, Spec, TrainingJob
 from winnow_trainer.metric_functions import source_of
+from winnow_trainer.run_folder import DIRECTIONS
 from winnow_trainer.steps import Rows
 
 READS = {"cls": "the first token", "last": "the last token", "mean": "the mean of all tokens", "own": "its own way"}
@@ -85,6 +86,11 @@ class Prepared:
                 "functions": spec.metrics.functions,
                 # By name: a function that was mended goes on with the same files, and metrics.json says which source it was.
                 **({"custom": [metric.name for metric in spec.metrics.custom]} if spec.metrics.custom else {}),
+                **(
+                    {DIRECTIONS: {one.name: one.direction for one in spec.metrics.custom}}
+                    if spec.metrics.custom
+                    else {}
+                ),
             },
             "baseModel": self.base_model.digest,
             **({"continuedFrom": self.parent.digest} if self.parent else {}),

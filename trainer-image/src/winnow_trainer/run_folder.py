@@ -17,6 +17,8 @@ from winnow_classifier.checkpoint import MANIFEST, Published, inspect, sync
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.mirror import VOLUME, Mirror
 
+DIRECTIONS = "directions"  # in run.json, of the user's metric functions; earlier versions did not write them
+
 
 @dataclass(frozen=True, slots=True)
 class Changed:
@@ -45,6 +47,8 @@ class RunFolder:
             self.mirror.store(path)
             return
         found = json.loads(path.read_bytes())
+        if DIRECTIONS not in found.get("metrics", {}):
+            wanted.get("metrics", {}).pop(DIRECTIONS, None)
         if different := differences(found, wanted):
             raise ConfigError(
                 f"{self.mirror.shown(self.path)} holds the files of another job: {'; '.join(different)}. "
