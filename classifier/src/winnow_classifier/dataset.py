@@ -58,6 +58,12 @@ class StoredDataset:
     targets: Targets  # (N, C) zeros and ones, columns in label order
     digest: str  # "sha256:…" of the canonical rows
     path: Path
+    numbers: npt.NDArray[np.int64] | None = None  # (N,) of a part of them: which rows of `path` these are, from 0
+
+    def numbered(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """What people call these rows: their numbers in the stored dataset, from 1, ascending."""
+        numbers = rows if self.numbers is None else self.numbers[rows]
+        return sorted({int(number) + 1 for number in numbers})
 
 
 class DatasetFile(BaseModel):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from safetensors.torch import load_file
-from tiny_training import BINARY, Trainer, dataset, stop_after, weights
+from safetensors.torch import load_file, save_file
+from tiny_training import BINARY, Trainer, dataset, never, stop_after, weights
 from torch.testing import assert_close
+from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import checkpoint
 from winnow_classifier.dataset import load_dataset, store_dataset
@@ -32,6 +33,7 @@ from winnow_classifier.packing import pack
 from winnow_trainer import failures, resume
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
+from winnow_trainer.prepare import prepare
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.train import train
@@ -401,19 +403,65 @@ def test_more_tokens_than_the_model_has_positions_for_are_refused(trainer):
         trainer.run(trainer.job(maxSeqLength=512))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rows(trainer):
+def poison(trainer, word):
+    """The base model's embedding of this word is not a number."""
     state = load_file(trainer.base / "model.safetensors")
-    state["embeddings.word_embeddings.weight"][10] = float("nan")  # one word of the vocabulary
-    from safetensors.torch import save_file
-
+    token = PreTrainedTokenizerFast.from_pretrained(trainer.base).convert_tokens_to_ids(word)
+    state["embeddings.word_embeddings.weight"][token] = float("nan")
     save_file(state, trainer.base / "model.safetensors", metadata={"format": "pt"})
+
+
+def rows_with_one_poisoned(trainer, count, seed, place):
+    """`count` rows of which only the one at `place` has the word agenda."""
+    texts, spam = tiny_models.texts(count, seed)
+    texts = [f"{number} {text.replace('agenda', 'notes')}" for number, text in enumerate(texts)]
+    texts[place] += " agenda"
+    return str(store_dataset(trainer.storage, BINARY, texts, np.eye(2, dtype=np.int8)[spam]).path)
+
+
+def with_rows(trainer, rows, parameters=None, **spec):
+    found = trainer.job(**(parameters or {})).spec.model_dump(by_alias=True, exclude_none=True)
+    del found["testDataset"]
+    found |= {"trainingDataset": rows, **spec}
+    return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": found})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "spec"),
+    [
+        pytest.param({}, {}, id="all rows train"),
+        pytest.param({}, {"testSplit": {"percent": 20}, "validationSplit": {"percent": 20}}, id="after splits"),
+        pytest.param({"downsamplePercent": 80}, {"testSplit": {"percent": 20}}, id="after a split and a sample"),
+        pytest.param({}, {"rebalance": {"ratios": {"ham": 3, "spam": 1}}}, id="where rows are repeated"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_row(trainer, parameters, spec):
+    poison(trainer, "agenda")
+    job = with_rows(trainer, rows_with_one_poisoned(trainer, 60, 3, place=40), parameters, **spec)
+    trained = prepare(job, trainer.storage, never).data.train
+    assert any(text.endswith("agenda") for text in trained.texts), "it was taken out: choose another place"
     with pytest.raises(
-        DivergedError, match=r"the loss is not a finite number at epoch 1, step \d+, on the training rows"
+        DivergedError, match=r"^the loss is not a finite number at epoch 1, step \d+, on the training rows 41; no "
     ) as raised:
-        trainer.run(trainer.job())
+        trainer.run(job)
     assert raised.value.exit_code == 13
     assert "learningRate" in (raised.value.hint or "")
     assert str(raised.value).endswith("; no checkpoint yet")
+
+
+@pytest.mark.parametrize("which", ["test", "validation"])
+def test_answers_that_are_not_finite_end_the_run_with_epoch_and_rows(trainer, which):
+    poison(trainer, "agenda")
+    rows = load_dataset(Path(rows_with_one_poisoned(trainer, 60, 3, place=40)))
+    sound = [text.replace(" agenda", "") for text in rows.texts]
+    training = str(store_dataset(trainer.storage, BINARY, sound, rows.targets).path)
+    with pytest.raises(DivergedError) as raised:
+        trainer.run(
+            with_rows(trainer, training, **{f"{which}Dataset": rows_with_one_poisoned(trainer, 12, 5, place=3)})
+        )
+    assert str(raised.value) == (
+        f"the model's answers are not finite numbers after epoch 1, on the {which} rows 4; no checkpoint yet"
+    )
 
 
 def test_what_was_published_before_a_loss_that_is_not_finite_stays_and_is_named(trainer, monkeypatch):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
 from winnow_classifier.profile import Warn
 from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume, step_losses
-from winnow_trainer.data import ImportRows
+from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.evaluate import Evaluation
@@ -55,7 +56,7 @@ from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
 from winnow_trainer.tensorboard import EventFile
 from winnow_trainer.tracking import Track, no_trackers
-from winnow_trainer.watch import LossWatch
+from winnow_trainer.watch import LossWatch, check_answers
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,8 @@ class Training:
         self.begin()
         self.steps_per_epoch = count_steps(rows, self.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
-        self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
+        on_cpu = self.learner.model.device.type == "cpu"
+        self.watch = LossWatch(on_cpu, self.clock, self.prepared.data.train.numbered)
         self.recorder = Recorder(self.parameters.logging_steps, self.total_steps, self.trackers())
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
@@ -389,11 +391,8 @@ class Training:
 
     def look(self, rate: float) -> None:
         """Take in the losses since the last look, and tell them. Raises DivergedError."""
-        try:
+        with self.what_is_kept():
             seen = self.watch.look()
-        except DivergedError as error:
-            kept = f"{self.published[-1].manifest.name} was published before" if self.published else "no checkpoint yet"
-            raise DivergedError(f"{error}; {kept}", error.hint) from error
         if not seen.rows:
             return
         sums, first = self.position.step_losses, self.steps_done + 1 - len(seen.steps)
@@ -416,12 +415,24 @@ class Training:
         )
         self.recorder.steps(seen.steps, self.steps_done, self.pace.tokens_per_second, self.pace.eta_seconds)
 
+    @contextmanager
+    def what_is_kept(self) -> Iterator[None]:
+        """A DivergedError says it too."""
+        try:
+            yield
+        except DivergedError as error:
+            kept = f"{self.published[-1].manifest.name} was published before" if self.published else "no checkpoint yet"
+            raise DivergedError(f"{error}; {kept}", error.hint) from error
+
     def evaluate_and_publish(self, epoch: int) -> None:
         """A checkpoint of the epoch, unless there is one: what was published, and perhaps deployed, stays as it is."""
         if any(published.manifest.epoch == epoch for published in self.published):
             return
         began = self.clock()
-        judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
+        data = self.prepared.data
+        with self.what_is_kept():
+            judged_test = self.judged(epoch, "test", self.test, data.test)
+            judged_validation = self.judged(epoch, "validation", self.validation, data.validation)
         weights = self.learner.weights()
         (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation, weights)])
         self.published.append(published)
@@ -470,8 +481,12 @@ class Training:
         self.folder.stored(epoch)
         return published
 
-    def judged(self, examples: Examples | None) -> Judged | None:
-        return Judged(self.learner.predict(examples), examples.targets) if examples else None
+    def judged(self, epoch: int, which: str, examples: Examples | None, part: HeldOut | None) -> Judged | None:
+        if examples is None or part is None:
+            return None
+        logits = self.learner.predict(examples)
+        check_answers(logits, epoch, which, part.rows.numbered)
+        return Judged(logits, examples.targets)
 
     def decision(self, test: Judged | None, validation: Judged | None) -> decisions.Decision | None:
         """Fitted on validation rows; None without."""
