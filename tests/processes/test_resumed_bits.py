@@ -12,6 +12,7 @@ from tiny_training import Trainer, stop_after, weights
 from winnow_classifier import checkpoint
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
+from winnow_trainer.progress import Progress
 from winnow_trainer.resume_writer import ResumeWriter
 
 
@@ -109,6 +110,36 @@ def test_so_does_one_whose_head_started_from_ridge_regression(tmp_path, method):
     ours, theirs = (load_file(each.checkpoint(2) / "model.safetensors") for each in (broken, straight))
     for name in theirs:
         assert torch.equal(ours[name], theirs[name]), name
+
+
+def measured_files(trainer):
+    """What the checkpoints hold, by SHA-256: all but the moment at which each was made."""
+    return [checkpoint.verify(trainer.checkpoint(epoch)).files for epoch in (1, 2)]
+
+
+@pytest.mark.parametrize("later", [0, 2], ids=["at the end of the first epoch", "in the second epoch"])
+def test_so_does_one_whose_first_evaluation_warned_of_something(tmp_path, later):
+    always_fails = tmp_path / "always_fails.py"
+    always_fails.write_text("def score(input_text, expected, predicted): raise ValueError('not today')\n")
+
+    def warned_job(trainer):
+        found = trainer.job().spec.model_dump(by_alias=True, exclude_none=True)
+        found["metrics"] = {"custom": [{"name": "fails", "file": str(always_fails)}]}
+        found |= {"validationSplit": {"percent": 30}}
+        found |= {"thresholds": {"objective": "F1", "abstain": {"band": 0.5}}}
+        return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": found})
+
+    trainer = Trainer(tmp_path)  # one folder for both: reports name it
+    told = trainer.run(warned_job(trainer))
+    assert {"MetricFailed", "WideBand"} <= {warning["code"] for warning in told["warnings"]}
+    straight = measured_files(trainer)
+    shutil.rmtree(tmp_path / "runs")
+    per_epoch = trainer.progress.snapshot()["totalSteps"] // 2
+    trainer.progress = Progress()
+    trainer.run(warned_job(trainer), stop_after(trainer.progress, per_epoch + later))
+    again = trainer.run(warned_job(trainer))
+    assert again["warnings"] == told["warnings"]
+    assert measured_files(trainer) == straight
 
 
 def early_job(trainer, patience=2):

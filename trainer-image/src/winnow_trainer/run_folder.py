@@ -97,6 +97,12 @@ class RunFolder:
                 changed.append(Changed(folder.name, str(error)))
         return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch), changed
 
+    def file(self, epoch: int, name: str) -> Path:
+        """A file of the epoch's checkpoint, here as it is stored."""
+        path = self.checkpoint(epoch) / name
+        self.mirror.fetch(path)
+        return path
+
     def remove(self, epoch: int) -> None:
         """The epoch's checkpoint, so that it can be made again."""
         self.mirror.remove(self.checkpoint(epoch))

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
+import orjson
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -24,7 +25,7 @@ from winnow_classifier import base_model, checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
-from winnow_classifier.errors import DivergedError
+from winnow_classifier.errors import CheckpointError, DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
@@ -234,6 +235,8 @@ class Training:
             self.learner.read()
             self.ranks.own_random(self.parameters.seed)
         self.make_room_for_epochs()
+        if self.ranks.leads:
+            self.warn_again()
 
     def make_room_for_epochs(self) -> None:
         """Of checkpoints that were changed, those of epochs that come again are removed, and made again. The others stay: no
@@ -246,6 +249,20 @@ class Training:
         for warning in advice.about_changed([one for one in self.changed if one.name not in again]):
             log.warning(warning.message, extra={"code": warning.code})
             self.warnings.append(warning)
+
+    def warn_again(self) -> None:
+        """Of what the evaluations before a restart found: the reports of later ones say it too."""
+        for one in self.published:
+            epoch = one.manifest.epoch
+            try:
+                decision = decisions.read(self.folder.file(epoch, decisions.DECISION).parent, self.prepared.schema)
+                report = orjson.loads(self.folder.file(epoch, artifacts.METRICS).read_bytes())
+            except (OSError, ValueError, CheckpointError):
+                continue  # nothing was measured; or a decision.json that was changed by hand, as is said where it is used
+            self.warn_once(advice.about_band(decision) if decision else [])
+            parts = {"test": report, "validation": report.get("validation", {})}
+            scored = {rows: evaluate.scored_before(part) for rows, part in parts.items()}
+            self.warn_once(advice.about_functions(one.manifest.name, scored))
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
@@ -468,7 +485,9 @@ class Training:
         validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
         decided = decisions.content(decision) if decision else None
         manifest = self.manifest(epoch, test, validation)
-        self.warn_once(advice.about_functions(manifest.name, {"test": test, "validation": validation}))
+        parts = {"test": test, "validation": validation}
+        scored = {rows: part.scored for rows, part in parts.items() if part}
+        self.warn_once(advice.about_functions(manifest.name, scored))
         published = checkpoint.publish(
             self.folder.checkpoint(epoch),
             manifest,
