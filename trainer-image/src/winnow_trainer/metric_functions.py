@@ -181,7 +181,8 @@ class _Function:
             return Scored(self.name, np.array(scores, dtype=np.float64))
         except _FailedError as failed:
             self.close()  # the next evaluation begins anew
-            error = str(failed)[:SHOWN_CHARACTERS]
+            # A lone surrogate, as of a file name that is no UTF-8, can neither be stored nor told.
+            error = str(failed)[:SHOWN_CHARACTERS].encode("utf-8", "backslashreplace").decode()
             log.warning("Metric function failed", extra={"metric": self.name, "error": error, "row": failed.row})
             return Scored(self.name, None, error, failed.row)
         except BaseException:
