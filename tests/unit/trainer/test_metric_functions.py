@@ -106,6 +106,23 @@ def test_what_a_function_does_wrong_is_told_and_costs_its_own_score_only(functio
     assert fine.value == 1
 
 
+def test_a_file_may_have_dataclasses_and_annotations_of_later_pythons(functions):
+    (found,) = score(
+        functions(
+            cost="""
+            from __future__ import annotations
+            from dataclasses import dataclass
+            @dataclass
+            class Costs:
+                missed: float = 5
+            def score(input_text, expected, predicted):
+                return Costs().missed * (predicted.labels != expected.labels)
+            """
+        )
+    )
+    assert (found.error, found.scores.tolist()) == (None, [0.0, 0.0, 5.0])
+
+
 def test_a_function_that_failed_is_tried_again_at_the_next_evaluation(functions):
     failing = functions(moody="def score(a, b, c): return 1 / (a != 'hello')")
     assert score(failing)[0].error
