@@ -192,7 +192,7 @@ def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
     content = manifest.model_dump(mode="json", by_alias=True)
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+    return (json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
 
 def published(manifest: Manifest, content: bytes) -> Published:

@@ -89,6 +89,7 @@ def test_a_process_is_used_again_and_for_many_rows(functions):
         pytest.param("import time\ndef score(a, b, c): time.sleep(60)", "longer than 1 seconds", None, id="sleeps"),
         pytest.param("def score(a, b, c):\n    while True: pass", "1 seconds", None, id="spins"),
         pytest.param("def score(a, b, c): return len('x' * (1 << 31))", "MemoryError", 1, id="takes memory"),
+        pytest.param("def score(a, b, c): return 1.7e308", "they are too large", None, id="a mean that is none"),
         pytest.param(
             "def score(a, b, c): raise ValueError(b'\\xff'.decode('utf-8', 'surrogateescape'))",
             r"ValueError: \udcff (line 1 of broken.py)",
