@@ -204,6 +204,6 @@ def test_functions_that_cannot_be_are_refused_in_the_manifest(tmp_path, custom, 
 def test_a_function_lies_beside_the_manifest(tmp_path):
     (tmp_path / "cost.py").write_text(COST)
     custom = {"name": "cost", "file": "cost.py"}
-    spec = {"trainingDataset": "a", "baseModel": "b", "metrics": {"custom": [custom]}}
+    spec = {"trainingDataset": "a", "baseModel": "b", "testSplit": {"percent": 20}, "metrics": {"custom": [custom]}}
     (tmp_path / "job.yaml").write_text(json.dumps({"kind": "TrainingJob", "metadata": {"name": "j"}, "spec": spec}))
     assert load_job(tmp_path / "job.yaml").spec.metrics.custom[0].file == str(tmp_path / "cost.py")

@@ -89,11 +89,26 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
             {"method": "Full", "parameters": {"loraRank": 8}}, "parameters.loraRank need method LoRA", id="LoRA only"
         ),
         pytest.param({"baseModel": None}, "spec.baseModel", id="no base model"),
+        pytest.param(
+            {"metrics": {"primary": "f1", "functions": ["accuracy"]}},
+            "metrics.primary, functions need validation or test rows",
+            id="nothing to measure on",
+        ),
+        pytest.param(
+            {"parameters": {"lrSchedulerType": "constant", "warmupRatio": 0.5}},
+            "warmupRatio is 0.5, and lrSchedulerType constant has no warm-up; use constant_with_warmup",
+            id="a warm-up that would not be",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_found(tmp_path, spec, said):
     with pytest.raises(ConfigError, match=said):
         load_job(manifest(tmp_path, spec))
+
+
+def test_a_constant_rate_goes_with_the_warm_up_that_the_api_server_fills_in(tmp_path):
+    for given in ({}, {"warmupRatio": 0.03}, {"warmupRatio": 0}):
+        load_job(manifest(tmp_path, {"parameters": {"lrSchedulerType": "constant", **given}}))
 
 
 def test_names_of_other_trainers_lead_to_fields_that_are_there():

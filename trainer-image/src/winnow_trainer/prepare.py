@@ -181,7 +181,7 @@ def prepare(
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
-    losses.check_labels(parameters, data.train.schema)
+    losses.check_labels(parameters, data.train.schema, data.train.targets[rows])
     task_detail = data.train.schema.task_detail
     objectives.check(spec.thresholds, task_detail)
     primary = spec.metrics.primary or metrics.default_primary(task_detail)
