@@ -5,6 +5,7 @@ import json
 import pytest
 
 from winnow_classifier.errors import ConfigError
+from winnow_trainer.cli import main
 from winnow_trainer.job import Parameters, Spec, load_job
 from winnow_trainer.names_elsewhere import ELSEWHERE
 
@@ -54,6 +55,21 @@ def test_paths_start_at_the_manifest_and_repositories_stay_as_they_are(tmp_path)
 def test_a_recreated_job_gets_another_run_folder(tmp_path):
     assert load_job(manifest(tmp_path, {})).run == "spam-v1"
     assert load_job(manifest(tmp_path, {}, uid="0f1e2d3c-4b5a")).run == "spam-v1-0f1e2d3c"
+
+
+@pytest.mark.parametrize("name", ["../../out", "a/b", "Spam", "spam_v1", "-spam", "spam.v1", "s" * 64, ""])
+def test_a_name_that_no_cluster_would_take_is_no_name_of_a_folder(tmp_path, name, capsys):
+    with pytest.raises(
+        ConfigError, match=r"metadata\.name: a name has up to 63 lower-case letters, digits and hyphens"
+    ):
+        load_job(manifest(tmp_path, {}, name=name))
+    command = ["train", "--job", str(manifest(tmp_path, {})), "--storage", str(tmp_path / "storage"), f"--run={name}"]
+    assert main(command) == 10
+    assert (
+        f"--run: a name has up to 63 lower-case letters, digits and hyphens, a letter or digit at both ends, found {name!r}"
+        in (capsys.readouterr().err)
+    )
+    assert not (tmp_path / "storage").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ are paths here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.architectures import Pooling, PoolingChoice
@@ -32,6 +33,7 @@ FSDP_METHODS: tuple[Method, ...] = ("Full", "LoRA")
 FSDP_OPTIMIZERS = (None, "adamw")
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
 DEFAULT_WARMUP_RATIO = 0.03
+NAME_CHARACTERS = 63  # of an object whose name becomes part of a host's
 Name = Annotated[str, Field(min_length=1)]
 ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -214,12 +216,21 @@ class Rebalance(_Manifest):
         return self
 
 
+def named_as_in_a_cluster(name: str) -> str:
+    """The name. Raises ValueError for one that no object of a cluster could have: it becomes a folder."""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) or len(name) > NAME_CHARACTERS:
+        raise ValueError(
+            f"a name has up to {NAME_CHARACTERS} lower-case letters, digits and hyphens, a letter or digit at both ends"
+        )
+    return name
+
+
 class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: Name
+    name: Annotated[str, AfterValidator(named_as_in_a_cluster)]
     namespace: str | None = None
-    uid: str | None = None
+    uid: Annotated[str, Field(pattern=r"^[-0-9A-Za-z]+$")] | None = None
 
 
 class Mlflow(_Manifest):
