@@ -510,6 +510,16 @@ def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from(trainer):
     assert trainer.run(trainer.job())["state"] == "Complete"
 
 
+def test_a_stop_before_a_run_has_read_its_resume_point_claims_nothing_about_where_it_is(trainer):
+    first = trainer.run(trainer.job(), stop_after(trainer.progress, 8))
+    assert first["message"] == "Stopped at epoch 2 after 2 of its steps; goes on from there"
+    stop = Event()
+    stop.set()
+    again = trainer.run(trainer.job(), stop)
+    assert again["message"] == "Stopped while it started; goes on from where it was before"
+    assert again["checkpoints"] == first["checkpoints"]
+
+
 def test_a_file_of_rows_is_imported_first(trainer):
     job = trainer.job(numTrainEpochs=1)
     stored = Path(job.spec.training_dataset)

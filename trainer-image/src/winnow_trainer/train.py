@@ -111,12 +111,7 @@ def train(
             with training.functions:
                 training.run()
         except Stopped:
-            where = training.position
-            result = {
-                "state": "Stopped",
-                "reason": "Stopped",
-                "message": f"Stopped at epoch {where.epoch} after {where.step} of its steps; goes on from there",
-            }
+            result = {"state": "Stopped", "reason": "Stopped", "message": training.where_it_stopped()}
             return {"kind": "train", **result, **training.history()}
         result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
         if ranks.leads:
@@ -166,6 +161,7 @@ class Training:
         self.clock = clock
         self.track = track
         self.position = Position()
+        self.begun = False  # until then there may be a resume point further on
         self.changed: list[Changed] = []  # known to the first process
         self.published = of_the_first(ranks, self.look_for_checkpoints)
         self.warnings = [
@@ -181,6 +177,11 @@ class Training:
     def look_for_checkpoints(self) -> list[Published]:
         published, self.changed = self.folder.published()
         return published
+
+    def where_it_stopped(self) -> str:
+        if not self.begun:
+            return "Stopped while it started; goes on from where it was before"
+        return f"Stopped at epoch {self.position.epoch} after {self.position.step} of its steps; goes on from there"
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -234,6 +235,7 @@ class Training:
             self.learner.agree()
             self.learner.read()
             self.ranks.own_random(self.parameters.seed)
+        self.begun = True
         self.make_room_for_epochs()
         if self.ranks.leads:
             self.warn_again()
