@@ -127,6 +127,20 @@ def test_a_constant_rate_goes_with_the_warm_up_that_the_api_server_fills_in(tmp_
         load_job(manifest(tmp_path, {"parameters": {"lrSchedulerType": "constant", **given}}))
 
 
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        pytest.param("1", r'weights\.1: YAML takes this for a number; write it in quotes: "1"$', id="a number"),
+        pytest.param("yes", r"weights\.\w+: YAML takes this word for true; write it in quotes$", id="a word for true"),
+    ],
+)
+def test_a_label_that_yaml_does_not_take_for_a_text_is_to_be_quoted(tmp_path, label, said):
+    path = manifest(tmp_path, {"parameters": {"classWeights": {"mode": "Custom", "weights": {"LABEL": 2}}}})
+    path.write_text(path.read_text().replace('"LABEL": 2', f"{label}: 2"))
+    with pytest.raises(ConfigError, match=said):
+        load_job(path)
+
+
 def test_names_of_other_trainers_lead_to_fields_that_are_there():
     ours = {field.alias for model in (Parameters, Spec) for field in model.model_fields.values()}
     told = {
