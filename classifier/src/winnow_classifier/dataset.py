@@ -295,13 +295,14 @@ def _count(batch: Batch, counts: dict[str, int]) -> None:
 def targets_in_schema(dataset: StoredDataset, schema: LabelSchema, name: str = "the test set") -> Targets:
     """The dataset's targets with the columns of `schema`: a test set takes its job's labels from the training set.
 
-    Labels are matched by name; 0 and 1 of a Binary set without names fit any Binary schema by place. Labels of the
+    Labels are matched by name; 0 and 1 of a Binary set without names fit any other Binary names by place. Labels of the
     schema that the set does not have are 0 in each row. Raises DataError naming what does not fit.
     """
     own = dataset.schema
     if own.labels == schema.labels and own.task_detail is schema.task_detail:
         return dataset.targets
-    if own.task_detail is TaskDetail.BINARY and schema.task_detail is TaskDetail.BINARY and own.labels == ("0", "1"):
+    both_binary = own.task_detail is TaskDetail.BINARY and schema.task_detail is TaskDetail.BINARY
+    if both_binary and own.labels == ("0", "1") and schema.labels != ("1", "0"):
         return dataset.targets
     known = {label: column for column, label in enumerate(schema.labels)}
     if unknown := [label for label in own.labels if label not in known]:
