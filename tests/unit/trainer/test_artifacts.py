@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import tiny_models
+from matplotlib.axes import Axes
 from random_answers import rows_of
 from tiny_training import dataset
 
@@ -159,6 +160,22 @@ def test_pictures_of_few_and_many_labels(detail, labels):
     found = plots.pictures(drawn, metrics.confusion(p, y, schema), schema)
     assert found.keys() == PICTURES
     assert len(json.dumps(drawn)) < 2_000_000
+
+
+def test_a_label_that_begins_with_an_underscore_has_its_curve_named_too(monkeypatch):
+    schema, p, y = rows_of(TaskDetail.MULTICLASS, 3, rows=120)
+    schema = LabelSchema(TaskDetail.MULTICLASS, ("_other", "bill", "__card__"))
+    drawn = {"loss": curves.losses([]), "stepLoss": {"stepsPerEpoch": 1, "points": []}, **curves.curves(p, y, schema)}
+    legend, named = Axes.legend, []
+
+    def recorded(axes, *handles, **options):
+        found = legend(axes, *handles, **options)
+        named.extend(text.get_text().split()[0] for text in found.get_texts())
+        return found
+
+    monkeypatch.setattr(Axes, "legend", recorded)
+    plots.pictures(drawn, metrics.confusion(p, y, schema), schema)
+    assert all(named.count(label) == 2 for label in schema.labels), named  # of precision and recall, and of ROC
 
 
 def test_a_curve_goes_through_the_metrics_of_its_thresholds():
