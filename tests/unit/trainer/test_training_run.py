@@ -29,6 +29,7 @@ from winnow_classifier.errors import (
 )
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.metrics import evaluate
+from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import pack
 from winnow_trainer import failures, resume
 from winnow_trainer.job import TrainingJob
@@ -36,6 +37,7 @@ from winnow_trainer.learner import Learner
 from winnow_trainer.prepare import prepare
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
+from winnow_trainer.room import Patience
 from winnow_trainer.train import train
 
 
@@ -497,10 +499,107 @@ def test_what_runs_out_is_said_in_words_with_its_exit_code(tmp_path, error, kind
     assert raised.value.hint
 
 
-def test_a_full_disk_ends_a_run_as_storage_full(trainer, monkeypatch):
+class Room:
+    """What a run says of room in storage while it goes."""
+
+    def __init__(self, trainer, then=lambda: None):
+        self.heard, self.then = [], then
+        trainer.progress.listen(self.listen)
+
+    def listen(self, changed, _):
+        for warning in changed.get("warnings", []):
+            if warning["code"] == "StorageFull":
+                self.heard.append(warning["message"])
+                self.then()
+
+
+def test_a_full_disk_costs_resume_points_and_not_the_training(trainer, monkeypatch):
+    room = Room(trainer)
     monkeypatch.setattr(resume, "STATE", "/dev/full")  # every write there fails as on a full disk
+    # As on a machine that is quick enough to notice at the next step.
+    monkeypatch.setattr(ResumeWriter, "check", ResumeWriter.wait)
+    told = trainer.run(trainer.job())
+    assert (told["state"], len(told["checkpoints"])) == ("Complete", 2)
+    assert room.heard[0].startswith(
+        "storage is full: the last resume point could not be written, and the training goes on"
+    )
+    assert "StorageFull" not in {warning["code"] for warning in told["warnings"]}
+    assert "StorageFull" not in {warning["code"] for warning in trainer.progress.snapshot()["warnings"]}
+    assert "storage is full" not in (trainer.checkpoint(2) / "report.html").read_text()  # the same as with room
+
+
+def test_a_bucket_that_is_full_keeps_the_resume_point_of_before(tmp_path):
+    class FullBucket(Mirror):
+        def publish(self, folder, manifest):
+            raise StorageFull("the bucket is full")
+
+    resume.save(tmp_path, 1, Position(step=1), {"w": torch.ones(3)})
     with pytest.raises(StorageFull):
-        trainer.run(trainer.job())
+        resume.save(tmp_path, 2, Position(step=2), {"w": torch.ones(3)}, FullBucket())
+    assert resume.load(tmp_path)[0] == Position(step=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_a_stop_without_room_for_a_resume_point_says_where_the_run_goes_on(trainer, monkeypatch):
+    trainer.run(trainer.job(), stop_after(trainer.progress, 3))
+    found = resume.load(trainer.storage / "runs" / "spam-v1" / "resume")
+    monkeypatch.setattr(resume, "load", lambda *_, **__: found)
+    monkeypatch.setattr(resume, "STATE", "/dev/full")  # from here on nothing can be written
+    told = trainer.run(trainer.job(), stop_after(trainer.progress, 5))
+    assert told["state"] == "Stopped"
+    assert told["message"] == (
+        "Stopped at epoch 1 after 5 of its steps; storage had no room for a resume point, so that it goes on from the one before"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
+    assert [path.name for path in (trainer.storage / "runs" / "spam-v1" / "resume").iterdir()] == ["step-3"]
+    assert trainer.run(trainer.job())["state"] == "Complete"
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Full while it is said to be: half of a checkpoint is written, and then there is no room."""
+    whole, says = checkpoint.save_weights, {"full": True}
+
+    def save_weights(model, directory, weights=None):
+        if says["full"]:
+            (directory / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(model, directory, weights)
+
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    return says
+
+
+def test_a_checkpoint_waits_for_room_and_is_published_once_there_is_some(trainer, disk):
+    left_behind = []
+
+    def make_room():
+        left_behind.extend(trainer.checkpoint(1).parent.iterdir())
+        disk["full"] = False
+
+    room = Room(trainer, make_room)
+    told = trainer.run(trainer.job(), patience=Patience(seconds=60, every=0.01))
+    assert room.heard[0].startswith("storage is full, and epoch-1 waits for room: it is tried again every 0.01 seconds")
+    assert left_behind == []  # while it waits
+    assert (told["state"], len(told["checkpoints"])) == ("Complete", 2)
+    assert "StorageFull" not in {warning["code"] for warning in told["warnings"]}
+
+
+def test_a_wait_for_room_ends_with_the_patience_or_a_stop(trainer, disk):
+    with pytest.raises(StorageFull):
+        trainer.run(trainer.job(), patience=Patience(seconds=0.05, every=0.01))
+    stop = Event()
+    Room(trainer, stop.set)
+    told = trainer.run(trainer.job(), stop, patience=Patience(seconds=60, every=60))
+    assert (told["state"], told["message"]) == (
+        "Stopped",
+        "Stopped at epoch 1 after 6 of its steps; goes on from there",
+    )
+    assert list(trainer.checkpoint(1).parent.iterdir()) == []
+    disk["full"] = False
+    trainer.progress.listen(lambda *_: None)
+    assert trainer.run(trainer.job())["state"] == "Complete"
 
 
 def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from(trainer):

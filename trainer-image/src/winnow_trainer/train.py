@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 import torch
@@ -37,7 +38,7 @@ from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
-from winnow_trainer.failures import in_words
+from winnow_trainer.failures import in_words, is_full
 from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
@@ -51,6 +52,7 @@ from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.recorder import Recorder, Tracker
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
+from winnow_trainer.room import NO_ROOM, Patience, when_there_is_room
 from winnow_trainer.run_folder import Changed, RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
@@ -61,6 +63,13 @@ from winnow_trainer.watch import LossWatch, check_answers
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+POINTS = "resume points"
+NO_POINT = Warn(
+    NO_ROOM,
+    "storage is full: the last resume point could not be written, and the training goes on without it. After a stop it would go on "
+    "from the one before; enlarge the volume or its quota, or delete old runs",
+)
 RESUME_POINT_SECONDS = 600.0  # at most about this much work is lost when a node dies
 
 
@@ -81,8 +90,11 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     track: Track = no_trackers,
     resolve: base_model.Resolve = base_model.resolve,
+    patience: Patience = Patience(),  # noqa: B008 - it never changes
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
+
+    `patience`: with storage that is full.
 
     Of several processes (`ranks`) the first one writes; all come to the same word.
 
@@ -106,16 +118,16 @@ def train(
             told = {**finished, "warnings": warnings}
             progress.update(**{name: told[name] for name in told.keys() & FIELDS} | {"percent": 100.0})
             return {**told, "message": f"This run finished before: {finished['message']}"}
-        training = Training(prepared, folder, progress, stop, clock, track, ranks)
+        training = Training(prepared, folder, progress, stop, clock, track, ranks, patience)
         try:
             with training.functions:
                 training.run()
+            result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
+            if ranks.leads:
+                training.when_there_is_room("the end of the run", lambda: folder.finish(result))
         except Stopped:
-            result = {"state": "Stopped", "reason": "Stopped", "message": training.where_it_stopped()}
-            return {"kind": "train", **result, **training.history()}
-        result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
-        if ranks.leads:
-            folder.finish(result)
+            stopped = {"state": "Stopped", "reason": "Stopped", "message": training.where_it_stopped()}
+            return {"kind": "train", **stopped, **training.history()}
         ranks.wait()
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
@@ -151,8 +163,10 @@ class Training:
         clock: Callable[[], float],
         track: Track,
         ranks: Ranks = ALONE,
+        patience: Patience = Patience(),  # noqa: B008 - it never changes
     ) -> None:
         self.ranks = ranks
+        self.patience = patience
         self.prepared = prepared
         self.parameters = prepared.parameters
         self.folder = folder
@@ -169,6 +183,7 @@ class Training:
             *advice.about_decision(prepared.data),
             *prepared.warnings,
         ]
+        self.short_of_room: dict[str, Warn] = {}  # by what for; no part of any report, since it passes
         self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
         self.writer = ResumeWriter(folder.resume, folder.mirror)
         self.recorder = Recorder(None, 0, [])
@@ -181,7 +196,34 @@ class Training:
     def where_it_stopped(self) -> str:
         if not self.begun:
             return "Stopped while it started; goes on from where it was before"
-        return f"Stopped at epoch {self.position.epoch} after {self.position.step} of its steps; goes on from there"
+        told = f"Stopped at epoch {self.position.epoch} after {self.position.step} of its steps"
+        if self.position.epoch > self.parameters.num_train_epochs:
+            told = "Stopped after the last epoch"
+        if self.writer.full:
+            return f"{told}; storage had no room for a resume point, so that it goes on from the one before"
+        return f"{told}; goes on from there"
+
+    def when_there_is_room(self, what: str, write: Callable[[], T]) -> T:
+        """What `write` returns, later where storage is full. Raises Stopped, and what `write` raises."""
+        return when_there_is_room(what, write, self.stop, partial(self.tell_of_room, what), self.patience)
+
+    def tell_of_room(self, what: str, warning: Warn | None) -> None:
+        """That there is none for it, or None: there is."""
+        if warning == self.short_of_room.get(what):
+            return
+        self.short_of_room.pop(what, None)
+        if warning is not None:
+            self.short_of_room[what] = warning
+        self.progress.update(warnings=self.told_warnings())
+
+    def told_warnings(self) -> list[dict[str, str]]:
+        return [asdict(warning) for warning in (*self.warnings, *self.short_of_room.values())]
+
+    def check_points(self) -> None:
+        """Raises what kept the last resume point from being written, if that is known by now; want of room is only told."""
+        self.writer.check()
+        if self.ranks.leads:
+            self.tell_of_room(POINTS, NO_POINT if self.writer.full else None)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -189,6 +231,7 @@ class Training:
         try:
             self.run_epochs()
             self.writer.wait()
+            self.tell_of_room(POINTS, None)  # none is needed any more
             ended = "Complete"
         except Stopped:
             ended = "Stopped"
@@ -216,6 +259,9 @@ class Training:
                 self.evaluate_and_publish(epoch)
             except Stopped:
                 if self.ranks.size == 1:
+                    self.writer.wait()
+                    if self.writer.full:
+                        self.saved = (None, self.saved[1])  # there may be room for it by now
                     self.save()
                 self.writer.wait()
                 raise
@@ -270,8 +316,16 @@ class Training:
         """Of several processes the first one tells."""
         if not self.ranks.leads:
             return []
-        events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
-        return [events, *self.track(self.prepared, self.folder)]
+        return [*self.event_files(), *self.track(self.prepared, self.folder)]
+
+    def event_files(self) -> list[Tracker]:
+        try:
+            return [EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)]
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("No curves for TensorBoard, storage is full", extra={"error": str(error)})
+            return []
 
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
         prepared, data = self.prepared, self.prepared.data
@@ -368,7 +422,7 @@ class Training:
                 self.look(rate)
             # Asked once: a stop that comes while the point is written waits for the next step. What one process wants
             # all do.
-            self.writer.check()
+            self.check_points()
             stopping, due = self.ranks.any(self.stop.is_set(), self.due(self.position.step == len(steps)))
             if stopping or due:
                 self.look(rate)
@@ -490,16 +544,20 @@ class Training:
         parts = {"test": test, "validation": validation}
         scored = {rows: part.scored for rows, part in parts.items() if part}
         self.warn_once(advice.about_functions(manifest.name, scored))
-        published = checkpoint.publish(
-            self.folder.checkpoint(epoch),
-            manifest,
-            self.learner.model,
-            self.prepared.tokenizer,
-            self.artifacts(manifest, test, validation, schema, decided) | deciding.kept(judged_validation, judged_test),
-            {decisions.DECISION: decided} if decided else {},
-            weights,
+        files = self.artifacts(manifest, test, validation, schema, decided)
+        published = self.when_there_is_room(
+            manifest.name,
+            lambda: checkpoint.publish(
+                self.folder.checkpoint(epoch),
+                manifest,
+                self.learner.model,
+                self.prepared.tokenizer,
+                files | deciding.kept(judged_validation, judged_test),
+                {decisions.DECISION: decided} if decided else {},
+                weights,
+            ),
         )
-        self.folder.stored(epoch)
+        self.when_there_is_room(manifest.name, lambda: self.folder.stored(epoch))
         return published
 
     def judged(self, epoch: int, which: str, examples: Examples | None, part: HeldOut | None) -> Judged | None:
@@ -606,8 +664,7 @@ class Training:
         )
 
     def history(self) -> dict[str, Any]:
-        warnings = [asdict(warning) for warning in self.warnings]
-        return {**history(self.published, self.prepared), "warnings": warnings}
+        return {**history(self.published, self.prepared), "warnings": self.told_warnings()}
 
     @property
     def stopped_early(self) -> int | None:
