@@ -12,6 +12,7 @@ from tiny_training import Trainer, stop_after, weights
 from winnow_classifier import checkpoint
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
+from winnow_trainer.progress import Progress
 from winnow_trainer.resume_writer import ResumeWriter
 
 
@@ -53,8 +54,25 @@ def test_half_written_files_of_a_killed_run_are_passed_over(tmp_path):
     (run / "checkpoints" / "epoch-1" / "config.json").write_text("{}")
     told = broken.run(broken.job())
     assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-2"]  # the damaged one is not offered
+    (warning,) = [one["message"] for one in told["warnings"] if one["code"] == "CheckpointChanged"]
+    assert warning.startswith("epoch-1 is not as it was published")
+    assert "config.json" in warning
     expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-2"]
+    # Its epoch is over, and would never be made again.
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["epoch-1", "epoch-2"]
+
+
+def test_a_damaged_checkpoint_of_an_epoch_that_comes_again_is_made_again(tmp_path):
+    straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
+    straight.run(straight.job())
+    broken.run(broken.job(), stop_after(broken.progress, 8))
+    shutil.rmtree(tmp_path / "broken" / "runs" / "spam-v1" / "resume")
+    (broken.checkpoint(1) / "config.json").write_text("{}")
+    told = broken.run(broken.job())
+    assert [entry["name"] for entry in told["checkpoints"]] == ["epoch-1", "epoch-2"]
+    assert "CheckpointChanged" not in {one["code"] for one in told["warnings"]}
+    for epoch in (1, 2):
+        expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
 
 
 def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
@@ -92,6 +110,36 @@ def test_so_does_one_whose_head_started_from_ridge_regression(tmp_path, method):
     ours, theirs = (load_file(each.checkpoint(2) / "model.safetensors") for each in (broken, straight))
     for name in theirs:
         assert torch.equal(ours[name], theirs[name]), name
+
+
+def measured_files(trainer):
+    """What the checkpoints hold, by SHA-256: all but the moment at which each was made."""
+    return [checkpoint.verify(trainer.checkpoint(epoch)).files for epoch in (1, 2)]
+
+
+@pytest.mark.parametrize("later", [0, 2], ids=["at the end of the first epoch", "in the second epoch"])
+def test_so_does_one_whose_first_evaluation_warned_of_something(tmp_path, later):
+    always_fails = tmp_path / "always_fails.py"
+    always_fails.write_text("def score(input_text, expected, predicted): raise ValueError('not today')\n")
+
+    def warned_job(trainer):
+        found = trainer.job().spec.model_dump(by_alias=True, exclude_none=True)
+        found["metrics"] = {"custom": [{"name": "fails", "file": str(always_fails)}]}
+        found |= {"validationSplit": {"percent": 30}}
+        found |= {"thresholds": {"objective": "F1", "abstain": {"band": 0.5}}}
+        return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": found})
+
+    trainer = Trainer(tmp_path)  # one folder for both: reports name it
+    told = trainer.run(warned_job(trainer))
+    assert {"MetricFailed", "WideBand"} <= {warning["code"] for warning in told["warnings"]}
+    straight = measured_files(trainer)
+    shutil.rmtree(tmp_path / "runs")
+    per_epoch = trainer.progress.snapshot()["totalSteps"] // 2
+    trainer.progress = Progress()
+    trainer.run(warned_job(trainer), stop_after(trainer.progress, per_epoch + later))
+    again = trainer.run(warned_job(trainer))
+    assert again["warnings"] == told["warnings"]
+    assert measured_files(trainer) == straight
 
 
 def early_job(trainer, patience=2):

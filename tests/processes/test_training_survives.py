@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,13 @@ FORK = multiprocessing.get_context("forkserver")
 FORK.set_forkserver_preload(["winnow_trainer.cli", "winnow_trainer.train", "tiny_training"])
 
 
-def run(arguments: list[str], log: str) -> None:
-    """What a process does: the command, with a resume point about every third step instead of every ten minutes."""
+def run(arguments: list[str], log: str, patience_seconds: float) -> None:
+    """What a process does: the command, with a resume point about every third step instead of every ten minutes, and with
+    less patience where storage is full."""
     from winnow_trainer import cli, resume_writer, train
+    from winnow_trainer.room import Patience
+
+    vars(train)["train"] = partial(train.train, patience=Patience(patience_seconds, every=0.05))
 
     train.RESUME_POINT_SECONDS = 0.05
     resume_writer.COST = 1.0
@@ -51,11 +56,10 @@ class Run:
     def folder(self) -> Path:
         return self.storage / "runs" / "spam-v1"
 
-    def start(self) -> ForkServerProcess:
+    def start(self, patience_seconds: float = 0.2) -> ForkServerProcess:
         arguments = ["train", "--job", str(self.job), "--storage", str(self.storage)]
-        process = FORK.Process(
-            target=run, args=([*arguments, "--termination-log", str(self.log.with_suffix(".told"))], str(self.log))
-        )
+        arguments += ["--termination-log", str(self.log.with_suffix(".told"))]
+        process = FORK.Process(target=run, args=(arguments, str(self.log), patience_seconds))
         process.start()
         return process
 
@@ -170,3 +174,25 @@ def test_a_full_disk_is_told_and_with_more_room_the_run_goes_on(
         enlarge(storage, 4 * needed)
         assert run.end() == 0, run.log.read_text()
         assert run.results() == straight.results()
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small disk can be mounted by root only")
+@pytest.mark.parametrize("share", [0.35, 0.9])
+def test_a_full_disk_is_survived_where_somebody_makes_room_in_time(
+    job: Path, undisturbed: tuple[Run, float], tmp_path: Path, share: float
+) -> None:
+    straight, _ = undisturbed
+    needed = sum(path.stat().st_size for path in straight.storage.rglob("*") if path.is_file())
+    with small_disk(tmp_path / "small", int(needed * share)) as storage:
+        run = Run(storage, job, tmp_path / "log")
+        process = run.start(patience_seconds=PATIENCE_SECONDS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while "Waiting for room in storage" not in (run.log.read_text() if run.log.exists() else ""):
+            assert process.is_alive() and time.monotonic() < deadline, run.log.read_text()
+            time.sleep(0.01)
+        enlarge(storage, 4 * needed)
+        process.join(timeout=PATIENCE_SECONDS)
+        assert process.exitcode == 0, run.log.read_text()
+        assert "StorageFull" not in {warning["code"] for warning in run.told()["warnings"]}
+        assert run.results() == straight.results()
+        assert not list(run.folder.glob("**/.tmp-*"))

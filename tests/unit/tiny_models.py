@@ -24,6 +24,7 @@ from transformers import (
     MinistralConfig,
     MistralConfig,
     ModernBertConfig,
+    MPNetConfig,
     Olmo2Config,
     OlmoConfig,
     Phi3Config,
@@ -117,11 +118,12 @@ CONFIGS: dict[str, Any] = {
     "deberta-v2": lambda **sizes: DebertaV2Config(  # type: ignore[call-arg]
         **sizes, relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False, position_buckets=8
     ),
+    "mpnet": lambda **sizes: MPNetConfig(**sizes),
     "gpt2": lambda **sizes: GPT2Config(
         vocab_size=sizes["vocab_size"], n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, eos_token_id=3
     ),
 }
-ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2")
+ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2", "mpnet")
 
 
 def tokenizer(model_type: str) -> PreTrainedTokenizerFast:

@@ -152,26 +152,44 @@ def publish(
     temporary = directory.parent / f".tmp-{directory.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    save_weights(model, temporary, weights)
-    tokenizer.save_pretrained(temporary)
+    try:
+        content, manifest = write(temporary, manifest, model, tokenizer, artifacts, beside or {}, weights)
+        temporary.rename(directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
+        raise
+    sync(directory.parent)
+    return published(manifest, content)
+
+
+def write(
+    directory: Path,
+    manifest: Manifest,
+    model: Classifier,
+    tokenizer: PreTrainedTokenizerFast,
+    artifacts: Mapping[str, bytes],
+    beside: Mapping[str, bytes],
+    weights: dict[str, Tensor] | None,
+) -> tuple[bytes, Manifest]:
+    """All files into an empty directory, onto the disk; the last of them and what it says."""
+    save_weights(model, directory, weights)
+    tokenizer.save_pretrained(directory)
     for name, content in artifacts.items():
-        (temporary / name).write_bytes(content)
-    paths = sorted(path for path in temporary.iterdir() if path.is_file())
-    for name, content in (beside or {}).items():
-        (temporary / name).write_bytes(content)
-        sync(temporary / name)
+        (directory / name).write_bytes(content)
+    paths = sorted(path for path in directory.iterdir() if path.is_file())
+    for name, content in beside.items():
+        (directory / name).write_bytes(content)
+        sync(directory / name)
     files = {
         path.name: FileEntry(sha256=sha256, size_bytes=path.stat().st_size)
         for path, sha256 in zip(paths, base_models.sha256_of_files(paths), strict=True)
     }
     manifest = manifest.model_copy(update={"files": files})
     content = manifest_bytes(manifest)
-    (temporary / MANIFEST).write_bytes(content)
-    for path in (*paths, temporary / MANIFEST, temporary):
+    (directory / MANIFEST).write_bytes(content)
+    for path in (*paths, directory / MANIFEST, directory):
         sync(path)
-    temporary.rename(directory)
-    sync(directory.parent)
-    return published(manifest, content)
+    return content, manifest
 
 
 def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
@@ -195,7 +213,7 @@ def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
     content = manifest.model_dump(mode="json", by_alias=True)
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
+    return (json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
 
 def published(manifest: Manifest, content: bytes) -> Published:

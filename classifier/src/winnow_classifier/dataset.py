@@ -58,6 +58,12 @@ class StoredDataset:
     targets: Targets  # (N, C) zeros and ones, columns in label order
     digest: str  # "sha256:…" of the canonical rows
     path: Path
+    numbers: npt.NDArray[np.int64] | None = None  # (N,) of a part of them: which rows of `path` these are, from 0
+
+    def numbered(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """What people call these rows: their numbers in the stored dataset, from 1, ascending."""
+        numbers = rows if self.numbers is None else self.numbers[rows]
+        return sorted({int(number) + 1 for number in numbers})
 
 
 class DatasetFile(BaseModel):
@@ -290,13 +296,14 @@ def _count(batch: Batch, counts: dict[str, int]) -> None:
 def targets_in_schema(dataset: StoredDataset, schema: LabelSchema, name: str = "the test set") -> Targets:
     """The dataset's targets with the columns of `schema`: a test set takes its job's labels from the training set.
 
-    Labels are matched by name; 0 and 1 of a Binary set without names fit any Binary schema by place. Labels of the
+    Labels are matched by name; 0 and 1 of a Binary set without names fit any other Binary names by place. Labels of the
     schema that the set does not have are 0 in each row. Raises DataError naming what does not fit.
     """
     own = dataset.schema
     if own.labels == schema.labels and own.task_detail is schema.task_detail:
         return dataset.targets
-    if own.task_detail is TaskDetail.BINARY and schema.task_detail is TaskDetail.BINARY and own.labels == ("0", "1"):
+    both_binary = own.task_detail is TaskDetail.BINARY and schema.task_detail is TaskDetail.BINARY
+    if both_binary and own.labels == ("0", "1") and schema.labels != ("1", "0"):
         return dataset.targets
     known = {label: column for column, label in enumerate(schema.labels)}
     if unknown := [label for label in own.labels if label not in known]:

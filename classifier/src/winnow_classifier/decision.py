@@ -205,6 +205,10 @@ class DecidedSchema(LabelSchema):
         calibration = self.decision.calibration if self.decision else None
         return LabelSchema.probabilities(self, calibrated(logits, calibration, self.labels))
 
+    def predicted(self, probabilities: Any) -> list[list[str]]:
+        targets = self.predicted_targets(probabilities)
+        return [[self.labels[column] for column in np.flatnonzero(row)] for row in targets]
+
     def predicted_targets(self, probabilities: Any) -> npt.NDArray[np.int8]:
         return predicted_targets(probabilities, self.decision.thresholds if self.decision else {}, self)
 

@@ -39,9 +39,19 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
             continue
         message = finding["msg"].removeprefix("Value error, ")
         given = finding.get("input")
+        if finding["type"] == "string_type" and isinstance(given, int | float):
+            lines.append(f"{field.removesuffix('.[key]')}: {_unquoted(given)}")
+            continue
         found = f", found {given!r}" if isinstance(given, str | int | float | bool) else ""
         lines.append(f"{field}: {message}{found}")
     return "; ".join(lines)
+
+
+def _unquoted(given: float) -> str:
+    """What to do about a label that looks like a number, or is one of YAML's words for true and false."""
+    if isinstance(given, bool):
+        return f"YAML takes this word for {str(given).lower()}; write it in quotes"
+    return f'YAML takes this for a number; write it in quotes: "{given}"'
 
 
 def _unknown(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:

@@ -202,6 +202,11 @@ def test_zero_and_one_fit_any_binary_labels_by_place(tmp_path):
     assert targets_in_schema(test, SPAM).tolist() == [[0, 1]]
 
 
+def test_zero_and_one_are_matched_by_name_where_training_has_them_in_another_order(tmp_path):
+    test = store_dataset(tmp_path, LabelSchema(TaskDetail.BINARY, ("0", "1")), ["x"], one_hot(1, width=2))
+    assert targets_in_schema(test, LabelSchema(TaskDetail.BINARY, ("1", "0"))).tolist() == [[1, 0]]
+
+
 def test_binary_labels_in_another_order_are_matched_by_name(tmp_path):
     test = store_dataset(tmp_path, LabelSchema(TaskDetail.BINARY, ("spam", "ham")), ["x"], one_hot(0, width=2))
     assert targets_in_schema(test, SPAM).tolist() == [[0, 1]]

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import tiny_models
+from matplotlib.axes import Axes
 from random_answers import rows_of
 from tiny_training import dataset
 
@@ -161,6 +162,22 @@ def test_pictures_of_few_and_many_labels(detail, labels):
     assert len(json.dumps(drawn)) < 2_000_000
 
 
+def test_a_label_that_begins_with_an_underscore_has_its_curve_named_too(monkeypatch):
+    schema, p, y = rows_of(TaskDetail.MULTICLASS, 3, rows=120)
+    schema = LabelSchema(TaskDetail.MULTICLASS, ("_other", "bill", "__card__"))
+    drawn = {"loss": curves.losses([]), "stepLoss": {"stepsPerEpoch": 1, "points": []}, **curves.curves(p, y, schema)}
+    legend, named = Axes.legend, []
+
+    def recorded(axes, *handles, **options):
+        found = legend(axes, *handles, **options)
+        named.extend(text.get_text().split()[0] for text in found.get_texts())
+        return found
+
+    monkeypatch.setattr(Axes, "legend", recorded)
+    plots.pictures(drawn, metrics.confusion(p, y, schema), schema)
+    assert all(named.count(label) == 2 for label in schema.labels), named  # of precision and recall, and of ROC
+
+
 def test_a_curve_goes_through_the_metrics_of_its_thresholds():
     schema, p, y = rows_of(TaskDetail.BINARY, 2, rows=90)
     (spam,) = curves.curves(p, y, schema)["labels"]
@@ -204,6 +221,6 @@ def test_functions_that_cannot_be_are_refused_in_the_manifest(tmp_path, custom, 
 def test_a_function_lies_beside_the_manifest(tmp_path):
     (tmp_path / "cost.py").write_text(COST)
     custom = {"name": "cost", "file": "cost.py"}
-    spec = {"trainingDataset": "a", "baseModel": "b", "metrics": {"custom": [custom]}}
+    spec = {"trainingDataset": "a", "baseModel": "b", "testSplit": {"percent": 20}, "metrics": {"custom": [custom]}}
     (tmp_path / "job.yaml").write_text(json.dumps({"kind": "TrainingJob", "metadata": {"name": "j"}, "spec": spec}))
     assert load_job(tmp_path / "job.yaml").spec.metrics.custom[0].file == str(tmp_path / "cost.py")

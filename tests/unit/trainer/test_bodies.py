@@ -97,6 +97,7 @@ def test_each_pooling_reads_the_states_of_each_text_alone(tmp_path, model_type, 
         pytest.param("llama", {"pooling": "CLS"}, "first token of a decoder sees no other", id="CLS of a decoder"),
         pytest.param("deberta-v2", {"pooling": "Mean"}, "pooled by its own head; use Auto", id="its own head"),
         pytest.param("deberta-v2", {"headInit": "Ridge"}, "headInit is Ridge, and a model of type", id="no features"),
+        pytest.param("mpnet", {"gradientCheckpointing": True}, "mpnet keeps all states", id="states of its layers"),
         pytest.param("bert", {"optim": "adamw_8bit"}, "runs on a GPU only", id="8 bits without a GPU"),
     ],
 )

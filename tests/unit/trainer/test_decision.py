@@ -216,10 +216,13 @@ def test_what_is_not_defined_for_these_labels_is_refused(asked, task):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tiny_training.Trainer:
-    """One epoch with validation rows and thresholds."""
+    """One epoch with validation rows, thresholds, and a metric function that looks at the predicted labels."""
     trainer = tiny_training.Trainer(tmp_path_factory.mktemp("storage"))
+    agrees = trainer.storage / "agrees.py"
+    agrees.write_text("def score(text, expected, predicted): return predicted.labels == expected.labels\n")
     spec = trainer.job(rows=60, numTrainEpochs=1).spec.model_dump(by_alias=True, exclude_none=True)
-    spec |= {"validationSplit": {"percent": 40}, "thresholds": {"objective": "F1", "abstain": {"band": 0.05}}}
+    spec |= {"validationSplit": {"percent": 40}, "metrics": {"custom": [{"name": "agrees", "file": str(agrees)}]}}
+    spec |= {"thresholds": {"objective": "RecallAtLeast", "value": 1.0, "abstain": {"band": 0.05}}}
     trainer.run(TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": spec}))
     return trainer
 
@@ -238,6 +241,9 @@ def test_a_checkpoint_carries_its_decision_beside_the_immutable_files(trained):
     assert report["decisionDigest"] == json.loads((folder / DECISION).read_bytes())["digest"]
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     threshold = np.float32(decision.thresholds["spam"])
+    spam = [line["probabilities"]["spam"] for line in lines]
+    assert any(0.5 < one < threshold for one in spam), "no row tells the threshold from the likeliest label"
+    assert report["metrics"]["agrees"] == report["metrics"]["accuracy"]
     for line in lines:
         assert line["predicted"] == (["spam"] if np.float32(line["probabilities"]["spam"]) >= threshold else ["ham"])
         near = abs(np.float32(line["probabilities"]["spam"]) - threshold) < np.float32(0.05)
@@ -288,9 +294,9 @@ def refit(trainer, capsys, *options) -> Decision:
 def test_a_refit_needs_no_training(trained, capsys):
     folder, schema = trained.checkpoint(1), BINARY
     first = (folder / DECISION).read_bytes()
-    recall = refit(trained, capsys, "--objective", "RecallAtLeast", "--value", "1")
-    assert recall.asked == {"objective": "RecallAtLeast", "value": 1.0}
-    assert decisions.read(folder, schema) == recall
+    precision = refit(trained, capsys, "--objective", "PrecisionAtLeast", "--value", "1")
+    assert precision.asked == {"objective": "PrecisionAtLeast", "value": 1.0}
+    assert decisions.read(folder, schema) == precision
     checkpoint.verify(folder)
     assert answers.read(folder, None, VOLUME).refitted
     assert refit(trained, capsys, "--no-thresholds", "--uncalibrated").calibration is None
@@ -298,7 +304,8 @@ def test_a_refit_needs_no_training(trained, capsys):
     assert (alone.thresholds, alone.abstain, alone.asked) == ({}, None, None)
     assert alone.calibration is not None
     assert refit(trained, capsys, "--same").asked is None
-    assert refit(trained, capsys, "--objective", "F1", "--abstain-band", "0.05").abstain == Abstain(band=0.05)
+    again = refit(trained, capsys, "--objective", "RecallAtLeast", "--value", "1", "--abstain-band", "0.05")
+    assert again.abstain == Abstain(band=0.05)
     assert (folder / DECISION).read_bytes() == first
     assert not answers.read(folder, None, VOLUME).refitted
     refit(trained, capsys, "--same")

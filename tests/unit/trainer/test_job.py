@@ -5,6 +5,7 @@ import json
 import pytest
 
 from winnow_classifier.errors import ConfigError
+from winnow_trainer.cli import main
 from winnow_trainer.job import Parameters, Spec, load_job
 from winnow_trainer.names_elsewhere import ELSEWHERE
 
@@ -56,6 +57,21 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
     assert load_job(manifest(tmp_path, {}, uid="0f1e2d3c-4b5a")).run == "spam-v1-0f1e2d3c"
 
 
+@pytest.mark.parametrize("name", ["../../out", "a/b", "Spam", "spam_v1", "-spam", "spam.v1", "s" * 64, ""])
+def test_a_name_that_no_cluster_would_take_is_no_name_of_a_folder(tmp_path, name, capsys):
+    with pytest.raises(
+        ConfigError, match=r"metadata\.name: a name has up to 63 lower-case letters, digits and hyphens"
+    ):
+        load_job(manifest(tmp_path, {}, name=name))
+    command = ["train", "--job", str(manifest(tmp_path, {})), "--storage", str(tmp_path / "storage"), f"--run={name}"]
+    assert main(command) == 10
+    assert (
+        f"--run: a name has up to 63 lower-case letters, digits and hyphens, a letter or digit at both ends, found {name!r}"
+        in (capsys.readouterr().err)
+    )
+    assert not (tmp_path / "storage").exists()
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -89,11 +105,40 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
             {"method": "Full", "parameters": {"loraRank": 8}}, "parameters.loraRank need method LoRA", id="LoRA only"
         ),
         pytest.param({"baseModel": None}, "spec.baseModel", id="no base model"),
+        pytest.param(
+            {"metrics": {"primary": "f1", "functions": ["accuracy"]}},
+            "metrics.primary, functions need validation or test rows",
+            id="nothing to measure on",
+        ),
+        pytest.param(
+            {"parameters": {"lrSchedulerType": "constant", "warmupRatio": 0.5}},
+            "warmupRatio is 0.5, and lrSchedulerType constant has no warm-up; use constant_with_warmup",
+            id="a warm-up that would not be",
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_what_was_found(tmp_path, spec, said):
     with pytest.raises(ConfigError, match=said):
         load_job(manifest(tmp_path, spec))
+
+
+def test_a_constant_rate_goes_with_the_warm_up_that_the_api_server_fills_in(tmp_path):
+    for given in ({}, {"warmupRatio": 0.03}, {"warmupRatio": 0}):
+        load_job(manifest(tmp_path, {"parameters": {"lrSchedulerType": "constant", **given}}))
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        pytest.param("1", r'weights\.1: YAML takes this for a number; write it in quotes: "1"$', id="a number"),
+        pytest.param("yes", r"weights\.\w+: YAML takes this word for true; write it in quotes$", id="a word for true"),
+    ],
+)
+def test_a_label_that_yaml_does_not_take_for_a_text_is_to_be_quoted(tmp_path, label, said):
+    path = manifest(tmp_path, {"parameters": {"classWeights": {"mode": "Custom", "weights": {"LABEL": 2}}}})
+    path.write_text(path.read_text().replace('"LABEL": 2', f"{label}: 2"))
+    with pytest.raises(ConfigError, match=said):
+        load_job(path)
 
 
 def test_names_of_other_trainers_lead_to_fields_that_are_there():

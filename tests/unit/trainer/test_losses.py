@@ -129,4 +129,12 @@ def test_what_does_not_fit_is_refused(given, said):
 def test_a_weight_for_an_unknown_label_is_refused():
     wanted = parameters(classWeights={"mode": "Custom", "weights": {"d": 2}})
     with pytest.raises(ConfigError, match=r"d is no label of the training rows\. They have: a, b, c"):
-        check_labels(wanted, CLASSES)
+        check_labels(wanted, CLASSES, np.eye(3, dtype=np.int8))
+
+
+def test_a_weight_for_a_label_that_no_row_has_is_refused():
+    wanted = parameters(classWeights={"mode": "Custom", "weights": {"a": 2, "c": 2}})
+    with pytest.raises(
+        ConfigError, match="none of the rows that train has the label c, so its weight would do nothing"
+    ):
+        check_labels(wanted, CLASSES, np.eye(3, dtype=np.int8)[:2])

@@ -1,14 +1,18 @@
 """Whether a training fits, and what is said where it does not: with given capacities."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny_learner
+import tiny_models
 import torch
 from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
+from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_trainer import memory
 from winnow_trainer.job import Parameters
 from winnow_trainer.memory import GIB, Shape, cgroup_limit, demand, judge, shape_of
@@ -118,3 +122,17 @@ def test_a_container_that_is_too_small_is_warned_of_before_the_first_step(tmp_pa
     assert warning.code == "MemoryShort" and "this container has" in warning.message
     assert warning.message in caplog.messages
     assert learner.model.device == torch.device("cpu")
+
+
+def test_a_model_type_whose_layers_keep_all_states_is_not_asked_to_compute_them_again(tmp_path, monkeypatch):
+    base = tiny_models.base_model(tmp_path, "mpnet")
+    schema = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
+    model = Classifier(load_network(base, classifier_config(base, schema, 0)))
+    monkeypatch.setattr(Classifier, "to", lambda model, device: model)
+    monkeypatch.setattr(
+        memory, "capacity_of", lambda *_: (1_000_000, "the GPU")
+    )  # where unset means: if it does not fit
+    a_gpu = SimpleNamespace(device=torch.device("cuda"), mixed_precision="no")
+    warning = memory.place(model, "Full", parameters(), a_gpu)
+    assert warning.code == "MemoryShort"
+    assert "gradientCheckpointing" not in warning.message

@@ -89,6 +89,13 @@ def test_a_process_is_used_again_and_for_many_rows(functions):
         pytest.param("import time\ndef score(a, b, c): time.sleep(60)", "longer than 1 seconds", None, id="sleeps"),
         pytest.param("def score(a, b, c):\n    while True: pass", "1 seconds", None, id="spins"),
         pytest.param("def score(a, b, c): return len('x' * (1 << 31))", "MemoryError", 1, id="takes memory"),
+        pytest.param("def score(a, b, c): return 1.7e308", "they are too large", None, id="a mean that is none"),
+        pytest.param(
+            "def score(a, b, c): raise ValueError(b'\\xff'.decode('utf-8', 'surrogateescape'))",
+            r"ValueError: \udcff (line 1 of broken.py)",
+            1,
+            id="says what is no text",
+        ),
         pytest.param("import os\ndef score(a, b, c): return len(os.fork() and 1)", "Error", 1, id="forks"),
     ],
 )
@@ -96,7 +103,25 @@ def test_what_a_function_does_wrong_is_told_and_costs_its_own_score_only(functio
     broken, fine = score(functions(seconds=1, memory_bytes=1 << 30, broken=source, fine="def score(a, b, c): return 1"))
     assert error in broken.error
     assert (broken.row, broken.scores, broken.value) == (row, None, None)
+    broken.error.encode()  # it goes into files, messages and Kubernetes
     assert fine.value == 1
+
+
+def test_a_file_may_have_dataclasses_and_annotations_of_later_pythons(functions):
+    (found,) = score(
+        functions(
+            cost="""
+            from __future__ import annotations
+            from dataclasses import dataclass
+            @dataclass
+            class Costs:
+                missed: float = 5
+            def score(input_text, expected, predicted):
+                return Costs().missed * (predicted.labels != expected.labels)
+            """
+        )
+    )
+    assert (found.error, found.scores.tolist()) == (None, [0.0, 0.0, 5.0])
 
 
 def test_a_function_that_failed_is_tried_again_at_the_next_evaluation(functions):

@@ -26,6 +26,11 @@ def test_each_schedule_is_the_one_that_transformers_has_by_that_name(kind, warmu
         scheduler.step()
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant", "constant_with_warmup", "polynomial"])
+def test_the_only_step_of_a_run_is_one_that_learns(kind):
+    assert learning_rate(kind, 3e-4, 0.03, 0, 1) == pytest.approx(3e-4)
+
+
 def test_an_epoch_sees_every_row_once_in_an_order_of_seed_and_epoch():
     first, again = steps_of_epoch(22, 4, seed=5, epoch=1), steps_of_epoch(22, 4, seed=5, epoch=1)
     assert [len(step) for step in first] == [4, 4, 4, 4, 4, 2]

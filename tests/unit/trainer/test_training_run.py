@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from safetensors.torch import load_file
-from tiny_training import BINARY, Trainer, dataset, stop_after, weights
+from safetensors.torch import load_file, save_file
+from tiny_training import BINARY, Trainer, dataset, never, stop_after, weights
 from torch.testing import assert_close
+from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import checkpoint
 from winnow_classifier.dataset import load_dataset, store_dataset
@@ -28,12 +29,15 @@ from winnow_classifier.errors import (
 )
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.metrics import evaluate
+from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import pack
 from winnow_trainer import failures, resume
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
+from winnow_trainer.prepare import prepare
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
+from winnow_trainer.room import Patience
 from winnow_trainer.train import train
 
 
@@ -153,10 +157,50 @@ def test_a_finished_run_started_again_says_so_and_does_nothing(trainer):
     assert {path: path.stat().st_mtime_ns for path in trainer.storage.rglob("*")} == before
 
 
+def test_a_finished_run_keeps_a_checkpoint_that_somebody_changed_and_says_so(trainer):
+    told = trainer.run(trainer.job())
+    folder = trainer.storage / "runs" / "spam-v1" / "checkpoints" / told["bestCheckpoint"]
+    (folder / "report.html").write_text("my notes")
+    again = trainer.run(trainer.job())
+    assert (folder / "report.html").read_text() == "my notes"
+    assert (again["bestCheckpoint"], again["checkpoints"]) == (told["bestCheckpoint"], told["checkpoints"])
+    warning = again["warnings"][-1]
+    assert warning["code"] == "CheckpointChanged"
+    assert warning["message"].startswith(f"{folder.name} is not as it was published, so that no server will load it")
+    assert "report.html was changed" in warning["message"]
+    assert trainer.progress.snapshot()["bestCheckpoint"] == told["bestCheckpoint"]
+
+
 def test_the_folder_of_another_job_is_left_alone(trainer):
     trainer.run(trainer.job())
     with pytest.raises(ConfigError, match=r"another job: parameters\.seed was 0, now 1"):
         trainer.run(trainer.job(seed=1))
+
+
+def scored(trainer, direction):
+    """A job whose best checkpoint is chosen by a metric function."""
+    source = trainer.storage / "surety.py"
+    source.write_text("def score(input_text, expected, predicted): return max(predicted.values())\n")
+    spec = trainer.job().spec.model_dump(by_alias=True, exclude_none=True)
+    custom = {"name": "surety", "file": str(source), "direction": direction}
+    spec["metrics"] = {"primary": "surety", "custom": [custom]}
+    return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": spec})
+
+
+def test_a_run_does_not_go_on_with_its_metric_turned_round(trainer):
+    trainer.run(scored(trainer, "Minimize"), stop_after(trainer.progress, 8))
+    with pytest.raises(ConfigError, match=r'metrics\.directions\.surety was "Minimize", now "Maximize"'):
+        trainer.run(scored(trainer, "Maximize"))
+    assert trainer.run(scored(trainer, "Minimize"))["higherIsBetter"] is False
+
+
+def test_a_run_that_an_earlier_version_began_goes_on_though_it_wrote_no_directions(trainer):
+    trainer.run(scored(trainer, "Minimize"), stop_after(trainer.progress, 8))
+    path = trainer.storage / "runs" / "spam-v1" / "run.json"
+    identity = json.loads(path.read_text())
+    del identity["metrics"]["directions"]
+    path.write_text(json.dumps(identity))
+    assert trainer.run(scored(trainer, "Minimize"))["state"] == "Complete"
 
 
 def test_without_test_rows_the_last_checkpoint_counts_as_the_best(trainer):
@@ -361,19 +405,65 @@ def test_more_tokens_than_the_model_has_positions_for_are_refused(trainer):
         trainer.run(trainer.job(maxSeqLength=512))
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rows(trainer):
+def poison(trainer, word):
+    """The base model's embedding of this word is not a number."""
     state = load_file(trainer.base / "model.safetensors")
-    state["embeddings.word_embeddings.weight"][10] = float("nan")  # one word of the vocabulary
-    from safetensors.torch import save_file
-
+    token = PreTrainedTokenizerFast.from_pretrained(trainer.base).convert_tokens_to_ids(word)
+    state["embeddings.word_embeddings.weight"][token] = float("nan")
     save_file(state, trainer.base / "model.safetensors", metadata={"format": "pt"})
+
+
+def rows_with_one_poisoned(trainer, count, seed, place):
+    """`count` rows of which only the one at `place` has the word agenda."""
+    texts, spam = tiny_models.texts(count, seed)
+    texts = [f"{number} {text.replace('agenda', 'notes')}" for number, text in enumerate(texts)]
+    texts[place] += " agenda"
+    return str(store_dataset(trainer.storage, BINARY, texts, np.eye(2, dtype=np.int8)[spam]).path)
+
+
+def with_rows(trainer, rows, parameters=None, **spec):
+    found = trainer.job(**(parameters or {})).spec.model_dump(by_alias=True, exclude_none=True)
+    del found["testDataset"]
+    found |= {"trainingDataset": rows, **spec}
+    return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": found})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "spec"),
+    [
+        pytest.param({}, {}, id="all rows train"),
+        pytest.param({}, {"testSplit": {"percent": 20}, "validationSplit": {"percent": 20}}, id="after splits"),
+        pytest.param({"downsamplePercent": 80}, {"testSplit": {"percent": 20}}, id="after a split and a sample"),
+        pytest.param({}, {"rebalance": {"ratios": {"ham": 3, "spam": 1}}}, id="where rows are repeated"),
+    ],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_row(trainer, parameters, spec):
+    poison(trainer, "agenda")
+    job = with_rows(trainer, rows_with_one_poisoned(trainer, 60, 3, place=40), parameters, **spec)
+    trained = prepare(job, trainer.storage, never).data.train
+    assert any(text.endswith("agenda") for text in trained.texts), "it was taken out: choose another place"
     with pytest.raises(
-        DivergedError, match=r"the loss is not a finite number at epoch 1, step \d+, on the training rows"
+        DivergedError, match=r"^the loss is not a finite number at epoch 1, step \d+, on the training rows 41; no "
     ) as raised:
-        trainer.run(trainer.job())
+        trainer.run(job)
     assert raised.value.exit_code == 13
     assert "learningRate" in (raised.value.hint or "")
     assert str(raised.value).endswith("; no checkpoint yet")
+
+
+@pytest.mark.parametrize("which", ["test", "validation"])
+def test_answers_that_are_not_finite_end_the_run_with_epoch_and_rows(trainer, which):
+    poison(trainer, "agenda")
+    rows = load_dataset(Path(rows_with_one_poisoned(trainer, 60, 3, place=40)))
+    sound = [text.replace(" agenda", "") for text in rows.texts]
+    training = str(store_dataset(trainer.storage, BINARY, sound, rows.targets).path)
+    with pytest.raises(DivergedError) as raised:
+        trainer.run(
+            with_rows(trainer, training, **{f"{which}Dataset": rows_with_one_poisoned(trainer, 12, 5, place=3)})
+        )
+    assert str(raised.value) == (
+        f"the model's answers are not finite numbers after epoch 1, on the {which} rows 4; no checkpoint yet"
+    )
 
 
 def test_what_was_published_before_a_loss_that_is_not_finite_stays_and_is_named(trainer, monkeypatch):
@@ -409,10 +499,107 @@ def test_what_runs_out_is_said_in_words_with_its_exit_code(tmp_path, error, kind
     assert raised.value.hint
 
 
-def test_a_full_disk_ends_a_run_as_storage_full(trainer, monkeypatch):
+class Room:
+    """What a run says of room in storage while it goes."""
+
+    def __init__(self, trainer, then=lambda: None):
+        self.heard, self.then = [], then
+        trainer.progress.listen(self.listen)
+
+    def listen(self, changed, _):
+        for warning in changed.get("warnings", []):
+            if warning["code"] == "StorageFull":
+                self.heard.append(warning["message"])
+                self.then()
+
+
+def test_a_full_disk_costs_resume_points_and_not_the_training(trainer, monkeypatch):
+    room = Room(trainer)
     monkeypatch.setattr(resume, "STATE", "/dev/full")  # every write there fails as on a full disk
+    # As on a machine that is quick enough to notice at the next step.
+    monkeypatch.setattr(ResumeWriter, "check", ResumeWriter.wait)
+    told = trainer.run(trainer.job())
+    assert (told["state"], len(told["checkpoints"])) == ("Complete", 2)
+    assert room.heard[0].startswith(
+        "storage is full: the last resume point could not be written, and the training goes on"
+    )
+    assert "StorageFull" not in {warning["code"] for warning in told["warnings"]}
+    assert "StorageFull" not in {warning["code"] for warning in trainer.progress.snapshot()["warnings"]}
+    assert "storage is full" not in (trainer.checkpoint(2) / "report.html").read_text()  # the same as with room
+
+
+def test_a_bucket_that_is_full_keeps_the_resume_point_of_before(tmp_path):
+    class FullBucket(Mirror):
+        def publish(self, folder, manifest):
+            raise StorageFull("the bucket is full")
+
+    resume.save(tmp_path, 1, Position(step=1), {"w": torch.ones(3)})
     with pytest.raises(StorageFull):
-        trainer.run(trainer.job())
+        resume.save(tmp_path, 2, Position(step=2), {"w": torch.ones(3)}, FullBucket())
+    assert resume.load(tmp_path)[0] == Position(step=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
+
+
+def test_a_stop_without_room_for_a_resume_point_says_where_the_run_goes_on(trainer, monkeypatch):
+    trainer.run(trainer.job(), stop_after(trainer.progress, 3))
+    found = resume.load(trainer.storage / "runs" / "spam-v1" / "resume")
+    monkeypatch.setattr(resume, "load", lambda *_, **__: found)
+    monkeypatch.setattr(resume, "STATE", "/dev/full")  # from here on nothing can be written
+    told = trainer.run(trainer.job(), stop_after(trainer.progress, 5))
+    assert told["state"] == "Stopped"
+    assert told["message"] == (
+        "Stopped at epoch 1 after 5 of its steps; storage had no room for a resume point, so that it goes on from the one before"
+    )
+    monkeypatch.undo()
+    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
+    assert [path.name for path in (trainer.storage / "runs" / "spam-v1" / "resume").iterdir()] == ["step-3"]
+    assert trainer.run(trainer.job())["state"] == "Complete"
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """Full while it is said to be: half of a checkpoint is written, and then there is no room."""
+    whole, says = checkpoint.save_weights, {"full": True}
+
+    def save_weights(model, directory, weights=None):
+        if says["full"]:
+            (directory / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(model, directory, weights)
+
+    monkeypatch.setattr(checkpoint, "save_weights", save_weights)
+    return says
+
+
+def test_a_checkpoint_waits_for_room_and_is_published_once_there_is_some(trainer, disk):
+    left_behind = []
+
+    def make_room():
+        left_behind.extend(trainer.checkpoint(1).parent.iterdir())
+        disk["full"] = False
+
+    room = Room(trainer, make_room)
+    told = trainer.run(trainer.job(), patience=Patience(seconds=60, every=0.01))
+    assert room.heard[0].startswith("storage is full, and epoch-1 waits for room: it is tried again every 0.01 seconds")
+    assert left_behind == []  # while it waits
+    assert (told["state"], len(told["checkpoints"])) == ("Complete", 2)
+    assert "StorageFull" not in {warning["code"] for warning in told["warnings"]}
+
+
+def test_a_wait_for_room_ends_with_the_patience_or_a_stop(trainer, disk):
+    with pytest.raises(StorageFull):
+        trainer.run(trainer.job(), patience=Patience(seconds=0.05, every=0.01))
+    stop = Event()
+    Room(trainer, stop.set)
+    told = trainer.run(trainer.job(), stop, patience=Patience(seconds=60, every=60))
+    assert (told["state"], told["message"]) == (
+        "Stopped",
+        "Stopped at epoch 1 after 6 of its steps; goes on from there",
+    )
+    assert list(trainer.checkpoint(1).parent.iterdir()) == []
+    disk["full"] = False
+    trainer.progress.listen(lambda *_: None)
+    assert trainer.run(trainer.job())["state"] == "Complete"
 
 
 def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from(trainer):
@@ -420,6 +607,16 @@ def test_a_stop_before_the_first_step_leaves_nothing_to_go_on_from(trainer):
     stop.set()
     assert trainer.run(trainer.job(), stop)["state"] == "Stopped"
     assert trainer.run(trainer.job())["state"] == "Complete"
+
+
+def test_a_stop_before_a_run_has_read_its_resume_point_claims_nothing_about_where_it_is(trainer):
+    first = trainer.run(trainer.job(), stop_after(trainer.progress, 8))
+    assert first["message"] == "Stopped at epoch 2 after 2 of its steps; goes on from there"
+    stop = Event()
+    stop.set()
+    again = trainer.run(trainer.job(), stop)
+    assert again["message"] == "Stopped while it started; goes on from where it was before"
+    assert again["checkpoints"] == first["checkpoints"]
 
 
 def test_a_file_of_rows_is_imported_first(trainer):

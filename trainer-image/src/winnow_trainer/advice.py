@@ -10,8 +10,9 @@ from winnow_classifier.dataset import positives
 from winnow_classifier.decision import Decision
 from winnow_classifier.profile import ADVISED_POSITIVES, Warn
 from winnow_trainer.data import Data, HeldOut
-from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples
+from winnow_trainer.metric_functions import Scored
+from winnow_trainer.run_folder import Changed
 
 SHOWN_LABELS = 3
 SHOWN_CHARACTERS = 40  # of a label's name
@@ -46,6 +47,14 @@ def about_band(decision: Decision) -> list[Warn]:
     return [Warn("WideBand", f"thresholds.abstain.band: {told}; use a smaller one")]
 
 
+def about_changed(checkpoints: Sequence[Changed]) -> list[Warn]:
+    """Of checkpoints that stay as they are."""
+    told = "so that no server will load it; it is left as it is"
+    return [
+        Warn("CheckpointChanged", f"{one.name} is not as it was published, {told}: {one.why}") for one in checkpoints
+    ]
+
+
 def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> list[Warn]:
     """How many texts lose their ends; parts by name."""
     cut = [
@@ -61,7 +70,7 @@ def about_lengths(parts: Mapping[str, Examples | None], max_seq_length: int) -> 
     ]
 
 
-def about_functions(checkpoint: str, parts: Mapping[str, Evaluation | None]) -> list[Warn]:
+def about_functions(checkpoint: str, parts: Mapping[str, Sequence[Scored]]) -> list[Warn]:
     """Which of the user's metric functions failed on which rows."""
     return [
         Warn(
@@ -70,9 +79,8 @@ def about_functions(checkpoint: str, parts: Mapping[str, Evaluation | None]) -> 
             + (f", at row {each.row:,}" if each.row else "")
             + f", in the evaluation of {checkpoint}; metrics.json says how it went later",
         )
-        for name, part in parts.items()
-        if part is not None
-        for each in part.scored
+        for name, scored in parts.items()
+        for each in scored
         if each.error
     ]
 

@@ -13,6 +13,8 @@ from winnow_classifier.labels import LabelSchema
 from winnow_trainer import curves, mistakes, plots, report
 from winnow_trainer.evaluate import Evaluation, predictions
 
+METRICS = "metrics.json"
+
 
 def artifacts(
     test: Evaluation | None,
@@ -54,7 +56,7 @@ def artifacts(
     # Plain values from here on: dataclasses become what metrics.json says.
     metrics_json = orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
     found = {
-        "metrics.json": metrics_json,
+        METRICS: metrics_json,
         "curves.json": orjson.dumps(drawn) + b"\n",
         "errors.jsonl": mistakes.lines(wrong),
         **pictures,

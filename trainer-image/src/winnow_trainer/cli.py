@@ -210,8 +210,13 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
         # Before anything slow: a container's first process never sees a signal that it does not handle.
         stack.enter_context(_handled(_setter(stop), signal.SIGTERM, signal.SIGINT))
         # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
-        from winnow_trainer.job import load_job
+        from winnow_trainer.job import load_job, named_as_in_a_cluster
 
+        try:
+            if options.run is not None:
+                named_as_in_a_cluster(options.run)
+        except ValueError as err:
+            raise ConfigError(f"--run: {err}, found {options.run!r}") from err
         job = load_job(options.job)
         storage, mirror = stack.enter_context(_storage(options))
         run = storage / "runs" / (options.run or job.run)

@@ -183,7 +183,7 @@ def take_adapter(model: Classifier, parent: Parent) -> None:
     named = dict(model.network.named_parameters())
     with torch.no_grad():
         for name, tensor in state.items():
-            ours = named.get(name.replace(".weight", ".default.weight"))
+            ours = named.get(f"{name.removesuffix('.weight')}.default.weight")
             if ours is None or ours.shape != tensor.shape:
                 raise CheckpointError(
                     f"Checkpoint {parent.folder}: its adapter has {name}, which does not fit its parameters."

@@ -93,7 +93,8 @@ def take(field: str, dataset: StoredDataset, wanted: Part) -> tuple[StoredDatase
 
 def subset(dataset: StoredDataset, rows: npt.NDArray[np.int64]) -> StoredDataset:
     texts = [dataset.texts[row] for row in rows.tolist()]
-    return StoredDataset(dataset.schema, texts, dataset.targets[rows], dataset.digest, dataset.path)
+    numbers = rows if dataset.numbers is None else dataset.numbers[rows]
+    return StoredDataset(dataset.schema, texts, dataset.targets[rows], dataset.digest, dataset.path, numbers)
 
 
 def learnable(train: StoredDataset) -> None:

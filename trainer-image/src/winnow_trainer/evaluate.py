@@ -75,6 +75,11 @@ def evaluate(
     return Evaluation(told, report, probabilities, examples, scored)
 
 
+def scored_before(report: Mapping[str, Any]) -> list[Scored]:
+    """How the user's functions fared, as far as metrics.json tells it of these rows."""
+    return [Scored(each["name"], None, each.get("error"), each.get("row")) for each in report.get("functions", [])]
+
+
 def _direction(functions: MetricFunctions | None, name: str) -> dict[str, str]:
     """Kept with the scores, so that two checkpoints can be compared by them."""
     direction = functions.directions.get(name) if functions else None

@@ -12,6 +12,7 @@ import torch
 from winnow_classifier.errors import OutOfMemoryError_, StorageError, StorageFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed")
 SMALLER = "lower parameters.perDeviceTrainBatchSize (and raise gradientAccumulationSteps) or maxSeqLength"
 
 
@@ -23,16 +24,26 @@ def in_words(storage: Path) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemoryError_("There is not enough memory for this training", hint=SMALLER) from error
     except OSError as error:
-        if error.errno in FULL:
+        if is_full(error):
             raise full(storage) from error
         raise StorageError(f"{error.filename or storage}: {error.strerror or error}") from error
     except Exception as error:
-        # Their writers and torch's CPU allocator raise types of their own, and keep the system's word in the text.
-        if "No space left on device" in str(error) or "PytorchStreamWriter failed" in str(error):
+        if is_full(error) and not isinstance(error, StorageFull):
             raise full(storage) from error
+        # torch's CPU allocator raises a type of its own, and keeps the system's word in the text.
         if "can't allocate memory" in str(error):
             raise OutOfMemoryError_("There is not enough memory for this training", hint=SMALLER) from error
         raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether there was no room for what was written, in storage or a bucket."""
+    if isinstance(error, StorageFull):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    # The writers of safetensors, tokenizers and torch raise types of their own, and keep the system's word in the text.
+    return any(words in str(error) for words in FULL_WORDS)
 
 
 def full(storage: Path) -> StorageFull:

@@ -6,11 +6,12 @@ are paths here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.architectures import Pooling, PoolingChoice
@@ -31,6 +32,8 @@ GPU_OPTIMIZERS = ("adamw_8bit", "paged_adamw_8bit")
 FSDP_METHODS: tuple[Method, ...] = ("Full", "LoRA")
 FSDP_OPTIMIZERS = (None, "adamw")
 Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "polynomial"]
+DEFAULT_WARMUP_RATIO = 0.03
+NAME_CHARACTERS = 63  # of an object whose name becomes part of a host's
 Name = Annotated[str, Field(min_length=1)]
 ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -71,7 +74,7 @@ class Parameters(_Manifest):
     num_train_epochs: int = Field(5, ge=1, le=1_000)
     learning_rate: float | None = Field(None, gt=0, le=1)
     lr_scheduler_type: Scheduler = "linear"
-    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    warmup_ratio: float = Field(DEFAULT_WARMUP_RATIO, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float = Field(0.3, gt=0, le=1_000_000)
     per_device_train_batch_size: int = Field(4, ge=1, le=4_096)
@@ -101,6 +104,15 @@ class Parameters(_Manifest):
     def the_loss_is_defined(self) -> Parameters:
         if self.label_smoothing and self.loss is not None and self.loss.type == "Focal":
             raise ValueError("labelSmoothing is not defined for the Focal loss; use one of them")
+        return self
+
+    @model_validator(mode="after")
+    def the_schedule_has_what_is_given(self) -> Parameters:
+        # The default is taken for unset: the API server fills it in.
+        if self.lr_scheduler_type == "constant" and self.warmup_ratio not in (0, DEFAULT_WARMUP_RATIO):
+            raise ValueError(
+                f"warmupRatio is {self.warmup_ratio:g}, and lrSchedulerType constant has no warm-up; use constant_with_warmup"
+            )
         return self
 
     @model_validator(mode="after")
@@ -204,12 +216,21 @@ class Rebalance(_Manifest):
         return self
 
 
+def named_as_in_a_cluster(name: str) -> str:
+    """The name. Raises ValueError for one that no object of a cluster could have: it becomes a folder."""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) or len(name) > NAME_CHARACTERS:
+        raise ValueError(
+            f"a name has up to {NAME_CHARACTERS} lower-case letters, digits and hyphens, a letter or digit at both ends"
+        )
+    return name
+
+
 class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: Name
+    name: Annotated[str, AfterValidator(named_as_in_a_cluster)]
     namespace: str | None = None
-    uid: str | None = None
+    uid: Annotated[str, Field(pattern=r"^[-0-9A-Za-z]+$")] | None = None
 
 
 class Mlflow(_Manifest):
@@ -311,6 +332,11 @@ class Spec(_Manifest):
         if self.early_stopping is not None and all(rows is None for rows in measured):
             raise ValueError(
                 "earlyStopping needs validation or test rows to measure on: give validationSplit, for example"
+            )
+        given = [name for name in ("primary", "functions", "custom") if getattr(self.metrics, name) is not None]
+        if given and all(rows is None for rows in measured):
+            raise ValueError(
+                f"metrics.{', '.join(given)} need validation or test rows to measure on: give validationSplit, for example"
             )
         if PLACEHOLDER not in self.prompt_template:
             raise ValueError(f"promptTemplate must contain {PLACEHOLDER}, found {self.prompt_template!r}")

@@ -97,12 +97,18 @@ def label_weights(
     return weights if multilabel else weights * len(targets) / float(weights @ positives)
 
 
-def check_labels(parameters: Parameters, schema: LabelSchema) -> None:
-    """Raises ConfigError for a weight of a label that there is not."""
+def check_labels(parameters: Parameters, schema: LabelSchema, targets: npt.NDArray[np.int8]) -> None:
+    """Raises ConfigError for a weight of a label that there is not, or that none of the rows that train has: `targets` (N, C)."""
     weights = (parameters.class_weights and parameters.class_weights.weights) or {}
     unknown = [label for label in weights if label not in schema.labels]
     if unknown:
         shown = ", ".join(schema.labels[:20]) + (", …" if len(schema.labels) > 20 else "")
         raise ConfigError(
             f"parameters.classWeights.weights: {', '.join(unknown)} is no label of the training rows. They have: {shown}."
+        )
+    held = dict(zip(schema.labels, np.any(targets, axis=0), strict=True))
+    if missing := [label for label in weights if not held[label]]:
+        raise ConfigError(
+            f"parameters.classWeights.weights: none of the rows that train has the label {', '.join(missing)}, so its weight "
+            "would do nothing; leave it out, or bring such rows."
         )

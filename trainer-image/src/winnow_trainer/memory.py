@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from winnow_classifier.errors import ConfigError
 from winnow_classifier.model import Classifier
 from winnow_classifier.profile import Warn
 from winnow_trainer import fsdp
 from winnow_trainer.job import ADAPTERS, Method, Parameters
-from winnow_trainer.methods import keep_less
+from winnow_trainer.methods import can_keep_less, keep_less
 from winnow_trainer.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -208,13 +209,22 @@ def place(
     model: Classifier, method: Method, parameters: Parameters, accelerator: Accelerator, ranks: Ranks = ALONE
 ) -> Warn | None:
     """The model to its device, cut over the processes and its layers computed again where that is asked for or needed; what is
-    short of memory. Called by all processes: what one of them needs all do."""
+    short of memory. Called by all processes: what one of them needs all do. Raises ConfigError."""
     device = accelerator.device
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     shape = shape_of(model, trained)
     computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
     capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
     needs = demand(shape, method, parameters, computed)
+    if not can_keep_less(model):
+        if parameters.gradient_checkpointing:
+            raise ConfigError(
+                f"parameters.gradientCheckpointing is true, and transformers' {model.base.config.model_type} keeps all states "
+                "of its layers; leave it out.",
+                hint="a smaller perDeviceTrainBatchSize with more gradientAccumulationSteps needs less memory too",
+            )
+        needs = replace(needs, kept_between=needs.activations)
+        parameters = parameters.model_copy(update={"gradient_checkpointing": False})
     cuda = device.type == "cuda"
     part = needs.cut(ranks.size, shape.unit_bytes) if ranks.size > 1 and fsdp.can_cut(method, parameters) else None
     verdict = judge(needs, capacity, method, parameters, chooses=cuda, where=where, part=part)

@@ -95,6 +95,10 @@ def assemble(
     return model
 
 
+def can_keep_less(model: Classifier) -> bool:
+    return bool(model.body.supports_gradient_checkpointing)
+
+
 def keep_less(model: Classifier) -> None:
     """Layers compute their states again for the gradient instead of keeping them; dropout draws the same again."""
     model.body.gradient_checkpointing_enable({"use_reentrant": False})

@@ -57,7 +57,8 @@ class Scored:
 
     @property
     def value(self) -> float | None:
-        return None if self.scores is None else float(self.scores.mean())
+        with np.errstate(over="ignore"):
+            return None if self.scores is None else float(self.scores.mean())
 
 
 class MetricFunctions:
@@ -178,10 +179,14 @@ class _Function:
                 if "error" in answer:
                     raise _FailedError(answer["error"], start + answer["row"] + 1)
                 scores += answer["scores"]
-            return Scored(self.name, np.array(scores, dtype=np.float64))
+            found = Scored(self.name, np.array(scores, dtype=np.float64))
+            if found.value is not None and not np.isfinite(found.value):
+                raise _FailedError("the mean of its scores is no finite number: they are too large")
+            return found
         except _FailedError as failed:
             self.close()  # the next evaluation begins anew
-            error = str(failed)[:SHOWN_CHARACTERS]
+            # A lone surrogate, as of a file name that is no UTF-8, can neither be stored nor told.
+            error = str(failed)[:SHOWN_CHARACTERS].encode("utf-8", "backslashreplace").decode()
             log.warning("Metric function failed", extra={"metric": self.name, "error": error, "row": failed.row})
             return Scored(self.name, None, error, failed.row)
         except BaseException:

@@ -15,6 +15,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 PR_SET_PDEATHSIG = 1
 FILE_BYTES = 1 << 20
@@ -46,9 +47,11 @@ def allow_cpu(seconds: int) -> None:
 
 def load(path: str):  # type: ignore[no-untyped-def]
     source = Path(path).read_text(encoding="utf-8")
-    namespace = {"__name__": "metric", "__file__": path}
-    exec(compile(source, Path(path).name, "exec"), namespace)
-    score = namespace.get("score")
+    module = ModuleType("metric")
+    module.__file__ = path
+    sys.modules["metric"] = module  # dataclasses, pickle and typing look a class's module up there
+    exec(compile(source, Path(path).name, "exec"), vars(module))
+    score = getattr(module, "score", None)
     if not callable(score):
         raise TypeError("there is no function score(input_text, expected, predicted)")
     return score

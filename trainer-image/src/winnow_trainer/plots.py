@@ -164,6 +164,7 @@ def _curves(axes: Axes, labels: Sequence[Mapping[str, Any]], x: str, y: str, are
         axes.plot(*_line(label, x, y, start), color="#c5ccd4", linewidth=0.7)
     for label, colour in reversed(list(zip(labels, COLOURS, strict=False))):
         name = f"{_name(label['label'])}  {unit} {label[area]:.3f}"
+        name = f" {name}" if name.startswith("_") else name  # matplotlib leaves such names out of legends
         axes.plot(*_line(label, x, y, start), color=colour, linewidth=1.6, label=name)
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.04)

@@ -26,6 +26,7 @@ from winnow_trainer.continuing import Parent
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
 from winnow_trainer.job import GPU_OPTIMIZERS, Parameters, Part, Spec, TrainingJob
 from winnow_trainer.metric_functions import source_of
+from winnow_trainer.run_folder import DIRECTIONS
 from winnow_trainer.steps import Rows
 
 READS = {"cls": "the first token", "last": "the last token", "mean": "the mean of all tokens", "own": "its own way"}
@@ -85,6 +86,11 @@ class Prepared:
                 "functions": spec.metrics.functions,
                 # By name: a function that was mended goes on with the same files, and metrics.json says which source it was.
                 **({"custom": [metric.name for metric in spec.metrics.custom]} if spec.metrics.custom else {}),
+                **(
+                    {DIRECTIONS: {one.name: one.direction for one in spec.metrics.custom}}
+                    if spec.metrics.custom
+                    else {}
+                ),
             },
             "baseModel": self.base_model.digest,
             **({"continuedFrom": self.parent.digest} if self.parent else {}),
@@ -175,7 +181,7 @@ def prepare(
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
-    losses.check_labels(parameters, data.train.schema)
+    losses.check_labels(parameters, data.train.schema, data.train.targets[rows])
     task_detail = data.train.schema.task_detail
     objectives.check(spec.thresholds, task_detail)
     primary = spec.metrics.primary or metrics.default_primary(task_detail)

@@ -18,6 +18,7 @@ import torch
 
 from winnow_classifier.base_model import sha256_of_file
 from winnow_classifier.checkpoint import sync
+from winnow_classifier.errors import StorageFull
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_trainer import step_losses
 from winnow_trainer.step_losses import Sums
@@ -63,7 +64,11 @@ def save(
     shutil.rmtree(point, ignore_errors=True)
     temporary.rename(point)
     sync(folder)
-    mirror.publish(point, POINT)
+    try:
+        mirror.publish(point, POINT)
+    except StorageFull:
+        mirror.remove(point)  # the one before counts again, here and there
+        raise
     for other in {*folder.iterdir(), *mirror.folders(folder)} - {point}:
         mirror.remove(other)
     return point

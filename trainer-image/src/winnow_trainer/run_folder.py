@@ -8,8 +8,8 @@ bucket, the folder is a copy of what is there, and of a checkpoint only the mani
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,15 @@ from winnow_classifier.checkpoint import MANIFEST, Published, inspect, sync
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.mirror import VOLUME, Mirror
 
-log = logging.getLogger(__name__)
+DIRECTIONS = "directions"  # in run.json, of the user's metric functions; earlier versions did not write them
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A checkpoint that is no longer as it was published, so that nothing will load it."""
+
+    name: str
+    why: str  # which file, and what is wrong with it
 
 
 class RunFolder:
@@ -39,6 +47,8 @@ class RunFolder:
             self.mirror.store(path)
             return
         found = json.loads(path.read_bytes())
+        if DIRECTIONS not in found.get("metrics", {}):
+            wanted.get("metrics", {}).pop(DIRECTIONS, None)
         if different := differences(found, wanted):
             raise ConfigError(
                 f"{self.mirror.shown(self.path)} holds the files of another job: {'; '.join(different)}. "
@@ -74,9 +84,9 @@ class RunFolder:
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / f"epoch-{epoch}"
 
-    def published(self) -> list[Published]:
-        """The whole checkpoints, by epoch. What is damaged is passed over and deleted, so that it is made again."""
-        found = []
+    def published(self) -> tuple[list[Published], list[Changed]]:
+        """The whole checkpoints, by epoch, and those that were changed since, which are left as they are."""
+        found, changed = [], []
         for folder in self.mirror.folders(self.checkpoints):
             self.mirror.fetch(folder / MANIFEST)
             if not (folder / MANIFEST).is_file():
@@ -84,9 +94,18 @@ class RunFolder:
             try:
                 found.append(inspect(folder, sizes=self.mirror.sizes(folder)))
             except CheckpointError as error:
-                log.warning("Checkpoint ignored", extra={"checkpoint": folder.name, "error": str(error)})
-                self.mirror.remove(folder)
-        return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch)
+                changed.append(Changed(folder.name, str(error)))
+        return sorted(found, key=lambda checkpoint: checkpoint.manifest.epoch), changed
+
+    def file(self, epoch: int, name: str) -> Path:
+        """A file of the epoch's checkpoint, here as it is stored."""
+        path = self.checkpoint(epoch) / name
+        self.mirror.fetch(path)
+        return path
+
+    def remove(self, epoch: int) -> None:
+        """The epoch's checkpoint, so that it can be made again."""
+        self.mirror.remove(self.checkpoint(epoch))
 
     def stored(self, epoch: int) -> None:
         """The epoch's checkpoint, written here, goes where it is kept."""
@@ -109,7 +128,11 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    sync(temporary)
-    temporary.rename(path)
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        sync(temporary)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it is empty
+        raise
     sync(path.parent)

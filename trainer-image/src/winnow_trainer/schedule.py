@@ -11,8 +11,11 @@ POLYNOMIAL_END = 1e-7
 
 
 def learning_rate(kind: Scheduler, peak: float, warmup_ratio: float, step: int, total_steps: int) -> float:
-    """The rate of step `step` (from 0) of `total_steps`; the same as transformers' schedule of that name."""
-    warmup = 0 if kind == "constant" else math.ceil(warmup_ratio * total_steps)
+    """The rate of step `step` (from 0) of `total_steps`; the same as transformers' schedule of that name.
+
+    A single step has no warm-up: its rate would be 0, and the run would learn nothing.
+    """
+    warmup = 0 if kind == "constant" or total_steps == 1 else math.ceil(warmup_ratio * total_steps)
     if step < warmup:
         return peak * step / max(1, warmup)
     progress = (step - warmup) / max(1, total_steps - warmup)

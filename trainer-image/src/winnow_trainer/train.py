@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import orjson
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -23,19 +26,19 @@ from winnow_classifier import base_model, checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import JobEntry, Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
-from winnow_classifier.errors import DivergedError
+from winnow_classifier.errors import CheckpointError, DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
 from winnow_classifier.profile import Warn
 from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume, step_losses
-from winnow_trainer.data import ImportRows
+from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
-from winnow_trainer.failures import in_words
+from winnow_trainer.failures import in_words, is_full
 from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
@@ -43,21 +46,30 @@ from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.progress import FIELDS
 from winnow_trainer.published import of_the_first
 from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.recorder import Recorder, Tracker
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
-from winnow_trainer.run_folder import RunFolder
+from winnow_trainer.room import NO_ROOM, Patience, when_there_is_room
+from winnow_trainer.run_folder import Changed, RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
 from winnow_trainer.tensorboard import EventFile
 from winnow_trainer.tracking import Track, no_trackers
-from winnow_trainer.watch import LossWatch
+from winnow_trainer.watch import LossWatch, check_answers
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+POINTS = "resume points"
+NO_POINT = Warn(
+    NO_ROOM,
+    "storage is full: the last resume point could not be written, and the training goes on without it. After a stop it would go on "
+    "from the one before; enlarge the volume or its quota, or delete old runs",
+)
 RESUME_POINT_SECONDS = 600.0  # at most about this much work is lost when a node dies
 
 
@@ -78,8 +90,11 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     track: Track = no_trackers,
     resolve: base_model.Resolve = base_model.resolve,
+    patience: Patience = Patience(),  # noqa: B008 - it never changes
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
+
+    `patience`: with storage that is full.
 
     Of several processes (`ranks`) the first one writes; all come to the same word.
 
@@ -93,28 +108,26 @@ def train(
         if ranks.leads:
             folder.claim(prepared.identity())
         if finished := ranks.tell(folder.result() if ranks.leads else None):
-            published = of_the_first(ranks, folder.published)
+            changed = advice.about_changed(folder.published()[1]) if ranks.leads else []
             if ranks.leads:
                 folder.clear()
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
-            told = history(published, prepared) | {"warnings": finished.get("warnings")}
-            progress.update(percent=100.0, **told, state="Complete")
-            return {**finished, "message": f"This run finished before: {finished['message']}"}
-        training = Training(prepared, folder, progress, stop, clock, track, ranks)
+            for warning in changed:
+                log.warning(warning.message, extra={"code": warning.code})
+            warnings = ranks.tell([*(finished.get("warnings") or []), *map(asdict, changed)])
+            told = {**finished, "warnings": warnings}
+            progress.update(**{name: told[name] for name in told.keys() & FIELDS} | {"percent": 100.0})
+            return {**told, "message": f"This run finished before: {finished['message']}"}
+        training = Training(prepared, folder, progress, stop, clock, track, ranks, patience)
         try:
             with training.functions:
                 training.run()
+            result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
+            if ranks.leads:
+                training.when_there_is_room("the end of the run", lambda: folder.finish(result))
         except Stopped:
-            where = training.position
-            result = {
-                "state": "Stopped",
-                "reason": "Stopped",
-                "message": f"Stopped at epoch {where.epoch} after {where.step} of its steps; goes on from there",
-            }
-            return {"kind": "train", **result, **training.history()}
-        result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
-        if ranks.leads:
-            folder.finish(result)
+            stopped = {"state": "Stopped", "reason": "Stopped", "message": training.where_it_stopped()}
+            return {"kind": "train", **stopped, **training.history()}
         ranks.wait()
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
@@ -150,8 +163,10 @@ class Training:
         clock: Callable[[], float],
         track: Track,
         ranks: Ranks = ALONE,
+        patience: Patience = Patience(),  # noqa: B008 - it never changes
     ) -> None:
         self.ranks = ranks
+        self.patience = patience
         self.prepared = prepared
         self.parameters = prepared.parameters
         self.folder = folder
@@ -160,16 +175,55 @@ class Training:
         self.clock = clock
         self.track = track
         self.position = Position()
-        self.published = of_the_first(ranks, folder.published)
+        self.begun = False  # until then there may be a resume point further on
+        self.changed: list[Changed] = []  # known to the first process
+        self.published = of_the_first(ranks, self.look_for_checkpoints)
         self.warnings = [
             *advice.about_rows(prepared.data),
             *advice.about_decision(prepared.data),
             *prepared.warnings,
         ]
+        self.short_of_room: dict[str, Warn] = {}  # by what for; no part of any report, since it passes
         self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
         self.writer = ResumeWriter(folder.resume, folder.mirror)
         self.recorder = Recorder(None, 0, [])
         self.saved: tuple[Position | None, float] = (None, clock())  # the last resume point, and when
+
+    def look_for_checkpoints(self) -> list[Published]:
+        published, self.changed = self.folder.published()
+        return published
+
+    def where_it_stopped(self) -> str:
+        if not self.begun:
+            return "Stopped while it started; goes on from where it was before"
+        told = f"Stopped at epoch {self.position.epoch} after {self.position.step} of its steps"
+        if self.position.epoch > self.parameters.num_train_epochs:
+            told = "Stopped after the last epoch"
+        if self.writer.full:
+            return f"{told}; storage had no room for a resume point, so that it goes on from the one before"
+        return f"{told}; goes on from there"
+
+    def when_there_is_room(self, what: str, write: Callable[[], T]) -> T:
+        """What `write` returns, later where storage is full. Raises Stopped, and what `write` raises."""
+        return when_there_is_room(what, write, self.stop, partial(self.tell_of_room, what), self.patience)
+
+    def tell_of_room(self, what: str, warning: Warn | None) -> None:
+        """That there is none for it, or None: there is."""
+        if warning == self.short_of_room.get(what):
+            return
+        self.short_of_room.pop(what, None)
+        if warning is not None:
+            self.short_of_room[what] = warning
+        self.progress.update(warnings=self.told_warnings())
+
+    def told_warnings(self) -> list[dict[str, str]]:
+        return [asdict(warning) for warning in (*self.warnings, *self.short_of_room.values())]
+
+    def check_points(self) -> None:
+        """Raises what kept the last resume point from being written, if that is known by now; want of room is only told."""
+        self.writer.check()
+        if self.ranks.leads:
+            self.tell_of_room(POINTS, NO_POINT if self.writer.full else None)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -177,6 +231,7 @@ class Training:
         try:
             self.run_epochs()
             self.writer.wait()
+            self.tell_of_room(POINTS, None)  # none is needed any more
             ended = "Complete"
         except Stopped:
             ended = "Stopped"
@@ -191,7 +246,8 @@ class Training:
         self.begin()
         self.steps_per_epoch = count_steps(rows, self.batch_size)
         self.total_steps = epochs * self.steps_per_epoch
-        self.watch = LossWatch(self.learner.model.device.type == "cpu", self.clock)
+        on_cpu = self.learner.model.device.type == "cpu"
+        self.watch = LossWatch(on_cpu, self.clock, self.prepared.data.train.numbered)
         self.recorder = Recorder(self.parameters.logging_steps, self.total_steps, self.trackers())
         self.pace = Pace(self.total_steps - self.steps_done, epochs + 1 - self.position.epoch)
         self.report()
@@ -203,6 +259,9 @@ class Training:
                 self.evaluate_and_publish(epoch)
             except Stopped:
                 if self.ranks.size == 1:
+                    self.writer.wait()
+                    if self.writer.full:
+                        self.saved = (None, self.saved[1])  # there may be room for it by now
                     self.save()
                 self.writer.wait()
                 raise
@@ -222,13 +281,51 @@ class Training:
             self.learner.agree()
             self.learner.read()
             self.ranks.own_random(self.parameters.seed)
+        self.begun = True
+        self.make_room_for_epochs()
+        if self.ranks.leads:
+            self.warn_again()
+
+    def make_room_for_epochs(self) -> None:
+        """Of checkpoints that were changed, those of epochs that come again are removed, and made again. The others stay: no
+        step of this run would bring them back."""
+        again = {f"epoch-{epoch}": epoch for epoch in range(self.position.epoch, self.parameters.num_train_epochs + 1)}
+        for one in self.changed:
+            if one.name in again:
+                log.warning("Checkpoint made again", extra={"checkpoint": one.name, "error": one.why})
+                self.folder.remove(again[one.name])
+        for warning in advice.about_changed([one for one in self.changed if one.name not in again]):
+            log.warning(warning.message, extra={"code": warning.code})
+            self.warnings.append(warning)
+
+    def warn_again(self) -> None:
+        """Of what the evaluations before a restart found: the reports of later ones say it too."""
+        for one in self.published:
+            epoch = one.manifest.epoch
+            try:
+                decision = decisions.read(self.folder.file(epoch, decisions.DECISION).parent, self.prepared.schema)
+                report = orjson.loads(self.folder.file(epoch, artifacts.METRICS).read_bytes())
+            except (OSError, ValueError, CheckpointError):
+                continue  # nothing was measured; or a decision.json that was changed by hand, as is said where it is used
+            self.warn_once(advice.about_band(decision) if decision else [])
+            parts = {"test": report, "validation": report.get("validation", {})}
+            scored = {rows: evaluate.scored_before(part) for rows, part in parts.items()}
+            self.warn_once(advice.about_functions(one.manifest.name, scored))
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
         if not self.ranks.leads:
             return []
-        events = EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)
-        return [events, *self.track(self.prepared, self.folder)]
+        return [*self.event_files(), *self.track(self.prepared, self.folder)]
+
+    def event_files(self) -> list[Tracker]:
+        try:
+            return [EventFile(self.folder.tensorboard, self.steps_done, self.folder.mirror)]
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("No curves for TensorBoard, storage is full", extra={"error": str(error)})
+            return []
 
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
         prepared, data = self.prepared, self.prepared.data
@@ -325,7 +422,7 @@ class Training:
                 self.look(rate)
             # Asked once: a stop that comes while the point is written waits for the next step. What one process wants
             # all do.
-            self.writer.check()
+            self.check_points()
             stopping, due = self.ranks.any(self.stop.is_set(), self.due(self.position.step == len(steps)))
             if stopping or due:
                 self.look(rate)
@@ -367,11 +464,8 @@ class Training:
 
     def look(self, rate: float) -> None:
         """Take in the losses since the last look, and tell them. Raises DivergedError."""
-        try:
+        with self.what_is_kept():
             seen = self.watch.look()
-        except DivergedError as error:
-            kept = f"{self.published[-1].manifest.name} was published before" if self.published else "no checkpoint yet"
-            raise DivergedError(f"{error}; {kept}", error.hint) from error
         if not seen.rows:
             return
         sums, first = self.position.step_losses, self.steps_done + 1 - len(seen.steps)
@@ -394,12 +488,24 @@ class Training:
         )
         self.recorder.steps(seen.steps, self.steps_done, self.pace.tokens_per_second, self.pace.eta_seconds)
 
+    @contextmanager
+    def what_is_kept(self) -> Iterator[None]:
+        """A DivergedError says it too."""
+        try:
+            yield
+        except DivergedError as error:
+            kept = f"{self.published[-1].manifest.name} was published before" if self.published else "no checkpoint yet"
+            raise DivergedError(f"{error}; {kept}", error.hint) from error
+
     def evaluate_and_publish(self, epoch: int) -> None:
         """A checkpoint of the epoch, unless there is one: what was published, and perhaps deployed, stays as it is."""
         if any(published.manifest.epoch == epoch for published in self.published):
             return
         began = self.clock()
-        judged_test, judged_validation = self.judged(self.test), self.judged(self.validation)
+        data = self.prepared.data
+        with self.what_is_kept():
+            judged_test = self.judged(epoch, "test", self.test, data.test)
+            judged_validation = self.judged(epoch, "validation", self.validation, data.validation)
         weights = self.learner.weights()
         (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation, weights)])
         self.published.append(published)
@@ -435,21 +541,31 @@ class Training:
         validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
         decided = decisions.content(decision) if decision else None
         manifest = self.manifest(epoch, test, validation)
-        self.warn_once(advice.about_functions(manifest.name, {"test": test, "validation": validation}))
-        published = checkpoint.publish(
-            self.folder.checkpoint(epoch),
-            manifest,
-            self.learner.model,
-            self.prepared.tokenizer,
-            self.artifacts(manifest, test, validation, schema, decided) | deciding.kept(judged_validation, judged_test),
-            {decisions.DECISION: decided} if decided else {},
-            weights,
+        parts = {"test": test, "validation": validation}
+        scored = {rows: part.scored for rows, part in parts.items() if part}
+        self.warn_once(advice.about_functions(manifest.name, scored))
+        files = self.artifacts(manifest, test, validation, schema, decided)
+        published = self.when_there_is_room(
+            manifest.name,
+            lambda: checkpoint.publish(
+                self.folder.checkpoint(epoch),
+                manifest,
+                self.learner.model,
+                self.prepared.tokenizer,
+                files | deciding.kept(judged_validation, judged_test),
+                {decisions.DECISION: decided} if decided else {},
+                weights,
+            ),
         )
-        self.folder.stored(epoch)
+        self.when_there_is_room(manifest.name, lambda: self.folder.stored(epoch))
         return published
 
-    def judged(self, examples: Examples | None) -> Judged | None:
-        return Judged(self.learner.predict(examples), examples.targets) if examples else None
+    def judged(self, epoch: int, which: str, examples: Examples | None, part: HeldOut | None) -> Judged | None:
+        if examples is None or part is None:
+            return None
+        logits = self.learner.predict(examples)
+        check_answers(logits, epoch, which, part.rows.numbered)
+        return Judged(logits, examples.targets)
 
     def decision(self, test: Judged | None, validation: Judged | None) -> decisions.Decision | None:
         """Fitted on validation rows; None without."""
@@ -548,8 +664,7 @@ class Training:
         )
 
     def history(self) -> dict[str, Any]:
-        warnings = [asdict(warning) for warning in self.warnings]
-        return {**history(self.published, self.prepared), "warnings": warnings}
+        return {**history(self.published, self.prepared), "warnings": self.told_warnings()}
 
     @property
     def stopped_early(self) -> int | None:

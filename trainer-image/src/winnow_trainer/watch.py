@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from winnow_classifier.errors import DivergedError
 from winnow_trainer.learner import StepResult
@@ -13,6 +14,7 @@ from winnow_trainer.steps import Rows
 
 LOOK_SECONDS = 1.0
 ROWS_NAMED = 10
+HINT = "lower parameters.learningRate, or raise warmupRatio"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ class Seen:
 
 
 class LossWatch:
-    def __init__(self, on_cpu: bool, clock: Callable[[], float]) -> None:
+    def __init__(self, on_cpu: bool, clock: Callable[[], float], numbered: Callable[[Rows], list[int]]) -> None:
+        """`numbered`: what people call the rows of a step."""
+        self._numbered = numbered
         self._on_cpu = on_cpu
         self._clock = clock
         self._looked = clock()
@@ -56,18 +60,29 @@ class LossWatch:
             losses = result.losses.cpu().double()
             finite = torch.isfinite(losses)
             if not bool(finite.all()):
-                raise diverged("loss", epoch, step, rows[~finite.numpy()])
+                raise diverged("loss", epoch, step, self._numbered(rows[~finite.numpy()]))
             if not bool(torch.isfinite(result.gradient_norm)):
-                raise diverged("gradient", epoch, step, rows)
+                raise diverged("gradient", epoch, step, self._numbered(rows))
             steps.append(SeenStep(epoch, float(losses.sum()), len(rows), float(result.gradient_norm), learning_rate))
         return Seen(sum(step.loss_sum for step in steps), sum(step.rows for step in steps), tuple(steps))
 
 
-def diverged(what: str, epoch: int, step: int, rows: Rows) -> DivergedError:
-    numbers = sorted(int(row) + 1 for row in rows)
-    more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
-    named = ", ".join(map(str, numbers[:ROWS_NAMED])) + more
+def diverged(what: str, epoch: int, step: int, numbers: Sequence[int]) -> DivergedError:
     return DivergedError(
-        f"the {what} is not a finite number at epoch {epoch}, step {step}, on the training rows {named}",
-        hint="lower parameters.learningRate, or raise warmupRatio",
+        f"the {what} is not a finite number at epoch {epoch}, step {step}, on the training rows {named(numbers)}", HINT
     )
+
+
+def check_answers(logits: Tensor, epoch: int, which: str, numbered: Callable[[Rows], list[int]]) -> None:
+    """Raises DivergedError for logits (N, C) to the `which` rows that are not all finite."""
+    wrong = (~torch.isfinite(logits).all(dim=1)).nonzero().flatten().numpy()
+    if len(wrong):
+        raise DivergedError(
+            f"the model's answers are not finite numbers after epoch {epoch}, on the {which} rows {named(numbered(wrong))}",
+            HINT,
+        )
+
+
+def named(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
+    return ", ".join(map(str, numbers[:ROWS_NAMED])) + more
