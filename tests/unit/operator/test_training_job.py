@@ -171,6 +171,18 @@ def test_a_run_that_its_queue_stops_waits_and_goes_on_without_counting_as_failed
     assert goes_on.status["startTime"] == begun["startTime"]
 
 
+def test_a_warning_of_full_storage_goes_once_there_is_room_and_others_stay() -> None:
+    few = {"code": "FewExamples", "message": "spam has 3 rows"}
+    full = {"code": "StorageFull", "message": "storage is full, and epoch-1 waits for room"}
+    told = [report.Advice(**few), report.Advice(**full)]
+    waits = plan(replace(running(), pulled=PULLED.model_copy(update={"warnings": told})), NOW, CONFIG).status
+    assert waits["datasets"]["warnings"] == [few, full]
+    unheard = replace(running(), obj=seen_again(running().obj, waits))
+    assert plan(unheard, NOW, CONFIG).status["datasets"]["warnings"] == [few, full]
+    goes_on = plan(replace(unheard, pulled=PULLED), NOW, CONFIG).status
+    assert goes_on["datasets"]["warnings"] == [few]
+
+
 def test_the_final_message_gives_the_result() -> None:
     said = told(
         bestCheckpoint="epoch-2",

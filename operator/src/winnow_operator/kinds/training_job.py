@@ -275,7 +275,9 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
         told = getattr(news, field) if news else None
         if (count := told if told is not None else getattr(old, field, None)) is not None:
             used[name] = count
-    if warnings := (news.warnings if news else ()) or (old.warnings if old else ()) or ():
+    # What does not fit into a last word is left out of it; but that storage was full passes.
+    known = [one for one in (old.warnings if old else None) or () if not news or one.code != Reason.STORAGE_FULL]
+    if warnings := (news.warnings if news else ()) or known:
         told_short = [{"code": each.code, "message": conditions.shorten(each.message)} for each in warnings]
         used["warnings"] = told_short[:WARNINGS]
     return used
