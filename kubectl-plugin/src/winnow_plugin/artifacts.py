@@ -8,6 +8,7 @@ import json
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -179,7 +180,8 @@ def _keep(decision: bytes, folder: Path) -> None:
         part.write_bytes(decision)
         part.replace(folder / BESIDE)
     except OSError as err:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise StorageError(f"{folder / BESIDE} cannot be written: {err.strerror or err}") from err
 
 

@@ -86,7 +86,7 @@ class Executor:
             return await self._write_all(owner, plan.children)
 
     async def _write_all(self, owner: api.Resource, children: Sequence[Child]) -> tuple[bool, Refusal | None]:
-        """What stands around the pods does not hang on one another; of everything else the later hangs on the earlier."""
+        """What is put around the pods does not hang on one another; of everything else the later hangs on the earlier."""
         wrote, first = False, None
         for child in children:
             try:
@@ -100,7 +100,7 @@ class Executor:
             else:
                 continue
             first = first or refusal
-            if resource_of(child.obj) not in (*AROUND, *GUESTS):
+            if not isinstance(child, Apply) or resource_of(child.obj) not in (*AROUND, *GUESTS):
                 break
         return wrote, first
 

@@ -37,7 +37,7 @@ from winnow_operator.metrics import Metrics
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
 from winnow_operator.reconcile import Reconciler
-from winnow_operator.resources import DEPLOYMENT, MODEL_SERVICE, POD, WATCHED, Key, Object
+from winnow_operator.resources import DEPLOYMENT, MODEL_SERVICE, POD, SCALED_OBJECT, WATCHED, Key, Object
 from winnow_operator.store import Store
 
 WEB = Key(DEPLOYMENT, "ml", "web")
@@ -207,6 +207,17 @@ async def test_a_route_that_is_refused_keeps_neither_the_classifier_nor_other_th
         assert "is already defined" in message_of(status, "Exposed")
         assert conditions_of(status)["Ready"] == ("False", "RollingOut")
         assert any("/horizontalpodautoscalers/" in path for path in here.server.changed)
+
+
+async def test_a_second_autoscaler_is_not_made_while_the_first_cannot_be_removed() -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment(autoscaling={"minReplicas": 1, "maxReplicas": 3}))
+        await here.visits()
+        here.store.guests = frozenset({SCALED_OBJECT})
+        here.server.refused["horizontalpodautoscalers"] = (403, "forbidden")
+        await here.visits()
+        assert not any("/scaledobjects/" in path for path in here.server.changed)
+        assert conditions_of(here.server.statuses[-1])["Autoscaled"][0] != "True"
 
 
 async def test_a_kind_that_cannot_be_listed_keeps_nothing_else_from_being_compared() -> None:
