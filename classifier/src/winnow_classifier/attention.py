@@ -179,7 +179,9 @@ def dot_product_attention(
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     if mask is not None:
-        scores = scores + torch.zeros(mask.shape, dtype=scores.dtype).masked_fill_(~mask, -math.inf)
+        scores = scores + torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device).masked_fill_(
+            ~mask, -math.inf
+        )
     return drop(scores.softmax(dim=-1), dropout) @ value
 
 

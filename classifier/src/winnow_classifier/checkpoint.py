@@ -298,8 +298,8 @@ def load(
         tokenizer = load_tokenizer(directory)
     except BaseModelError as error:
         raise CheckpointError(f"Checkpoint {directory}: {error}") from error
-    embeddings = model.base.config.vocab_size
-    encoder = Encoder(tokenizer, manifest.prompt_template, manifest.max_seq_length, embeddings)
+    embeddings: Any = model.base.get_input_embeddings()  # not the config's vocab_size: some types keep it deeper
+    encoder = Encoder(tokenizer, manifest.prompt_template, manifest.max_seq_length, embeddings.num_embeddings)
     return LoadedCheckpoint(manifest, manifest.schema_, encoder, model, found.digest)
 
 

@@ -88,7 +88,7 @@ def _files(path: Path) -> list[Path]:
             raise _missing(path)
         if not folder.is_dir():
             raise _missing(folder, looked_for=path)
-        found = chosen(_walk(folder), pattern)
+        found = chosen(_walk(folder, _depth(pattern)), pattern)
     except OSError as err:
         raise StorageError(f"{err.filename or path} cannot be read: {err.strerror or err}") from err
     if not found:
@@ -108,37 +108,45 @@ def _listed(folder: Path) -> list[str]:
     return [entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir()]
 
 
-def _walk(folder: Path) -> Iterator[str]:
+def _walk(folder: Path, depth: int | None) -> Iterator[str]:
+    """depth: how many folders down a name may lie; None: any number."""
+
     def failed(err: OSError) -> None:
         if Path(err.filename or "").name != "lost+found":  # of ext4, for root only
             raise err
 
     links = _Links(folder)
     for parent, folders, files in os.walk(folder, onerror=failed, followlinks=True):
-        folders[:] = [name for name in sorted(folders) if not _hidden(name) and links.leads_on(Path(parent, name))]
+        at = Path(parent).relative_to(folder)
+        down = [] if depth is not None and len(at.parts) >= depth else sorted(folders)
+        folders[:] = [name for name in down if not _hidden(name) and links.leads_on(Path(parent, name))]
         for name in files:
-            path = Path(parent, name)
-            if path.is_file():
-                yield path.relative_to(folder).as_posix()
+            if Path(parent, name).is_file():
+                yield (at / name).as_posix()
+
+
+def _depth(pattern: str | None) -> int | None:
+    return None if pattern is None or "**" in pattern else pattern.count("/")
 
 
 class _Links:
-    """Which links to folders are followed: those out of the folder, or to what is hidden in it, each target once. So no
-    row is read twice because `latest` is a link to a folder beside it, and a link that leads in a circle ends."""
+    """Which folders are walked: each once, by whatever name it is come to, so that no row is read twice and a link that leads
+    in a circle ends. Links are followed out of the folder, or to what is hidden in it; what lies beside them is read anyway."""
 
     def __init__(self, folder: Path) -> None:
         self._root = Path(os.path.realpath(folder))
-        self._followed: set[Path] = set()
+        self._walked = {self._root}
 
     def leads_on(self, path: Path) -> bool:
-        if not path.is_symlink():
-            return True
         target = Path(os.path.realpath(path))
-        # Behind a hidden name, as ..data of a mounted ConfigMap, nothing is read by its own path.
-        beside = target.is_relative_to(self._root) and not any(map(_hidden, target.relative_to(self._root).parts))
-        if beside or self._root.is_relative_to(target) or target in self._followed:
+        if path.is_symlink():
+            # Behind a hidden name, as ..data of a mounted ConfigMap, nothing is read by its own path.
+            beside = target.is_relative_to(self._root) and not any(map(_hidden, target.relative_to(self._root).parts))
+            if beside or self._root.is_relative_to(target):
+                return False
+        if target in self._walked:
             return False
-        self._followed.add(target)
+        self._walked.add(target)
         return True
 
 

@@ -335,6 +335,8 @@ class Judge:
         found = shown(value)
         if not self._numbered and name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
+        elif not self._numbered and kind is _Kind.NAMES and found.strip('"').lower() in ("true", "false"):
+            found += " (true and false are classes with taskDetail: Multiclass, or where labels names them)"
         return record.problem(f"{name} must be {expected}, found {found}", name)
 
     def _name(self, value: object, *, numbered: bool) -> str | None:

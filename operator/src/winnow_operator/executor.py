@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -51,12 +52,26 @@ class RefusedError(Exception):
         self.refusal = refusal
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a plan's children."""
+
+    anything: bool  # whether one was written that was not there as it is
+    refusal: Refusal | None  # why one was not that the later ones hang on, so that these were not tried
+    around: tuple[Refusal, ...] = ()  # why others were not that stand around the pods
+
+
 class NotWrittenError(ApiError):
     """A child could not be written; the same request may succeed later."""
 
-    def __init__(self, child: Child, err: ApiError) -> None:
+    def __init__(self, refusal: Refusal, err: ApiError, *, around: bool) -> None:
         super().__init__(err.status, err.reason, err.message)
-        self.refusal = Refusal(Reason.API_REFUSED, refused(child, err), child.obj["kind"], final=False)
+        self.written = Written(False, None, (refusal,)) if around else Written(False, refusal)
+
+
+def stands_around(child: Child) -> bool:
+    """Whether nothing else hangs on it. To remove one is another matter: two autoscalers would pull in two directions."""
+    return isinstance(child, Apply) and resource_of(child.obj) in (*AROUND, *GUESTS)
 
 
 def refused(child: Child, err: ApiError) -> str:
@@ -80,29 +95,34 @@ class Executor:
         self._pruned: dict[str, tuple[Object, Object]] = {}  # uid → (status as sent, as kept)
         self._changed: dict[str, tuple[str, str]] = {}  # uid → (what was wanted, what admission made of it), as digests
 
-    async def write(self, owner: api.Resource, plan: Plan) -> tuple[bool, Refusal | None]:
-        """Whether any child was written, and why the first one that was not could not be. Raises ApiError or BusyError for what passes by itself."""
+    async def write(self, owner: api.Resource, plan: Plan) -> Written:
+        """Raises NotWrittenError, ApiError or BusyError for what passes by itself."""
         with self._turns.take(plan.turn):
             return await self._write_all(owner, plan.children)
 
-    async def _write_all(self, owner: api.Resource, children: Sequence[Child]) -> tuple[bool, Refusal | None]:
+    async def _write_all(self, owner: api.Resource, children: Sequence[Child]) -> Written:
         """What is put around the pods does not hang on one another; of everything else the later hangs on the earlier."""
-        wrote, first = False, None
+        wrote, around = False, list[Refusal]()
+        passes: NotWrittenError | None = None
         for child in children:
             try:
                 wrote |= await self._write(owner, child)
             except RefusedError as err:
                 refusal = err.refusal
             except ApiError as err:
+                refusal = Refusal(Reason.API_REFUSED, refused(child, err), child.obj["kind"], final=not err.transient)
                 if err.transient:
-                    raise NotWrittenError(child, err) from err
-                refusal = Refusal(Reason.API_REFUSED, refused(child, err), child.obj["kind"])
+                    passes = passes or NotWrittenError(refusal, err, around=stands_around(child))
             else:
                 continue
-            first = first or refusal
-            if not isinstance(child, Apply) or resource_of(child.obj) not in (*AROUND, *GUESTS):
-                break
-        return wrote, first
+            if not stands_around(child):
+                if passes:
+                    raise passes
+                return Written(wrote, refusal, tuple(around))
+            around.append(refusal)
+        if passes:
+            raise passes
+        return Written(wrote, None, tuple(around))
 
     async def _write(self, owner: api.Resource, child: Child) -> bool:
         match child:

@@ -79,6 +79,7 @@ class DeploymentSeen:
     jobs: tuple[Object, ...] = ()  # batch Jobs that measure for the gate
     job_pods: tuple[Object, ...] = ()  # of these Jobs
     refusal: Refusal | None = None
+    around_refused: tuple[Refusal, ...] = ()  # of what stands around the pods
 
 
 Seen = ModelServiceSeen | DatasetSeen | TrainingJobSeen | DeploymentSeen

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from winnow_operator import api, observe, resources
-from winnow_operator.executor import Executor, NotWrittenError
+from winnow_operator.executor import Executor, NotWrittenError, Written
 from winnow_operator.kinds import dataset, deployment, model_service, training_job
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
@@ -53,15 +53,17 @@ class Reconciler:
         plan = self._decide(seen, now)
         lasts: NotWrittenError | None = None
         try:
-            wrote, refusal = await self._executor.write(seen.obj, plan)
+            written = await self._executor.write(seen.obj, plan)
         except NotWrittenError as err:
             if self._queue.failures(key) < LASTING_FAILURES or err.status < 500:
                 raise
-            wrote, refusal, lasts = False, err.refusal, err  # such as an admission webhook that is away
-        if refusal is not None:
-            log.warning("Child refused", extra={"object": str(key), "reason": refusal.reason, "why": refusal.message})
-            plan = self._decide(replace(seen, refusal=refusal), now)
-        elif wrote:
+            written, lasts = err.written, err  # such as an admission webhook that is away
+        refusals = [*((written.refusal,) if written.refusal else ()), *written.around]
+        if refusals:
+            for each in refusals:
+                log.warning("Child refused", extra={"object": str(key), "reason": each.reason, "why": each.message})
+            plan = self._decide(_refused(seen, written), now)
+        elif written.anything:
             # The status follows with the next visit, which looks at the world as it is then, and comes behind the children of others: when a hundred jobs come
             # at once, all of them are started before the first one is told about.
             self._queue.let_others_first(key)
@@ -77,7 +79,7 @@ class Reconciler:
         if lasts is not None:
             raise lasts
         waits = [
-            seconds for seconds in (plan.requeue_after, REFUSED_SECONDS if refusal else None) if seconds is not None
+            seconds for seconds in (plan.requeue_after, REFUSED_SECONDS if refusals else None) if seconds is not None
         ]
         return min(waits, default=None)
 
@@ -169,6 +171,12 @@ class Reconciler:
             return
         seconds = self._queue.retry(key)
         log.warning("Visit put off", extra={"object": str(key), "error": str(err), "retrySeconds": round(seconds, 1)})
+
+
+def _refused(seen: Seen, written: Written) -> Seen:
+    if isinstance(seen, DeploymentSeen):
+        return replace(seen, refusal=written.refusal, around_refused=written.around)
+    return replace(seen, refusal=written.refusal)
 
 
 def _waits_for_us(seen: Seen) -> bool:

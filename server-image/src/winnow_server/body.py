@@ -7,6 +7,14 @@ from starlette.requests import ClientDisconnect, Request
 from winnow_server.errors import RequestTimedOut, TooLarge, UnsupportedEncoding
 
 BODY_SECONDS = 30.0
+COMPRESSIONS = {
+    "gzip",
+    "x-gzip",
+    "deflate",
+    "compress",
+    "br",
+    "zstd",
+}  # of what else stands there, utf-8 for example, nothing hangs
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -33,8 +41,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 def refuse_compressed(request: Request) -> None:
     """A few bytes may hold gigabytes. Raises UnsupportedEncoding."""
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
+    encoding = request.headers.get("content-encoding", "")
+    if COMPRESSIONS & set(map(str.strip, encoding.lower().split(","))):
         raise UnsupportedEncoding(
             f"The body is encoded as {encoding[:40]!r}, and only read as it is. Send it without Content-Encoding.",
             code="encoding_unsupported",

@@ -115,6 +115,7 @@ class Worker:
         self._threads = threads
         self._first = first
         self._failures = 0
+        self._warm: list[Encoded] = []
         self._busy_since: float | None = None
 
     def alive(self, now: float) -> bool:
@@ -123,7 +124,8 @@ class Worker:
 
     def warm_up(self, served: Served) -> None:
         use_threads(self._threads.alone)
-        self._queue.ran(*warm_up(served, self._queue.max_batch_tokens))
+        self._warm = served.encoder.encode(["warm up " * served.encoder.max_seq_length])
+        self._queue.ran(*warm_up(served, self._warm[0], self._queue.max_batch_tokens))
 
     def run(self, served: Served) -> None:
         """Until the queue is closed and empty."""
@@ -171,9 +173,17 @@ class Worker:
             requests.setdefault(ticket, []).append((ticket, text))
         if len(requests) == 1:
             self._reject(batch[0][0], InternalError("The model failed on this request.", code="model_failed"))
-            return False
+            return self._runs_the_warm_up(served)
         worked = [self._run_batch(served, texts, finished) for texts in requests.values()]
         return any(worked)
+
+    def _runs_the_warm_up(self, served: Served) -> bool:
+        """Whether the model still runs a text that it ran before: then it was the request."""
+        try:
+            classify(served, self._warm)
+        except Exception:
+            return False
+        return True
 
     def _run_halves(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
         """Out of memory: half of it at a time, and smaller batches from now on."""
@@ -230,9 +240,8 @@ def classify(served: Served, encoded: Sequence[Encoded]) -> list[Result | None]:
     return [Result(*row) if is_finite else None for is_finite, *row in rows]
 
 
-def warm_up(served: Served, max_batch_tokens: int) -> tuple[int, float]:
+def warm_up(served: Served, text: Encoded, max_batch_tokens: int) -> tuple[int, float]:
     """Runs a batch of one and a full one, so that the first request pays for neither; the full one's tokens and seconds."""
-    text = served.encoder.encode(["warm up " * served.encoder.max_seq_length])[0]
     classify(served, [text])
     full = [text] * max(1, max_batch_tokens // len(text.input_ids))
     started = time.perf_counter()

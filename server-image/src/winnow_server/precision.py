@@ -93,7 +93,7 @@ def fastest(
             found = run(model, schema, judged, rules)
             allowed = form.tolerance or TOLERANCE[form.dtype]
             why = objection(reference, found, allowed, same_decisions=form.same_decisions)
-        except (AttributeError, NotImplementedError, RuntimeError) as err:
+        except Exception as err:  # whatever a kernel may raise: the reference runs
             why = f"it cannot run: {err}".splitlines()[0]
         if why is None:
             facts = {

@@ -332,9 +332,11 @@ def test_rows_in_the_volume_of_an_earlier_model_service_are_imported_again() -> 
 
     same = plan(DatasetSeen(stored, made(since - timedelta(hours=1))), NOW, CONFIG)
     assert conditions_of(same.status)["Ready"] == ("True", "Verified")
-    anew = plan(DatasetSeen(stored, made(since + timedelta(seconds=1))), NOW, CONFIG)
+    clocks_differ = plan(DatasetSeen(stored, made(since + timedelta(minutes=2))), NOW, CONFIG)
+    assert conditions_of(clocks_differ.status)["Ready"] == ("True", "Verified")
+    anew = plan(DatasetSeen(stored, made(since + timedelta(minutes=6))), NOW, CONFIG)
     assert conditions_of(anew.status)["Ready"] == ("False", "Importing")
     assert "digest" not in anew.status
     brought = {"storage": {"persistentVolumeClaim": {"claimName": "mine"}}}
-    kept = plan(DatasetSeen(stored, made(since + timedelta(seconds=1), **brought)), NOW, CONFIG)
+    kept = plan(DatasetSeen(stored, made(since + timedelta(minutes=6), **brought)), NOW, CONFIG)
     assert conditions_of(kept.status)["Ready"] == ("True", "Verified")

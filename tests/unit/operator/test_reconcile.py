@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -41,6 +42,11 @@ from winnow_operator.resources import DEPLOYMENT, MODEL_SERVICE, POD, SCALED_OBJ
 from winnow_operator.store import Store
 
 WEB = Key(DEPLOYMENT, "ml", "web")
+
+AROUND: dict[str, Any] = {
+    "ingress": {"host": "spam.example.com"},
+    "autoscaling": {"minReplicas": 1, "maxReplicas": 3},
+}
 
 
 def as_it_is(obj: Object) -> Object:
@@ -198,7 +204,7 @@ async def test_a_route_that_is_refused_keeps_neither_the_classifier_nor_other_th
         here.there(
             model_service(),
             completed(),
-            deployment(ingress={"host": "spam.example.com"}, autoscaling={"minReplicas": 1, "maxReplicas": 3}),
+            deployment(**AROUND),
         )
         here.server.refused["ingresses"] = (422, 'host "spam.example.com" and path "/" is already defined')
         await here.visits()
@@ -209,6 +215,33 @@ async def test_a_route_that_is_refused_keeps_neither_the_classifier_nor_other_th
         assert any("/horizontalpodautoscalers/" in path for path in here.server.changed)
 
 
+async def test_each_thing_around_says_why_it_is_not_there() -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment(**AROUND))
+        here.server.refused["horizontalpodautoscalers"] = (403, "exceeded quota")
+        here.server.refused["ingresses"] = (422, "already defined")
+        await here.visits()
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Autoscaled"] == conditions_of(status)["Exposed"] == ("False", "ApiRefused")
+        assert "exceeded quota" in message_of(status, "Autoscaled")
+        assert "already defined" in message_of(status, "Exposed")
+
+
+async def test_a_webhook_that_is_away_for_one_thing_around_holds_no_other_back() -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment(**AROUND))
+        await here.reconciler.visit(WEB, NOW)  # the pods, which all the rest is put around
+        here.server.refused["horizontalpodautoscalers"] = (500, "failed calling webhook")
+        for _ in range(3):
+            with pytest.raises(ApiError, match="failed calling webhook"):
+                await here.reconciler.visit(WEB, NOW)
+            here.queue.retry(WEB)
+        assert any("/ingresses/" in path for path in here.server.changed)
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Autoscaled"] == ("Unknown", "ApiRefused")
+        assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+
+
 async def test_a_second_autoscaler_is_not_made_while_the_first_cannot_be_removed() -> None:
     async with scene() as here:
         here.there(model_service(), completed(), deployment(autoscaling={"minReplicas": 1, "maxReplicas": 3}))
@@ -217,7 +250,8 @@ async def test_a_second_autoscaler_is_not_made_while_the_first_cannot_be_removed
         here.server.refused["horizontalpodautoscalers"] = (403, "forbidden")
         await here.visits()
         assert not any("/scaledobjects/" in path for path in here.server.changed)
-        assert conditions_of(here.server.statuses[-1])["Autoscaled"][0] != "True"
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "ApiRefused")
+        assert "refused HorizontalPodAutoscaler web: forbidden" in message_of(here.server.statuses[-1], "Ready")
 
 
 async def test_a_kind_that_cannot_be_listed_keeps_nothing_else_from_being_compared() -> None:

@@ -86,6 +86,9 @@ def test_a_removal_that_has_not_begun_is_called_off_when_a_deployment_names_the_
     names_it = deployment(checkpoint={"trainingJob": "v1", "name": "epoch-4"})
     needed = replace(running, deployments=(names_it,))
     assert Delete(made) in services.plan(needed, NOW, CONFIG).children
+    assert Delete(made) not in services.plan(replace(running, training_jobs=()), NOW, CONFIG).children, (
+        "its job is gone"
+    )
     begun = replace(needed, pods=(pod_of(made, phase="Running"),))
     assert Delete(made) not in services.plan(begun, NOW, CONFIG).children
 

@@ -224,6 +224,21 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
         assert server.metric("clf_ready") == 0
 
 
+def test_a_request_that_the_model_fails_on_each_time_takes_no_server_down(checkpoint_folder):
+    def fail(network):
+        def hook(_module, arguments):
+            if 5 in arguments[0].lengths:
+                raise RuntimeError("index out of range in self")
+
+        network.register_forward_pre_hook(hook)
+
+    with tiny_server.running(checkpoint_folder, prepare=fail) as server:
+        for _ in range(5):
+            assert server.refusal(500, json={"input": "see you monday"})["code"] == "model_failed"
+        assert server.client.get("/v2/health/ready").status_code == 200
+        assert server.classify("meeting")["data"]
+
+
 def test_a_request_that_the_model_fails_on_fails_no_other(checkpoint_folder, gate):
     """Nor is a device broken that runs the others."""
 

@@ -57,16 +57,14 @@ def test_a_recreated_job_gets_another_run_folder(tmp_path):
     assert load_job(manifest(tmp_path, {}, uid="0f1e2d3c-4b5a")).run == "spam-v1-0f1e2d3c"
 
 
-@pytest.mark.parametrize("name", ["../../out", "a/b", "Spam", "spam_v1", "-spam", "spam.v1", "s" * 64, ""])
-def test_a_name_that_no_cluster_would_take_is_no_name_of_a_folder(tmp_path, name, capsys):
-    with pytest.raises(
-        ConfigError, match=r"metadata\.name: a name has up to 63 lower-case letters, digits and hyphens"
-    ):
+@pytest.mark.parametrize("name", ["../../out", "a/b", "..", ".spam", "-spam", "s" * 64, ""])
+def test_a_name_that_cannot_be_a_folders_is_refused(tmp_path, name, capsys):
+    with pytest.raises(ConfigError, match=r"metadata\.name: a name has up to 63 letters, digits, hyphens"):
         load_job(manifest(tmp_path, {}, name=name))
     command = ["train", "--job", str(manifest(tmp_path, {})), "--storage", str(tmp_path / "storage"), f"--run={name}"]
     assert main(command) == 10
     assert (
-        f"--run: a name has up to 63 lower-case letters, digits and hyphens, a letter or digit at both ends, found {name!r}"
+        f"--run: a name has up to 63 letters, digits, hyphens, dots and underscores, a letter or digit at the beginning, found {name!r}"
         in (capsys.readouterr().err)
     )
     assert not (tmp_path / "storage").exists()

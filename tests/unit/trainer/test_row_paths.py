@@ -82,6 +82,39 @@ def test_links_to_folders_are_followed_to_what_is_not_read_anyway(folder, tmp_pa
     assert find_files([folder]) == sorted([*without, *(folder / name for name in more)])
 
 
+@pytest.mark.parametrize(
+    "links",
+    [
+        pytest.param({"a": "sub", "b": ""}, id="a part first, then the whole"),
+        pytest.param({"a": "", "b": "sub"}, id="the whole first, then a part"),
+        pytest.param({"a": ""}, id="one that holds a link to its own part"),
+    ],
+)
+def test_no_row_is_read_twice_through_links_to_folders_within_each_other(folder, tmp_path, links):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "sub").mkdir(parents=True)
+    (elsewhere / "latest").symlink_to("sub")
+    (elsewhere / "sub" / "7.jsonl").write_text("")
+    for link, target in links.items():
+        (folder / link).symlink_to(elsewhere / target)
+    found = [path for path in find_files([folder]) if path.name == "7.jsonl"]
+    assert len(found) == 1
+
+
+def test_a_glob_looks_no_deeper_than_it_can_match(folder, monkeypatch):
+    walked = []
+    real = os.walk
+
+    def walk(top, **kwargs):
+        for parent, folders, files in real(top, **kwargs):
+            walked.append(Path(parent))
+            yield parent, folders, files
+
+    monkeypatch.setattr(os, "walk", walk)
+    find_files([folder / "*.jsonl"])
+    assert walked == [folder]
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(folder):
     (folder / "rows[1].jsonl").write_text("")
     assert find_files([folder / "rows[1].jsonl"]) == [folder / "rows[1].jsonl"]

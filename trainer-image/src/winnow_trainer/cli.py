@@ -210,11 +210,11 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
         # Before anything slow: a container's first process never sees a signal that it does not handle.
         stack.enter_context(_handled(_setter(stop), signal.SIGTERM, signal.SIGINT))
         # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
-        from winnow_trainer.job import load_job, named_as_in_a_cluster
+        from winnow_trainer.job import a_folders_name, load_job
 
         try:
             if options.run is not None:
-                named_as_in_a_cluster(options.run)
+                a_folders_name(options.run)
         except ValueError as err:
             raise ConfigError(f"--run: {err}, found {options.run!r}") from err
         job = load_job(options.job)

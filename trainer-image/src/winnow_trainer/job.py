@@ -216,11 +216,11 @@ class Rebalance(_Manifest):
         return self
 
 
-def named_as_in_a_cluster(name: str) -> str:
-    """The name. Raises ValueError for one that no object of a cluster could have: it becomes a folder."""
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) or len(name) > NAME_CHARACTERS:
+def a_folders_name(name: str) -> str:
+    """The name. Raises ValueError for one that cannot be that of a folder below runs/. A cluster asks for more."""
+    if not re.fullmatch(r"[A-Za-z0-9][-._A-Za-z0-9]*", name) or len(name) > NAME_CHARACTERS:
         raise ValueError(
-            f"a name has up to {NAME_CHARACTERS} lower-case letters, digits and hyphens, a letter or digit at both ends"
+            f"a name has up to {NAME_CHARACTERS} letters, digits, hyphens, dots and underscores, a letter or digit at the beginning"
         )
     return name
 
@@ -228,7 +228,7 @@ def named_as_in_a_cluster(name: str) -> str:
 class Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    name: Annotated[str, AfterValidator(named_as_in_a_cluster)]
+    name: Annotated[str, AfterValidator(a_folders_name)]
     namespace: str | None = None
     uid: Annotated[str, Field(pattern=r"^[-0-9A-Za-z]+$")] | None = None
 

@@ -107,10 +107,14 @@ class RunFolder:
         """The epoch's checkpoint, so that it can be made again."""
         self.mirror.remove(self.checkpoint(epoch))
 
+    def release(self, epoch: int) -> None:
+        """What is here only on its way elsewhere is not needed any more."""
+        self.mirror.release(self.checkpoint(epoch))
+
     def stored(self, epoch: int) -> None:
         """The epoch's checkpoint, written here, goes where it is kept."""
         self.mirror.publish(self.checkpoint(epoch), MANIFEST)
-        self.mirror.release(self.checkpoint(epoch))
+        self.release(epoch)
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -114,7 +114,8 @@ def train(
             log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
             for warning in changed:
                 log.warning(warning.message, extra={"code": warning.code})
-            warnings = ranks.tell([*(finished.get("warnings") or []), *map(asdict, changed)])
+            known = finished.get("warnings") or []
+            warnings = ranks.tell([*known, *(one for one in map(asdict, changed) if one not in known)])
             told = {**finished, "warnings": warnings}
             progress.update(**{name: told[name] for name in told.keys() & FIELDS} | {"percent": 100.0})
             return {**told, "message": f"This run finished before: {finished['message']}"}
@@ -217,7 +218,7 @@ class Training:
         self.progress.update(warnings=self.told_warnings())
 
     def told_warnings(self) -> list[dict[str, str]]:
-        return [asdict(warning) for warning in (*self.warnings, *self.short_of_room.values())]
+        return [asdict(warning) for warning in (*self.short_of_room.values(), *self.warnings)]
 
     def check_points(self) -> None:
         """Raises what kept the last resume point from being written, if that is known by now; want of room is only told."""
@@ -545,6 +546,7 @@ class Training:
         scored = {rows: part.scored for rows, part in parts.items() if part}
         self.warn_once(advice.about_functions(manifest.name, scored))
         files = self.artifacts(manifest, test, validation, schema, decided)
+        self.folder.release(epoch)  # of a try that had no room in a bucket
         published = self.when_there_is_room(
             manifest.name,
             lambda: checkpoint.publish(

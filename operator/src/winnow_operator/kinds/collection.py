@@ -87,7 +87,10 @@ def decide(seen: ModelServiceSeen, now: datetime, config: Config, *, ready: bool
     outcome = pods.outcome(job)
     if outcome is None:
         # It can be stopped at any moment, and an import should not wait for a pod that finds no node.
-        needed = not set(checkpoints_of(job)) <= _unneeded(seen).keys()  # by a Deployment that was applied meanwhile
+        known = {
+            retention.folder(one, kept.name) for one in seen.training_jobs for kept in one.status.checkpoints or ()
+        }
+        needed = known & set(checkpoints_of(job)) - _unneeded(seen).keys()  # by a Deployment that was applied meanwhile
         begun = any(pods.running(pod) or pods.ended(pod) for pod in seen.pods)
         return replace(found, children=(Delete(job),)) if (seen.importing or needed) and not begun else found
     if found.collected and found.collected.job == name_of(job):

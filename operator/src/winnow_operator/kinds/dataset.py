@@ -30,6 +30,7 @@ MAY_PASS = {
     Reason.UPLOAD_ABANDONED,
 }
 TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
+SKEW = timedelta(minutes=5)  # between the API server's clock and ours
 LIST_ITEMS = 20  # of warnings and problems, as the CRD has it
 
 
@@ -122,7 +123,7 @@ def _volume_is_newer(obj: api.Dataset, service: api.ModelService) -> bool:
     made = service.metadata.creation_timestamp
     if own is None or own.size is None or ready is None or made is None:
         return False
-    return made > ready.last_transition_time
+    return made > ready.last_transition_time + SKEW
 
 
 def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _State:

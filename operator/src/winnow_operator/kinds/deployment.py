@@ -132,8 +132,8 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
     chosen = decided.chosen
     if isinstance(chosen, Missing):
         return _State(chosen.reason, chosen.message, final=chosen.final)
-    if seen.refusal and seen.refusal.kind not in surroundings.TOLD_APART:
-        return _State(seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
+    if refusal := seen.refusal or surroundings.refusal_told_nowhere_else(seen):
+        return _State(refusal.reason, refusal.message, final=refusal.final)
     what = f"Checkpoint {chosen.checkpoint} of TrainingJob {chosen.training_job}"
     if decided.held:
         return _held(seen, decided, progress, what)

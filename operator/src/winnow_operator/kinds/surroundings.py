@@ -8,7 +8,7 @@ from winnow_operator import api
 from winnow_operator.build import autoscaler, exposure
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.observed import DeploymentSeen
-from winnow_operator.plan import Apply, Child, Delete
+from winnow_operator.plan import Apply, Child, Delete, Refusal
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import (
     AUTOSCALER,
@@ -160,10 +160,15 @@ def _through_gateway(seen: DeploymentSeen) -> Condition:
     return true(EXPOSED, Reason.EXPOSED, f"{len(parents)} Gateways have taken the HTTPRoute")
 
 
+def refusal_told_nowhere_else(seen: DeploymentSeen) -> Refusal | None:
+    return next((refusal for refusal in seen.around_refused if refusal.kind not in TOLD_APART), None)
+
+
 def _refused(seen: DeploymentSeen, condition: str, resource: Resource) -> Condition | None:
-    if seen.refusal is None or seen.refusal.kind != resource.kind:
+    refusal = next((one for one in seen.around_refused if one.kind == resource.kind), None)
+    if refusal is None:
         return None
-    return Condition(condition, False if seen.refusal.final else None, seen.refusal.reason, seen.refusal.message)
+    return Condition(condition, False if refusal.final else None, refusal.reason, refusal.message)
 
 
 def _made(seen: DeploymentSeen, resource: Resource) -> Object | None:

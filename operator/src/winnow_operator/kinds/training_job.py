@@ -284,9 +284,10 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
 
 
 def _base_model(seen: TrainingJobSeen) -> Object | None:
-    """Fixed with the first start, as the rows are; None before, and where the job goes on from a checkpoint."""
+    """Fixed once a pod has run: one that cannot be pulled is mended by another. None before, and where the job goes on from
+    a checkpoint."""
     obj, wanted = seen.obj, seen.obj.spec.base_model
-    begun = bool(seen.jobs) or obj.status.start_time is not None
+    begun = any(pods.running(pod) or pods.ended(pod) for pod in (*seen.pods, *seen.departed))
     if not begun or seen.service is None or (wanted and wanted.checkpoint):
         return api.to_raw(obj.status.base_model) if obj.status.base_model else None
     found: Object = api.to_raw(base_model_source(obj, seen.service))
@@ -331,8 +332,6 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
     kept["conditions"] = [
         {**condition, "observedGeneration": obj.metadata.generation} for condition in kept.get("conditions", [])
     ]
-    if (base := _base_model(seen)) is not None:
-        kept["baseModel"] = base  # where an older version of the operator started it
     kept.update(results.merged(old, None, seen.deployments, obj.metadata.name, seen.children))
     in_use_now = retention.used(seen.deployments, obj.metadata.name)
     in_use_now |= lineage.needed(seen.children, obj, seen.bases)
