@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from winnow_classifier import base_model, checkpoint
 from winnow_classifier import decision as decisions
-from winnow_classifier.checkpoint import JobEntry, Manifest, Published
+from winnow_classifier.checkpoint import Manifest, Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
 from winnow_classifier.errors import CheckpointError, DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
@@ -42,10 +41,11 @@ from winnow_trainer.failures import in_words, is_full
 from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
+from winnow_trainer.manifests import manifest_of
 from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
-from winnow_trainer.prepare import Prepared, prepare, versions
+from winnow_trainer.prepare import Prepared, prepare
 from winnow_trainer.progress import FIELDS
 from winnow_trainer.published import of_the_first
 from winnow_trainer.ranks import ALONE, Ranks
@@ -541,7 +541,8 @@ class Training:
         test = self.evaluation(judged_test, self.test, schema, measured.get("Test"))
         validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
         decided = decisions.content(decision) if decision else None
-        manifest = self.manifest(epoch, test, validation)
+        train_loss = self.position.loss_sum / self.position.rows
+        manifest = manifest_of(self.prepared, self.learner.model, epoch, train_loss, test, validation)
         parts = {"test": test, "validation": validation}
         scored = {rows: part.scored for rows, part in parts.items() if part}
         self.warn_once(advice.about_functions(manifest.name, scored))
@@ -616,42 +617,6 @@ class Training:
             best=outcome.message(likely, self.prepared.primary, self.prepared.selected_on) + ", so far.",
             warnings=[warning.message for warning in self.warnings],
             decision=decision,
-        )
-
-    def manifest(self, epoch: int, test: Evaluation | None, validation: Evaluation | None) -> Manifest:
-        prepared = self.prepared
-        job, schema, model = prepared.job, prepared.schema, self.learner.model
-        return Manifest(
-            name=f"epoch-{epoch}",
-            epoch=epoch,
-            task_detail=schema.task_detail,
-            labels=schema.labels,
-            problem_type=schema.problem_type,
-            method=job.spec.method,
-            architecture=type(model.base).__name__,
-            pooling=model.pooling,
-            pools_as_transformers=prepared.pools_as_transformers,
-            batches="Packed" if prepared.packs else "Padded",
-            prompt_template=job.spec.prompt_template,
-            max_seq_length=self.parameters.max_seq_length,
-            base_model=prepared.base_model,
-            continued_from=prepared.parent.continued() if prepared.parent else None,
-            training_dataset=prepared.training_entry,
-            test_dataset=prepared.test_entry,
-            validation_dataset=prepared.validation_entry,
-            rebalance=prepared.rebalance,
-            metrics=test.metrics if test else {},
-            validation_metrics=validation.metrics if validation else {},
-            train_loss=self.position.loss_sum / self.position.rows,
-            primary_metric=prepared.primary,
-            higher_is_better=prepared.higher_is_better,
-            selected_on=prepared.selected_on,
-            parameters=self.parameters.model_dump(by_alias=True, exclude_none=True),
-            versions=versions(),
-            training_job=JobEntry(
-                name=job.name, uid=job.metadata.uid, output_model_name=job.spec.output_model_name or job.name
-            ),
-            created_at=datetime.now(UTC),
         )
 
     def report(self) -> None:
