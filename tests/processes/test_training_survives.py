@@ -70,6 +70,10 @@ class Run:
         assert process.exitcode is not None, self.log.read_text()
         return process.exitcode
 
+    def size(self) -> int:
+        """Bytes that its storage holds."""
+        return sum(path.stat().st_size for path in self.storage.rglob("*") if path.is_file())
+
     def told(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.log.with_suffix(".told").read_bytes())
         return found
@@ -165,7 +169,7 @@ def test_a_full_disk_is_told_and_with_more_room_the_run_goes_on(
     job: Path, undisturbed: tuple[Run, float], tmp_path: Path, share: float
 ) -> None:
     straight, _ = undisturbed
-    needed = sum(path.stat().st_size for path in straight.storage.rglob("*") if path.is_file())
+    needed = straight.size()
     with small_disk(tmp_path / "small", int(needed * share)) as storage:
         run = Run(storage, job, tmp_path / "log")
         assert run.end() == 20, run.log.read_text()
@@ -182,7 +186,7 @@ def test_a_full_disk_is_survived_where_somebody_makes_room_in_time(
     job: Path, undisturbed: tuple[Run, float], tmp_path: Path, share: float
 ) -> None:
     straight, _ = undisturbed
-    needed = sum(path.stat().st_size for path in straight.storage.rglob("*") if path.is_file())
+    needed = straight.size()
     with small_disk(tmp_path / "small", int(needed * share)) as storage:
         run = Run(storage, job, tmp_path / "log")
         process = run.start(patience_seconds=PATIENCE_SECONDS)

@@ -74,10 +74,6 @@ def stands_around(child: Child) -> bool:
     return isinstance(child, Apply) and resource_of(child.obj) in (*AROUND, *GUESTS)
 
 
-def refused(child: Child, err: ApiError) -> str:
-    return f"The API server refused {child.obj['kind']} {name_of(child.obj)}: {err.message}"
-
-
 class News(Protocol):
     """Who has to hear of what was written, before the watch tells: the next decision must know of it."""
 
@@ -104,25 +100,27 @@ class Executor:
         """What is put around the pods does not hang on one another; of everything else the later hangs on the earlier."""
         wrote, around = False, list[Refusal]()
         passes: NotWrittenError | None = None
+        stopped_by: Refusal | None = None
         for child in children:
             try:
                 wrote |= await self._write(owner, child)
             except RefusedError as err:
                 refusal = err.refusal
             except ApiError as err:
-                refusal = Refusal(Reason.API_REFUSED, refused(child, err), child.obj["kind"], final=not err.transient)
+                kind = child.obj["kind"]
+                message = f"The API server refused {kind} {name_of(child.obj)}: {err.message}"
+                refusal = Refusal(Reason.API_REFUSED, message, kind, final=not err.transient)
                 if err.transient:
                     passes = passes or NotWrittenError(refusal, err, around=stands_around(child))
             else:
                 continue
             if not stands_around(child):
-                if passes:
-                    raise passes
-                return Written(wrote, refusal, tuple(around))
+                stopped_by = refusal
+                break
             around.append(refusal)
         if passes:
             raise passes
-        return Written(wrote, None, tuple(around))
+        return Written(wrote, stopped_by, tuple(around))
 
     async def _write(self, owner: api.Resource, child: Child) -> bool:
         match child:

@@ -32,10 +32,9 @@ log = logging.getLogger(__name__)
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.01}  # of a probability
 GPU_TOLERANCE = 0.05  # the same: larger bodies, more of them
 FASTER = 1.1  # times: less is within what a measurement errs
-MEASURED_TOKENS = {
-    "cpu": 256,
-    "cuda": 4096,
-}  # a batch whose time says how fast the full ones are; a GPU needs a full one
+# Of a batch whose time says how fast full ones are: on a CPU a fraction does, a GPU needs a full one.
+MEASURED_TOKENS = {"cpu": 256, "cuda": 4096}
+JUDGED_TOKENS = 1024  # that stored examples run together in
 MEASURED_TIMES = 3
 ALONE = 8  # a CPU multiplies one text by other means than a batch
 # Fewer say too little of decisions to leave float32 for.
@@ -161,7 +160,7 @@ def run(model: Classifier, schema: LabelSchema, sequences: Sequences, rules: Rul
         logits = model(pack(batch, model.position_start).to(model.device)).cpu()
         return schema.probabilities(calibrated(logits, rules.calibration, schema.labels))
 
-    batches = plan_batches([len(one) for one in sequences], 1024)
+    batches = plan_batches([len(one) for one in sequences], JUDGED_TOKENS)
     with torch.inference_mode():
         together = torch.cat([probabilities([sequences[index] for index in batch]) for batch in batches])
         alone = torch.cat([probabilities([one]) for one in sequences[:ALONE]])

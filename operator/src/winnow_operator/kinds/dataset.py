@@ -92,14 +92,11 @@ def _leaving(seen: DatasetSeen, released: tuple[Child, ...], now: datetime) -> P
 
 def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     if seen.service is None:
-        # The rows lay in its volume. When it comes back, they are imported anew; the old Job must not speak for them.
-        children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
         message = f"ModelService {seen.obj.spec.model_service} does not exist in this namespace"
-        return _State(False, Reason.MODEL_SERVICE_NOT_FOUND, message, children=children)
+        return _lost(seen, Reason.MODEL_SERVICE_NOT_FOUND, message)
     if imported(seen.obj) and _volume_is_newer(seen.obj, seen.service):
-        children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
         message = "The rows lay in the volume of an earlier ModelService of this name; they are imported again"
-        return _State(False, Reason.IMPORTING, message, children=children)
+        return _lost(seen, Reason.IMPORTING, message)
     if imported(seen.obj):
         return _State(True, Reason.VERIFIED, f"{seen.obj.status.rows} rows are valid and stored")
     if seen.refusal:
@@ -115,6 +112,11 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
         return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
     return state
+
+
+def _lost(seen: DatasetSeen, reason: Reason, message: str) -> _State:
+    """The rows went with a volume and are imported anew once there is one; the old Job must not speak for them."""
+    return _State(False, reason, message, children=tuple(Delete(job) for job in seen.jobs if not being_deleted(job)))
 
 
 def _volume_is_newer(obj: api.Dataset, service: api.ModelService) -> bool:
