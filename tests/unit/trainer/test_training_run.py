@@ -99,6 +99,40 @@ def test_a_small_method_leaves_the_base_as_it_was(tmp_path, method, model_type):
         assert not (trainer.checkpoint(1) / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "stands"),
+    [
+        (
+            "Full",
+            {},
+            {"optim": "adamw", "adamBeta1": 0.9, "adamBeta2": 0.999, "adamEpsilon": 1e-8, "headInit": "Random"},
+        ),
+        (
+            "Full",
+            {"adamBeta1": 0.8},
+            {"adamBeta1": 0.8, "adamBeta2": 0.999, "labelSmoothing": 0, "downsamplePercent": 100},
+        ),
+        (
+            "Full",
+            {"optim": "adafactor", "gradientCheckpointing": True},
+            {"optim": "adafactor", "gradientCheckpointing": True},
+        ),
+        ("LoRA", {}, {"loraRank": 16, "gradientCheckpointing": False, "loss": {"type": "CrossEntropy"}}),
+        ("HeadOnly", {"loss": {"type": "Focal"}}, {"loss": {"type": "Focal"}, "pooling": "Auto"}),
+    ],
+)
+def test_a_checkpoint_says_what_unset_parameters_stood_for(trainer, method, given, stands):
+    trainer.run(trainer.job(method, numTrainEpochs=1, **given))
+    manifest = checkpoint.verify(trainer.checkpoint(1))
+    assert manifest.processes == 1
+    assert stands.items() <= manifest.parameters.items()
+    assert ("adamBeta1" in manifest.parameters) == (given.get("optim") != "adafactor")
+    again = trainer.job(method, name="again", **manifest.parameters)
+    trainer.run(again)
+    assert weights(trainer.checkpoint(1, "again")).keys() == (first := weights(trainer.checkpoint(1))).keys()
+    assert all(torch.equal(weight, first[name]) for name, weight in weights(trainer.checkpoint(1, "again")).items())
+
+
 def test_a_resume_point_is_written_every_few_minutes(trainer, monkeypatch):
     saved = []
     save = resume.save

@@ -35,7 +35,11 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "pol
 DEFAULT_WARMUP_RATIO = 0.03
 NAME_CHARACTERS = 63  # of an object whose name becomes part of a host's
 Name = Annotated[str, Field(min_length=1)]
-ADAMW_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
+ADAMW_ONLY = {
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+}  # and torch's defaults, which are transformers' too
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
@@ -142,6 +146,23 @@ class Parameters(_Manifest):
         if method in ADAPTERS:
             defaults |= {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["all-linear"]}
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
+
+    def spelled_out(self) -> Parameters:
+        """With what unset fields stand for, for whoever reads it later: of resolved ones."""
+        unset = {
+            "loss": Loss(),
+            "label_smoothing": 0.0,
+            "downsample_percent": 100.0,
+            "head_init": "Random",
+            "optim": "adamw",
+        }
+        found = {**unset, **self.given()}
+        if found["optim"] != "adafactor":
+            found = {**ADAMW_ONLY, **found}
+        return self.model_copy(update=found)
+
+    def given(self) -> dict[str, Any]:
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
 
 def default_learning_rate(method: Method, decoder: bool) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from winnow_classifier.checkpoint import JobEntry, Manifest
 from winnow_classifier.model import Classifier
 from winnow_trainer.evaluate import Evaluation
+from winnow_trainer.fsdp import is_cut
 from winnow_trainer.prepare import Prepared, versions
 
 
@@ -17,8 +19,9 @@ def manifest_of(
     train_loss: float,
     test: Evaluation | None,
     validation: Evaluation | None,
+    processes: int,
 ) -> Manifest:
-    """train_loss: the mean over the rows of the epoch."""
+    """train_loss: the mean over the rows of the epoch; processes: how many trained together."""
     job, schema = prepared.job, prepared.schema
     return Manifest(
         name=f"epoch-{epoch}",
@@ -45,10 +48,24 @@ def manifest_of(
         primary_metric=prepared.primary,
         higher_is_better=prepared.higher_is_better,
         selected_on=prepared.selected_on,
-        parameters=prepared.parameters.model_dump(by_alias=True, exclude_none=True),
+        parameters=used(prepared, model, processes),
+        processes=processes,
         versions=versions(),
         training_job=JobEntry(
             name=job.name, uid=job.metadata.uid, output_model_name=job.spec.output_model_name or job.name
         ),
         created_at=datetime.now(UTC),
     )
+
+
+def used(prepared: Prepared, model: Classifier, processes: int) -> dict[str, Any]:
+    """The parameters, with what unset ones stood for and what the run chose by itself."""
+    chosen: dict[str, Any] = {"pooling": "Auto" if prepared.parameters.pooling is None else prepared.parameters.pooling}
+    if prepared.job.spec.method != "HeadOnly":
+        chosen["gradient_checkpointing"] = bool(model.body.is_gradient_checkpointing)
+    if processes > 1:
+        chosen["parallelism"] = "FSDP" if is_cut(model) else "DDP"
+    found = prepared.parameters.spelled_out().model_copy(update=chosen)
+    if prepared.parent is not None:  # the head is the parent's
+        found = found.model_copy(update={"head_init": None})
+    return found.model_dump(by_alias=True, exclude_none=True)

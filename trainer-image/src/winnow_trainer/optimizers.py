@@ -12,7 +12,7 @@ import torch
 from transformers import Adafactor
 
 from winnow_classifier.four_bit import check_installed
-from winnow_trainer.job import GPU_OPTIMIZERS, Parameters
+from winnow_trainer.job import ADAMW_ONLY, GPU_OPTIMIZERS, Parameters
 
 
 def make_optimizer(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> torch.optim.Optimizer:
@@ -20,8 +20,10 @@ def make_optimizer(trainable: Mapping[str, torch.nn.Parameter], parameters: Para
     if parameters.optim == "adafactor":
         # Its own rates, which ignore the learning rate, are off: the schedule decides, as with the Trainer's adafactor.
         return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
-    betas = (either(parameters.adam_beta1, 0.9), either(parameters.adam_beta2, 0.999))
-    eps = either(parameters.adam_epsilon, 1e-8)
+    beta1, beta2, eps = (
+        default if (given := getattr(parameters, name)) is None else given for name, default in ADAMW_ONLY.items()
+    )
+    betas = (beta1, beta2)
     if parameters.optim in GPU_OPTIMIZERS:
         return eight_bit(groups, parameters.optim == "paged_adamw_8bit", betas, eps)
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
@@ -31,14 +33,10 @@ def eight_bit(
     groups: list[dict[str, Any]], paged: bool, betas: tuple[float, float], eps: float
 ) -> torch.optim.Optimizer:
     check_installed("parameters.optim adamw_8bit")
-    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit
+    from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
     made: torch.optim.Optimizer = (PagedAdamW8bit if paged else AdamW8bit)(groups, lr=0.0, betas=betas, eps=eps)
     return made
-
-
-def either(given: float | None, default: float) -> float:
-    return default if given is None else given
 
 
 def parameter_groups(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> list[dict[str, Any]]:

@@ -218,6 +218,11 @@ def check_machine(spec: Spec, has_gpu: bool) -> None:
             )
         check_installed(f"parameters.optim {optim}")
     if spec.method == "QLoRA":
+        if not has_gpu:
+            raise ConfigError(
+                "method is QLoRA, whose four bits a GPU computes with, and torch sees none here.",
+                hint="use method LoRA, or ask for a GPU",
+            )
         check_installed("method QLoRA")
 
 

@@ -542,7 +542,7 @@ class Training:
         validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
         decided = decisions.content(decision) if decision else None
         train_loss = self.position.loss_sum / self.position.rows
-        manifest = manifest_of(self.prepared, self.learner.model, epoch, train_loss, test, validation)
+        manifest = manifest_of(self.prepared, self.learner.model, epoch, train_loss, test, validation, self.ranks.size)
         parts = {"test": test, "validation": validation}
         scored = {rows: part.scored for rows, part in parts.items() if part}
         self.warn_once(advice.about_functions(manifest.name, scored))
