@@ -59,7 +59,7 @@ images: cluster-up $(LOCAL)/venv  ## Build the images into the local cluster, or
 	$(BIN)/python images/build.py local
 install: images  ## Install the chart: namespace winnow-system, release winnow
 	$(CLUSTER) helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 3m \
-	  --set-string "operator.podAnnotations.winnow\.dev/image=$$($(BIN)/python images/build.py mark operator)" >/dev/null
+	  --reset-then-reuse-values --set-string "operator.podAnnotations.winnow\.dev/image=$$($(BIN)/python images/build.py mark operator)" >/dev/null
 	@echo "Winnow is installed. Next: $(CLUSTER) kubectl apply -f examples/smallest/winnow.yaml"
 uninstall:  ## Remove the chart; CRDs and the users' objects stay
 	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait
@@ -68,7 +68,7 @@ images: $(LOCAL)/venv
 	$(BIN)/python images/build.py push --registry $(REGISTRY) --tag $(TAG) --builder $(BUILDER)
 install: images
 	helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 5m \
-	  --set image.registry=$(REGISTRY) --set image.tag=$(TAG)
+	  --reset-then-reuse-values --set image.registry=$(REGISTRY) --set image.tag=$(TAG)
 uninstall:
 	helm uninstall winnow --namespace winnow-system --wait
 endif
