@@ -87,8 +87,13 @@ class Inbox:
                 self.gone(obj)
 
     def _visit(self, new: Object | None, old: Object | None) -> None:
-        for key, seconds in visits(self._store, new, old):
-            if seconds:
-                self._queue.add_after(key, seconds)
-            else:
-                self._queue.add(key)
+        """Never raises: one odd object, which may be anybody's, must not end what all others hang on."""
+        try:
+            for key, seconds in visits(self._store, new, old):
+                if seconds:
+                    self._queue.add_after(key, seconds)
+                else:
+                    self._queue.add(key)
+        except Exception:
+            about = {f"{obj['kind']}/{namespace_of(obj)}/{name_of(obj)}" for obj in (new, old) if obj}
+            log.exception("Cannot tell whom this concerns. This is a bug", extra={"object": ", ".join(about)})

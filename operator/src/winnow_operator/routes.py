@@ -12,6 +12,7 @@ from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
     JOB,
+    KINDS,
     MODEL_SERVICE,
     STORAGE_CLASS,
     TRAINING_JOB,
@@ -47,7 +48,7 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
             yield from _after(store, owner)
     elif resource == STORAGE_CLASS:
         yield from ((key_of(service), 0) for service in store.all(MODEL_SERVICE))
-    else:
+    elif resource in KINDS:
         yield key_of(obj), 0
         yield from _around(store, resource, obj, new, old)
 

@@ -32,13 +32,25 @@ from operator_scene import (
 
 from winnow_operator import api
 from winnow_operator.executor import Executor
+from winnow_operator.guests import Guests
 from winnow_operator.inbox import Inbox
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
 from winnow_operator.reconcile import Reconciler
-from winnow_operator.resources import DEPLOYMENT, MODEL_SERVICE, POD, SCALED_OBJECT, WATCHED, Key, Object
+from winnow_operator.resources import (
+    DEPLOYMENT,
+    HTTP_ROUTE,
+    MANAGED_BY,
+    MODEL_SERVICE,
+    POD,
+    SCALED_OBJECT,
+    TRAINING_JOB,
+    WATCHED,
+    Key,
+    Object,
+)
 from winnow_operator.store import Store
 
 WEB = Key(DEPLOYMENT, "ml", "web")
@@ -263,3 +275,36 @@ async def test_a_kind_that_cannot_be_listed_keeps_nothing_else_from_being_compar
         await here.inbox.look_again(here.kube)
         assert here.store.get(POD, "ml", pod["metadata"]["name"]) is None, "deleted while the watch was broken"
         assert here.store.get(MODEL_SERVICE, "ml", "spam") is not None
+
+
+async def test_an_object_of_anybody_with_our_label_keeps_the_operator_neither_from_starting_nor_running(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    anybodys = {
+        "name": "mine",
+        "namespace": "team",
+        "uid": "u",
+        "resourceVersion": "7",
+        "labels": {MANAGED_BY: "winnow"},
+    }
+    async with scene() as here:
+        here.server.objects |= {
+            "/apis/gateway.networking.k8s.io/v1": {"resources": [{"name": "httproutes"}]},
+            "/apis/gateway.networking.k8s.io/v1/httproutes": {"items": [{"metadata": anybodys, "spec": {}}]},
+            "/api/v1/pods": {"items": [{"metadata": anybodys, "spec": {}}]},
+        }
+        await Guests(here.kube, here.store, here.inbox, 30).prime()
+        await here.inbox.look_again(here.kube)
+        assert here.store.guests == {HTTP_ROUTE}
+        assert "This is a bug" not in caplog.text
+
+
+async def test_an_object_that_nobody_expected_ends_nothing_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as here:
+        odd = {**api.to_raw(training_job("odd")), "spec": {}}  # as CRDs of another version may allow
+        here.server.objects["/apis/winnow.dev/v1alpha1/trainingjobs"] = {"items": [odd, api.to_raw(training_job())]}
+        await here.inbox.look_again(here.kube)
+        assert here.store.get(TRAINING_JOB, "ml", "v1") is not None
+        assert [vars(record)["object"] for record in caplog.records if "This is a bug" in record.message] == [
+            "TrainingJob/ml/odd"
+        ]

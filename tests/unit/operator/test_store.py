@@ -9,8 +9,11 @@ from operator_scene import DIGEST, job_of, labels_of, model_service, pod_of, raw
 
 from winnow_operator import api
 from winnow_operator.resources import (
+    APPS_DEPLOYMENT,
+    CLAIM,
     DATASET,
     DEPLOYMENT,
+    GUESTS,
     JOB,
     MODEL_SERVICE,
     POD,
@@ -18,6 +21,7 @@ from winnow_operator.resources import (
     TRAINING_JOB,
     Key,
     Object,
+    Resource,
 )
 from winnow_operator.routes import GATHER_SECONDS, visits
 from winnow_operator.store import Store
@@ -113,6 +117,15 @@ def test_a_child_leads_to_its_owner() -> None:
         "metadata": {"name": "p", "namespace": "ml", "labels": labels_of(training_job())},
     }
     assert visited(filled(), None, pod) == {"TrainingJob/v1": 0}
+
+
+@pytest.mark.parametrize("resource", [POD, JOB, CLAIM, APPS_DEPLOYMENT, *GUESTS], ids=lambda resource: resource.kind)
+def test_an_object_with_our_label_that_names_no_owner_concerns_nobody(resource: Resource) -> None:
+    """Anybody may write that label."""
+    labels = {"app.kubernetes.io/managed-by": "winnow"}
+    metadata = {"name": "mine", "namespace": "ml", "labels": labels}
+    obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": {}}
+    assert visited(filled(), obj, None) == visited(filled(), None, obj) == {}
 
 
 def test_a_training_that_ends_leads_to_the_rows_that_it_read() -> None:
