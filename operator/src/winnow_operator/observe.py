@@ -158,7 +158,9 @@ def _waker(store: Store, obj: api.Deployment) -> tuple[Object, ...]:
 
 
 def _servers(store: Store, namespace: str) -> Iterator[Object]:
-    return (found for found in store.all(APPS_DEPLOYMENT) if namespace_of(found) == namespace)
+    """Those that Deployments of ours own: labels and annotations of ours anybody may write."""
+    ours = {uid_of(obj) for obj in store.all(DEPLOYMENT) if namespace_of(obj) == namespace}
+    return (obj for obj in store.all(APPS_DEPLOYMENT) if (controller_of(obj) or {}).get("uid") in ours)
 
 
 def _live_job(store: Store, obj: api.Deployment) -> api.TrainingJob | None:

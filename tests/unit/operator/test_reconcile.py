@@ -30,7 +30,8 @@ from operator_scene import (
     training_job,
 )
 
-from winnow_operator import api
+from winnow_operator import api, observe
+from winnow_operator.build.served import SERVED
 from winnow_operator.executor import Executor
 from winnow_operator.guests import Guests
 from winnow_operator.inbox import Inbox
@@ -308,3 +309,39 @@ async def test_an_object_that_nobody_expected_ends_nothing_and_is_told(caplog: p
         assert [vars(record)["object"] for record in caplog.records if "This is a bug" in record.message] == [
             "TrainingJob/ml/odd"
         ]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        pytest.param("served", "garbage", id="no JSON"),
+        pytest.param("served", '{"digest": "x"}', id="fields missing"),
+        pytest.param(
+            "served",
+            '{"training_job": "v1", "checkpoint": "c", "digest": "d", "run": "r", "base_model": {"from": "the future"}}',
+            id="a base model of another kind",
+        ),
+        pytest.param("rollout", "[]", id="memory of another shape"),
+    ],
+)
+async def test_what_somebody_made_of_an_annotation_is_put_right_and_keeps_nobody_else_back(
+    annotation: str, text: str
+) -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment())
+        await here.visits()
+        (path,) = (path for path in here.server.changed if "/apps/v1/" in path)
+        child = here.server.objects[path]
+        wanted = child["metadata"]["annotations"]
+        edited = {
+            **child["metadata"],
+            "annotations": {**wanted, f"winnow.dev/{annotation}": text},
+            "resourceVersion": "50",
+        }
+        here.server.objects[path] = {**child, "metadata": edited}
+        here.inbox.kept(here.server.objects[path])
+        observe.training_job(here.store, completed(), lambda _: None)
+        observe.model_service(here.store, model_service())
+        await here.visits()
+        assert here.server.objects[path]["metadata"]["annotations"][SERVED] == wanted[SERVED]
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "RollingOut")
