@@ -54,7 +54,6 @@ class Inbox:
         for resource in WATCHED:
             async for obj in kube.list(resource):
                 self._store.put(obj)
-        self._store.primed = True
         for key in self._store.our_keys():
             self._queue.add(key)
 

@@ -14,11 +14,9 @@ from winnow_operator.build.compare_job import POD_KIND
 from winnow_operator.build.waker import KIND as WAKER_KIND
 from winnow_operator.departed import Departed
 from winnow_operator.resources import (
-    DATASET,
     DEPLOYMENT,
     GROUP,
     KINDS,
-    MODEL_SERVICE,
     POD,
     TRAINING_JOB,
     Key,
@@ -35,12 +33,8 @@ M = TypeVar("M", api.ModelService, api.Dataset, api.TrainingJob, api.Deployment)
 
 # The pods of a gate and the waker are children of the Deployment, but not its servers.
 _KIND_BY_NAME = {**{resource.kind: resource for resource in KINDS}, POD_KIND: DEPLOYMENT, WAKER_KIND: DEPLOYMENT}
-_MODELS = {
-    MODEL_SERVICE: api.ModelService,
-    DATASET: api.Dataset,
-    TRAINING_JOB: api.TrainingJob,
-    DEPLOYMENT: api.Deployment,
-}
+# Deletions that are remembered: more than come while one list is read.
+GONE = 10_000
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -50,16 +44,20 @@ class Store:
         self._children: dict[tuple[Resource, Key], dict[str, Object]] = defaultdict(dict)
         self._parsed: dict[Key, tuple[str, api.Resource]] = {}
         self._departed = Departed()
-        self.primed = False
+        self._gone: dict[str, int] = {}  # uid → the last version of what is gone
         self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
 
     def put(self, obj: Object) -> tuple[Object | None, bool]:
-        """(what was there before, whether this is news). An older version than the one at hand is no news."""
+        """(what was there before, whether this is news). No news is what lists and answers tell late: an older version than
+        the one at hand, of whichever object had the name then, or what is gone since. Versions count for the whole cluster."""
         resource, at = resource_of(obj), (namespace_of(obj), name_of(obj))
         old = self._objects[resource].get(at)
-        if old is not None and uid_of(old) == uid_of(obj) and _version(obj) <= _version(old):
+        version = _version(obj)
+        if (old is not None and version <= _version(old)) or version < self._gone.get(uid_of(obj), 0):
             return old, False
         slim = _slim(obj)
+        if old is not None:
+            self._disown(resource, old)
         self._objects[resource][at] = slim
         if owner := owner_key(slim):
             self._children[resource, owner][name_of(slim)] = slim
@@ -71,20 +69,32 @@ class Store:
         """What was there, or None if it was gone already or another one took its name."""
         resource, at = resource_of(obj), (namespace_of(obj), name_of(obj))
         old = self._objects[resource].get(at)
+        self._remember(obj)
         if old is None or uid_of(old) != uid_of(obj):
             return None
         del self._objects[resource][at]
+        self._disown(resource, old)
         if owner := owner_key(old):
-            children = self._children[resource, owner]
-            children.pop(name_of(old), None)
-            if not children:
-                del self._children[resource, owner]
             training = self.get(owner.resource, owner.namespace, owner.name)
             if resource == POD and training is not None and owner.resource == TRAINING_JOB and not _over(training):
                 self._departed.keep(owner, _slim(obj) if _version(obj) > _version(old) else old)
         self._parsed.pop(Key(resource, *at), None)
         self._departed.forget(Key(resource, *at))
         return old
+
+    def _remember(self, obj: Object) -> None:
+        """By its version: what left a watch with its labels, or a kind that is not served for a moment, may come back."""
+        uid = uid_of(obj)
+        self._gone[uid] = max(_version(obj), self._gone.pop(uid, 0))
+        if len(self._gone) > GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def _disown(self, resource: Resource, obj: Object) -> None:
+        if owner := owner_key(obj):
+            children = self._children[resource, owner]
+            children.pop(name_of(obj), None)
+            if not children:
+                del self._children[resource, owner]
 
     def missing_from(self, resource: Resource, listed: Iterable[Object]) -> list[Object]:
         """What is kept here but not in a fresh list: its deletion was never told."""

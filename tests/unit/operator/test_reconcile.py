@@ -71,6 +71,7 @@ class ApiServer:
     objects: dict[str, Object] = field(default_factory=dict)  # by path
     admit: Callable[[Object], Object] = as_it_is
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # (HTTP status, message) by the kind's plural
+    pages: dict[str, list[Callable[[], Object]]] = field(default_factory=dict)  # of a list, by path
     changed: list[str] = field(default_factory=list)  # paths, of each write
     statuses: list[Object] = field(default_factory=list)
 
@@ -87,6 +88,8 @@ class ApiServer:
     async def handle(self, request: web.Request) -> web.Response:
         plural = request.path.split("/")[-2 if request.method != "GET" else -1]
         if request.method == "GET":
+            if pages := self.pages.get(request.path):
+                return web.json_response(pages.pop(0)())
             if (obj := self.objects.get(request.path)) is not None:
                 return web.json_response(obj)
             if plural in self.refused:
@@ -345,3 +348,18 @@ async def test_what_somebody_made_of_an_annotation_is_put_right_and_keeps_nobody
         await here.visits()
         assert here.server.objects[path]["metadata"]["annotations"][SERVED] == wanted[SERVED]
         assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "RollingOut")
+
+
+async def test_what_is_deleted_while_it_is_listed_stays_gone() -> None:
+    async with scene() as here:
+        first, second = (api.to_raw(training_job(name)) for name in ("v1", "v2"))
+
+        def gone_meanwhile() -> Object:
+            here.inbox.saw("DELETED", {**first, "metadata": {**first["metadata"], "resourceVersion": "30"}})
+            return {"items": [second]}
+
+        path = "/apis/winnow.dev/v1alpha1/trainingjobs"
+        here.server.pages[path] = [lambda: {"items": [first], "metadata": {"continue": "2"}}, gone_meanwhile]
+        await here.inbox.look_again(here.kube)
+        assert here.store.get(TRAINING_JOB, "ml", "v1") is None
+        assert here.store.get(TRAINING_JOB, "ml", "v2") is not None

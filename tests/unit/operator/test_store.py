@@ -65,12 +65,32 @@ def test_versions_are_numbers() -> None:
     assert filled(newer(JOB_V1, "9")).put(newer(JOB_V1, "10"))[1]
 
 
-def test_another_object_of_the_same_name_is_news_whatever_its_version() -> None:
-    again = {**JOB_V1, "metadata": {**JOB_V1["metadata"], "uid": "another", "resourceVersion": "1"}}
+def test_another_object_of_the_same_name_is_news_if_it_is_newer() -> None:
+    again = {**JOB_V1, "metadata": {**JOB_V1["metadata"], "uid": "another", "resourceVersion": "20"}}
     store = filled(JOB_V1)
     assert store.put(again)[1]
     assert store.remove(JOB_V1) is None  # the deletion of the first comes late: the second stays
-    assert store.get(TRAINING_JOB, "ml", "v1") is not None
+    assert not store.put(newer(JOB_V1, "15"))[1]  # and so does a list that was begun before it
+    kept = store.get(TRAINING_JOB, "ml", "v1")
+    assert kept is not None
+    assert kept["metadata"]["uid"] == "another"
+
+
+def test_what_is_gone_is_not_brought_back_by_what_comes_late() -> None:
+    store = filled(JOB_V1)
+    store.remove(newer(JOB_V1, "30"))
+    assert not store.put(newer(JOB_V1, "20"))[1]
+    assert store.get(TRAINING_JOB, "ml", "v1") is None
+    assert store.put(newer(JOB_V1, "31"))[1]  # its labels were off for a while: the watch calls that a deletion
+
+
+def test_only_so_many_deletions_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("winnow_operator.store.GONE", 1)
+    store = filled()
+    store.remove(newer(JOB_V1, "30"))
+    store.remove(newer(ROWS, "31"))
+    assert store.put(newer(JOB_V1, "20"))[1]
+    assert not store.put(newer(ROWS, "20"))[1]
 
 
 def test_bookkeeping_is_not_kept() -> None:
@@ -90,6 +110,16 @@ def test_children_are_found_by_their_labels_until_they_are_gone() -> None:
     ]
     store.remove(job)
     assert store.children(JOB, key(TRAINING_JOB, "v1")) == ()
+
+
+def test_a_child_whose_labels_name_another_owner_is_nobody_elses() -> None:
+    job = job_of(training_job())
+    store = filled(JOB_V1, job)
+    store.put(
+        {**job, "metadata": {**job["metadata"], "resourceVersion": "99", "labels": labels_of(training_job("v2"))}}
+    )
+    assert store.children(JOB, key(TRAINING_JOB, "v1")) == ()
+    assert len(store.children(JOB, key(TRAINING_JOB, "v2"))) == 1
 
 
 def test_what_a_fresh_list_lacks_is_named() -> None:
