@@ -114,7 +114,6 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
 def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
     namespace, name = obj.metadata.namespace, obj.metadata.name
     child = store.get(APPS_DEPLOYMENT, namespace, name)
-    service = store.get(SERVICE, namespace, name)
     rivals = _rivals(store, obj) if obj.spec.follow else ()
     job = _chosen_job(store, obj, rivals)
     jobs, job_pods = _jobs_and_pods(store, Key(DEPLOYMENT, namespace, name), obj.metadata.uid)
@@ -127,7 +126,6 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         if job
         else None,
         child=child if child and owned_by(child, obj.metadata.uid) else None,
-        child_service=service if service and owned_by(service, obj.metadata.uid) else None,
         waker=_waker(store, obj),
         pods=tuple(
             pod
