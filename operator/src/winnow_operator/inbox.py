@@ -33,10 +33,12 @@ class Inbox:
         else:
             self.kept(obj)
 
-    def kept(self, obj: Object) -> None:
+    def kept(self, obj: Object) -> bool:
+        """Whether it was news."""
         old, news = self._store.put(obj)
         if news:
             self._visit(obj, old)
+        return news
 
     def gone(self, obj: Object) -> None:
         old = self._store.remove(obj)
