@@ -19,6 +19,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from operator_scene import (
     CONFIG,
+    DIGEST,
     NOW,
     completed,
     condition,
@@ -74,7 +75,7 @@ class ApiServer:
     objects: dict[str, Object] = field(default_factory=dict)  # by path
     admit: Callable[[Object], Object] = as_it_is
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # (HTTP status, message) by the kind's plural
-    pages: dict[str, list[Callable[[], Object]]] = field(default_factory=dict)  # of a list, by path
+    told: dict[str, list[Callable[[], Object]]] = field(default_factory=dict)  # what each GET of a path is answered
     changed: list[str] = field(default_factory=list)  # paths, of each write
     statuses: list[Object] = field(default_factory=list)
 
@@ -91,8 +92,8 @@ class ApiServer:
     async def handle(self, request: web.Request) -> web.Response:
         plural = request.path.split("/")[-1 if request.method in ("GET", "POST") else -2]
         if request.method == "GET":
-            if pages := self.pages.get(request.path):
-                return web.json_response(pages.pop(0)())
+            if told := self.told.get(request.path):
+                return web.json_response(told.pop(0)())
             if (obj := self.objects.get(request.path)) is not None:
                 return web.json_response(obj)
             if plural in self.refused:
@@ -367,7 +368,7 @@ async def test_what_is_deleted_while_it_is_listed_stays_gone() -> None:
             return {"items": [second]}
 
         path = "/apis/winnow.dev/v1alpha1/trainingjobs"
-        here.server.pages[path] = [lambda: {"items": [first], "metadata": {"continue": "2"}}, gone_meanwhile]
+        here.server.told[path] = [lambda: {"items": [first], "metadata": {"continue": "2"}}, gone_meanwhile]
         await here.inbox.look_again(here.kube)
         assert here.store.get(TRAINING_JOB, "ml", "v1") is None
         assert here.store.get(TRAINING_JOB, "ml", "v2") is not None
@@ -382,3 +383,19 @@ async def test_a_job_without_its_labels_is_not_asked_for_again_and_again() -> No
         here.server.objects[path] = {**job, "metadata": {**job["metadata"], "labels": {}, "resourceVersion": "50"}}
         here.inbox.saw("DELETED", here.server.objects[path])  # so the watch calls what its selector no longer picks
         assert await here.visits(ROWS) <= 3, "it comes to rest"
+
+
+async def test_an_import_that_begins_while_a_claim_is_asked_for_keeps_the_collection_waiting() -> None:
+    left = {"dataset": "rows", "digest": DIGEST, "unreferencedSince": "2026-11-23T11:50:00Z"}
+    storage = {"persistentVolumeClaim": {"claimName": "mine"}}
+    async with scene() as here:
+        here.there(model_service(storage=storage, status={"stored": [left]}))
+
+        def begun_meanwhile() -> Object:
+            here.inbox.kept(api.to_raw(dataset()))
+            here.inbox.kept(job_of(dataset()))
+            return {"metadata": {"name": "mine"}, "spec": {}, "status": {"phase": "Bound"}}
+
+        here.server.told["/api/v1/namespaces/ml/persistentvolumeclaims/mine"] = [begun_meanwhile]
+        await here.reconciler.visit(Key(MODEL_SERVICE, "ml", "spam"), NOW)
+        assert not any("/jobs/" in path for path in here.server.changed)
