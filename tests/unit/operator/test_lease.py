@@ -146,9 +146,8 @@ def test_a_leader_counts_from_when_it_asked_and_not_from_a_late_answer() -> None
         board.seconds = 7.5
         with pytest.raises(LeaseLostError, match="could not be renewed"):
             await first.keep()
-        return (
-            asyncio.get_running_loop().time() - RETRY_SECONDS
-        )  # since the last write, which others may have seen at once
+        # Since the last write, which others may have seen at once.
+        return asyncio.get_running_loop().time() - RETRY_SECONDS
 
     assert run(story()) <= RENEW_SECONDS + RETRY_SECONDS < DURATION_SECONDS
 

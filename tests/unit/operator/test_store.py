@@ -195,6 +195,11 @@ def test_a_dataset_leads_to_the_jobs_that_use_it() -> None:
     }
 
 
+def test_a_dataset_does_not_lead_to_jobs_that_have_ended() -> None:
+    ended = newer(JOB_V1, status={"completionTime": "2026-11-23T12:00:00Z"})
+    assert visited(filled(ended), ROWS, None).keys() == {"Dataset/rows", "ModelService/spam"}
+
+
 def test_rows_that_were_stored_are_noted_at_once() -> None:
     stored = newer(ROWS, status={"digest": DIGEST})
     assert visited(filled(), stored, ROWS)["ModelService/spam"] == 0
