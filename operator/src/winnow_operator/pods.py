@@ -11,8 +11,13 @@ from winnow_operator.resources import Object, is_true, name_of, newest, status_o
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
 INDEX = "batch.kubernetes.io/job-completion-index"  # a label that the Job controller gives pods with a number
+FINAL_EXIT_CODES = (
+    10,
+    11,
+    12,
+)  # configuration, data, memory by the program's own word: the next attempt would end the same
 FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
-STOPPED_EXIT_CODE = 143  # after SIGTERM
+STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}

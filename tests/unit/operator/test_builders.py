@@ -342,6 +342,20 @@ def test_a_builder_writes_what_was_reviewed(name: str) -> None:
     assert text == golden.read_text()
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.startswith(("collect", "compare", "import", "training"))]
+)
+def test_a_pod_that_is_stopped_uses_up_none_of_its_jobs_attempts(name: str) -> None:
+    (job,) = (obj for obj in CASES[name]() if obj["kind"] == "Job")
+    disrupted, final, stopped = job["spec"]["podFailurePolicy"]["rules"]
+    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert (disrupted["action"], final["action"], stopped["action"]) == ("Ignore", "FailJob", "Ignore")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert {final["onExitCodes"]["containerName"], stopped["onExitCodes"]["containerName"]} == {container["name"]}
+    assert 143 in stopped["onExitCodes"]["values"]
+    assert {10, 11, 12} <= set(final["onExitCodes"]["values"])
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("-guests")])
 def test_what_a_builder_writes_is_valid_kubernetes(name: str) -> None:
     for made in CASES[name]():

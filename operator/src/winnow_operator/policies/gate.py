@@ -16,7 +16,6 @@ from winnow_operator.plan import Child, Config, Create, Delete
 from winnow_operator.resources import Object, being_deleted, name_of, newest
 
 TOLERANCE = 0.02
-PERMANENT = (10, 11, 12)  # exit codes: the next attempt would end the same
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
 MESSAGE_GRACE = timedelta(seconds=30)
 
@@ -160,7 +159,7 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     said = report.parse(report.Measured, ended.message) if ended else None
     if outcome.complete and said and said.state == "Done":
         result = _result(wanted, said, name, now)
-    elif ended is not None and ended.exit_code in PERMANENT and said:
+    elif ended is not None and ended.exit_code in pods.FINAL_EXIT_CODES and said:
         result = _about(wanted, name, now, message=conditions.shorten(said.message or "no reason was given"))
     else:
         why = (
