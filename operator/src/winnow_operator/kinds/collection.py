@@ -27,8 +27,6 @@ CHECKPOINTS_AT_ONCE = 50
 SHOWN = 5
 # Longer than a leader may write without its Lease: what it began before is seen by the next one.
 MARK = timedelta(seconds=30)
-# Jobs and pods come from two watches: the Job can be seen to end before its pod.
-MESSAGE_GRACE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ def _unneeded(seen: ModelServiceSeen) -> dict[str, datetime]:
 def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pods.Outcome, now: datetime) -> Collection:
     pod = newest([pod for pod in seen.pods if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
-    if ended is None and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+    if pods.message_awaited(ended, outcome, now):
         return replace(found, requeue_after=1)
     said = report.parse(report.Collection, ended.message) if ended else None
     removed = left_by(job)
