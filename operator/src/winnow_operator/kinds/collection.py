@@ -37,6 +37,7 @@ class Collection:
     requeue_after: float | None = None
     events: tuple[Event, ...] = ()
     turn: Turn = NO_TURN
+    trouble: str = ""  # why the pod of its Job does not run
 
 
 def place(service: api.ModelService) -> str:
@@ -90,7 +91,11 @@ def decide(seen: ModelServiceSeen, now: datetime, config: Config, *, ready: bool
         }
         needed = known & set(checkpoints_of(job)) - _unneeded(seen).keys()  # by a Deployment that was applied meanwhile
         begun = any(pods.running(pod) or pods.ended(pod) for pod in seen.pods)
-        return replace(found, children=(Delete(job),)) if (seen.importing or needed) and not begun else found
+        if (seen.importing or needed) and not begun:
+            return replace(found, children=(Delete(job),))
+        pod = pods.latest(seen.pods)
+        trouble = pods.trouble(pod) if pod else None
+        return replace(found, trouble=trouble.message if trouble else "")
     if found.collected and found.collected.job == name_of(job):
         return replace(found, children=(Delete(job),)) if outcome.complete else found
     return _record(seen, found, job, outcome, now)
