@@ -146,7 +146,7 @@ class Executor:
             if found is None:
                 raise BusyError(f"{obj['kind']} {name_of(obj)} came and went") from err
             _check_ours(owner, found)
-            # Seen before and yet wanted: its labels were taken off, say. To look again at once would only lead here again.
+            # Known and yet wanted: its labels were taken off, say. To look again at once would only lead here again.
             return self._news.kept(found)
         self._wrote(resource, "create")
         self._news.kept(created)

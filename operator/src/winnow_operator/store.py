@@ -49,8 +49,11 @@ class Store:
         self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
 
     def put(self, obj: Object) -> tuple[Object | None, bool]:
-        """(what was there before, whether this is news). No news is what lists and answers tell late: an older version than
-        the one at hand, of whichever object had the name then, or what is gone since. Versions count for the whole cluster."""
+        """(what was there before, whether this is news). Versions count for the whole cluster.
+
+        No news is what lists and answers tell late: an older version than the one at hand, of whichever object had the name
+        then, and what is gone since.
+        """
         resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
         old = self.get(resource, namespace, name)
         version = _version(obj)
@@ -84,7 +87,7 @@ class Store:
         return old
 
     def _remember(self, obj: Object) -> None:
-        """By its version: what left a watch with its labels, or a kind that is not served for a moment, may come back."""
+        """By its version: what left a watch with its labels, or with a kind that is away for a moment, may come back."""
         uid = uid_of(obj)
         self._gone[uid] = max(_version(obj), self._gone.pop(uid, 0))
         if len(self._gone) > GONE:

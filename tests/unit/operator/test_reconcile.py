@@ -330,7 +330,7 @@ async def test_an_object_that_nobody_expected_ends_nothing_and_is_told(caplog: p
         pytest.param("served", '{"digest": "x"}', id="fields missing"),
         pytest.param(
             "served",
-            '{"training_job": "v1", "checkpoint": "c", "digest": "d", "run": "r", "base_model": {"from": "the future"}}',
+            '{"training_job": "v1", "checkpoint": "c", "digest": "d", "run": "r", "base_model": {"from": "future"}}',
             id="a base model of another kind",
         ),
         pytest.param("rollout", "[]", id="memory of another shape"),

@@ -71,8 +71,10 @@ def failure_policy(
     final: tuple[int, ...] = FINAL_EXIT_CODES,
     ignored: tuple[int, ...] = (STOPPED_EXIT_CODE,),
 ) -> Object:
-    """What the end of a Job's pod means: after a `final` exit code no other is made; none of the attempts is used up by an
-    `ignored` one, nor by leaving a node: a pod may be stopped as often as nodes are drained and people delete it."""
+    """What the end of a Job's pod means: after a `final` exit code no other pod is made, an `ignored` one uses up no attempt.
+
+    Nor does leaving a node: a pod may be stopped as often as nodes are drained and people delete it.
+    """
 
     def on_exit(action: str, codes: tuple[int, ...]) -> Object:
         return {"action": action, "onExitCodes": {"containerName": container, "operator": "In", "values": list(codes)}}
