@@ -77,7 +77,7 @@ def stands_around(child: Child) -> bool:
 class News(Protocol):
     """Who has to hear of what was written, before the watch tells: the next decision must know of it."""
 
-    def kept(self, obj: Object) -> None: ...
+    def kept(self, obj: Object) -> bool: ...  # whether it was news
     def gone(self, obj: Object) -> None: ...
 
 
@@ -146,9 +146,9 @@ class Executor:
             if found is None:
                 raise BusyError(f"{obj['kind']} {name_of(obj)} came and went") from err
             _check_ours(owner, found)
-            created = found
-        else:
-            self._wrote(resource, "create")
+            # Known and yet wanted: its labels were taken off, say. To look again at once would only lead here again.
+            return self._news.kept(found)
+        self._wrote(resource, "create")
         self._news.kept(created)
         return True
 
@@ -176,6 +176,7 @@ class Executor:
 
     async def _delete(self, obj: Object) -> bool:
         resource = resource_of(obj)
+        self._changed.pop(uid_of(obj), None)
         try:
             left = await self._kube.delete(resource, obj)
         except ApiError as err:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
 
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
@@ -23,10 +22,8 @@ SPREAD_SECONDS = 30.0
 
 
 class Inbox:
-    def __init__(
-        self, store: Store, queue: WorkQueue, metrics: Metrics, jitter: Callable[[], float] = random.random
-    ) -> None:
-        self._store, self._queue, self._metrics, self._jitter = store, queue, metrics, jitter
+    def __init__(self, store: Store, queue: WorkQueue, metrics: Metrics) -> None:
+        self._store, self._queue, self._metrics = store, queue, metrics
 
     def saw(self, kind: str | None, obj: Object) -> None:
         """An event of a watch; `kind` is ADDED, MODIFIED, DELETED, or None in the first list."""
@@ -36,10 +33,12 @@ class Inbox:
         else:
             self.kept(obj)
 
-    def kept(self, obj: Object) -> None:
+    def kept(self, obj: Object) -> bool:
+        """Whether it was news."""
         old, news = self._store.put(obj)
         if news:
             self._visit(obj, old)
+        return news
 
     def gone(self, obj: Object) -> None:
         old = self._store.remove(obj)
@@ -54,7 +53,6 @@ class Inbox:
         for resource in WATCHED:
             async for obj in kube.list(resource):
                 self._store.put(obj)
-        self._store.primed = True
         for key in self._store.our_keys():
             self._queue.add(key)
 
@@ -62,7 +60,7 @@ class Inbox:
         """For ever: a fresh list, since a watch that broke does not tell what was deleted meanwhile, and a visit to everything."""
         wait = FIRST_RESYNC_SECONDS
         while True:
-            await asyncio.sleep(wait * (1 - JITTER + 2 * JITTER * self._jitter()))
+            await asyncio.sleep(wait * (1 - JITTER + 2 * JITTER * random.random()))
             wait = RESYNC_SECONDS
             await self.look_again(kube)
 
@@ -74,7 +72,7 @@ class Inbox:
             except ApiError as err:
                 log.warning("Resync failed", extra={"kind": resource.kind, "error": str(err)})
         for key in self._store.our_keys():
-            self._queue.add_after(key, SPREAD_SECONDS * self._jitter())
+            self._queue.add_after(key, SPREAD_SECONDS * random.random())
 
     async def _list_again(self, kube: Kube, resource: Resource) -> None:
         listed = [obj async for obj in kube.list(resource)]
@@ -87,8 +85,13 @@ class Inbox:
                 self.gone(obj)
 
     def _visit(self, new: Object | None, old: Object | None) -> None:
-        for key, seconds in visits(self._store, new, old):
-            if seconds:
-                self._queue.add_after(key, seconds)
-            else:
-                self._queue.add(key)
+        """Never raises: one odd object, which may be anybody's, must not end what all others hang on."""
+        try:
+            for key, seconds in visits(self._store, new, old):
+                if seconds:
+                    self._queue.add_after(key, seconds)
+                else:
+                    self._queue.add(key)
+        except Exception:
+            about = {f"{obj['kind']}/{namespace_of(obj)}/{name_of(obj)}" for obj in (new, old) if obj}
+            log.exception("Cannot tell whom this concerns. This is a bug", extra={"object": ", ".join(about)})

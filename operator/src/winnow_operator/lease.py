@@ -88,7 +88,7 @@ class Lease:
             return False
 
     async def _take(self) -> bool:
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        asked, now = self._clock(), datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         found = await self._kube.get(LEASE, self._namespace, self._name)
         if found is None:
             metadata = {"name": self._name, "namespace": self._namespace}
@@ -104,7 +104,7 @@ class Lease:
             if self._is_others() and not self._ran_out():
                 return False
             self._lease = await self._kube.replace(LEASE, {**found, "spec": self._spec(now, found.get("spec") or {})})
-        self.renewed = self._clock()
+        self.renewed = asked  # not when the answer came: others count from what was written
         return True
 
     def _notice(self, found: Object) -> None:

@@ -29,7 +29,6 @@ from winnow_operator.resources import (
     Object,
     controller_of,
     name_of,
-    namespace_of,
     owned_by,
     uid_of,
 )
@@ -84,9 +83,12 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
     key = Key(TRAINING_JOB, namespace, obj.metadata.name)
     jobs, pods = _jobs_and_pods(store, key, obj.metadata.uid)
     source = spec.base_model.checkpoint if spec.base_model else None
+    service = _service(store, obj)
+    # Retention alone asks for bases, after the end: to find them takes a look at every job of the namespace.
+    retained = obj.status.completion_time is not None and service is not None and service.spec.retention is not None
     return TrainingJobSeen(
         obj=obj,
-        service=_service(store, obj),
+        service=service,
         training=_dataset(store, namespace, spec.training_dataset),
         test=_dataset(store, namespace, spec.test_dataset),
         validation=_dataset(store, namespace, spec.validation_dataset),
@@ -107,14 +109,15 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
             for found in store.models(api.TrainingJob, TRAINING_JOB, namespace)
             if found.status.continued_from and found.status.continued_from.training_job == obj.metadata.name
         ),
-        bases=lineage.bases(store.models(api.TrainingJob, TRAINING_JOB, namespace), _servers(store, namespace)),
+        bases=lineage.bases(store.models(api.TrainingJob, TRAINING_JOB, namespace), _servers(store, namespace))
+        if retained
+        else frozenset(),
     )
 
 
 def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
     namespace, name = obj.metadata.namespace, obj.metadata.name
     child = store.get(APPS_DEPLOYMENT, namespace, name)
-    service = store.get(SERVICE, namespace, name)
     rivals = _rivals(store, obj) if obj.spec.follow else ()
     job = _chosen_job(store, obj, rivals)
     jobs, job_pods = _jobs_and_pods(store, Key(DEPLOYMENT, namespace, name), obj.metadata.uid)
@@ -127,7 +130,6 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         if job
         else None,
         child=child if child and owned_by(child, obj.metadata.uid) else None,
-        child_service=service if service and owned_by(service, obj.metadata.uid) else None,
         waker=_waker(store, obj),
         pods=tuple(
             pod
@@ -158,7 +160,10 @@ def _waker(store: Store, obj: api.Deployment) -> tuple[Object, ...]:
 
 
 def _servers(store: Store, namespace: str) -> Iterator[Object]:
-    return (found for found in store.all(APPS_DEPLOYMENT) if namespace_of(found) == namespace)
+    """Those that Deployments of ours own: labels and annotations of ours anybody may write."""
+    ours = {uid_of(obj) for obj in store.within(DEPLOYMENT, namespace)}
+    servers = store.within(APPS_DEPLOYMENT, namespace)
+    return (obj for obj in servers if (controller_of(obj) or {}).get("uid") in ours)
 
 
 def _live_job(store: Store, obj: api.Deployment) -> api.TrainingJob | None:

@@ -69,7 +69,6 @@ class DeploymentSeen:
     training_job: api.TrainingJob | None = None
     training: api.Dataset | None = None  # that the TrainingJob learned from: it has the checkpoint's labels
     child: Object | None = None  # the apps/v1 Deployment that it owns
-    child_service: Object | None = None  # the Service that it owns
     waker: tuple[Object, ...] = ()  # its apps/v1 Deployment, then the Service by which it reaches the server's pods
     pods: tuple[Object, ...] = ()
     around: tuple[Object, ...] = ()  # autoscaler, budget, routes and the like that it owns

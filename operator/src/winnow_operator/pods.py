@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import cast
 
+from winnow_operator.conditions import parse_time
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object, is_true, name_of, newest, status_of
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
+# Jobs and pods come from two watches: the Job can be seen to end before its pod.
+MESSAGE_GRACE = timedelta(seconds=30)
 INDEX = "batch.kubernetes.io/job-completion-index"  # a label that the Job controller gives pods with a number
+FINAL_EXIT_CODES = (
+    10,
+    11,
+    12,
+)  # configuration, data, memory by the program's own word: the next attempt would end the same
 FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
-STOPPED_EXIT_CODE = 143  # after SIGTERM
+STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -63,6 +72,11 @@ def outcome(job: Object) -> Outcome | None:
             at = condition.get("lastTransitionTime", "")
             return Outcome(complete, condition.get("reason", ""), condition.get("message", ""), at)
     return None
+
+
+def message_awaited(ended: Ended | None, outcome: Outcome, now: datetime) -> bool:
+    """Whether the pod of a Job that ended may still be seen to end, with its message."""
+    return ended is None and now < parse_time(outcome.at) + MESSAGE_GRACE
 
 
 def _containers(pod: Object) -> list[Object]:

@@ -89,9 +89,12 @@ class Reconciler:
                 service = self._store.model(api.ModelService, key)
                 if service is None:
                     return None
-                seen = observe.model_service(self._store, service)
-                found = await self._look_up(key.namespace, model_service.references(service))
-                return replace(seen, claim=next(iter(found.values()))) if found else seen
+                if not (claims := model_service.references(service)):
+                    return observe.model_service(self._store, service)
+                found = await self._look_up(key.namespace, claims)
+                # Asking took a moment, in which the world went on: an import may have begun.
+                service = self._store.model(api.ModelService, key)
+                return replace(observe.model_service(self._store, service), claim=found[claims[0]]) if service else None
             case resources.DATASET:
                 rows = self._store.model(api.Dataset, key)
                 if rows is None:
@@ -100,7 +103,6 @@ class Reconciler:
                 if looked.jobs or dataset.imported(rows) or not dataset.references(rows):
                     return looked
                 lookups = await self._look_up(key.namespace, dataset.references(rows))
-                # Asking took a moment, in which the world went on.
                 rows = self._store.model(api.Dataset, key)
                 return replace(observe.dataset(self._store, rows), lookups=lookups) if rows else None
             case resources.TRAINING_JOB:

@@ -12,6 +12,7 @@ from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
     JOB,
+    KINDS,
     MODEL_SERVICE,
     STORAGE_CLASS,
     TRAINING_JOB,
@@ -47,7 +48,7 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
             yield from _after(store, owner)
     elif resource == STORAGE_CLASS:
         yield from ((key_of(service), 0) for service in store.all(MODEL_SERVICE))
-    else:
+    elif resource in KINDS:
         yield key_of(obj), 0
         yield from _around(store, resource, obj, new, old)
 
@@ -59,9 +60,7 @@ def _after(store: Store, owner: Key) -> Iterator[Visit]:
         if job is not None:
             yield from _datasets(job, 0)
     elif owner.resource == MODEL_SERVICE:
-        for obj in store.all(DATASET):
-            if namespace_of(obj) == owner.namespace and "digest" not in status_of(obj):
-                yield key_of(obj), 0
+        yield from _those(store, DATASET, owner.namespace, lambda rows: "digest" not in status_of(rows))
 
 
 def _stood_on(store: Store, new: Object | None, old: Object | None) -> Iterator[Visit]:
@@ -92,22 +91,27 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), 0 if stored else GATHER_SECONDS
     if resource == MODEL_SERVICE and _changed(new, old, "spec"):
         for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
-            yield from _naming(store, kind, namespace, lambda spec: spec["modelService"] == name)
+            yield from _those(store, kind, namespace, lambda one: one["spec"]["modelService"] == name)
     elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
-        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: spec["modelService"] == name)
+        yield from _those(store, TRAINING_JOB, namespace, lambda job: job["spec"]["modelService"] == name)
     elif resource == DATASET:
-        yield from _naming(store, TRAINING_JOB, namespace, lambda spec: name in (spec.get(field) for field in ROWS))
+        yield from _those(store, TRAINING_JOB, namespace, lambda job: _may_read(job, name))
     elif resource == TRAINING_JOB:
         if new is None:
             yield from _datasets(obj, 0)
         if _checkpoints_changed(new, old):
-            yield from _naming(store, DEPLOYMENT, namespace, lambda spec: _may_choose(spec, obj))
-            yield from _naming(store, TRAINING_JOB, namespace, lambda spec: _goes_on_from(spec) == name)
+            yield from _those(store, DEPLOYMENT, namespace, lambda one: _may_choose(one["spec"], obj))
+            yield from _those(store, TRAINING_JOB, namespace, lambda job: _goes_on_from(job["spec"]) == name)
         if (parent := _goes_on_from(obj["spec"])) and _continued(new) != _continued(old):
             yield Key(TRAINING_JOB, namespace, parent), 0
     elif resource == DEPLOYMENT:
         for job in {job for version in (new, old) if version for job in _served_from(version)}:
             yield Key(TRAINING_JOB, namespace, job), 0
+
+
+def _may_read(job: Object, rows: str) -> bool:
+    """Whether a TrainingJob has to know how a Dataset of its own stands: not once it has ended."""
+    return "completionTime" not in status_of(job) and rows in (job["spec"].get(field) for field in ROWS)
 
 
 def _may_choose(spec: Object, job: Object) -> bool:
@@ -127,10 +131,8 @@ def _continued(job: Object | None) -> object:
     return status_of(job).get("continuedFrom") if job else None
 
 
-def _naming(store: Store, kind: Resource, namespace: str, names: Callable[[Object], bool]) -> Iterator[Visit]:
-    for obj in store.all(kind):
-        if namespace_of(obj) == namespace and names(obj["spec"]):
-            yield key_of(obj), 0
+def _those(store: Store, kind: Resource, namespace: str, concerned: Callable[[Object], bool]) -> Iterator[Visit]:
+    return ((key_of(obj), 0) for obj in store.within(kind, namespace) if concerned(obj))
 
 
 def _served_from(deployment: Object) -> Iterator[str]:

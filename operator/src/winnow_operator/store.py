@@ -14,16 +14,15 @@ from winnow_operator.build.compare_job import POD_KIND
 from winnow_operator.build.waker import KIND as WAKER_KIND
 from winnow_operator.departed import Departed
 from winnow_operator.resources import (
-    DATASET,
     DEPLOYMENT,
     GROUP,
     KINDS,
-    MODEL_SERVICE,
     POD,
     TRAINING_JOB,
     Key,
     Object,
     Resource,
+    key_of,
     name_of,
     namespace_of,
     resource_of,
@@ -35,73 +34,90 @@ M = TypeVar("M", api.ModelService, api.Dataset, api.TrainingJob, api.Deployment)
 
 # The pods of a gate and the waker are children of the Deployment, but not its servers.
 _KIND_BY_NAME = {**{resource.kind: resource for resource in KINDS}, POD_KIND: DEPLOYMENT, WAKER_KIND: DEPLOYMENT}
-_MODELS = {
-    MODEL_SERVICE: api.ModelService,
-    DATASET: api.Dataset,
-    TRAINING_JOB: api.TrainingJob,
-    DEPLOYMENT: api.Deployment,
-}
+# Deletions that are remembered: more than come while one list is read.
+GONE = 10_000
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 class Store:
     def __init__(self) -> None:
-        self._objects: dict[Resource, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._objects: dict[Resource, dict[str, dict[str, Object]]] = defaultdict(dict)  # by namespace, by name
         self._children: dict[tuple[Resource, Key], dict[str, Object]] = defaultdict(dict)
         self._parsed: dict[Key, tuple[str, api.Resource]] = {}
         self._departed = Departed()
-        self.primed = False
+        self._gone: dict[str, int] = {}  # uid → the last version of what is gone
         self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
 
     def put(self, obj: Object) -> tuple[Object | None, bool]:
-        """(what was there before, whether this is news). An older version than the one at hand is no news."""
-        resource, at = resource_of(obj), (namespace_of(obj), name_of(obj))
-        old = self._objects[resource].get(at)
-        if old is not None and uid_of(old) == uid_of(obj) and _version(obj) <= _version(old):
+        """(what was there before, whether this is news). Versions count for the whole cluster.
+
+        No news is what lists and answers tell late: an older version than the one at hand, of whichever object had the name
+        then, and what is gone since.
+        """
+        resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
+        old = self.get(resource, namespace, name)
+        version = _version(obj)
+        if (old is not None and version <= _version(old)) or version < self._gone.get(uid_of(obj), 0):
             return old, False
         slim = _slim(obj)
-        self._objects[resource][at] = slim
+        if old is not None:
+            self._disown(resource, old)
+        self._objects[resource].setdefault(namespace, {})[name] = slim
         if owner := owner_key(slim):
-            self._children[resource, owner][name_of(slim)] = slim
+            self._children[resource, owner][name] = slim
         if resource == TRAINING_JOB and _over(slim):
-            self._departed.forget(Key(resource, *at))
+            self._departed.forget(Key(resource, namespace, name))
         return old, True
 
     def remove(self, obj: Object) -> Object | None:
         """What was there, or None if it was gone already or another one took its name."""
-        resource, at = resource_of(obj), (namespace_of(obj), name_of(obj))
-        old = self._objects[resource].get(at)
+        resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
+        old = self.get(resource, namespace, name)
+        self._remember(obj)
         if old is None or uid_of(old) != uid_of(obj):
             return None
-        del self._objects[resource][at]
+        del self._objects[resource][namespace][name]
+        self._disown(resource, old)
         if owner := owner_key(old):
-            children = self._children[resource, owner]
-            children.pop(name_of(old), None)
-            if not children:
-                del self._children[resource, owner]
             training = self.get(owner.resource, owner.namespace, owner.name)
             if resource == POD and training is not None and owner.resource == TRAINING_JOB and not _over(training):
                 self._departed.keep(owner, _slim(obj) if _version(obj) > _version(old) else old)
-        self._parsed.pop(Key(resource, *at), None)
-        self._departed.forget(Key(resource, *at))
+        self._parsed.pop(Key(resource, namespace, name), None)
+        self._departed.forget(Key(resource, namespace, name))
         return old
+
+    def _remember(self, obj: Object) -> None:
+        """By its version: what left a watch with its labels, or with a kind that is away for a moment, may come back."""
+        uid = uid_of(obj)
+        self._gone[uid] = max(_version(obj), self._gone.pop(uid, 0))
+        if len(self._gone) > GONE:
+            del self._gone[next(iter(self._gone))]
+
+    def _disown(self, resource: Resource, obj: Object) -> None:
+        if owner := owner_key(obj):
+            children = self._children[resource, owner]
+            children.pop(name_of(obj), None)
+            if not children:
+                del self._children[resource, owner]
 
     def missing_from(self, resource: Resource, listed: Iterable[Object]) -> list[Object]:
         """What is kept here but not in a fresh list: its deletion was never told."""
         uids = {uid_of(obj) for obj in listed}
-        return [obj for obj in self._objects[resource].values() if uid_of(obj) not in uids]
+        return [obj for obj in self.all(resource) if uid_of(obj) not in uids]
 
     def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        return self._objects[resource].get((namespace, name))
+        return self._objects[resource].get(namespace, {}).get(name)
 
-    def all(self, resource: Resource) -> Iterator[Object]:
-        yield from list(self._objects[resource].values())
+    def all(self, resource: Resource) -> list[Object]:
+        return [obj for named in self._objects[resource].values() for obj in named.values()]
+
+    def within(self, resource: Resource, namespace: str) -> list[Object]:
+        return list(self._objects[resource].get(namespace, {}).values())
 
     def our_keys(self) -> Iterator[Key]:
         """Every object of ours."""
         for resource in KINDS:
-            for namespace, name in list(self._objects[resource]):
-                yield Key(resource, namespace, name)
+            yield from map(key_of, self.all(resource))
 
     def children(self, resource: Resource, owner: Key) -> tuple[Object, ...]:
         """By label. Whether they are really owned is for the caller to check."""
@@ -132,8 +148,7 @@ class Store:
 
     def models(self, model: type[M], resource: Resource, namespace: str, *, leaving: bool = False) -> Iterator[M]:
         """All of a kind in a namespace, by name; those that are being deleted only where `leaving`."""
-        names = sorted(name for space, name in self._objects[resource] if space == namespace)
-        for name in names:
+        for name in sorted(self._objects[resource].get(namespace, {})):
             found = self.model(model, Key(resource, namespace, name))
             if found is not None and (leaving or found.metadata.deletion_timestamp is None):
                 yield found

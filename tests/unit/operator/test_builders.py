@@ -22,6 +22,7 @@ from winnow_operator.build.config_map import config_map
 from winnow_operator.build.group import meeting_place
 from winnow_operator.build.import_job import import_job
 from winnow_operator.build.pvc import claim
+from winnow_operator.build.rollout_memory import NOTHING, ROLLOUT, Memory
 from winnow_operator.build.served import Served
 from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.service import service
@@ -63,7 +64,7 @@ SERVED = Served(
     "epoch-2",
     DIGEST,
     "v1-0a1b2c3d",
-    {"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}},
+    api.AdapterBase.model_validate({"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}}),
 )
 
 
@@ -269,7 +270,11 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     ),
     "serving-with-base-in-bucket": lambda: [
         server_deployment(
-            deployment(), model_service(), replace(SERVED, base_model=MODELS), image=SERVER, networks=NETWORKS
+            deployment(),
+            model_service(),
+            replace(SERVED, base_model=api.AdapterBase.model_validate(MODELS)),
+            image=SERVER,
+            networks=NETWORKS,
         )
     ],
     "serving-from-bucket": lambda: [
@@ -335,6 +340,20 @@ def test_a_builder_writes_what_was_reviewed(name: str) -> None:
     if os.environ.get("WINNOW_WRITE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if name.startswith(("collect", "compare", "import", "training"))]
+)
+def test_a_pod_that_is_stopped_uses_up_none_of_its_jobs_attempts(name: str) -> None:
+    (job,) = (obj for obj in CASES[name]() if obj["kind"] == "Job")
+    disrupted, final, stopped = job["spec"]["podFailurePolicy"]["rules"]
+    assert disrupted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    assert (disrupted["action"], final["action"], stopped["action"]) == ("Ignore", "FailJob", "Ignore")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert {final["onExitCodes"]["containerName"], stopped["onExitCodes"]["containerName"]} == {container["name"]}
+    assert 143 in stopped["onExitCodes"]["values"]
+    assert {10, 11, 12} <= set(final["onExitCodes"]["values"])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if not name.endswith("-guests")])
@@ -431,3 +450,10 @@ def test_a_path_is_one_below_the_mount(path: str, place: str) -> None:
 def test_what_a_deployment_serves_can_be_read_back_from_its_child() -> None:
     child = CASES["serving"]()[1]
     assert Served.of(child) == SERVED
+
+
+@pytest.mark.parametrize("since", ["then", "2026-11-23", "2026-11-23T12:00:00"])
+def test_a_rollout_of_no_moment_is_not_remembered(since: str) -> None:
+    """It is compared with the times of pods, which have a zone."""
+    annotations = {ROLLOUT: Memory(since).to_json()}
+    assert Memory.of({"metadata": {"annotations": annotations}}) == NOTHING

@@ -182,6 +182,18 @@ def test_an_import_does_not_wait_for_a_collection_that_finds_no_node() -> None:
         assert Delete(job) not in plan(runs, NOW, CONFIG).children
 
 
+def test_a_collection_that_finds_no_node_says_so() -> None:
+    job = collecting(OLD_ROWS)
+    taints = "0/3 nodes are available: 3 node(s) had untolerated taint {gpu: true}"
+    status = plan(seen(MARKED, jobs=(job,), pods=(pod_of(job, unschedulable=taints),)), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("True", "StorageReady")
+    assert message_of(status, "Ready").endswith(
+        f"is not removed yet: Pod {job['metadata']['name']}-1 finds no node: {taints}"
+    )
+    begun = plan(seen(MARKED, jobs=(job,), pods=(pod_of(job, phase="Running"),)), NOW, CONFIG).status
+    assert message_of(begun, "Ready") == "PersistentVolumeClaim spam-storage is bound"
+
+
 def test_what_was_removed_is_recorded_then_told_once_then_the_job_goes() -> None:
     before = ended({"state": "Done", "freedBytes": 3_000_000, "kept": []})
     decided = plan(before, NOW, CONFIG)

@@ -234,13 +234,14 @@ def test_a_last_word_that_is_none_is_for_a_person() -> None:
         pytest.param(
             {"waiting": ("CreateContainerConfigError", "secret hf not found")}, "ContainerNotCreated", True, id="secret"
         ),
-        pytest.param({"unschedulable": "0/1 nodes"}, "Unschedulable", False, id="no node: it may pass"),
+        pytest.param({"unschedulable": "3 nodes had taints"}, "Unschedulable", False, id="no node: it may pass"),
     ],
 )
 def test_an_import_that_does_not_start_says_why(pod: Any, reason: str, stuck: bool) -> None:
     job = wanted_job(dataset())
     status = plan(DatasetSeen(dataset(), SERVICE, (job,), (pod_of(job, **pod),)), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("False", reason)
+    assert (pod.get("unschedulable") or pod["waiting"][1]) in message_of(status, "Ready")
     assert kstatus(dataset(), status) == ("Failed" if stuck else "InProgress")
 
 

@@ -129,6 +129,29 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:
     assert run(story()) <= RENEW_SECONDS + RETRY_SECONDS < DURATION_SECONDS
 
 
+def test_a_leader_counts_from_when_it_asked_and_not_from_a_late_answer() -> None:
+    class Slow(Board):
+        seconds = 0.0
+
+        async def replace(self, resource: Resource, obj: Object) -> Object:
+            found = await super().replace(resource, obj)
+            await asyncio.sleep(self.seconds)
+            self.cut = self.seconds > 0
+            return found
+
+    async def story() -> float:
+        board = Slow()
+        first = replica(board, "a")
+        await first.acquire()
+        board.seconds = 7.5
+        with pytest.raises(LeaseLostError, match="could not be renewed"):
+            await first.keep()
+        # Since the last write, which others may have seen at once.
+        return asyncio.get_running_loop().time() - RETRY_SECONDS
+
+    assert run(story()) <= RENEW_SECONDS + RETRY_SECONDS < DURATION_SECONDS
+
+
 def test_a_short_break_is_survived() -> None:
     async def story() -> None:
         board = Board()

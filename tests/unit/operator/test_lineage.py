@@ -130,7 +130,8 @@ def test_an_adapter_on_a_full_checkpoint_is_served_on_that(storage: Object, wher
     child = completed("v2", spec={"baseModel": {"checkpoint": {"trainingJob": "v1"}}}, continuedFrom=came)
     web = deployment(checkpoint={"trainingJob": "v2"})
     served = resolve(DeploymentSeen(web, service, child))
-    assert served.base_model == {"stored": {"run": RUN, "checkpoint": "epoch-2"}}  # type: ignore[union-attr]
+    stood_on = api.StoredCheckpoint(run=RUN, checkpoint="epoch-2")
+    assert served.base_model == api.AdapterBase(stored=stood_on)  # type: ignore[union-attr]
     grandchild = training_job("v3", baseModel={"checkpoint": {"trainingJob": "v2", "name": "epoch-1"}})
     source = manifest(plan(seen(grandchild, child, service=service), NOW, CONFIG))["baseModel"]["checkpoint"]
     assert source["baseModel"] == f"{where}/runs/{RUN}/checkpoints/epoch-2"
@@ -142,11 +143,14 @@ def read(obj: Object) -> Object:
     return {**obj, "metadata": metadata}
 
 
+WEB = deployment(checkpoint={"trainingJob": "v2"})
+
+
 def kept_for(parent: api.TrainingJob, *others: Object) -> list[str]:
     """The checkpoints of the ended parent that retention does not mark, with these objects in the cluster."""
     store = Store()
     service = model_service(retention={"checkpointsPerJob": 1})
-    for obj in (api.to_raw(service), api.to_raw(parent), *others):
+    for obj in (api.to_raw(service), api.to_raw(parent), api.to_raw(WEB), *others):
         store.put(read(obj))
     decided = plan(observe.training_job(store, parent, lambda _: None), NOW, CONFIG)
     return [found["name"] for found in decided.status["checkpoints"] if "unneededSince" not in found]
@@ -160,15 +164,16 @@ def test_what_a_served_adapter_stands_on_is_kept_when_its_own_job_is_deleted() -
     child = completed("v2", spec={"baseModel": {"checkpoint": {"trainingJob": "v1"}}}, continuedFrom=STOOD_ON)
     assert kept_for(parent) == ["epoch-2"]
     assert kept_for(parent, api.to_raw(child)) == ["epoch-1", "epoch-2"]
-    web = deployment(checkpoint={"trainingJob": "v2"})
-    served = resolve(DeploymentSeen(web, model_service(), child))
+    served = resolve(DeploymentSeen(WEB, model_service(), child))
     assert isinstance(served, Served)
-    server = server_deployment(web, model_service(), served, image="server")
+    server = server_deployment(WEB, model_service(), served, image="server")
     assert kept_for(parent, server) == ["epoch-1", "epoch-2"]
+    nobodys = {**server, "metadata": {**server["metadata"], "ownerReferences": []}}
+    assert kept_for(parent, nobodys) == ["epoch-2"]  # anybody may write labels and annotations
     other = Served("v7", "epoch-1", DIGEST, "v7-0", None)
-    rolled_on = server_deployment(web, model_service(), other, Memory(fallback=served), image="server")
+    rolled_on = server_deployment(WEB, model_service(), other, Memory(fallback=served), image="server")
     assert kept_for(parent, rolled_on) == ["epoch-1", "epoch-2"]  # a rollback would load it
-    gone_on = server_deployment(web, model_service(), other, image="server")
+    gone_on = server_deployment(WEB, model_service(), other, image="server")
     assert kept_for(parent, gone_on) == ["epoch-2"]
 
     store = Store()

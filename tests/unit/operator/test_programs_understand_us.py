@@ -11,6 +11,7 @@ import pytest
 from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
 from winnow_classifier.dataset_manifest import options_of, read_dataset
+from winnow_operator import api
 from winnow_operator.build import waker
 from winnow_operator.build.collect_job import Left, checkpoints_of, collect_job
 from winnow_operator.build.common import AWS_KEYS
@@ -220,7 +221,7 @@ def test_the_programs_understand_storage_in_a_bucket(tmp_path: Path) -> None:
         training_job(), service, training_digest=DIGEST, test_digest=None, image="trainer", networks=networks
     )
     base = {"image": {"reference": "models:1", "path": "/model"}}
-    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", base)
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", api.AdapterBase.model_validate(base))
     serving = server_deployment(deployment(), service, served, image="server", networks=networks)
     left = (Left("mails", DIGEST, rows=True),)
     collecting = collect_job(service, left, NOW, "trainer", networks)
@@ -245,7 +246,7 @@ def test_the_programs_understand_a_base_model_in_a_bucket(tmp_path: Path, storag
     settings, training = training_job_of(
         training_job(), service, training_digest=DIGEST, test_digest=None, image="trainer", networks=networks
     )
-    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", base)
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", api.AdapterBase.model_validate(base))
     serving = server_deployment(deployment(), service, served, image="server", networks=networks)
     fetched = dataset(source={"s3": {"uri": "s3://mail/", "secretRef": {"name": "rows"}}})
     imports = [import_job(rows, service, bounded)[1] for rows in (dataset(), fetched)]
@@ -270,14 +271,14 @@ def test_the_programs_understand_a_base_model_in_a_bucket(tmp_path: Path, storag
 def test_an_adapter_on_a_stored_checkpoint_is_asked_for_with_the_storages_keys() -> None:
     service = model_service(storage={"s3": S3_STORAGE}, baseModel={"s3": {"uri": "s3://models/llama"}})
     stored: Object = {"stored": {"run": "v0-0a1b2c3d", "checkpoint": "epoch-1"}}
-    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", stored)
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", api.AdapterBase.model_validate(stored))
     said = parse(command(server_deployment(deployment(), service, served, image="server"), "winnow_server"))
     assert (said.base_model, said.base_keys) == ("s3://winnow/mail/runs/v0-0a1b2c3d/checkpoints/epoch-1", "")
 
 
 def test_the_server_understands_a_deployment() -> None:
     base = {"huggingFace": {"repo": "meta-llama/Llama-3.1-8B-Instruct", "revision": "main"}}
-    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", base)
+    served = Served("v1", "epoch-2", DIGEST, "v1-0a1b2c3d", api.AdapterBase.model_validate(base))
     options = parse(command(server_deployment(deployment(), model_service(), served, image="server"), "winnow_server"))
     assert str(options.checkpoint) == "/storage/runs/v1-0a1b2c3d/checkpoints/epoch-2"
     assert options.base_model == "hf://meta-llama/Llama-3.1-8B-Instruct@main"

@@ -379,6 +379,18 @@ def test_a_measurement_that_failed_says_why_and_nothing_is_promoted(exit_code: i
     assert len(world.jobs) == (0 if exit_code == 10 else 1)
 
 
+def test_a_measurement_that_finds_no_node_says_so() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.job_pods = [pod_of(world.jobs[0], unschedulable="0/3 nodes are available: 3 node(s) had untolerated taint")]
+    world.settle()
+    assert (world.served, world.says()[1]) == ("epoch-1", "Judging")
+    assert "finds no node: 0/3 nodes are available: 3 node(s) had untolerated taint" in message_of(
+        world.status, "Promoted"
+    )
+
+
 def test_scaling_goes_on_while_the_gate_holds() -> None:
     world = live()
     world.to("epoch-2", gate=FLOORS, replicas=3)

@@ -19,9 +19,12 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from operator_scene import (
     CONFIG,
+    DIGEST,
     NOW,
     completed,
+    condition,
     conditions_of,
+    dataset,
     deployment,
     job_of,
     message_of,
@@ -30,18 +33,32 @@ from operator_scene import (
     training_job,
 )
 
-from winnow_operator import api
+from winnow_operator import api, observe
+from winnow_operator.build.served import SERVED
 from winnow_operator.executor import Executor
+from winnow_operator.guests import Guests
 from winnow_operator.inbox import Inbox
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
 from winnow_operator.reconcile import Reconciler
-from winnow_operator.resources import DEPLOYMENT, MODEL_SERVICE, POD, SCALED_OBJECT, WATCHED, Key, Object
+from winnow_operator.resources import (
+    DATASET,
+    DEPLOYMENT,
+    HTTP_ROUTE,
+    MANAGED_BY,
+    MODEL_SERVICE,
+    POD,
+    SCALED_OBJECT,
+    TRAINING_JOB,
+    WATCHED,
+    Key,
+    Object,
+)
 from winnow_operator.store import Store
 
-WEB = Key(DEPLOYMENT, "ml", "web")
+WEB, ROWS = Key(DEPLOYMENT, "ml", "web"), Key(DATASET, "ml", "rows")
 
 AROUND: dict[str, Any] = {
     "ingress": {"host": "spam.example.com"},
@@ -58,6 +75,7 @@ class ApiServer:
     objects: dict[str, Object] = field(default_factory=dict)  # by path
     admit: Callable[[Object], Object] = as_it_is
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)  # (HTTP status, message) by the kind's plural
+    told: dict[str, list[Callable[[], Object]]] = field(default_factory=dict)  # what each GET of a path is answered
     changed: list[str] = field(default_factory=list)  # paths, of each write
     statuses: list[Object] = field(default_factory=list)
 
@@ -72,8 +90,10 @@ class ApiServer:
         return web.json_response(kept)
 
     async def handle(self, request: web.Request) -> web.Response:
-        plural = request.path.split("/")[-2 if request.method != "GET" else -1]
+        plural = request.path.split("/")[-1 if request.method in ("GET", "POST") else -2]
         if request.method == "GET":
+            if told := self.told.get(request.path):
+                return web.json_response(told.pop(0)())
             if (obj := self.objects.get(request.path)) is not None:
                 return web.json_response(obj)
             if plural in self.refused:
@@ -87,8 +107,13 @@ class ApiServer:
             return self.answer(path, {**self.objects[path], "status": {**self.statuses[-1]}})
         if plural in self.refused:
             return self.refusal(plural)
-        self.changed.append(request.path)
-        return self.answer(request.path, self.admit(json.loads(await request.text())))
+        obj, path = json.loads(await request.text()), request.path
+        if request.method == "POST":
+            path += f"/{obj['metadata']['name']}"
+        self.changed.append(path)
+        if request.method == "POST" and path in self.objects:
+            return web.json_response({"reason": "AlreadyExists", "message": "already exists"}, status=409)
+        return self.answer(path, self.admit(obj))
 
     def refusal(self, plural: str) -> web.Response:
         status, message = self.refused[plural]
@@ -111,12 +136,12 @@ class Scene:
             self.server.objects[f"/apis/winnow.dev/v1alpha1/namespaces/ml/{plural}/{raw['metadata']['name']}"] = raw
             self.store.put(raw)
 
-    async def visits(self, most: int = 20) -> int:
+    async def visits(self, wanted: Key = WEB, most: int = 20) -> int:
         """Until one brings nothing new to the queue; how many there were."""
-        self.queue.add(WEB)
+        self.queue.add(wanted)
         for number in range(1, most + 1):
             key = await self.queue.get()
-            while key != WEB:
+            while key != wanted:
                 self.queue.done(key)
                 key = await self.queue.get()
             await self.reconciler.visit(key, NOW)
@@ -263,3 +288,114 @@ async def test_a_kind_that_cannot_be_listed_keeps_nothing_else_from_being_compar
         await here.inbox.look_again(here.kube)
         assert here.store.get(POD, "ml", pod["metadata"]["name"]) is None, "deleted while the watch was broken"
         assert here.store.get(MODEL_SERVICE, "ml", "spam") is not None
+
+
+async def test_an_object_of_anybody_with_our_label_keeps_the_operator_neither_from_starting_nor_running(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    anybodys = {
+        "name": "mine",
+        "namespace": "team",
+        "uid": "u",
+        "resourceVersion": "7",
+        "labels": {MANAGED_BY: "winnow"},
+    }
+    async with scene() as here:
+        here.server.objects |= {
+            "/apis/gateway.networking.k8s.io/v1": {"resources": [{"name": "httproutes"}]},
+            "/apis/gateway.networking.k8s.io/v1/httproutes": {"items": [{"metadata": anybodys, "spec": {}}]},
+            "/api/v1/pods": {"items": [{"metadata": anybodys, "spec": {}}]},
+        }
+        await Guests(here.kube, here.store, here.inbox, 30).prime()
+        await here.inbox.look_again(here.kube)
+        assert here.store.guests == {HTTP_ROUTE}
+        assert "This is a bug" not in caplog.text
+
+
+async def test_an_object_that_nobody_expected_ends_nothing_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as here:
+        odd = {**api.to_raw(training_job("odd")), "spec": {}}  # as CRDs of another version may allow
+        here.server.objects["/apis/winnow.dev/v1alpha1/trainingjobs"] = {"items": [odd, api.to_raw(training_job())]}
+        await here.inbox.look_again(here.kube)
+        assert here.store.get(TRAINING_JOB, "ml", "v1") is not None
+        assert [vars(record)["object"] for record in caplog.records if "This is a bug" in record.message] == [
+            "TrainingJob/ml/odd"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        pytest.param("served", "garbage", id="no JSON"),
+        pytest.param("served", '{"digest": "x"}', id="fields missing"),
+        pytest.param(
+            "served",
+            '{"training_job": "v1", "checkpoint": "c", "digest": "d", "run": "r", "base_model": {"from": "future"}}',
+            id="a base model of another kind",
+        ),
+        pytest.param("rollout", "[]", id="memory of another shape"),
+    ],
+)
+async def test_what_somebody_made_of_an_annotation_is_put_right_and_keeps_nobody_else_back(
+    annotation: str, text: str
+) -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment())
+        await here.visits()
+        (path,) = (path for path in here.server.changed if "/apps/v1/" in path)
+        child = here.server.objects[path]
+        wanted = child["metadata"]["annotations"]
+        edited = {
+            **child["metadata"],
+            "annotations": {**wanted, f"winnow.dev/{annotation}": text},
+            "resourceVersion": "50",
+        }
+        here.server.objects[path] = {**child, "metadata": edited}
+        here.inbox.kept(here.server.objects[path])
+        observe.training_job(here.store, completed(), lambda _: None)
+        observe.model_service(here.store, model_service())
+        await here.visits()
+        assert here.server.objects[path]["metadata"]["annotations"][SERVED] == wanted[SERVED]
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "RollingOut")
+
+
+async def test_what_is_deleted_while_it_is_listed_stays_gone() -> None:
+    async with scene() as here:
+        first, second = (api.to_raw(training_job(name)) for name in ("v1", "v2"))
+
+        def gone_meanwhile() -> Object:
+            here.inbox.saw("DELETED", {**first, "metadata": {**first["metadata"], "resourceVersion": "30"}})
+            return {"items": [second]}
+
+        path = "/apis/winnow.dev/v1alpha1/trainingjobs"
+        here.server.told[path] = [lambda: {"items": [first], "metadata": {"continue": "2"}}, gone_meanwhile]
+        await here.inbox.look_again(here.kube)
+        assert here.store.get(TRAINING_JOB, "ml", "v1") is None
+        assert here.store.get(TRAINING_JOB, "ml", "v2") is not None
+
+
+async def test_a_job_without_its_labels_is_not_asked_for_again_and_again() -> None:
+    async with scene() as here:
+        here.there(model_service(status={"conditions": [condition("Ready", "True", "StorageReady")]}), dataset())
+        await here.visits(ROWS)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+        job = here.server.objects[path]
+        here.server.objects[path] = {**job, "metadata": {**job["metadata"], "labels": {}, "resourceVersion": "50"}}
+        here.inbox.saw("DELETED", here.server.objects[path])  # so the watch calls what its selector no longer picks
+        assert await here.visits(ROWS) <= 3, "it comes to rest"
+
+
+async def test_an_import_that_begins_while_a_claim_is_asked_for_keeps_the_collection_waiting() -> None:
+    left = {"dataset": "rows", "digest": DIGEST, "unreferencedSince": "2026-11-23T11:50:00Z"}
+    storage = {"persistentVolumeClaim": {"claimName": "mine"}}
+    async with scene() as here:
+        here.there(model_service(storage=storage, status={"stored": [left]}))
+
+        def begun_meanwhile() -> Object:
+            here.inbox.kept(api.to_raw(dataset()))
+            here.inbox.kept(job_of(dataset()))
+            return {"metadata": {"name": "mine"}, "spec": {}, "status": {"phase": "Bound"}}
+
+        here.server.told["/api/v1/namespaces/ml/persistentvolumeclaims/mine"] = [begun_meanwhile]
+        await here.reconciler.visit(Key(MODEL_SERVICE, "ml", "spam"), NOW)
+        assert not any("/jobs/" in path for path in here.server.changed)

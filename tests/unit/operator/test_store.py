@@ -9,8 +9,11 @@ from operator_scene import DIGEST, job_of, labels_of, model_service, pod_of, raw
 
 from winnow_operator import api
 from winnow_operator.resources import (
+    APPS_DEPLOYMENT,
+    CLAIM,
     DATASET,
     DEPLOYMENT,
+    GUESTS,
     JOB,
     MODEL_SERVICE,
     POD,
@@ -18,6 +21,7 @@ from winnow_operator.resources import (
     TRAINING_JOB,
     Key,
     Object,
+    Resource,
 )
 from winnow_operator.routes import GATHER_SECONDS, visits
 from winnow_operator.store import Store
@@ -61,12 +65,32 @@ def test_versions_are_numbers() -> None:
     assert filled(newer(JOB_V1, "9")).put(newer(JOB_V1, "10"))[1]
 
 
-def test_another_object_of_the_same_name_is_news_whatever_its_version() -> None:
-    again = {**JOB_V1, "metadata": {**JOB_V1["metadata"], "uid": "another", "resourceVersion": "1"}}
+def test_another_object_of_the_same_name_is_news_if_it_is_newer() -> None:
+    again = {**JOB_V1, "metadata": {**JOB_V1["metadata"], "uid": "another", "resourceVersion": "20"}}
     store = filled(JOB_V1)
     assert store.put(again)[1]
     assert store.remove(JOB_V1) is None  # the deletion of the first comes late: the second stays
-    assert store.get(TRAINING_JOB, "ml", "v1") is not None
+    assert not store.put(newer(JOB_V1, "15"))[1]  # and so does a list that was begun before it
+    kept = store.get(TRAINING_JOB, "ml", "v1")
+    assert kept is not None
+    assert kept["metadata"]["uid"] == "another"
+
+
+def test_what_is_gone_is_not_brought_back_by_what_comes_late() -> None:
+    store = filled(JOB_V1)
+    store.remove(newer(JOB_V1, "30"))
+    assert not store.put(newer(JOB_V1, "20"))[1]
+    assert store.get(TRAINING_JOB, "ml", "v1") is None
+    assert store.put(newer(JOB_V1, "31"))[1]  # its labels were off for a while: the watch calls that a deletion
+
+
+def test_only_so_many_deletions_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("winnow_operator.store.GONE", 1)
+    store = filled()
+    store.remove(newer(JOB_V1, "30"))
+    store.remove(newer(ROWS, "31"))
+    assert store.put(newer(JOB_V1, "20"))[1]
+    assert not store.put(newer(ROWS, "20"))[1]
 
 
 def test_bookkeeping_is_not_kept() -> None:
@@ -86,6 +110,16 @@ def test_children_are_found_by_their_labels_until_they_are_gone() -> None:
     ]
     store.remove(job)
     assert store.children(JOB, key(TRAINING_JOB, "v1")) == ()
+
+
+def test_a_child_whose_labels_name_another_owner_is_nobody_elses() -> None:
+    job = job_of(training_job())
+    store = filled(JOB_V1, job)
+    store.put(
+        {**job, "metadata": {**job["metadata"], "resourceVersion": "99", "labels": labels_of(training_job("v2"))}}
+    )
+    assert store.children(JOB, key(TRAINING_JOB, "v1")) == ()
+    assert len(store.children(JOB, key(TRAINING_JOB, "v2"))) == 1
 
 
 def test_what_a_fresh_list_lacks_is_named() -> None:
@@ -113,6 +147,15 @@ def test_a_child_leads_to_its_owner() -> None:
         "metadata": {"name": "p", "namespace": "ml", "labels": labels_of(training_job())},
     }
     assert visited(filled(), None, pod) == {"TrainingJob/v1": 0}
+
+
+@pytest.mark.parametrize("resource", [POD, JOB, CLAIM, APPS_DEPLOYMENT, *GUESTS], ids=lambda resource: resource.kind)
+def test_an_object_with_our_label_that_names_no_owner_concerns_nobody(resource: Resource) -> None:
+    """Anybody may write that label."""
+    labels = {"app.kubernetes.io/managed-by": "winnow"}
+    metadata = {"name": "mine", "namespace": "ml", "labels": labels}
+    obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": {}}
+    assert visited(filled(), obj, None) == visited(filled(), None, obj) == {}
 
 
 def test_a_training_that_ends_leads_to_the_rows_that_it_read() -> None:
@@ -150,6 +193,11 @@ def test_a_dataset_leads_to_the_jobs_that_use_it() -> None:
         "TrainingJob/v1": 0,
         "ModelService/spam": GATHER_SECONDS,
     }
+
+
+def test_a_dataset_does_not_lead_to_jobs_that_have_ended() -> None:
+    ended = newer(JOB_V1, status={"completionTime": "2026-11-23T12:00:00Z"})
+    assert visited(filled(ended), ROWS, None).keys() == {"Dataset/rows", "ModelService/spam"}
 
 
 def test_rows_that_were_stored_are_noted_at_once() -> None:

@@ -70,6 +70,7 @@ def collect_job(
                 "activeDeadlineSeconds": DEADLINE_SECONDS,
                 "ttlSecondsAfterFinished": KEPT_SECONDS,
                 "podReplacementPolicy": "Failed",
+                "podFailurePolicy": common.failure_policy(CONTAINER),
                 "template": {
                     "metadata": {"labels": common.labels(service)},
                     "spec": {"restartPolicy": "Never", **common.pod_spec(container, volumes, {}, grace_seconds=30)},

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from winnow_operator import api
+from winnow_operator.pods import FINAL_EXIT_CODES, STOPPED_EXIT_CODE
 from winnow_operator.resources import API_VERSION, GROUP, MANAGED_BY, PART_OF, Object
 
 STORAGE = "/storage"
@@ -62,6 +63,24 @@ def named_by_content(obj: Object) -> Object:
     """The object with its digest appended to its name: other content is another object, so neither is ever patched."""
     name = f"{obj['metadata']['name']}-{digest(obj)}"
     return {**obj, "metadata": {**obj["metadata"], "name": name}}
+
+
+def failure_policy(
+    container: str,
+    *,
+    final: tuple[int, ...] = FINAL_EXIT_CODES,
+    ignored: tuple[int, ...] = (STOPPED_EXIT_CODE,),
+) -> Object:
+    """What the end of a Job's pod means: after a `final` exit code no other pod is made, an `ignored` one uses up no attempt.
+
+    Nor does leaving a node: a pod may be stopped as often as nodes are drained and people delete it.
+    """
+
+    def on_exit(action: str, codes: tuple[int, ...]) -> Object:
+        return {"action": action, "onExitCodes": {"containerName": container, "operator": "In", "values": list(codes)}}
+
+    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {"rules": [disrupted, on_exit("FailJob", final), on_exit("Ignore", ignored)]}
 
 
 def to_yaml(document: Object) -> str:

@@ -58,16 +58,7 @@ def compare_job(deployment: api.Deployment, service: api.ModelService, wanted: M
                 "activeDeadlineSeconds": DEADLINE_SECONDS,
                 "ttlSecondsAfterFinished": KEPT_SECONDS,
                 "podReplacementPolicy": "Failed",
-                "podFailurePolicy": {
-                    "rules": [
-                        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                        {
-                            "action": "FailJob",
-                            # A checkpoint that is not there or was changed: the next attempt would end the same.
-                            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [10, 11, 12]},
-                        },
-                    ]
-                },
+                "podFailurePolicy": common.failure_policy(CONTAINER),
                 "template": {
                     "metadata": {"labels": labels},
                     "spec": {

@@ -16,7 +16,6 @@ SOURCE_KEYS = "SOURCE_"  # before the names of the source's keys, which may be o
 # Not HF_TOKEN, which is the base model's: its token must not go where a Dataset's author says.
 HUB_TOKEN = "DATASET_HF_TOKEN"
 UPLOAD_PORT = 8082
-STOPPED = 143  # 128 + SIGTERM
 ATTEMPTS = 3  # for a network or a volume that fails for a moment, and for SIGKILL, of whatever cause (ADR 83); wrong rows are not tried again
 
 
@@ -70,15 +69,7 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
         "spec": {
             "backoffLimit": ATTEMPTS - 1,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    # Bad configuration, bad rows, out of memory by the importer's own word: the next attempt would end the same.
-                    _on_exit("FailJob", [10, 11, 12]),
-                    # A pod may be stopped as often as nodes are drained and people delete it.
-                    _on_exit("Ignore", [STOPPED]),
-                ]
-            },
+            "podFailurePolicy": common.failure_policy(CONTAINER),
             "template": {
                 "metadata": {"labels": common.labels(dataset)},
                 "spec": {
@@ -103,10 +94,6 @@ def _readiness(source: _Source) -> Object | None:
     if source.ready_once is None:
         return None
     return {"exec": {"command": ["test", "-e", source.ready_once]}, "periodSeconds": 5}
-
-
-def _on_exit(action: str, codes: list[int]) -> Object:
-    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
 
 
 def _settings(dataset: api.Dataset) -> dict[str, str]:

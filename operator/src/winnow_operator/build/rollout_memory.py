@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Annotated
 
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from winnow_operator import api
 from winnow_operator.build.served import Served
 from winnow_operator.resources import GROUP, Object
 
@@ -25,9 +30,15 @@ class TakenBack:
     message: str
 
 
+def _moment(text: str) -> str:
+    if text and datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("a time without a zone")
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
-    since: str = ""  # when the pods' checkpoint was last changed
+    since: Annotated[str, AfterValidator(_moment)] = ""  # when the pods' checkpoint was last changed
     fallback: Served | None = None  # what was live then
     template: Object | None = (
         None  # of its pods: taken back are the pods as they were, since the cause may be another field of the spec
@@ -35,7 +46,7 @@ class Memory:
     taken_back: TakenBack | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(asdict(self), default=api.to_raw, sort_keys=True, separators=(",", ":"))
 
     def settled(self) -> Memory:
         """The chosen checkpoint is what is served, or on its way: of what was taken back before, nothing is left."""
@@ -43,17 +54,13 @@ class Memory:
 
     @staticmethod
     def of(deployment: Object | None) -> Memory:
+        """Nothing where somebody has made something else of the annotation."""
         text = (deployment["metadata"].get("annotations") or {}).get(ROLLOUT) if deployment else None
-        if not text:
+        try:
+            return _MEMORY.validate_json(text) if text else NOTHING
+        except ValidationError:
             return NOTHING
-        fields = json.loads(text)
-        fallback, taken_back = fields["fallback"], fields["taken_back"]
-        return Memory(
-            fields["since"],
-            Served(**fallback) if fallback else None,
-            fields["template"],
-            TakenBack(**taken_back) if taken_back else None,
-        )
 
 
 NOTHING = Memory()
+_MEMORY = TypeAdapter(Memory)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from pydantic import TypeAdapter, ValidationError
+
+from winnow_operator import api
 from winnow_operator.resources import GROUP, Object
 
 SERVED = f"{GROUP}/served"
@@ -18,10 +21,10 @@ class Served:
     checkpoint: str
     digest: str
     run: str
-    base_model: Object | None  # only an adapter needs its base; other checkpoints hold the whole model
+    base_model: api.AdapterBase | None  # only an adapter needs its base; other checkpoints hold the whole model
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(asdict(self), default=api.to_raw, sort_keys=True, separators=(",", ":"))
 
     @property
     def folder(self) -> str:
@@ -34,5 +37,12 @@ class Served:
 
     @staticmethod
     def of(deployment: Object) -> Served | None:
+        """None where it says nothing of ours any more: anybody who may edit a Deployment may edit its annotations."""
         text = (deployment["metadata"].get("annotations") or {}).get(SERVED)
-        return Served(**json.loads(text)) if text else None
+        try:
+            return _SERVED.validate_json(text) if text else None
+        except ValidationError:
+            return None
+
+
+_SERVED = TypeAdapter(Served)

@@ -35,8 +35,7 @@ def server_deployment(
     networks: tuple[str, ...] = (),
 ) -> Object:
     storage = common.storage(service, networks, read_only=True)
-    wanted = api.AdapterBase.model_validate(served.base_model) if served.base_model else None
-    base = common.base_model(wanted, storage.reference) if wanted else None
+    base = common.base_model(served.base_model, storage.reference) if served.base_model else None
     checkpoint = f"{storage.reference}/{served.folder}"
     command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
     if base:

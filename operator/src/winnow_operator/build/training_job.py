@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from winnow_operator import api
+from winnow_operator import api, pods
 from winnow_operator.build import common, group
 from winnow_operator.build.config_map import config_map
-from winnow_operator.pods import FOLLOWED_EXIT_CODE
 from winnow_operator.resources import Object
 
 CONTAINER = "trainer"
 ADAPTERS = ("LoRA", "QLoRA")
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GRACE_SECONDS = 120  # longer than one save of the resume point
-# Configuration, data, memory, divergence: the next attempt would end the same. 137 is not among them: it is SIGKILL, of whatever cause, and a rule cannot ask for the
+# And divergence. 137 is not among them: it is SIGKILL, of whatever cause, and a rule cannot ask for the
 # kubelet's reason. A kill for memory is told from the pod's status, and ends the run there (ADR 83).
-FINAL_EXIT_CODES = [10, 11, 12, 13]
-STOPPED_EXIT_CODE = 143  # the trainer after SIGTERM, with its resume point written
+FINAL_EXIT_CODES = (*pods.FINAL_EXIT_CODES, 13)
 
 
 def run_name(job: api.TrainingJob) -> str:
@@ -106,7 +104,11 @@ def training_job(
                 "backoffLimit": job.spec.max_restarts,
                 # A new pod only when the old one is gone: two would write to the same run.
                 "podReplacementPolicy": "Failed",
-                "podFailurePolicy": {"rules": _failure_rules(job)},
+                "podFailurePolicy": common.failure_policy(
+                    CONTAINER,
+                    final=FINAL_EXIT_CODES,
+                    ignored=(*((pods.FOLLOWED_EXIT_CODE,) if job.spec.nodes > 1 else ()), pods.STOPPED_EXIT_CODE),
+                ),
                 "template": {
                     "metadata": {"labels": common.labels(job)},
                     "spec": {
@@ -154,17 +156,6 @@ def _tracking_keys(tracking: api.Tracking | None) -> list[Object]:
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}
         for secret, names in wanted
         for name in names
-    ]
-
-
-def _failure_rules(job: api.TrainingJob) -> list[Object]:
-    def on_exit(action: str, codes: list[int]) -> Object:
-        return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}}
-
-    return [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("FailJob", FINAL_EXIT_CODES),
-        on_exit("Ignore", [FOLLOWED_EXIT_CODE, STOPPED_EXIT_CODE] if job.spec.nodes > 1 else [STOPPED_EXIT_CODE]),
     ]
 
 

@@ -27,8 +27,6 @@ CHECKPOINTS_AT_ONCE = 50
 SHOWN = 5
 # Longer than a leader may write without its Lease: what it began before is seen by the next one.
 MARK = timedelta(seconds=30)
-# Jobs and pods come from two watches: the Job can be seen to end before its pod.
-MESSAGE_GRACE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,7 @@ class Collection:
     requeue_after: float | None = None
     events: tuple[Event, ...] = ()
     turn: Turn = NO_TURN
+    trouble: str = ""  # why the pod of its Job does not run
 
 
 def place(service: api.ModelService) -> str:
@@ -92,7 +91,11 @@ def decide(seen: ModelServiceSeen, now: datetime, config: Config, *, ready: bool
         }
         needed = known & set(checkpoints_of(job)) - _unneeded(seen).keys()  # by a Deployment that was applied meanwhile
         begun = any(pods.running(pod) or pods.ended(pod) for pod in seen.pods)
-        return replace(found, children=(Delete(job),)) if (seen.importing or needed) and not begun else found
+        if (seen.importing or needed) and not begun:
+            return replace(found, children=(Delete(job),))
+        pod = pods.latest(seen.pods)
+        trouble = pods.trouble(pod) if pod else None
+        return replace(found, trouble=trouble.message if trouble else "")
     if found.collected and found.collected.job == name_of(job):
         return replace(found, children=(Delete(job),)) if outcome.complete else found
     return _record(seen, found, job, outcome, now)
@@ -182,7 +185,7 @@ def _unneeded(seen: ModelServiceSeen) -> dict[str, datetime]:
 def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pods.Outcome, now: datetime) -> Collection:
     pod = newest([pod for pod in seen.pods if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
-    if ended is None and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+    if pods.message_awaited(ended, outcome, now):
         return replace(found, requeue_after=1)
     said = report.parse(report.Collection, ended.message) if ended else None
     removed = left_by(job)

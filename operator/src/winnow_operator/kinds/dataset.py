@@ -17,8 +17,6 @@ from winnow_operator.policies import failure, in_use
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, name_of, newest
 
-# Jobs and pods come from two watches: the Job can be seen to end before its pod.
-MESSAGE_GRACE = timedelta(seconds=30)
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
 # Failures that the same rows need not meet again: a person mends what is wrong, and asks for another try by deleting the Job.
 MAY_PASS = {
@@ -153,7 +151,7 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
             return _State(False, Reason.AWAITING_UPLOAD, message)
         return _State(False, Reason.IMPORTING, "The rows are being read and checked")
     ended = pods.ended(pod) if pod else None
-    if ended is None and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+    if pods.message_awaited(ended, outcome, now):
         return _State(False, Reason.IMPORTING, "The import ended; its message is awaited", requeue_after=1)
     said = report.parse(report.Import, ended.message) if ended else None
     if outcome.complete:

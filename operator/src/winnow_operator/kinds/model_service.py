@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from winnow_operator import api, conditions
@@ -29,9 +30,14 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
     # A collection that is refused, for example by a quota, is no reason to call the storage unusable.
     if seen.refusal and seen.refusal.kind != JOB.kind:
         verdict = storage.Verdict(False, seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
-    found = _conditions(verdict)
     claim = pvc.claim(seen.obj, seen.claim)
     collected = collection.decide(seen, now, config, ready=verdict.ready)
+    if collected.trouble:
+        # The storage is ready all the same: an import that wants to begin has such a Job removed.
+        verdict = replace(
+            verdict, message=f"{verdict.message}. What is not needed is not removed yet: {collected.trouble}"
+        )
+    found = _conditions(verdict)
     status = conditions.status(
         seen.obj,
         found,

@@ -17,8 +17,6 @@ from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, newest, status_of
 
-# Jobs and pods come from two watches: the Job can be seen to end before its pod.
-MESSAGE_GRACE = timedelta(seconds=30)
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap of the user's, which is not watched
 WARNINGS = 20  # as the CRD has it
 _COUNTS = (
@@ -173,7 +171,7 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
     pod = pods.decisive(known) if seen.obj.spec.nodes > 1 else newest([p for p in known if pods.ended(p)])
     ended = pods.ended(pod) if pod else None
     awaited = [pod for pod in pods.of_each_index(known) if pods.ended(pod) is None]
-    if (ended is None or awaited) and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+    if pods.message_awaited(None if awaited else ended, outcome, now):
         return _State(
             "Running", Reason.TRAINING, "The run ended; its message is awaited", news=seen.pulled, requeue_after=1
         )

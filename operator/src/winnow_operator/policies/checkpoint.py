@@ -51,8 +51,7 @@ def chosen(job: api.TrainingJob, name: str) -> api.Checkpoint | Missing:
 
 def _served(job: api.TrainingJob, checkpoint: api.Checkpoint, service: api.ModelService) -> Served:
     base = adapter_base(job, service)
-    raw = api.to_raw(base) if base else None
-    return Served(job.metadata.name, checkpoint.name, checkpoint.digest or "", run_name(job), raw)
+    return Served(job.metadata.name, checkpoint.name, checkpoint.digest or "", run_name(job), base)
 
 
 def known(seen: DeploymentSeen) -> tuple[Served, ...]:

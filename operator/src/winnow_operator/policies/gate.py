@@ -6,7 +6,7 @@ The Job's name hangs on what is asked of it, and its answer is kept in status wi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from winnow_operator import api, conditions, pods, report
 from winnow_operator.build.compare_job import Measurement, compare_job
@@ -16,9 +16,6 @@ from winnow_operator.plan import Child, Config, Create, Delete
 from winnow_operator.resources import Object, being_deleted, name_of, newest
 
 TOLERANCE = 0.02
-PERMANENT = (10, 11, 12)  # exit codes: the next attempt would end the same
-# Jobs and pods come from two watches: the Job can be seen to end before its pod.
-MESSAGE_GRACE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +152,12 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
         return Verdict(None, f"{waiting}{f'. {trouble.message}' if trouble else ''}", children=stale)
     pod = newest([pod for pod in own if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
-    if ended is None and now < conditions.parse_time(outcome.at) + MESSAGE_GRACE:
+    if pods.message_awaited(ended, outcome, now):
         return Verdict(None, waiting, children=stale, requeue_after=1)
     said = report.parse(report.Measured, ended.message) if ended else None
     if outcome.complete and said and said.state == "Done":
         result = _result(wanted, said, name, now)
-    elif ended is not None and ended.exit_code in PERMANENT and said:
+    elif ended is not None and ended.exit_code in pods.FINAL_EXIT_CODES and said:
         result = _about(wanted, name, now, message=conditions.shorten(said.message or "no reason was given"))
     else:
         why = (

@@ -70,7 +70,7 @@ def bases(jobs: Iterable[api.TrainingJob], servers: Iterable[Object]) -> frozens
     served = (one for server in servers for one in (Served.of(server), Memory.of(server).fallback) if one)
     stood_on = [
         *(one.adapter_base for one in came if one),
-        *(api.AdapterBase.model_validate(one.base_model) for one in served if one.base_model),
+        *(one.base_model for one in served),
     ]
     return frozenset(f"{one.stored.run}/{one.stored.checkpoint}" for one in stood_on if one and one.stored)
 

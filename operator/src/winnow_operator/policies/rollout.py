@@ -14,7 +14,7 @@ from winnow_operator.reasons import Reason
 from winnow_operator.resources import GROUP, Object, being_deleted, condition_of, name_of, status_of
 
 # Exit codes that say nothing against a checkpoint: stopped, or storage was not there for a moment. A server that never gets at it runs into its deadline.
-INNOCENT = (0, 20, 143)
+INNOCENT = (0, 20, pods.STOPPED_EXIT_CODE)
 KILLS = 3  # of a pod, before SIGKILL is taken for more than an unlucky node's
 
 
