@@ -68,7 +68,7 @@ images: $(LOCAL)/venv
 	$(BIN)/python images/build.py push --registry $(REGISTRY) --tag $(TAG) --builder $(BUILDER)
 install: images
 	helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 5m \
-	  --reset-then-reuse-values --set image.registry=$(REGISTRY) --set image.tag=$(TAG)
+	  --reset-then-reuse-values --set-string image.registry=$(REGISTRY) --set-string image.tag=$(TAG)
 uninstall:
 	helm uninstall winnow --namespace winnow-system --wait
 endif
