@@ -169,6 +169,28 @@ def deployment(name: str, model: str, job: str, checkpoint: str = "best", **spec
     return manifest("Deployment", name, {"modelService": model, "checkpoint": chosen, **spec})
 
 
+def restricted_pod(name: str, command: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """A pod with Python that may do nothing of what a namespace can forbid; `fields` go into its container."""
+    security = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    container = {
+        "name": name,
+        "image": "docker.io/winnow/server:dev",
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "securityContext": security,
+        **fields,
+    }
+    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}
+
+
 def short_rows(count: int, start: int = 0) -> list[dict[str, Any]]:
     """Made-up rows that a classifier separates with ease: prizes are spam, meetings are not."""
     spam = "You won a free prize, claim your cash reward number {} now at our site"

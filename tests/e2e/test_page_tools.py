@@ -246,6 +246,20 @@ def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver,
     assert len(found.read_text().splitlines()) == count + 1, "what was scored can be had"
 
 
+def test_a_server_that_is_going_away_is_not_left_classifying_for_nobody(browser: WebDriver, address: str) -> None:
+    """Its answers have no end here, and the page stops at the first one."""
+    browser.get(f"{address}/ui/")
+    became = browser.execute_async_script("""
+        const became = arguments[0];
+        const line = JSON.stringify({ error: { code: "draining", message: "The server is shutting down." } });
+        const start = (answers) => answers.enqueue(new TextEncoder().encode(`${line}\\n`));
+        window.fetch = async () => new Response(new ReadableStream({ start, cancel: () => became("cancelled") }));
+        const { classifyAll } = await import("./batch.js");
+        await classifyAll(["a", "b"], { onAnswer() {} }).catch((error) => setTimeout(became, 500, error.message));
+    """)
+    assert became == "cancelled"
+
+
 def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     paste(browser, "Hello, you\nWell, this, too, is one text\nthanks")

@@ -11,6 +11,7 @@ from e2e_support import (
     dataset,
     deployment,
     model_service,
+    restricted_pod,
     short_rows,
     training_job,
 )
@@ -21,26 +22,8 @@ REQUESTS, CLIENTS, PAUSE_SECONDS = 1_000_000, 4, 0.05
 
 
 def load_pod(name: str, host: str, seconds: int, checkpoints: int) -> dict[str, Any]:
-    security = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "runAsUser": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    container = {
-        "name": "load",
-        "image": "docker.io/winnow/server:dev",
-        "imagePullPolicy": "IfNotPresent",
-        "command": [
-            *("python3", "-c", LOAD, host),
-            *map(str, (REQUESTS, CLIENTS, PAUSE_SECONDS, seconds, checkpoints)),
-        ],
-        "securityContext": security,
-    }
-    spec = {"restartPolicy": "Never", "automountServiceAccountToken": False, "containers": [container]}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    arguments = map(str, (REQUESTS, CLIENTS, PAUSE_SECONDS, seconds, checkpoints))
+    return restricted_pod(name, ["python3", "-c", LOAD, host, *arguments])
 
 
 def load_result(cluster: Cluster, pod: str) -> dict[str, Any]:
@@ -94,9 +77,7 @@ def damage_pod(name: str, claim: str, job: str, checkpoint: str) -> dict[str, An
         "with open(path, 'r+b') as f:\n"
         "    f.seek(0, 2); middle = f.tell() // 2; f.seek(middle); byte = f.read(1); f.seek(middle); f.write(bytes([byte[0] ^ 1]))\n"
     )
-    pod = load_pod(name, "", 0, 0)
-    container = pod["spec"]["containers"][0]
-    container["command"] = ["python3", "-c", program]
-    container["volumeMounts"] = [{"name": "storage", "mountPath": "/storage"}]
+    mounts = [{"name": "storage", "mountPath": "/storage"}]
+    pod = restricted_pod(name, ["python3", "-c", program], volumeMounts=mounts)
     pod["spec"]["volumes"] = [{"name": "storage", "persistentVolumeClaim": {"claimName": claim}}]
     return pod

@@ -6,7 +6,7 @@ import json
 import secrets
 from typing import Any
 
-from e2e_support import ROOT, Cluster, allowed, dataset, model_service, short_rows, training_job
+from e2e_support import ROOT, Cluster, allowed, dataset, model_service, restricted_pod, short_rows, training_job
 
 KEY = secrets.token_hex(20)
 SERVER = f"""{(ROOT / "tests" / "processes" / "wandb_server.py").read_text()}
@@ -22,27 +22,11 @@ with served(server, "0.0.0.0", 8080):
 
 def wandb_server(url: str) -> list[dict[str, Any]]:
     """A pod, and its Service on port 80."""
-    security = {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "runAsUser": 65532,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    container = {
-        "name": "wandb",
-        "image": "docker.io/winnow/server:dev",
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-c", SERVER, url],
-        "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-        "securityContext": security,
-    }
-    spec = {"automountServiceAccountToken": False, "containers": [container]}
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
     ports = [{"port": 80, "targetPort": 8080}]
     return [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wandb"}, "stringData": {"WANDB_API_KEY": KEY}},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "wandb", "labels": {"app": "wandb"}}, "spec": spec},
+        restricted_pod("wandb", ["python3", "-c", SERVER, url], readinessProbe=probe),
         {
             "apiVersion": "v1",
             "kind": "Service",

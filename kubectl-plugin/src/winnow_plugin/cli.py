@@ -30,12 +30,12 @@ GOES_ON = "the same command goes on where this one stood"
 WHOLE = "what held before holds, or what was fitted, and nothing in between"
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the cluster refused or has no such object, 10 wrong options or kubeconfig, 11 wrong rows, "
-    "12 not enough memory, 20 nothing answers, or a file cannot be read: try again."
+    "12 not enough memory, 20 nothing answers, a file cannot be read or the volume is full: try again, 130 Ctrl-C."
 )
 
 app = typer.Typer(
     name="kubectl winnow",
-    help="Check rows, upload them, and watch datasets, trainings and deployments of Winnow.",
+    help="Check rows, upload them, watch what Winnow makes of them, fetch checkpoints, and fit their thresholds anew.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode="markdown",

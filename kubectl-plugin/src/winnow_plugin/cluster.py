@@ -76,21 +76,21 @@ class Cluster:
         """None where there is none of that name. Raises ClusterError."""
         if not name:  # without one the path is that of all
             raise ConfigError(f"the name of the {kind.name} is empty", hint=f"kubectl get {kind.plural} lists them")
-        response = await self._request(kind, kind.path(self.namespace, name), {}, TIMEOUT)
+        response = await self._request(kind.path(self.namespace, name), {}, TIMEOUT)
         if response.status == 404 and _said(await response.read()).get("kind") == "Status":
             return None
         return await self._content(kind, response)
 
     async def create(self, kind: Kind, obj: Object) -> Object:
         """Raises ClusterError."""
-        response = await self._request(kind, kind.path(self.namespace), {}, TIMEOUT, "POST", obj)
+        response = await self._request(kind.path(self.namespace), {}, TIMEOUT, "POST", obj)
         return await self._content(kind, response, "create")
 
     async def delete(self, kind: Kind, obj: Object) -> None:
         """This very object, not another that took its name. Gone already is good, too. Raises ClusterError."""
         only = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": obj["metadata"]["uid"]}}
         path = kind.path(self.namespace, name_of(obj))
-        response = await self._request(kind, path, {}, TIMEOUT, "DELETE", only)
+        response = await self._request(path, {}, TIMEOUT, "DELETE", only)
         if response.status not in (404, 409):
             await self._content(kind, response, "delete")
 
@@ -99,7 +99,7 @@ class Cluster:
         found: list[Object] = []
         query = {"limit": str(PAGE), **({"labelSelector": selector} if selector else {})}
         while True:
-            response = await self._request(kind, kind.path(self.namespace), query, TIMEOUT)
+            response = await self._request(kind.path(self.namespace), query, TIMEOUT)
             page = await self._content(kind, response)
             # Items of a list carry no type of their own.
             found += ({"apiVersion": page["apiVersion"], "kind": kind.name, **item} for item in page.get("items") or [])
@@ -117,7 +117,7 @@ class Cluster:
                 "timeoutSeconds": str(WATCH_SECONDS),
             }
             started = time.monotonic()
-            response = await self._request(kind, kind.path(self.namespace), query, WATCH_TIMEOUT)
+            response = await self._request(kind.path(self.namespace), query, WATCH_TIMEOUT)
             try:
                 if response.status == 410:
                     raise ExpiredError
@@ -142,7 +142,6 @@ class Cluster:
 
     async def _request(
         self,
-        kind: Kind,
         path: str,
         query: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -108,20 +109,23 @@ async def _news(cluster: Cluster, kind: Kind, version: str) -> AsyncIterator[New
     wait = FIRST_WAIT_SECONDS
     again = False
     while True:
+        began = time.monotonic()
         try:
             if again:
                 objects, version = await cluster.list(kind)
                 yield objects
-                wait = FIRST_WAIT_SECONDS
             again = True
             async for change in cluster.watch(kind, version):
                 yield change
         except ExpiredError:
-            continue
+            pass
         except Unreachable as err:
             yield err
-            await asyncio.sleep(wait)
-            wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+        # Not by a list that worked: where lists pass and watches do not, it would be asked for all objects each second.
+        if time.monotonic() - began > LONGEST_WAIT_SECONDS:
+            wait = FIRST_WAIT_SECONDS
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
 
 def _key(obj: Object) -> Key:

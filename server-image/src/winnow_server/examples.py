@@ -59,7 +59,7 @@ def example(row: Row) -> Example:
     )
 
 
-def to_show(examples: Sequence[Example], count: int = SHOWN) -> list[Example]:
+def to_show(examples: Sequence[Example]) -> list[Example]:
     """A varied few: labels in turn, and for each a mistake before the next row that was right."""
     short = [one for one in examples if len(one.text) <= SHOWN_CHARACTERS and one.text.strip()]
     kinds: dict[tuple[str, ...], list[Example]] = {}
@@ -67,7 +67,7 @@ def to_show(examples: Sequence[Example], count: int = SHOWN) -> list[Example]:
         kinds.setdefault(tuple(one.expected), []).append(one)
     chosen: list[Example] = []
     for turn in in_turn([interleaved(rows) for rows in kinds.values()]):
-        if len(chosen) == count:
+        if len(chosen) == SHOWN:
             break
         chosen.append(turn)
     return chosen

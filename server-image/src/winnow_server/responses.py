@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from winnow_classifier.tokens import Encoded
 from winnow_server.model import Announced
 from winnow_server.schemas import ClassificationRequest, ClassifyRequest
 from winnow_server.thresholds import Rules
@@ -27,14 +28,9 @@ def classify(request: ClassifyRequest, ticket: Ticket, announced: Announced, rul
         values = result.logits if request.use_activation is False else result.probabilities
         entry = {
             "index": index,
-            "label": labels[result.top],
+            **judged(encoded, result, labels),
             "probs": values,
             "num_classes": len(labels),
-            "predicted_labels": result.predicted,
-            "abstained": result.abstained,
-            "tokens": len(encoded.input_ids),
-            "truncated": encoded.truncated,
-            "original_tokens": encoded.original_tokens,
         }
         if item.id is not None:
             entry["id"] = item.id
@@ -80,6 +76,18 @@ def rules(standing: Rules) -> dict[str, Any]:
     parts = (standing.calibration, standing.abstain)
     calibration, abstain = (part.model_dump(exclude_none=True) if part else None for part in parts)
     return {"thresholds": dict(standing.thresholds), "calibration": calibration, "abstain": abstain}
+
+
+def judged(encoded: Encoded, result: Result, labels: Sequence[str]) -> dict[str, Any]:
+    """Of one text, in every protocol that has room for it."""
+    return {
+        "label": labels[result.top],
+        "predicted_labels": result.predicted,
+        "abstained": result.abstained,
+        "tokens": len(encoded.input_ids),
+        "truncated": encoded.truncated,
+        "original_tokens": encoded.original_tokens,
+    }
 
 
 def most_probable(result: Result, labels: Sequence[str], count: int) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
 """The command line, as values."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from winnow_classifier.addresses import Network, network
+from winnow_classifier.errors import ConfigError
 from winnow_server.limits import Limits, Truncation
 
 Precision = Literal["auto", "float32"]
@@ -44,9 +46,16 @@ class Settings:
     log_level: str
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """As argparse's own, which ends with 2."""
+        self.print_usage(sys.stderr)
+        self.exit(ConfigError.exit_code, f"{self.prog}: error: {message}\n")
+
+
 def parse(arguments: Sequence[str] | None = None) -> Settings:
-    """Ends the process with 2 and words on stderr if an argument is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m winnow_server", description="Serve a checkpoint over HTTP.")
+    """Ends the process with 10 and words on stderr if an argument is wrong."""
+    parser = Parser(prog="python -m winnow_server", description="Serve a checkpoint over HTTP.")
     add = parser.add_argument
     where = "the checkpoint's folder, with checkpoint.json, or s3://… with keys, endpoint and region from AWS_…"
     add("--checkpoint", required=True, metavar="DIR", help=where)

@@ -37,7 +37,7 @@ class Timing:
 class Ticket:
     """Made on the event loop, filled by the tokeniser and the engine, which hand it from one to the other and never share it.
 
-    Only `dropped` is written by the event loop meanwhile: the client left, so its work is not worth doing.
+    Only `dropped` is written from anywhere meanwhile: the client left, or a part of it failed, so its work is not worth doing.
     """
 
     __slots__ = (

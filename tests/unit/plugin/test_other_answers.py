@@ -2,22 +2,27 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
 import pytest
+
+from winnow_plugin.follow import FIRST_WAIT_SECONDS
 
 
 @pytest.fixture
 def answering(tmp_path):
-    """A server on loopback that gives this answer to everything: its kubeconfig, and the paths that it was asked for."""
+    """A server on loopback that answers a path with a status and a body: its kubeconfig, and the paths it was asked for."""
     servers = []
 
-    def answer(status, body):
+    def answer(reply):
         asked = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 asked.append(self.path.partition("?")[0])
+                status, body = reply(self.path)
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -48,12 +53,16 @@ def answering(tmp_path):
         server.server_close()
 
 
+def always(status, body):
+    return lambda path: (status, body)
+
+
 @pytest.mark.parametrize("command", [["datasets"], ["datasets", "mails"], ["status", "--no-watch"]], ids=" ".join)
 @pytest.mark.parametrize(
     "body", [b"<html>Log in</html>", b"[]", b"{}", b"\xff"], ids=["HTML", "a list", "an object", "bytes"]
 )
 def test_what_is_no_api_server_is_said(plugin, answering, command, body):
-    kubeconfig, _ = answering(200, body)
+    kubeconfig, _ = answering(always(200, body))
     code, out, err = plugin(*command, "--kubeconfig", kubeconfig)
     assert (code, out) == (1, "")
     assert "error: what answers at http://127.0.0.1:" in err
@@ -62,15 +71,36 @@ def test_what_is_no_api_server_is_said(plugin, answering, command, body):
 
 @pytest.mark.parametrize("command", [["datasets", ""], ["artifacts", ""], ["refit", "", "--same"]])
 def test_an_empty_name_is_refused(plugin, answering, command):
-    kubeconfig, asked = answering(404, b"{}")
+    kubeconfig, asked = answering(always(404, b"{}"))
     code, out, err = plugin(*command, "--kubeconfig", kubeconfig)
     assert (code, out, asked) == (10, "", [])
     assert "is empty" in err
 
 
 def test_a_name_stays_one_part_of_the_path(plugin, answering):
-    kubeconfig, asked = answering(404, b'{"kind": "Status"}')
+    kubeconfig, asked = answering(always(404, b'{"kind": "Status"}'))
     code, _, err = plugin("datasets", "../pods?x #1", "-n", "a/b", "--kubeconfig", kubeconfig)
     assert code == 1
     assert 'there is no Dataset "../pods?x #1"' in err
     assert asked == ["/apis/winnow.dev/v1alpha1/namespaces/a%2Fb/datasets/..%2Fpods%3Fx%20%231"]
+
+
+@pytest.mark.parametrize("status", [200, 410], ids=["it ends at once", "it has expired"])
+def test_where_watches_do_not_pass_it_lists_less_and_less_often(plugin, answering, monkeypatch, status):
+    monkeypatch.setattr("winnow_plugin.follow.FIRST_WAIT_SECONDS", first := FIRST_WAIT_SECONDS / 10)
+    page = {"apiVersion": "winnow.dev/v1alpha1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}
+    listed = []
+
+    def reply(path):
+        if "watch=1" in path:
+            return status, b""
+        if "/datasets?" not in path:
+            return 200, json.dumps(page).encode()
+        listed.append(time.monotonic())
+        return (200, json.dumps(page).encode()) if len(listed) < 5 else (403, b"{}")
+
+    kubeconfig, _ = answering(reply)
+    code, _, err = plugin("status", "--watch", "--kubeconfig", kubeconfig)
+    assert (code, "you may not read datasets" in err) == (1, True)
+    pauses = [later - earlier for earlier, later in pairwise(listed)]
+    assert all(pause > first * 2**times for times, pause in enumerate(pauses)), pauses

@@ -56,9 +56,9 @@ def test_a_port_that_is_taken_is_said_so(checkpoint_folder, server):
 
 @pytest.mark.parametrize("port", ["99999", "-1", "http"])
 def test_a_port_that_is_none_is_said_so(port, capsys):
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="10"):
         settings.parse(["--checkpoint", "somewhere", "--port", port])
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="10"):
         wake.parse(["--name", "web", "--upstream", "http://web-pods", "--port", port])
     assert capsys.readouterr().err.count("--port: ") == 2
 

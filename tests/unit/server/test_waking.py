@@ -301,6 +301,28 @@ def test_who_leaves_is_waited_for_no_longer():
         assert reached == []
 
 
+def test_who_leaves_gives_back_its_own_room_only():
+    """Bodies of unknown size reserve the same."""
+    rest = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"te"
+        rest.wait(10)
+        yield b"xt"
+
+    with waker() as scene:
+        asked = scene.asks(content=body())
+        scene.held(1)
+        with socket.create_connection(("127.0.0.1", scene.client.base_url.port)) as leaving:
+            leaving.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n")
+            scene.held(2)
+        scene.held(1)
+        rest.set()
+        with scene.server():
+            assert asked.result(10).text.endswith("text")
+        assert [scene.metric("clf_queue_size"), scene.metric("clf_queue_tokens")] == [0, 0]
+
+
 def test_a_stream_is_not_held_but_wakes():
     with waker() as scene:
         refused = scene.client.post("/v1/classify/batch", content='"a"\n')

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
-from winnow_server.responses import named
+from winnow_server.responses import judged, named
 from winnow_server.schemas import MAX_INPUTS, Body, Item, as_items
 from winnow_server.ticket import Ticket
 
@@ -45,15 +45,7 @@ class ModelState(BaseModel):
 def answer(ticket: Ticket, labels: tuple[str, ...]) -> dict[str, Any]:
     return {
         "predictions": [
-            {
-                "label": labels[result.top],
-                "predicted_labels": result.predicted,
-                "abstained": result.abstained,
-                "scores": named(result.probabilities, labels),
-                "tokens": len(encoded.input_ids),
-                "truncated": encoded.truncated,
-                "original_tokens": encoded.original_tokens,
-            }
+            {**judged(encoded, result, labels), "scores": named(result.probabilities, labels)}
             for encoded, result in zip(ticket.encoded, ticket.complete_results(), strict=True)
         ]
     }

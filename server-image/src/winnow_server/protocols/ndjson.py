@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from winnow_server.errors import ApiError, TooLarge
 from winnow_server.limits import Truncation
-from winnow_server.responses import named
+from winnow_server.responses import judged, named
 from winnow_server.schemas import AskedThresholds, Body, Item, ModelName, parse, texts_of
 from winnow_server.ticket import Ticket
 
@@ -87,15 +87,7 @@ def rendered(
     (result,) = ticket.complete_results()
     (encoded,) = ticket.encoded
     answer: dict[str, Any] = {"index": index} if id_ is None else {"index": index, "id": id_}
-    answer |= {
-        "label": labels[result.top],
-        "predicted_labels": result.predicted,
-        "abstained": result.abstained,
-        "scores": named(result.probabilities, labels),
-        "tokens": len(encoded.input_ids),
-        "truncated": encoded.truncated,
-        "original_tokens": encoded.original_tokens,
-    }
+    answer |= {**judged(encoded, result, labels), "scores": named(result.probabilities, labels)}
     if with_logits:
         answer["logits"] = named(result.logits, labels)
     return answer

@@ -2,13 +2,13 @@
 
 import { KeyNeeded, classify, fetchExamples, fetchModel, useKey } from "./api.js";
 import { wireBatch } from "./batch_app.js";
+import { byId } from "./dom.js";
 import { State } from "./state.js";
 import { render } from "./view.js";
 
 const SLIDER_MILLISECONDS = 120; // a slider on its way asks for nothing
 
 const state = new State();
-const byId = (id) => document.getElementById(id);
 const form = byId("form");
 const text = byId("text");
 let running = null;

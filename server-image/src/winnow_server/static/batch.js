@@ -62,12 +62,16 @@ async function* lines(response) {
   const decoder = new TextDecoder();
   const reader = response.body.getReader();
   let held = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    held += done ? decoder.decode() : decoder.decode(value, { stream: true });
-    const complete = held.split("\n");
-    held = complete.pop();
-    for (const line of complete) if (line) yield JSON.parse(line);
-    if (done) return;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      held += done ? decoder.decode() : decoder.decode(value, { stream: true });
+      const complete = held.split("\n");
+      held = complete.pop();
+      for (const line of complete) if (line) yield JSON.parse(line);
+      if (done) return;
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // else the server goes on for a reader that has stopped
   }
 }

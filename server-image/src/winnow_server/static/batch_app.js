@@ -5,12 +5,12 @@
 import { KeyNeeded } from "./api.js";
 import { classifyAll } from "./batch.js";
 import { columnOfText, format, hasHeader, parse } from "./csv.js";
+import { byId } from "./dom.js";
 
 const LARGEST_BYTES = 64 * 1024 * 1024; // rows and answers are held in this tab
 const RENDER_MILLISECONDS = 100;
 
 export function wireBatch(state, askForKey) {
-  const byId = (id) => document.getElementById(id);
   const card = byId("batch");
   let running = null;
 

@@ -105,7 +105,7 @@ function renderResult({ model, result, example, whatIf }) {
   say(
     "truncation",
     result.truncated
-      ? `The text was cut: the model read the first ${number.format(result.tokens)} of ${number.format(result.originalTokens)} tokens.`
+      ? `The text was cut: the model read ${number.format(result.tokens)} of ${number.format(result.originalTokens)} tokens.`
       : null,
   );
   byId("bars").replaceChildren(...ranked.map(bar));

@@ -13,7 +13,7 @@ BYTES_PER_TOKEN = 4  # of English; no tokenizer is at hand
 RETRY_SECONDS = 15  # as often as KEDA looks: sooner, nothing can have changed
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Place:
     """Room of one request."""
 

@@ -1,6 +1,5 @@
 """python -m winnow_server wake: the command line of a waker, and its process."""
 
-import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from winnow_server.access import ApiKeys
 from winnow_server.limits import MEBIBYTE, Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
-from winnow_server.settings import port, positive, prefix
+from winnow_server.settings import Parser, port, positive, prefix
 from winnow_server.waking.app import create_app
 from winnow_server.waking.room import Room
 from winnow_server.waking.upstream import Upstream
@@ -39,9 +38,9 @@ class Settings:
 
 
 def parse(arguments: Sequence[str]) -> Settings:
-    """Ends the process with 2 and words on stderr if an argument is wrong."""
+    """Ends the process with 10 and words on stderr if an argument is wrong."""
     about = "Hold requests until a server is ready, and let an autoscaler see that they wait."
-    parser = argparse.ArgumentParser(prog="python -m winnow_server wake", description=about)
+    parser = Parser(prog="python -m winnow_server wake", description=about)
     add = parser.add_argument
     add("--name", required=True, help="the model_name of its metrics, as the server's have it")
     add("--upstream", required=True, metavar="URL", help="where ready servers answer, and nobody while there are none")
