@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,6 @@ from winnow_trainer.progress import Progress
 from winnow_trainer.train import train
 
 BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
-LOG = logging.getLogger("winnow_trainer.train")
 
 
 def dataset(storage: Path, count: int, seed: int, schema: LabelSchema = BINARY) -> StoredDataset:

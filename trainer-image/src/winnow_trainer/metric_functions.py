@@ -73,10 +73,6 @@ class MetricFunctions:
         self.directions: Mapping[str, str] = {one.name: one.direction for one in custom if one.direction}
 
     @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(function.name for function in self._functions)
-
-    @property
     def digests(self) -> Mapping[str, str]:
         """The SHA-256 of each one's source."""
         return {function.name: hashlib.sha256(function.source).hexdigest() for function in self._functions}
