@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from winnow_classifier.errors import ConfigError, DamagedError, DataError, StorageError, StorageFull, WinnowError
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.words import some
 
 FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
@@ -459,5 +460,4 @@ def storage_errors(where: Path) -> Iterator[None]:
 
 
 def _names(labels: Sequence[str]) -> str:
-    shown = ", ".join(f'"{label}"' for label in labels[:5])
-    return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"
+    return some([f'"{label}"' for label in labels], 5)
