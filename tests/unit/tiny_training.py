@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import tiny_models
+from rows_in_memory import store_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from winnow_classifier.dataset import StoredDataset, store_dataset
+from winnow_classifier.dataset import StoredDataset
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.progress import Progress

@@ -12,7 +12,7 @@ from typing import TypeVar
 from winnow_classifier import dialects
 from winnow_classifier.class_labels import ClassNames, NoSuchClass
 from winnow_classifier.csv_rows import CsvRecord
-from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
+from winnow_classifier.dataset import Batch, Labels
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
 from winnow_classifier.json_rows import JsonBlock
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
@@ -66,16 +66,6 @@ class RowOptions:
     class_names: Mapping[str, ClassNames] = field(default_factory=dict)  # by column, where the files have none
 
 
-@dataclass(frozen=True)
-class Rows:
-    schema: LabelSchema
-    texts: list[str]
-    targets: Targets  # (N, C) zeros and ones
-    problems: list[Problem] = field(default_factory=list)  # the first of the rows that were skipped
-    problem_count: int = 0  # rows that were skipped
-    origin: str = ""
-
-
 class InvalidRowsError(DataError):
     """At least one row is wrong; `problems` has the first of them."""
 
@@ -105,18 +95,6 @@ class _Shape:
     labels: Labels  # of a label map, in the schema's order; of a bit, the two names; of names: those of spec.labels
     line: int
     file: str | None  # where several are read
-
-
-def read_rows(files: Path | Sequence[Path], options: RowOptions) -> Rows:
-    """Every row of the files, in memory. Raises as Judge.read does."""
-    judge = Judge(options)
-    texts: list[str] = []
-    labels: list[Labels] = []
-    for batch in judge.read([files] if isinstance(files, Path) else files):
-        texts += batch.texts
-        labels += batch.labels
-    schema = judge.schema
-    return Rows(schema, texts, targets_of(schema, labels), judge.problems, judge.problem_count, judge.origin)
 
 
 class Judge:
