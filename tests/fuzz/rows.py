@@ -14,10 +14,11 @@ import atheris
 
 with atheris.instrument_imports(include=["winnow_classifier"]):
     from winnow_classifier import csv_rows, json_rows, parquet_rows  # noqa: F401  (imported late otherwise)
+    from winnow_classifier.dataset import targets_of
     from winnow_classifier.errors import WinnowError
     from winnow_classifier.labels import TaskDetail
     from winnow_classifier.row_files import FileFormat
-    from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions, read_rows
+    from winnow_classifier.rows import InvalidRowsError, Judge, OnInvalidRows, RowOptions
 
 FILE = Path(tempfile.mkdtemp()) / "rows"
 FORMATS = [FileFormat.AUTO, FileFormat.JSON, FileFormat.CSV]
@@ -43,7 +44,9 @@ def one_input(content: bytes) -> None:
     )
     FILE.write_bytes(STARTS[content[1] // 2 % len(STARTS)] + content[2:])
     try:
-        rows = read_rows(FILE, options)
+        judge = Judge(options)
+        batches = list(judge.read([FILE]))
+        schema = judge.schema
     except InvalidRowsError as err:
         assert err.problems
         assert err.problem_count >= len(err.problems)
@@ -53,9 +56,10 @@ def one_input(content: bytes) -> None:
     except WinnowError as err:
         str(err).encode()
     else:
-        assert rows.texts
-        assert rows.targets.shape == (len(rows.texts), len(rows.schema.labels))
-        "".join(rows.texts).encode()
+        assert batches
+        for batch in batches:
+            assert targets_of(schema, batch.labels).shape == (len(batch.texts), len(schema.labels))
+            "".join(batch.texts).encode()
 
 
 if __name__ == "__main__":

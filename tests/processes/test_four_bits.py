@@ -39,7 +39,7 @@ def test_qlora_is_served_as_it_was_measured(tmp_path: Path, model_type: str, mon
     told = trainer.run(trainer.job("QLoRA"))
     assert told["state"] == "Complete"
     first, last = (trainer.checkpoint(epoch) for epoch in (1, 2))
-    assert checkpoint.verify(last).method == "QLoRA"
+    assert checkpoint.inspect(last).manifest.method == "QLoRA"
     assert any(not torch.equal(weight, weights(first)[name]) for name, weight in weights(last).items())
     expect_served_as_measured(last)
     monkeypatch.setattr("winnow_classifier.checkpoint.round_body", lambda *_: None)

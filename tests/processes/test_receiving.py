@@ -104,6 +104,16 @@ def test_a_process_that_died_before_it_looked_at_the_last_byte(tmp_path):
     assert arriving(tmp_path).wait(0.0).read_bytes() == ROWS
 
 
+def test_a_process_that_died_before_it_looked_at_the_last_byte_of_another_file(tmp_path):
+    folder = arriving(tmp_path)._folder
+    (folder / reception.PART).write_bytes(ROWS[::-1])
+    again = arriving(tmp_path)
+    with receiving(again) as sender:
+        assert (sender.ask()["receivedBytes"], sender.ask()["complete"]) == (0, False)
+        assert sender.put(0, ROWS)[0] == 200
+    assert again.wait(0.0).read_bytes() == ROWS
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 130), st.integers(0, 130)), max_size=30))
 def test_whatever_is_sent_what_is_there_begins_the_file(tmp_path_factory, pieces):
@@ -211,12 +221,20 @@ def test_no_byte_for_long_gives_up_and_leaves_nothing(tmp_path):
 
 
 def test_bytes_put_the_end_off(tmp_path):
-    reception = arriving(tmp_path)
+    now, looks = 0.0, 0
+
+    def clock():
+        nonlocal looks
+        looks += 1
+        return now
+
+    reception = arriving(tmp_path, clock=clock)
     ended: list[object] = []
-    waiting = threading.Thread(target=lambda: ended.append(reception.wait(0.5)))
+    waiting = threading.Thread(target=lambda: ended.append(reception.wait(0.05)))
     waiting.start()
     for offset in range(8):
-        time.sleep(0.15)
+        now += 0.04
+        _until(lambda before=looks: looks > before)
         reception.append(offset, 1, lambda view, byte=ROWS[offset : offset + 1]: _fill(view, byte))
     rest = iter([ROWS[8:]])
     reception.append(8, len(ROWS) - 8, lambda view: _fill(view, next(rest, b"")))

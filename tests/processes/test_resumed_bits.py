@@ -114,7 +114,7 @@ def test_so_does_one_whose_head_started_from_ridge_regression(tmp_path, method):
 
 def measured_files(trainer):
     """What the checkpoints hold, by SHA-256: all but the moment at which each was made."""
-    return [checkpoint.verify(trainer.checkpoint(epoch)).files for epoch in (1, 2)]
+    return [checkpoint.inspect(trainer.checkpoint(epoch)).manifest.files for epoch in (1, 2)]
 
 
 @pytest.mark.parametrize("later", [0, 2], ids=["at the end of the first epoch", "in the second epoch"])

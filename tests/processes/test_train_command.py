@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -162,7 +163,12 @@ def test_help_names_the_exit_codes(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0
-    assert "11 bad rows" in capsys.readouterr().out
+    said = capsys.readouterr().out.partition("exit codes:")[2]
+    assert "11 bad rows" in said
+    documented = (Path(__file__).parents[2] / "docs" / "without-kubernetes.md").read_text()
+    codes = re.findall(r"^\| (\d+) \|", documented, re.MULTILINE)
+    assert {"1", "130"} < set(codes)
+    assert re.findall(r"(?<= {2})\d+(?= )", said) == codes
 
 
 def test_the_package_runs_as_a_module():

@@ -27,7 +27,7 @@ def test_deberta_trains_says_that_it_is_padded_and_is_served_as_it_was_measured(
     (warning,) = [warning for warning in told["warnings"] if warning["code"] == "PaddedBatches"]
     assert "deberta-v2 run in float32 in padded batches" in warning["message"]
     assert warning["message"] in caplog.messages
-    assert checkpoint.verify(trainer.checkpoint(2)).batches == "Padded"
+    assert checkpoint.inspect(trainer.checkpoint(2)).manifest.batches == "Padded"
     expect_served_as_measured(trainer.checkpoint(2))
 
 
@@ -45,7 +45,7 @@ def expect_served_as_measured(folder: Path, atol: float = 1e-5) -> None:
 def test_a_pooling_of_our_own_is_said_and_served(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     told = trainer.run(trainer.job("Full", pooling="Mean"))
-    manifest = checkpoint.verify(trainer.checkpoint(2))
+    manifest = checkpoint.inspect(trainer.checkpoint(2)).manifest
     assert (manifest.pooling, manifest.pools_as_transformers) == ("mean", False)
     assert "PoolingOfWinnow" in [warning["code"] for warning in told["warnings"]]
     expect_served_as_measured(trainer.checkpoint(2))

@@ -59,6 +59,7 @@ def test_a_training_with_a_stop_in_between_is_one_run(tmp_path, server, caplog):
     ("program", "says"),
     [
         pytest.param("sys.exit(9)", "its client ended with exit code 9", id="crashes"),
+        pytest.param("print('hello'); sys.exit(9)", "JSONDecodeError: ", id="says what it should not"),
         pytest.param("time.sleep(60)", "the end of the run was not told within 0 s", id="hangs"),
         pytest.param('print(\'{"error": "disk full", "final": true}\')', "disk full", id="gives up"),
     ],

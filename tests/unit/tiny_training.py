@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import tiny_models
+from rows_in_memory import store_dataset
 from safetensors.torch import load_file
 from torch import Tensor
 
-from winnow_classifier.dataset import StoredDataset, store_dataset
+from winnow_classifier.dataset import StoredDataset
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.progress import Progress
 from winnow_trainer.train import train
 
 BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
-LOG = logging.getLogger("winnow_trainer.train")
 
 
 def dataset(storage: Path, count: int, seed: int, schema: LabelSchema = BINARY) -> StoredDataset:

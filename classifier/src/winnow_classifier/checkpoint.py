@@ -252,14 +252,10 @@ def read_manifest(directory: Path, digest: str | None = None, shown: str | None 
         raise CheckpointError(f"{known}/{MANIFEST} is not a checkpoint of format 1: {error}") from error
 
 
-def verify(directory: Path, digest: str | None = None) -> Manifest:
-    """The manifest, after every file was found as it was published. Raises CheckpointError naming what is not."""
-    return inspect(directory, digest).manifest
-
-
 def inspect(directory: Path, digest: str | None = None, sizes: Mapping[str, int] | None = None) -> Published:
-    """As `verify`, with the checkpoint's digest and size. With the sizes that a bucket's files have, these are compared:
-    the server has checked the bytes when it received them, and only the manifest is in the directory."""
+    """The manifest, with the checkpoint's digest and size, after every file was found as it was published. Raises
+    CheckpointError naming what is not. With the sizes that a bucket's files have, these are compared: the server has checked
+    the bytes when it received them, and only the manifest is in the directory."""
     manifest, content = read_manifest(directory, digest)
     for name, entry in manifest.files.items():
         if sizes is not None and sizes.get(name) != entry.size_bytes:

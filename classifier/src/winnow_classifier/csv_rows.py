@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
+from winnow_classifier.words import some
 
 _DELIMITERS = ",\t;"  # the first of them that the header has
 _TWICE = 'write a quote within a text twice: ""'
@@ -228,8 +229,7 @@ class _Broken:
 
 
 def _wrong_count(found: int, header: Sequence[str]) -> str:
-    names = ", ".join(header[:_NAMED]).encode(errors="backslashreplace").decode()  # odd bytes stay visible
-    names += f" and {len(header) - _NAMED:,} more" if len(header) > _NAMED else ""
+    names = some(header, _NAMED).encode(errors="backslashreplace").decode()  # odd bytes stay visible
     if found < len(header):
         return f"expected {len(header)} fields ({names}), found {found}"
     return f"expected {len(header)} fields ({names}), found {found}; a text with commas needs quotes around it"

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from winnow_classifier.errors import ConfigError, DamagedError, DataError, StorageError, StorageFull, WinnowError
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.words import some
 
 FORMAT_VERSION = 2
 DATASET_FILE = "dataset.json"
@@ -193,36 +194,6 @@ class PublishedDataset:
     digest: str
     path: Path
     is_new: bool = True  # False: the same rows were there already, whole
-
-
-def store_dataset(storage: Path, schema: LabelSchema, texts: Sequence[str], targets: Targets) -> StoredDataset:
-    """Writes rows that are in memory, unless they stand there already. Raises as DatasetWriter does."""
-    texts = [text.replace("\r\n", "\n") for text in texts]
-    with DatasetWriter(storage) as writer:
-        for batch in batches_of(schema, texts, targets):
-            writer.add(batch)
-        published = writer.publish(schema)
-    return StoredDataset(schema, texts, targets, published.digest, published.path)
-
-
-def canonical_digest(schema: LabelSchema, texts: Sequence[str], targets: Targets) -> str:
-    digest = CanonicalDigest()
-    for batch in batches_of(schema, texts, targets):
-        digest.add(batch)
-    return digest.of(schema)
-
-
-def batches_of(schema: LabelSchema, texts: Sequence[str], targets: Targets) -> Iterator[Batch]:
-    """(N, C) targets as names."""
-    held: dict[bytes, Labels] = {}
-    for start in range(0, len(texts), ROWS_PER_GROUP):
-        labels = []
-        for row in np.ascontiguousarray(targets[start : start + ROWS_PER_GROUP], dtype=np.int8):
-            key = row.tobytes()
-            if key not in held:
-                held[key] = tuple(sorted(schema.labels[column] for column in np.flatnonzero(row)))
-            labels.append(held[key])
-        yield Batch([text.replace("\r\n", "\n") for text in texts[start : start + ROWS_PER_GROUP]], labels)
 
 
 def targets_of(schema: LabelSchema, labels: Sequence[Labels]) -> Targets:
@@ -459,5 +430,4 @@ def storage_errors(where: Path) -> Iterator[None]:
 
 
 def _names(labels: Sequence[str]) -> str:
-    shown = ", ".join(f'"{label}"' for label in labels[:5])
-    return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"
+    return some([f'"{label}"' for label in labels], 5)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from winnow_classifier.dataset import Batch, Labels, Targets, batches_of
+from winnow_classifier.dataset import Batch, Labels
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.near_duplicates import MAX_BYTES, MAX_TEXTS, near_duplicates
 
@@ -226,18 +226,6 @@ def _may_hold_control(text: str) -> bool:
     """A quick look, which spares nearly all texts the search."""
     content = text.encode(errors="replace")
     return len(content.translate(None, _CONTROL_BYTES)) < len(content) or "\ufffd" in text
-
-
-def profile(
-    schema: LabelSchema, texts: Sequence[str], targets: Targets, lengths: Sequence[int] | None = None
-) -> Profile:
-    """Of rows that are in memory."""
-    profiler = Profiler()
-    done = 0
-    for batch in batches_of(schema, texts, targets):
-        profiler.add(batch, lengths[done : done + len(batch.texts)] if lengths else ())
-        done += len(batch.texts)
-    return profiler.finish(schema)
 
 
 def token_lengths(lengths: Sequence[int] | npt.NDArray[np.int32]) -> TokenLengths:

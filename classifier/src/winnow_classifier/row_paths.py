@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from winnow_classifier.errors import SourceError, StorageError
+from winnow_classifier.words import some
 
 MAX_FILES = 10_000  # more is mostly a path that is too short, and each costs an open file or a request
 _SHOWN = 10
@@ -62,8 +63,7 @@ def pattern_of(glob: str) -> re.Pattern[str]:
 
 def no_match(looked_for: str, found: Sequence[str], where: str) -> SourceError:
     """What was looked for, and what there is instead."""
-    there = ", ".join(sorted(found)[:_SHOWN]) + (f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else "")
-    there = f"{where} holds {there}" if found else f"{where} holds nothing that could be read"
+    there = f"{where} holds {some(sorted(found), _SHOWN) or 'nothing that could be read'}"
     return SourceError(
         f"{looked_for} means no file: {there}", hint="name a file, a folder or a glob such as *.jsonl.gz"
     )

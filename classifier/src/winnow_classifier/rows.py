@@ -1,9 +1,7 @@
 """Records judged as labelled rows: text, 0 or 1 for each label, the label schema that they agree on, and every problem
 with its place. Nothing is skipped silently."""
 
-import ast
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,12 +9,10 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-import orjson
-
 from winnow_classifier import dialects
 from winnow_classifier.class_labels import ClassNames, NoSuchClass
 from winnow_classifier.csv_rows import CsvRecord
-from winnow_classifier.dataset import Batch, Labels, Targets, targets_of
+from winnow_classifier.dataset import Batch, Labels
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError
 from winnow_classifier.json_rows import JsonBlock
 from winnow_classifier.labels import MAX_LABELS, LabelSchema, TaskDetail, binary_labels, check_label_names
@@ -24,6 +20,18 @@ from winnow_classifier.parquet_rows import ParquetRecord
 from winnow_classifier.row_blocks import bits_held, columns, maps_held, names_held
 from winnow_classifier.row_files import SUPPORTED, FileFormat, Problem, Record, read_records, shown
 from winnow_classifier.row_paths import common_folder
+from winnow_classifier.row_values import (
+    CLASS_NUMBER,
+    NUMBER,
+    WHOLE_NUMBER,
+    are_names,
+    bit_of,
+    check_order,
+    literal,
+    literal_list,
+    written,
+)
+from winnow_classifier.words import some
 
 T = TypeVar("T")
 
@@ -39,15 +47,6 @@ FIELD_NAMES = (
 BATCH_ROWS = 8_192
 BATCH_CHARACTERS = 16 * 1024 * 1024
 
-# Booleans and whole floats are equal to these keys in Python, so True and 1.0 are found here too.
-_BITS: Mapping[object, int] = {0: 0, 1: 1}
-_BIT_WORDS: Mapping[str, int] = {"0": 0, "1": 1, "false": 0, "true": 1}
-_WHOLE_FLOAT = re.compile(r"([01])\.0+")
-_WHOLE_NUMBER = re.compile(r"([-+]?\d+)(?:\.0+)?")  # a column of integers with a gap is one of floats to pandas
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
-_CLASS_NUMBER = re.compile(r'"?\d{1,4}(\.0+)?"?')
-_FOR_BITS = ([1], [0, 1])  # labels, read as bits, that 0 and 1 get by their place and by their name alike
-_MAX_LITERAL_CHARACTERS = 1024 * 1024
 _COLUMNS = "name those that hold text and label: in columns, or in huggingFace's textColumn and labelColumn"
 
 
@@ -65,16 +64,6 @@ class RowOptions:
     target_column: str | None = None
     on_invalid_rows: OnInvalidRows = OnInvalidRows.FAIL
     class_names: Mapping[str, ClassNames] = field(default_factory=dict)  # by column, where the files have none
-
-
-@dataclass(frozen=True)
-class Rows:
-    schema: LabelSchema
-    texts: list[str]
-    targets: Targets  # (N, C) zeros and ones
-    problems: list[Problem] = field(default_factory=list)  # the first of the rows that were skipped
-    problem_count: int = 0  # rows that were skipped
-    origin: str = ""
 
 
 class InvalidRowsError(DataError):
@@ -108,18 +97,6 @@ class _Shape:
     file: str | None  # where several are read
 
 
-def read_rows(files: Path | Sequence[Path], options: RowOptions) -> Rows:
-    """Every row of the files, in memory. Raises as Judge.read does."""
-    judge = Judge(options)
-    texts: list[str] = []
-    labels: list[Labels] = []
-    for batch in judge.read([files] if isinstance(files, Path) else files):
-        texts += batch.texts
-        labels += batch.labels
-    schema = judge.schema
-    return Rows(schema, texts, targets_of(schema, labels), judge.problems, judge.problem_count, judge.origin)
-
-
 class Judge:
     """Reads files as rows of one label schema. While reading, only a batch of rows is in memory."""
 
@@ -127,7 +104,7 @@ class Judge:
         """`on_problem` is called with each problem, beyond the first ones too."""
         if options.labels:
             check_label_names(options.labels)
-        _check_order(options)
+        check_order(options.task_detail, options.labels)
         self.options = options
         self.problems: list[Problem] = []
         self.problem_count = 0
@@ -139,10 +116,11 @@ class Judge:
         self._target_names = (names[1],) if names[1] else tuple(target for _, target in FIELD_NAMES)
         self._own_names = not any(names)  # other services' records are looked for
         self._columns = {*self._text_names, *self._target_names, *(dialects.FIELDS if self._own_names else ())}
-        self._numbered = _values_are_names(options)
+        self._numbered = are_names(options.task_detail, options.labels)
         self._words = {label.lower(): label for label in options.labels}  # true is True where labels has it so
         self._exclusive = options.task_detail in (TaskDetail.BINARY, TaskDetail.MULTICLASS)
         self._shape: _Shape | None = None
+        self._single = False  # a map of one label, which makes a Binary dataset
         self._one_each = True  # so far exactly one label was 1 in every row
         self._found: dict[str, Labels] = {}  # label names in the order that they were met
         self._holding: dict[tuple[int, ...], Labels] = {}  # of the bits of a label map
@@ -228,7 +206,7 @@ class Judge:
             message = f'every row has the label "{labels[0]}", and a classifier needs at least two'
             raise DataError(message, hint="add rows with other labels, or name all of them in spec.labels")
         if len(labels) > 2 and detail is TaskDetail.BINARY:
-            raise DataError(f"Binary rows have two labels, found {len(labels)}: {_names(list(labels))}")
+            raise DataError(f"Binary rows have two labels, found {len(labels)}: {_names(labels)}")
         return LabelSchema(detail, labels)
 
     def _refuse(self, problem: Problem) -> None:
@@ -268,13 +246,13 @@ class Judge:
                 self.origin = self.origin or other.origin
                 return self._judged(record, other.text_key, other.text, other.target_key, other.target)
         if text_name is None:
-            return self._missing(record, self._text_names, self._target_names)
+            return self._missing(record, self._text_names)
         if target_name is None:
-            return self._missing(record, self._target_names, self._text_names)
+            return self._missing(record, self._target_names)
         target = fields[target_name]
         if (classes := self._classes(record, target_name)) is not None:
             try:
-                target = classes.of(_literal_list(target), typed=not isinstance(record, CsvRecord))
+                target = classes.of(literal_list(target), typed=not isinstance(record, CsvRecord))
             except NoSuchClass as err:
                 return record.problem(f"{target_name}: {err}", target_name)
         return self._judged(record, text_name, fields[text_name], target_name, target)
@@ -295,7 +273,7 @@ class Judge:
         assert isinstance(text, str)
         return (text.replace("\r\n", "\n") if "\r" in text else text), labels
 
-    def _missing(self, record: Record, names: tuple[str, ...], partners: tuple[str, ...]) -> Problem:
+    def _missing(self, record: Record, names: tuple[str, ...]) -> Problem:
         # Of the names that would do, the one that goes with what the row has.
         wanted = '" or "'.join(names)
         if self._own_names:
@@ -316,10 +294,9 @@ class Judge:
 
     def _target(self, record: Record, name: str, value: object) -> Labels | Problem:
         if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-            written = value
-            if (value := _literal(value)) is None:
-                expected = self._expected()
-                return record.problem(f"{name} must be {expected}, found {shown(written)}", name)
+            given = value
+            if (value := literal(given)) is None:
+                return record.problem(f"{name} must be {self._expected()}, found {shown(given)}", name)
         if isinstance(value, dict):
             return self._label_map(record, name, value)
         if isinstance(value, list):
@@ -333,7 +310,7 @@ class Judge:
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
         expected = "a whole number or a name" if self._numbered and kind is not _Kind.MAP else expected
         found = shown(value)
-        if not self._numbered and name.startswith("label") and _CLASS_NUMBER.fullmatch(found):
+        if not self._numbered and name.startswith("label") and CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
         elif not self._numbered and kind is _Kind.NAMES and found.strip('"').lower() in ("true", "false"):
             found += " (true and false are classes with taskDetail: Multiclass, or where labels names them)"
@@ -342,16 +319,16 @@ class Judge:
     def _name(self, value: object, *, numbered: bool) -> str | None:
         """The label that a value names, the same from every format; None where it is none. Numbers, true and false name
         labels only where `labels` has them, or where all values are names: `numbered`."""
-        label = value.strip() if isinstance(value, str) else _written(value)
+        label = value.strip() if isinstance(value, str) else written(value)
         if label in self.options.labels:
             return label
         if not label or label.startswith(("{", "[")):
             return None
         if label.lower() in ("true", "false"):
             return self._words.get(label.lower(), label.lower()) if numbered else None
-        if not _NUMBER.fullmatch(label):
+        if not NUMBER.fullmatch(label):
             return label
-        whole = _WHOLE_NUMBER.fullmatch(label)
+        whole = WHOLE_NUMBER.fullmatch(label)
         return whole[1] if numbered and whole else None
 
     def _is_name(self, text: str) -> bool:
@@ -401,7 +378,7 @@ class Judge:
         if label in self._found:
             return None
         if allowed := self._two_names() if len(self.options.labels) == 1 else self.options.labels:
-            return None if label in allowed else f"{shown(label)} is not in spec.labels ({_names(list(allowed))})"
+            return None if label in allowed else f"{shown(label)} is not in spec.labels ({_names(allowed)})"
         if len(self._found) >= MAX_LABELS:
             return f"{shown(label)} would be label {MAX_LABELS + 1:,}; {MAX_LABELS:,} are allowed. Are these labels?"
         try:
@@ -450,8 +427,6 @@ class Judge:
         if len(labels) == 2 and len(value) == 1 and self.options.task_detail is not TaskDetail.MULTILABEL:
             return labels[1:]  # {"spam": 1} where spec.labels is [ham, spam]
         return labels or tuple(sorted(value))
-
-    _single = False  # a map of one label, which makes a Binary dataset
 
     def _first_map(self, keys: Labels, line: int) -> str | None:
         if not self.options.labels:
@@ -518,34 +493,6 @@ def _or_nothing(records: Iterator[T]) -> Iterator[T]:
         yield from records
 
 
-def _values_are_names(options: RowOptions) -> bool:
-    """Whether numbers, true and false are names of labels, which has to be asked for: 2 among 0 and 1 is a mistake
-    otherwise. Told by the options alone, so that it does not depend on which row comes first."""
-    if options.task_detail is TaskDetail.MULTICLASS:
-        return True
-    bits = [bit_of(label) for label in options.labels]
-    if bits in _FOR_BITS:
-        return False
-    return bits.count(None) < len(bits) or any(map(_NUMBER.fullmatch, options.labels))
-
-
-def _check_order(options: RowOptions) -> None:
-    """Raises ConfigError where a 0 or 1 would get the label that is written as the other one."""
-    labels = options.labels
-    if not labels or len(labels) > 2 or options.task_detail in (TaskDetail.MULTICLASS, TaskDetail.MULTILABEL):
-        return
-    bits = [bit_of(label) for label in labels]
-    if None not in bits and bits not in _FOR_BITS:
-        raise ConfigError("labels: the negative one comes first: write 0,1 or false,true")
-
-
-def _written(value: object) -> str:
-    """A boolean or a number as CSV has it; nothing for anything else."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else ""
-
-
 def _wrong_text(record: Record, name: str, text: object) -> Problem | None:
     if not isinstance(text, str):
         return record.problem(f"{name} must be a text, found {shown(text)}", name)
@@ -558,38 +505,6 @@ def _wrong_text(record: Record, name: str, text: object) -> Problem | None:
     return None
 
 
-def _literal_list(value: object) -> object:
-    """A list as CSV has it, in a text; anything else as it is."""
-    written = isinstance(value, str) and value.lstrip()[:1] == "["
-    return value if not written else _literal(str(value)) or value
-
-
-def _literal(text: str) -> object | None:
-    """A label map or a list in a text: as JSON, as JSON with the doubled quotes of CSV, or as Python writes it."""
-    for written in (text, text.replace('""', '"')):
-        try:
-            value: object = orjson.loads(written)
-        except orjson.JSONDecodeError:
-            continue
-        return value
-    if len(text) > _MAX_LITERAL_CHARACTERS:
-        return None
-    try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
-    return value if isinstance(value, dict | list) else None
-
-
-def bit_of(value: object) -> int | None:
-    """0 or 1 for 0, 1, false, true, whole floats and their texts ("1", "1.0", "true"); None for anything else."""
-    if isinstance(value, str):
-        word = value.strip().strip('"').lower()
-        whole = _WHOLE_FLOAT.fullmatch(word)
-        return _BIT_WORDS.get(whole[1] if whole else word)
-    return _BITS.get(value) if isinstance(value, int | float) else None
-
-
 def _undecodable(record: CsvRecord, name: str, text: str) -> Problem | None:
     try:
         text.encode()
@@ -599,6 +514,5 @@ def _undecodable(record: CsvRecord, name: str, text: str) -> Problem | None:
     return None
 
 
-def _names(labels: list[str]) -> str:
-    shown_names = ", ".join(shown(label) for label in labels[:3])
-    return shown_names if len(labels) <= 3 else f"{shown_names} and {len(labels) - 3} more"
+def _names(labels: Sequence[str]) -> str:
+    return some([shown(label) for label in labels], 3)

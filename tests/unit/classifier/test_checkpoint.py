@@ -76,7 +76,7 @@ def test_a_lost_file_is_named(base, folder):
     publish(folder, base)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"lost tokenizer\.json"):
-        checkpoint.verify(folder)
+        checkpoint.inspect(folder)
 
 
 def test_another_manifest_than_the_promised_one_is_refused(base, folder):
@@ -84,12 +84,12 @@ def test_another_manifest_than_the_promised_one_is_refused(base, folder):
     path = folder / "checkpoint.json"
     path.write_text(path.read_text().replace('"maxSeqLength": 16', '"maxSeqLength": 8'))
     with pytest.raises(CheckpointError, match="was changed"):
-        checkpoint.verify(folder, published.digest)
+        checkpoint.inspect(folder, published.digest)
 
 
 def test_a_folder_without_a_manifest_is_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match=r"checkpoint\.json is missing"):
-        checkpoint.verify(tmp_path)
+        checkpoint.inspect(tmp_path)
 
 
 def test_a_manifest_of_another_format_is_refused(base, folder):
@@ -97,7 +97,7 @@ def test_a_manifest_of_another_format_is_refused(base, folder):
     path = folder / "checkpoint.json"
     path.write_text(path.read_text().replace('"formatVersion": 1', '"formatVersion": 2'))
     with pytest.raises(CheckpointError, match="not a checkpoint of format 1"):
-        checkpoint.verify(folder)
+        checkpoint.inspect(folder)
 
 
 def test_an_adapter_is_not_put_on_another_base(tmp_path, base, folder):

@@ -10,9 +10,10 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from rows_in_memory import store_dataset
 
 from winnow_classifier import dataset as module
-from winnow_classifier.dataset import load_dataset, store_dataset, targets_in_schema
+from winnow_classifier.dataset import load_dataset, targets_in_schema
 from winnow_classifier.errors import ConfigError, DataError, StorageError, StorageFull
 from winnow_classifier.labels import LabelSchema, TaskDetail
 

@@ -4,10 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from rows_in_memory import profile
 
 from winnow_classifier.dataset import Batch
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.profile import Profiler, histogram, profile, token_lengths
+from winnow_classifier.profile import Profiler, histogram, token_lengths
 
 SPAM = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 

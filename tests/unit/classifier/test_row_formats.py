@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from rows_in_memory import canonical_digest, read_rows
 
 from winnow_classifier import csv_rows, json_rows
-from winnow_classifier.dataset import canonical_digest
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError, WinnowError
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.row_files import FileFormat
-from winnow_classifier.rows import InvalidRowsError, Judge, OnInvalidRows, RowOptions, read_rows
+from winnow_classifier.rows import InvalidRowsError, Judge, OnInvalidRows, RowOptions
 
 SKIP = OnInvalidRows.SKIP
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,12 +8,13 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rows_in_memory import canonical_digest, read_rows
 
-from winnow_classifier.dataset import canonical_digest
 from winnow_classifier.errors import ConfigError, DataError, EmptyDatasetError, SourceError, WinnowError
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.row_files import FileFormat
-from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions, bit_of, read_rows
+from winnow_classifier.row_values import bit_of
+from winnow_classifier.rows import InvalidRowsError, OnInvalidRows, RowOptions
 
 SKIP = RowOptions(on_invalid_rows=OnInvalidRows.SKIP)
 FAST = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -89,7 +89,7 @@ class Page(HTMLParser):
 def test_a_checkpoint_has_its_pictures_and_a_page_that_shows_all_of_it(trainer):
     trainer.run(with_functions(trainer, cost=COST))
     folder = trainer.checkpoint(2)
-    manifest = checkpoint.verify(folder)
+    manifest = checkpoint.inspect(folder).manifest
     assert {*PICTURES, "metrics.json", "predictions.jsonl", "curves.json", "errors.jsonl", "report.html"} < {
         *manifest.files
     }
@@ -128,7 +128,7 @@ def test_what_users_write_cannot_run_in_the_page(trainer):
     evil = "<script>alert(1)</script><img src=x onerror=alert(1)> \x07"
     schema = LabelSchema(TaskDetail.BINARY, ("ham", '"><script>alert(2)</script>'))
     job = with_functions(trainer, cost=COST)
-    from winnow_classifier.dataset import store_dataset
+    from rows_in_memory import store_dataset
 
     texts, spam = tiny_models.texts(8, seed=5)
     targets = np.eye(2, dtype=np.int8)[spam]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -113,12 +114,28 @@ def test_an_import_that_stored_them_anew_meanwhile_wins(run, stored, tmp_path, m
     folder = stored()
     look = module._last_wanted
 
-    def slowly(aside):
-        shutil.copytree(aside, folder)
-        return look(aside)
+    def slowly(path):
+        if path != folder:
+            shutil.copytree(path, folder)
+        return look(path)
 
     monkeypatch.setattr(module, "_last_wanted", slowly)
     assert run("collect", "--remove", digest_of(folder))[0] == 0
+    assert load_dataset(folder).digest == digest_of(folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_stop_between_the_rename_and_the_second_look_puts_rows_back(run, stored, monkeypatch):
+    folder = stored()
+    look = module._last_wanted
+
+    def stopped(path):
+        if path != folder:
+            signal.raise_signal(signal.SIGTERM)
+        return look(path)
+
+    monkeypatch.setattr(module, "_last_wanted", stopped)
+    assert run("collect", "--remove", digest_of(folder))[0] == 143
     assert load_dataset(folder).digest == digest_of(folder)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 

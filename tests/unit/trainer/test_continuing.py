@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from rows_in_memory import store_dataset
 from tiny_training import Trainer
 from torch.testing import assert_close
 
 from winnow_classifier import checkpoint
-from winnow_classifier.dataset import store_dataset
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.packing import pack
@@ -76,7 +76,7 @@ def test_the_manifest_names_the_checkpoint_it_went_on_from(tmp_path):
     trainer.run(job(trainer, "v0", "LoRA", ("a", "b"), **ADAPTER))
     trainer.run(job(trainer, "v1", "LoRA", ("a", "b"), parent_of(), **NOTHING_LEARNED))
     parent = checkpoint.inspect(trainer.checkpoint(2, "v0"))
-    child = checkpoint.verify(trainer.checkpoint(1, "v1"))
+    child = checkpoint.inspect(trainer.checkpoint(1, "v1")).manifest
     assert child.continued_from.model_dump() == {"training_job": "v0", "checkpoint": "epoch-2", "digest": parent.digest}
     # An adapter that goes on stands on the same base as before, and has the same shape.
     assert child.base_model == parent.manifest.base_model
@@ -87,7 +87,7 @@ def test_an_adapter_on_a_full_checkpoint_stands_on_that(tmp_path):
     trainer = Trainer(tmp_path)
     trainer.run(job(trainer, "v0", "Full", ("a", "b")))
     trainer.run(job(trainer, "v1", "LoRA", ("a", "b"), parent_of(), **NOTHING_LEARNED))
-    child = checkpoint.verify(trainer.checkpoint(1, "v1"))
+    child = checkpoint.inspect(trainer.checkpoint(1, "v1")).manifest
     assert child.base_model.reference == str(trainer.checkpoint(2, "v0"))
     trainer.run(job(trainer, "v2", "LoRA", ("b", "a"), parent_of("v1"), **NOTHING_LEARNED))
     assert_close(

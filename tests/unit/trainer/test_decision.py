@@ -229,7 +229,7 @@ def trained(tmp_path_factory) -> tiny_training.Trainer:
 
 def test_a_checkpoint_carries_its_decision_beside_the_immutable_files(trained):
     folder = trained.checkpoint(1)
-    manifest = checkpoint.verify(folder)
+    manifest = checkpoint.inspect(folder).manifest
     assert DECISION not in manifest.files
     decision = decisions.read(folder, manifest.schema_)
     assert decision.calibration.method == "Temperature"
@@ -297,7 +297,7 @@ def test_a_refit_needs_no_training(trained, capsys):
     precision = refit(trained, capsys, "--objective", "PrecisionAtLeast", "--value", "1")
     assert precision.asked == {"objective": "PrecisionAtLeast", "value": 1.0}
     assert decisions.read(folder, schema) == precision
-    checkpoint.verify(folder)
+    checkpoint.inspect(folder)
     assert answers.read(folder, None, VOLUME).refitted
     assert refit(trained, capsys, "--no-thresholds", "--uncalibrated").calibration is None
     alone = refit(trained, capsys, "--no-thresholds")

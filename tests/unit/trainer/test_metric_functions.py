@@ -10,6 +10,7 @@ import pytest
 
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_trainer import metric_functions
 from winnow_trainer.job import CustomMetric
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.stopping import Stopped
@@ -104,6 +105,14 @@ def test_what_a_function_does_wrong_is_told_and_costs_its_own_score_only(functio
     assert error in broken.error
     assert (broken.row, broken.scores, broken.value) == (row, None, None)
     broken.error.encode()  # it goes into files, messages and Kubernetes
+    assert fine.value == 1
+
+
+def test_a_function_that_closes_its_processs_output_costs_its_own_score_only(functions, monkeypatch):
+    monkeypatch.setattr(metric_functions, "END_SECONDS", 0.1)
+    closes = "import os, time\ndef score(a, b, c):\n    os.closerange(3, 50)\n    time.sleep(60)"
+    broken, fine = score(functions(broken=closes, fine="def score(a, b, c): return 1"))
+    assert (broken.error, broken.value) == ("the function closed its process's own output", None)
     assert fine.value == 1
 
 

@@ -179,6 +179,18 @@ def test_a_run_that_was_deleted_there_is_begun_anew(tmp_path, server, url):
     assert json.loads((tmp_path / "mlflow.json").read_text()) == {"runId": "run0"}
 
 
+@pytest.mark.parametrize(("memory", "says"), [("{", "JSONDecodeError: "), ("{}", "KeyError: 'runId'")])
+def test_a_broken_memory_is_a_warning(tmp_path, url, caplog, memory, says):
+    trainer = Trainer(tmp_path)
+    job = tracked(trainer, url)
+    folder = tmp_path / "runs" / "spam-v1"
+    folder.mkdir(parents=True)
+    (folder / "mlflow.json").write_text(memory)
+    assert trainer.run(job, track=trackers(LOOPBACK, {}))["state"] == "Complete"
+    (warning,) = [record for record in caplog.records if record.message == "MLflow is not told, training goes on"]
+    assert says in warning.error
+
+
 def test_answers_in_words_and_credentials(server, url):
     name = {"MLFLOW_TRACKING_USERNAME": "ann", "MLFLOW_TRACKING_PASSWORD": "pass"}
     api = MlflowApi(url + "/", name, LOOPBACK)

@@ -5,9 +5,9 @@ import struct
 
 import numpy as np
 import pytest
+from rows_in_memory import profile
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.profile import profile
 from winnow_trainer.picture import draw
 
 

@@ -117,7 +117,7 @@ def test_a_run_tells_how_many_rows_train_and_goes_on_with_the_same(trainer):
     told = trainer.run(job)
     assert (told["state"], told["trainingRows"]) == ("Complete", 17)
     assert trainer.progress.snapshot()["totalSteps"] == 2 * 5  # 17 rows in steps of 4
-    manifest = checkpoint.verify(trainer.checkpoint(2))
+    manifest = checkpoint.inspect(trainer.checkpoint(2)).manifest
     assert (manifest.training_dataset.rows, manifest.rebalance) == (17, {"counts": {"ham": 5, "spam": 12}})
     other = balanced_job(trainer, rebalance={"counts": {"ham": 6}})
     with pytest.raises(ConfigError, match="rebalance"):

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
+from rows_in_memory import store_dataset
 from safetensors.torch import load_file, save_file
 from tiny_training import BINARY, Trainer, dataset, never, stop_after, weights
 from torch.testing import assert_close
 from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import checkpoint
-from winnow_classifier.dataset import load_dataset, store_dataset
+from winnow_classifier.dataset import load_dataset
 from winnow_classifier.errors import (
     BaseModelError,
     ConfigError,
@@ -123,7 +124,7 @@ def test_a_small_method_leaves_the_base_as_it_was(tmp_path, method, model_type):
 )
 def test_a_checkpoint_says_what_unset_parameters_stood_for(trainer, method, given, stands):
     trainer.run(trainer.job(method, numTrainEpochs=1, **given))
-    manifest = checkpoint.verify(trainer.checkpoint(1))
+    manifest = checkpoint.inspect(trainer.checkpoint(1)).manifest
     assert manifest.processes == 1
     assert stands.items() <= manifest.parameters.items()
     assert ("adamBeta1" in manifest.parameters) == (given.get("optim") != "adafactor")
@@ -512,7 +513,7 @@ def test_what_was_published_before_a_loss_that_is_not_finite_stays_and_is_named(
         DivergedError, match=r"epoch 2, step 1, on the training rows \d+.*; epoch-1 was published before"
     ):
         trainer.run(trainer.job())
-    checkpoint.verify(trainer.checkpoint(1))
+    checkpoint.inspect(trainer.checkpoint(1))
 
 
 @pytest.mark.parametrize(
@@ -674,7 +675,7 @@ def test_a_run_learns_with_weights_and_another_loss_and_keeps_them_in_its_manife
     loss = {"classWeights": {"mode": "Custom", "weights": {"spam": 3.0}}, "loss": {"type": "Focal", "gamma": 1.0}}
     told = trainer.run(trainer.job(**loss))
     assert told["epochs"][1]["trainLoss"] < told["epochs"][0]["trainLoss"]
-    assert loss.items() <= checkpoint.verify(trainer.checkpoint(2)).parameters.items()
+    assert loss.items() <= checkpoint.inspect(trainer.checkpoint(2)).manifest.parameters.items()
 
 
 def test_a_weight_for_a_label_that_the_rows_lack_is_refused(trainer):

@@ -9,6 +9,7 @@ import numpy as np
 from winnow_classifier.dataset import positives
 from winnow_classifier.decision import Decision
 from winnow_classifier.profile import ADVISED_POSITIVES, Warn
+from winnow_classifier.words import some
 from winnow_trainer.data import Data, HeldOut
 from winnow_trainer.examples import Examples
 from winnow_trainer.metric_functions import Scored
@@ -40,9 +41,8 @@ def about_band(decision: Decision) -> list[Warn]:
     near = {label: limit for label, limit in decision.thresholds.items() if min(limit, 1 - limit) < band}
     if not near:
         return []
-    shown = [f"{_names([label])} ({limit:.4g})" for label, limit in list(near.items())[:SHOWN_LABELS]]
-    more = f" and {len(near) - SHOWN_LABELS} more" if len(near) > SHOWN_LABELS else ""
-    which = f"the threshold{'s' if len(near) > 1 else ''} of {', '.join(shown)}{more}"
+    shown = some([f"{_names([label])} ({limit:.4g})" for label, limit in near.items()], SHOWN_LABELS)
+    which = f"the threshold{'s' if len(near) > 1 else ''} of {shown}"
     told = f"{band:g} reaches from {which} to 0 or 1, so that the surest answers abstain too"
     return [Warn("WideBand", f"thresholds.abstain.band: {told}; use a smaller one")]
 
@@ -128,9 +128,7 @@ def _labels(name: str, part: HeldOut, data: Data) -> Iterator[Warn]:
 
 
 def _names(labels: Sequence[str]) -> str:
-    shown = [f'"{_short(label)}"' for label in labels[:SHOWN_LABELS]]
-    more = len(labels) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+    return some([f'"{_short(label)}"' for label in labels], SHOWN_LABELS)
 
 
 def _short(label: str) -> str:

@@ -46,8 +46,9 @@ LAST_READ_SECONDS = 20.0  # the operator reads /progress about every 15 s
 BASE_MODEL = "a folder, hf://repo@revision or s3://bucket/prefix"
 EXIT_CODES = """\
 exit codes:
-  0 done   10 bad configuration   11 bad rows   12 out of memory   13 the loss is not finite
+  0 done   1 a bug   10 bad configuration   11 bad rows   12 out of memory   13 the loss is not finite
   20 storage or network: try again   21 another process of the job ended: try again
+  130 Ctrl-C, of `train` the second one
   143 stopped; `train` goes on from there when it is started again"""
 
 
@@ -458,9 +459,9 @@ def _add_refit(commands: "argparse._SubParsersAction[Any]") -> None:
 def _add_collect(commands: "argparse._SubParsersAction[Any]") -> None:
     add = commands.add_parser(
         "collect",
-        help="remove stored rows that nothing needs any more",
-        description="Remove datasets from storage by their digests, and what imports that were killed left there. What is not there is "
-        "no error, and it can be stopped and started again at any moment.",
+        help="remove rows and checkpoints that nothing needs any more",
+        description="Remove datasets from storage by their digests, checkpoints by their runs and names, and what imports that were "
+        "killed left there. What is not there is no error, and it can be stopped and started again at any moment.",
         epilog="example: python -m winnow_trainer collect --storage storage --remove sha256:0123…",
     ).add_argument
     _add_storage(add)

@@ -122,22 +122,25 @@ def _remove_rows(digest: str, folder: Path, found: Collected) -> None:
     if not folder.is_dir():
         found.absent.append(digest)
         return
+    before = found.before.timestamp()
     aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
+    unwanted = False
     try:
-        try:
+        if _last_wanted(folder) < before:
             folder.rename(aside / folder.name)
-        except FileNotFoundError:
-            found.absent.append(digest)
-            return
-        # Judged only now: an import that finds the folder from here on finds nothing, and stores its rows anew.
-        if _last_wanted(aside / folder.name) >= found.before.timestamp():
+            # Judged again: only an import that looks for the folder from here on finds nothing, and stores its rows anew.
+            unwanted = _last_wanted(aside / folder.name) < before
+        if unwanted:
+            _remove(aside / folder.name, found)
+            found.removed.append(digest)
+        else:
             found.kept.append(digest)
-            with contextlib.suppress(OSError):  # one that has stored them anew is as good
-                (aside / folder.name).rename(folder)
-            return
-        _remove(aside / folder.name, found)
-        found.removed.append(digest)
+    except FileNotFoundError:
+        found.absent.append(digest)
     finally:
+        if not unwanted:  # a stop before the second judgement ends here too
+            with contextlib.suppress(OSError):  # it stands there, or was stored anew
+                (aside / folder.name).rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
 
 

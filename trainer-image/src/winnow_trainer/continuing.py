@@ -22,10 +22,12 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.model import Classifier, Lora
 from winnow_classifier.profile import Warn
+from winnow_classifier.words import some
 from winnow_trainer.job import ADAPTERS, CheckpointBase, Parameters, Spec
 
 ADAPTER_PREFIX = "base_model.model."
 BEST = "best"
+NAMED_LABELS = 10
 SAME_ADAPTER = ("lora_rank", "lora_alpha", "lora_target_modules")
 
 
@@ -223,9 +225,13 @@ def about(parent: Parent | None, spec: Spec, schema: LabelSchema) -> list[Warn]:
     gone = [label for label in manifest.labels if label not in schema.labels]
     warnings = []
     if new:
-        warnings.append(Warn("NewLabels", f"not known to {name}, so the head learns them from the start: {short(new)}"))
+        warnings.append(
+            Warn("NewLabels", f"not known to {name}, so the head learns them from the start: {some(new, NAMED_LABELS)}")
+        )
     if gone:
-        warnings.append(Warn("LabelsDropped", f"known to {name}, but no label of the training rows: {short(gone)}"))
+        warnings.append(
+            Warn("LabelsDropped", f"known to {name}, but no label of the training rows: {some(gone, NAMED_LABELS)}")
+        )
     if manifest.prompt_template != spec.prompt_template:
         message = f"promptTemplate is another one than that of {name}: {manifest.prompt_template!r}"
         warnings.append(Warn("PromptTemplateDiffers", message[:500]))
@@ -233,7 +239,3 @@ def about(parent: Parent | None, spec: Spec, schema: LabelSchema) -> list[Warn]:
         message = f"{name} was trained on {manifest.task_detail} rows, these are {schema.task_detail}: its scores mean something else"
         warnings.append(Warn("TaskDetailDiffers", message))
     return warnings
-
-
-def short(labels: list[str]) -> str:
-    return ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from winnow_classifier.errors import SourceError
 from winnow_classifier.row_paths import is_glob, pattern_of
+from winnow_classifier.words import some
 from winnow_trainer.hub_card import Card
 
 # What is read, by file name: which of a repository's files are rows is not known before they are fetched.
@@ -70,7 +71,7 @@ def choose(paths: Iterable[str], card: Card, repo: str, config: str | None, spli
     if script in found and not card.says_files:
         raise NothingReadable(f"its rows are made by a program, {script}, and programs of datasets are not run")
     if not any(map(_kind, found)):
-        raise NothingReadable(f"it holds no Parquet, JSON or CSV files, but {_some(found)}")
+        raise NothingReadable(f"it holds no Parquet, JSON or CSV files, but {_visible(found)}")
     name = _one_of("configuration", "config", config, list(card.configs), card.default)
     chosen = card.configs[name]
     patterns = _under(chosen.data_dir, chosen.data_files) if chosen.data_files is not None else None
@@ -85,7 +86,7 @@ def choose(paths: Iterable[str], card: Card, repo: str, config: str | None, spli
         wanted = ", ".join(patterns[part])
         if not files:
             raise ChoiceError(f"split {part} should lie in {wanted}, where no files are; the repository is incomplete")
-        raise NothingReadable(f"split {part} lies in files that are no Parquet, JSON or CSV: {_some(files)}")
+        raise NothingReadable(f"split {part} lies in files that are no Parquet, JSON or CSV: {_visible(files)}")
     return Choice(name, part, readable)
 
 
@@ -115,7 +116,7 @@ def choose_converted(paths: Iterable[str], config: str | None, split: str | None
 
 
 def _one_of(what: str, field: str, asked: str | None, there: Sequence[str], default: str | None) -> str:
-    names = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
+    names = some(there, _SHOWN)
     if asked is not None:
         if asked in there:
             return asked
@@ -198,7 +199,7 @@ def _endings(path: str) -> list[str]:
     return [ending.lower() for ending in posixpath.basename(path).split(".")[1:]]
 
 
-def _some(paths: Sequence[str]) -> str:
+def _visible(paths: Sequence[str]) -> str:
     shown = [path for path in paths if not path.startswith(".")][:5]
     more = len(paths) - len(shown)
     return (", ".join(shown) or "nothing") + (f" and {more} more" if shown and more > 0 else "")

@@ -196,8 +196,8 @@ class Learner:
             function,
             examples,
             self.parameters.max_eval_tokens,
-            # Scores are told in the precision of the server, which computes in float32 on a CPU; what a head learns from
-            # has the precision of training.
+            # Scores are told in the precision of the server. On a CPU that is float32, or a faster form that gave the same
+            # answers (ADR 77). What a head learns from has the precision of training.
             self.accelerator.autocast if learns or self.model.device.type == "cuda" else nullcontext,
             self.stop,
             self.ranks,

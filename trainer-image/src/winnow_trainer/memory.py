@@ -124,7 +124,6 @@ class Verdict:
     gradient_checkpointing: bool
     warning: Warn | None
     needed: int
-    capacity: int | None
 
 
 def judge(
@@ -145,16 +144,16 @@ def judge(
     room = None if capacity is None else int(capacity * SPARE)
     plain, less = needs.total, needs.checkpointed.total
     if room is None:
-        return Verdict(bool(asked), None, less if asked else plain, None)
+        return Verdict(bool(asked), None, less if asked else plain)
     checkpointing = bool(asked) or (asked is None and chooses and body_trains and plain > room)
     chosen = needs.checkpointed if checkpointing else needs
     if chosen.total <= room:
-        return Verdict(checkpointing, None, chosen.total, capacity)
+        return Verdict(checkpointing, None, chosen.total)
     message = (
         f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity_words(capacity)}; "
         f"{'; '.join(remedies(needs, room, method, parameters, checkpointing, cut, part)) or 'a device with more memory would help'}"
     )
-    return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total, capacity)
+    return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total)
 
 
 def capacity_words(capacity: int | None) -> str:

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 SECONDS = 60.0  # wall time of a function for the rows of one evaluation; the same of CPU time
 START_SECONDS = 30.0  # to import what it needs
+END_SECONDS = 5.0  # between the end of its output and its own
 MEMORY_BYTES = 2 << 30  # of addresses: numpy alone takes some 300 MiB of them
 SOURCE_BYTES = 1 << 20  # as much as a ConfigMap holds
 ROWS_AT_A_TIME = 256
@@ -70,10 +71,6 @@ class MetricFunctions:
         self._functions = [_Function(metric.name, source_of(metric), seconds, memory_bytes) for metric in custom]
         self._stop = stop
         self.directions: Mapping[str, str] = {one.name: one.direction for one in custom if one.direction}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(function.name for function in self._functions)
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -255,7 +252,10 @@ class _Function:
         return found
 
     def _ended(self, process: subprocess.Popen[bytes]) -> str:
-        code = process.wait(5)
+        try:
+            code = process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "the function closed its process's own output"
         if code == -signal.SIGXCPU:
             return f"TimeoutError: it took more than {self._seconds:g} seconds of CPU time"
         if code in (-signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT):

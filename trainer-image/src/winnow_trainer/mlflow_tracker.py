@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from winnow_classifier.mirror import VOLUME, Mirror
@@ -26,7 +26,6 @@ class MlflowTracker:
         params: Mapping[str, str],
         memory: Path,
         mirror: Mirror = VOLUME,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._experiment = experiment
@@ -34,7 +33,6 @@ class MlflowTracker:
         self._params = params
         self._memory = memory
         self._mirror = mirror
-        self._clock = clock
         self._end = ""
         self._teller: Teller[list[Metric]] = Teller("MLflow", self._work)
         self._teller.start()
@@ -74,4 +72,4 @@ class MlflowTracker:
         return run_id
 
     def _now(self) -> int:
-        return int(self._clock() * 1_000)
+        return int(time.time() * 1_000)

@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import ClassVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
-from winnow_classifier.errors import ConfigError
+from winnow_trainer.http_thread import serving
 from winnow_trainer.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -53,23 +52,6 @@ def served(progress: Progress, port: int, host: str = "") -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """A pull every few seconds is no news."""
 
-    try:
-        server = _Server((host, port), Handler)
-    except (OSError, OverflowError) as err:
-        raise ConfigError(f"--progress-port {port} cannot be listened on: {err}", hint="choose another port") from err
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="progress", daemon=True)
-    thread.start()
-    log.info("Progress served", extra={"port": server.server_address[1]})
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        log.debug("Progress request broken off", extra={"client": str(client_address)})
+    with serving(Handler, host, port, "--progress-port") as found:
+        log.info("Progress served", extra={"port": found})
+        yield found

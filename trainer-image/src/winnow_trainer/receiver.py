@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import DEFAULT_BUFFER_SIZE, BufferedReader
 from pathlib import Path
-from threading import Thread
 from typing import ClassVar, cast
 
 import orjson
 
-from winnow_classifier.errors import ConfigError, NoRoomForUpload, StorageFull, WinnowError
+from winnow_classifier.errors import NoRoomForUpload, StorageFull, WinnowError
+from winnow_trainer.http_thread import serving
 from winnow_trainer.reception import BUFFER_BYTES, Reception, Refused
 
 log = logging.getLogger(__name__)
@@ -56,19 +56,9 @@ def served(reception: Reception, port: int = 0) -> Iterator[int]:
     class Handler(_Handler):
         file = reception
 
-    try:
-        server = _Server((HOST, port), Handler)
-    except (OSError, OverflowError) as err:
-        raise ConfigError(f"--receive-port {port} cannot be listened on: {err}", hint="choose another port") from err
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="receiver", daemon=True)
-    thread.start()
-    log.info("Upload awaited", extra={"port": server.server_address[1], "receivedBytes": reception.received_bytes})
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Handler, HOST, port, "--receive-port") as found:
+        log.info("Upload awaited", extra={"port": found, "receivedBytes": reception.received_bytes})
+        yield found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -161,10 +151,3 @@ class _Body:
         with suppress(OSError):
             while self.left and allowed > 0 and (count := self.read(view)):
                 allowed -= count
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        log.debug("Upload request broken off", extra={"client": str(client_address)})

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock
 
@@ -129,7 +130,8 @@ class Reception:
                 hint="enlarge the volume or delete what is not needed in it",
             )
         if not missing:
-            self._finish()
+            with suppress(Refused):  # another file: it begins anew
+                self._finish()
             self.announce()
 
     def _check(self, offset: int, length: int) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ class Position:
     step: int = 0  # steps done in it
     loss_sum: float = 0.0  # of the rows of those steps, nats
     rows: int = 0  # how many rows those were
-    seconds: float = 0.0  # spent on steps since the first epoch
     step_losses: Sums = ()  # of the run so far; points of older versions have none
 
 
@@ -86,7 +85,8 @@ def load(folder: Path, mirror: Mirror = VOLUME, mapped: bool = False) -> tuple[P
             content = json.loads((point / POINT).read_bytes())
             if sha256_of_file(point / STATE) != content["sha256"]:
                 raise ValueError(f"{STATE} has another SHA-256 than {POINT} says")
-            where = content["position"]
+            names = {field.name for field in fields(Position)}  # those of older versions have others
+            where = {name: value for name, value in content["position"].items() if name in names}
             position = Position(**{**where, "step_losses": step_losses.read(where.get("step_losses", ()))})
             state = torch.load(point / STATE, map_location="cpu", weights_only=True, mmap=mapped)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -101,5 +101,8 @@ class Teller(Generic[M]):
         except (RefusedError, UnreachableError, OSError) as error:
             if not self._over:
                 self.warn(f"{error}; nothing more is told there")
+        except Exception as error:  # what it remembers is broken, or its client speaks otherwise: still a courtesy
+            if not self._over:
+                self.warn(f"{type(error).__name__}: {error}; nothing more is told there")
         finally:
             self._over = True

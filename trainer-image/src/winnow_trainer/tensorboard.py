@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from winnow_classifier.mirror import VOLUME, Mirror
@@ -21,13 +21,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 class EventFile:
     """One process's part of a run. What older parts say of later steps is passed over: the run went on from here."""
 
-    def __init__(
-        self, folder: Path, steps_done: int, mirror: Mirror = VOLUME, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, folder: Path, steps_done: int, mirror: Mirror = VOLUME) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f"events.out.tfevents.{int(clock())}.{socket.gethostname()}.{os.getpid()}.{steps_done}"
+        self.path = folder / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{steps_done}"
         self._mirror = mirror
-        self._clock = clock
         self._file = self.path.open("wb", buffering=0)
         self._write(0, _field(3, _BYTES, _sized(VERSION)))
         self._write(steps_done + 1, _field(7, _BYTES, _sized(_field(1, _VARINT, _varint(1)))))  # SessionLog, START
@@ -44,7 +41,7 @@ class EventFile:
         self.flush()
 
     def _write(self, step: int, what: bytes) -> None:
-        event = _field(1, _FIXED64, struct.pack("<d", self._clock())) + _field(2, _VARINT, _varint(step)) + what
+        event = _field(1, _FIXED64, struct.pack("<d", time.time())) + _field(2, _VARINT, _varint(step)) + what
         self._file.write(record(event))
 
 

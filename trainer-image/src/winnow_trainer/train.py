@@ -8,73 +8,57 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-import orjson
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from winnow_classifier import base_model, checkpoint
-from winnow_classifier import decision as decisions
-from winnow_classifier.checkpoint import Manifest, Published
+from winnow_classifier import base_model
+from winnow_classifier.checkpoint import Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
-from winnow_classifier.errors import CheckpointError, DivergedError
+from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
-from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
-from winnow_classifier.profile import Warn
-from winnow_trainer import advice, artifacts, deciding, evaluate, memory, outcome, resume, step_losses
+from winnow_trainer import advice, memory, outcome, resume, step_losses
 from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
 from winnow_trainer.early_stopping import stops_after
-from winnow_trainer.evaluate import Evaluation
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words, is_full
 from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
 from winnow_trainer.learner import Learner
-from winnow_trainer.manifests import manifest_of
 from winnow_trainer.methods import assemble
 from winnow_trainer.metric_functions import MetricFunctions
 from winnow_trainer.pace import Pace
 from winnow_trainer.prepare import Prepared, prepare
 from winnow_trainer.progress import FIELDS
 from winnow_trainer.published import of_the_first
+from winnow_trainer.publishing import Publisher
 from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.recorder import Recorder, Tracker
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
-from winnow_trainer.room import NO_ROOM, Patience, when_there_is_room
+from winnow_trainer.room import Patience
 from winnow_trainer.run_folder import Changed, RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.stopping import Stopped, check
+from winnow_trainer.telling import Progress, Telling
 from winnow_trainer.tensorboard import EventFile
 from winnow_trainer.tracking import Track, no_trackers
 from winnow_trainer.watch import LossWatch, check_answers
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-POINTS = "resume points"
-NO_POINT = Warn(
-    NO_ROOM,
-    "storage is full: the last resume point could not be written, and the training goes on without it. After a stop it would go on "
-    "from the one before; enlarge the volume or its quota, or delete old runs",
-)
 RESUME_POINT_SECONDS = 600.0  # at most about this much work is lost when a node dies
-
-
-class Progress(Protocol):
-    def update(self, **fields: Any) -> None: ...
 
 
 def train(
@@ -125,7 +109,7 @@ def train(
                 training.run()
             result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
             if ranks.leads:
-                training.when_there_is_room("the end of the run", lambda: folder.finish(result))
+                training.telling.when_there_is_room("the end of the run", lambda: folder.finish(result))
         except Stopped:
             stopped = {"state": "Stopped", "reason": "Stopped", "message": training.where_it_stopped()}
             return {"kind": "train", **stopped, **training.history()}
@@ -167,7 +151,6 @@ class Training:
         patience: Patience = Patience(),  # noqa: B008 - it never changes
     ) -> None:
         self.ranks = ranks
-        self.patience = patience
         self.prepared = prepared
         self.parameters = prepared.parameters
         self.folder = folder
@@ -179,12 +162,8 @@ class Training:
         self.begun = False  # until then there may be a resume point further on
         self.changed: list[Changed] = []  # known to the first process
         self.published = of_the_first(ranks, self.look_for_checkpoints)
-        self.warnings = [
-            *advice.about_rows(prepared.data),
-            *advice.about_decision(prepared.data),
-            *prepared.warnings,
-        ]
-        self.short_of_room: dict[str, Warn] = {}  # by what for; no part of any report, since it passes
+        warnings = [*advice.about_rows(prepared.data), *advice.about_decision(prepared.data), *prepared.warnings]
+        self.telling = Telling(warnings, progress, stop, patience)
         self.functions = MetricFunctions(prepared.job.spec.metrics.custom or [], stop)
         self.writer = ResumeWriter(folder.resume, folder.mirror)
         self.recorder = Recorder(None, 0, [])
@@ -204,27 +183,11 @@ class Training:
             return f"{told}; storage had no room for a resume point, so that it goes on from the one before"
         return f"{told}; goes on from there"
 
-    def when_there_is_room(self, what: str, write: Callable[[], T]) -> T:
-        """What `write` returns, later where storage is full. Raises Stopped, and what `write` raises."""
-        return when_there_is_room(what, write, self.stop, partial(self.tell_of_room, what), self.patience)
-
-    def tell_of_room(self, what: str, warning: Warn | None) -> None:
-        """That there is none for it, or None: there is."""
-        if warning == self.short_of_room.get(what):
-            return
-        self.short_of_room.pop(what, None)
-        if warning is not None:
-            self.short_of_room[what] = warning
-        self.progress.update(warnings=self.told_warnings())
-
-    def told_warnings(self) -> list[dict[str, str]]:
-        return [asdict(warning) for warning in (*self.short_of_room.values(), *self.warnings)]
-
     def check_points(self) -> None:
         """Raises what kept the last resume point from being written, if that is known by now; want of room is only told."""
         self.writer.check()
         if self.ranks.leads:
-            self.tell_of_room(POINTS, NO_POINT if self.writer.full else None)
+            self.telling.resume_points(self.writer.full)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -232,7 +195,7 @@ class Training:
         try:
             self.run_epochs()
             self.writer.wait()
-            self.tell_of_room(POINTS, None)  # none is needed any more
+            self.telling.resume_points(full=False)  # none is needed any more
             ended = "Complete"
         except Stopped:
             ended = "Stopped"
@@ -243,6 +206,16 @@ class Training:
 
     def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()
+        self.publisher = Publisher(
+            self.prepared,
+            self.folder,
+            self.learner.model,
+            self.test,
+            self.validation,
+            self.functions,
+            self.telling,
+            self.ranks.size,
+        )
         rows, epochs = len(self.prepared.rows), self.parameters.num_train_epochs
         self.begin()
         self.steps_per_epoch = count_steps(rows, self.batch_size)
@@ -285,7 +258,7 @@ class Training:
         self.begun = True
         self.make_room_for_epochs()
         if self.ranks.leads:
-            self.warn_again()
+            self.publisher.warn_again(self.published)
 
     def make_room_for_epochs(self) -> None:
         """Of checkpoints that were changed, those of epochs that come again are removed, and made again. The others stay: no
@@ -297,21 +270,7 @@ class Training:
                 self.folder.remove(again[one.name])
         for warning in advice.about_changed([one for one in self.changed if one.name not in again]):
             log.warning(warning.message, extra={"code": warning.code})
-            self.warnings.append(warning)
-
-    def warn_again(self) -> None:
-        """Of what the evaluations before a restart found: the reports of later ones say it too."""
-        for one in self.published:
-            epoch = one.manifest.epoch
-            try:
-                decision = decisions.read(self.folder.file(epoch, decisions.DECISION).parent, self.prepared.schema)
-                report = orjson.loads(self.folder.file(epoch, artifacts.METRICS).read_bytes())
-            except (OSError, ValueError, CheckpointError):
-                continue  # nothing was measured; or a decision.json that was changed by hand, as is said where it is used
-            self.warn_once(advice.about_band(decision) if decision else [])
-            parts = {"test": report, "validation": report.get("validation", {})}
-            scored = {rows: evaluate.scored_before(part) for rows, part in parts.items()}
-            self.warn_once(advice.about_functions(one.manifest.name, scored))
+            self.telling.warnings.append(warning)
 
     def trackers(self) -> list[Tracker]:
         """Of several processes the first one tells."""
@@ -343,8 +302,8 @@ class Training:
             for part in (data.test, data.validation)
         )
         parts = {"training": examples, "test": test, "validation": validation}
-        self.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
-        for warning in self.warnings:
+        self.telling.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
+        for warning in self.telling.warnings:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
         method = prepared.job.spec.method
@@ -393,7 +352,7 @@ class Training:
         if began is not None:
             parameters = parameters.model_copy(update={"parallelism": began})
         if short := memory.place(model, method, parameters, accelerator, self.ranks):
-            self.warnings.append(short)
+            self.telling.warnings.append(short)
         if open_ and began is None and self.ranks.leads:
             self.folder.keep_parallelism("FSDP" if is_cut(model) else "DDP")
 
@@ -505,63 +464,32 @@ class Training:
         began = self.clock()
         data = self.prepared.data
         with self.what_is_kept():
-            judged_test = self.judged(epoch, "test", self.test, data.test)
-            judged_validation = self.judged(epoch, "validation", self.validation, data.validation)
+            test = self.judged(epoch, "test", self.test, data.test)
+            validation = self.judged(epoch, "validation", self.validation, data.validation)
         weights = self.learner.weights()
-        (published,) = of_the_first(self.ranks, lambda: [self.publish(epoch, judged_test, judged_validation, weights)])
+        train_loss = self.position.loss_sum / self.position.rows
+        sums = self.position.step_losses
+        steps = step_losses.told(sums, self.steps_done, self.total_steps, self.steps_per_epoch)
+        publish = partial(self.publisher.publish, epoch, train_loss, steps, test, validation, weights, self.published)
+        (published,) = of_the_first(self.ranks, lambda: [publish()])
         self.published.append(published)
         self.pace.evaluation(self.clock() - began)
+        manifest = published.manifest
         log.info(
             "Checkpoint published",
             extra={
-                "checkpoint": published.manifest.name,
-                "trainLoss": published.manifest.train_loss,
-                "metrics": published.manifest.metrics,
-                "validationMetrics": published.manifest.validation_metrics,
+                "checkpoint": manifest.name,
+                "trainLoss": manifest.train_loss,
+                "metrics": manifest.metrics,
+                "validationMetrics": manifest.validation_metrics,
                 "sizeBytes": published.size_bytes,
                 "digest": published.digest,
             },
         )
-        manifest = published.manifest
         measured = {"test": manifest.metrics, "validation": manifest.validation_metrics}
         told = {rows: metrics for rows, metrics in measured.items() if metrics}
-        self.recorder.epoch(self.steps_done, self.position.loss_sum / self.position.rows, told)
+        self.recorder.epoch(self.steps_done, train_loss, told)
         self.report()
-
-    def publish(
-        self,
-        epoch: int,
-        judged_test: Judged | None,
-        judged_validation: Judged | None,
-        weights: dict[str, Tensor] | None,
-    ) -> Published:
-        decision = self.decision(judged_test, judged_validation)
-        schema = decisions.decided(self.prepared.schema, decision)
-        measured = {decision.measured.rows: decision.measured} if decision and decision.measured else {}
-        test = self.evaluation(judged_test, self.test, schema, measured.get("Test"))
-        validation = self.evaluation(judged_validation, self.validation, schema, measured.get("Validation"))
-        decided = decisions.content(decision) if decision else None
-        train_loss = self.position.loss_sum / self.position.rows
-        manifest = manifest_of(self.prepared, self.learner.model, epoch, train_loss, test, validation, self.ranks.size)
-        parts = {"test": test, "validation": validation}
-        scored = {rows: part.scored for rows, part in parts.items() if part}
-        self.warn_once(advice.about_functions(manifest.name, scored))
-        files = self.artifacts(manifest, test, validation, schema, decided)
-        self.folder.release(epoch)  # of a try that had no room in a bucket
-        published = self.when_there_is_room(
-            manifest.name,
-            lambda: checkpoint.publish(
-                self.folder.checkpoint(epoch),
-                manifest,
-                self.learner.model,
-                self.prepared.tokenizer,
-                files | deciding.kept(judged_validation, judged_test),
-                {decisions.DECISION: decided} if decided else {},
-                weights,
-            ),
-        )
-        self.when_there_is_room(manifest.name, lambda: self.folder.stored(epoch))
-        return published
 
     def judged(self, epoch: int, which: str, examples: Examples | None, part: HeldOut | None) -> Judged | None:
         if examples is None or part is None:
@@ -569,55 +497,6 @@ class Training:
         logits = self.learner.predict(examples)
         check_answers(logits, epoch, which, part.rows.numbered)
         return Judged(logits, examples.targets)
-
-    def decision(self, test: Judged | None, validation: Judged | None) -> decisions.Decision | None:
-        """Fitted on validation rows; None without."""
-        if validation is None:
-            return None
-        asked, entry = self.prepared.job.spec.thresholds, self.prepared.validation_entry
-        found = deciding.fit(validation, test, self.prepared.schema, asked, entry.digest if entry else None)
-        for label, why in found.unfitted.items():
-            log.warning("Threshold not as asked for", extra={"label": label, "why": why})
-        self.warn_once(advice.about_band(found))
-        return found
-
-    def evaluation(
-        self,
-        judged: Judged | None,
-        examples: Examples | None,
-        schema: LabelSchema,
-        measured: decisions.Measured | None,
-    ) -> Evaluation | None:
-        if judged is None or examples is None:
-            return None
-        reported, seed = self.prepared.reported, self.parameters.seed
-        return evaluate.evaluate(judged.logits, examples, schema, reported, self.functions, seed, measured)
-
-    def warn_once(self, warnings: Sequence[Warn]) -> None:
-        """Of what an evaluation found: once for each thing that the message begins with, however often it is found."""
-        known = {warning.message.split(":")[0] for warning in self.warnings}
-        self.warnings += [warning for warning in warnings if warning.message.split(":")[0] not in known]
-
-    def artifacts(
-        self,
-        manifest: Manifest,
-        test: Evaluation | None,
-        validation: Evaluation | None,
-        schema: LabelSchema,
-        decision: bytes | None,
-    ) -> dict[str, bytes]:
-        before = [published.manifest for published in self.published]
-        likely = [*self.published, Published(manifest, "", 0)]
-        return artifacts.artifacts(
-            test,
-            validation,
-            schema,
-            [*before, manifest],
-            steps=step_losses.told(self.position.step_losses, self.steps_done, self.total_steps, self.steps_per_epoch),
-            best=outcome.message(likely, self.prepared.primary, self.prepared.selected_on) + ", so far.",
-            warnings=[warning.message for warning in self.warnings],
-            decision=decision,
-        )
 
     def report(self) -> None:
         self.progress.update(
@@ -631,7 +510,7 @@ class Training:
         )
 
     def history(self) -> dict[str, Any]:
-        return {**history(self.published, self.prepared), "warnings": self.told_warnings()}
+        return {**history(self.published, self.prepared), "warnings": self.telling.told()}
 
     @property
     def stopped_early(self) -> int | None:

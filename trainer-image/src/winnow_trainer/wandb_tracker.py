@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,21 +53,19 @@ class WandbTracker:
         environ: Mapping[str, str],
         networks: Iterable[Network] = (),
         mirror: Mirror = VOLUME,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
         self._memory = memory
         self._environ = environ
         self._networks = tuple(networks)
         self._mirror = mirror
-        self._clock = clock
         self._end = ""
         self._process: subprocess.Popen[str] | None = None
         self._teller: Teller[dict[str, Any]] = Teller("Weights & Biases", self._work)
         self._teller.start()
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._teller.put({"step": step, "at": self._clock(), "values": dict(values)})
+        self._teller.put({"step": step, "at": time.time(), "values": dict(values)})
 
     def flush(self) -> None:
         """It is told as it comes."""

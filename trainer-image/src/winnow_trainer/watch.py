@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from winnow_classifier.errors import DivergedError
+from winnow_classifier.words import some
 from winnow_trainer.learner import StepResult
 from winnow_trainer.steps import Rows
 
@@ -84,5 +85,4 @@ def check_answers(logits: Tensor, epoch: int, which: str, numbered: Callable[[Ro
 
 
 def named(numbers: Sequence[int]) -> str:
-    more = f" and {len(numbers) - ROWS_NAMED} more" if len(numbers) > ROWS_NAMED else ""
-    return ", ".join(map(str, numbers[:ROWS_NAMED])) + more
+    return some([str(number) for number in numbers], ROWS_NAMED)

@@ -1,0 +1,9 @@
+"""Words that messages share."""
+
+from collections.abc import Sequence
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """`a, b and 3 more`."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,35 @@
+"""An HTTP server in a thread of its own, for as long as a block runs."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from winnow_classifier.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler], host: str, port: int, option: str) -> Iterator[int]:
+    """Gives the port, which the system chooses for 0. Raises ConfigError, which names the option, for a port that is taken."""
+    try:
+        server = _Server((host, port), handler)
+    except (OSError, OverflowError) as err:
+        raise ConfigError(f"{option} {port} cannot be listened on: {err}", hint="choose another port") from err
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name=option, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        log.debug("Request broken off", extra={"client": str(client_address)})

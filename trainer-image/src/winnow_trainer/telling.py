@@ -1,0 +1,59 @@
+"""What a training warns of: what stays, which reports say too, and want of room in storage, which passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from threading import Event
+from typing import Any, Protocol, TypeVar
+
+from winnow_classifier.profile import Warn
+from winnow_trainer.room import NO_ROOM, Patience, when_there_is_room
+
+T = TypeVar("T")
+POINTS = "resume points"
+NO_POINT = Warn(
+    NO_ROOM,
+    "storage is full: the last resume point could not be written, and the training goes on without it. After a stop it would go on "
+    "from the one before; enlarge the volume or its quota, or delete old runs",
+)
+
+
+class Progress(Protocol):
+    def update(self, **fields: Any) -> None: ...
+
+
+class Telling:
+    """The warnings of one training."""
+
+    def __init__(self, warnings: Sequence[Warn], progress: Progress, stop: Event, patience: Patience) -> None:
+        """`patience`: with storage that is full."""
+        self.warnings = list(warnings)
+        self._short_of_room: dict[str, Warn] = {}  # by what for; no part of any report, since it passes
+        self._progress, self._stop, self._patience = progress, stop, patience
+
+    def told(self) -> list[dict[str, str]]:
+        return [asdict(warning) for warning in (*self._short_of_room.values(), *self.warnings)]
+
+    def warn_once(self, warnings: Sequence[Warn]) -> None:
+        """Of what an evaluation found: once for each thing that the message begins with, however often it is found."""
+        known = {warning.message.split(":")[0] for warning in self.warnings}
+        self.warnings += [warning for warning in warnings if warning.message.split(":")[0] not in known]
+
+    def when_there_is_room(self, what: str, write: Callable[[], T]) -> T:
+        """What `write` returns, later where storage is full. Raises Stopped, and what `write` raises."""
+        return when_there_is_room(what, write, self._stop, partial(self._tell_of_room, what), self._patience)
+
+    def resume_points(self, full: bool) -> None:
+        """Whether storage had no room for the last one."""
+        self._tell_of_room(POINTS, NO_POINT if full else None)
+
+    def _tell_of_room(self, what: str, warning: Warn | None) -> None:
+        """That there is none for it, or None: there is."""
+        if warning == self._short_of_room.get(what):
+            return
+        self._short_of_room.pop(what, None)
+        if warning is not None:
+            self._short_of_room[what] = warning
+        self._progress.update(warnings=self.told())
