@@ -1,6 +1,7 @@
 """What Prometheus sees. Names as documented in docs/serving.md; times in seconds, sizes in tokens."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -44,7 +45,7 @@ class Metrics:
         self._truncated = one(Counter, "clf_truncated", "Texts that were cut")
         self._lines = each(Counter, "clf_stream_lines", "Lines of streams answered", "outcome")
         for outcome in ("ok", "error"):
-            self._lines.labels(*self._model, outcome)
+            self._lines(outcome)
         self._running = one(Gauge, "clf_requests_running", "Requests in work")
         self._recency = Recency()
         self.watch(
@@ -69,14 +70,14 @@ class Metrics:
     def request_ended(self, endpoint: str, code: int, seconds: float) -> None:
         self._recency.ended()
         self._running.dec()
-        self._requests.labels(*self._model, endpoint, str(code)).inc()
-        self._duration.labels(*self._model, endpoint).observe(seconds)
+        self._requests(endpoint, str(code)).inc()
+        self._duration(endpoint).observe(seconds)
 
     def rejected(self, reason: str) -> None:
-        self._rejected.labels(*self._model, reason).inc()
+        self._rejected(reason).inc()
 
     def line(self, *, ok: bool) -> None:
-        self._lines.labels(*self._model, "ok" if ok else "error").inc()
+        self._lines("ok" if ok else "error").inc()
 
     def batch(self, *, texts: int, tokens: int, seconds: float) -> None:
         self._batch_size.observe(texts)
@@ -93,14 +94,18 @@ class Metrics:
             if encoded.truncated:
                 self._truncated.inc()
             for label in result.predicted:
-                self._predictions.labels(*self._model, label).inc()
-            self._confidence.labels(*self._model, labels[result.top]).observe(float(result.probabilities[result.top]))
+                self._predictions(label).inc()
+            self._confidence(labels[result.top]).observe(float(result.probabilities[result.top]))
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)
 
     def _one(self, kind: type[Metric], name: str, help_text: str, **options: Any) -> Metric:
-        return self._each(kind, name, help_text, **options).labels(*self._model)
+        return self._each(kind, name, help_text, **options)()
 
-    def _each(self, kind: type[Metric], name: str, help_text: str, *labels: str, **options: Any) -> Metric:
-        return kind(name, help_text, (*MODEL, *labels), registry=self._registry, **options)
+    def _each(
+        self, kind: type[Metric], name: str, help_text: str, *labels: str, **options: Any
+    ) -> Callable[..., Metric]:
+        """The series by the values of its labels; kept, since to look one up takes longer than to count in it."""
+        metric = kind(name, help_text, (*MODEL, *labels), registry=self._registry, **options)
+        return cache(partial(metric.labels, *self._model))
