@@ -274,6 +274,13 @@ def placement(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
     return {name: value for name, value in fields.items() if value}
 
 
+def service_account(name: str | None) -> Object:
+    """For a template that is applied again and again: where the field is empty the API server takes the name from its
+    deprecated twin, so what is only left out comes back. Not `default`, which a template does not get by itself: all pods
+    would be replaced."""
+    return {"serviceAccountName": name or "", "serviceAccount": name or ""}
+
+
 def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
     return api.to_raw(spec.resources) if spec.resources else {}
 
