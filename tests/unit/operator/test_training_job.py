@@ -398,6 +398,20 @@ def test_a_job_that_stopped_early_is_complete_and_tells_how_far_it_came() -> Non
     }
 
 
+ENDS: list[Any] = [
+    pytest.param({}, 3, id="all epochs"),
+    pytest.param({"reason": "StoppedEarly", "message": "Stopped early after epoch 2 of 3"}, 2, id="stopped early"),
+]
+
+
+@pytest.mark.parametrize(("how", "reached"), ENDS)
+def test_a_job_that_ended_before_anybody_asked_tells_its_epochs(how: Object, reached: int) -> None:
+    obj = training_job(parameters={"numTrainEpochs": 3})
+    said = told(epochs=[epoch(number, 0.9) for number in range(1, reached + 1)], **how)
+    progress = plan(ended(0, said, obj=obj), NOW, CONFIG).status["progress"]
+    assert progress == {"percent": 100.0, "epoch": reached, "totalEpochs": 3, "updatedAt": "2026-11-23T12:00:00Z"}
+
+
 def test_a_job_that_ended_while_it_was_being_suspended_has_ended() -> None:
     seen = ended(0, told(checkpoints=[checkpoint(1)]), obj=training_job(suspend=True))
     assert conditions_of(plan(seen, NOW, CONFIG).status)["Complete"] == ("True", "TrainingComplete")

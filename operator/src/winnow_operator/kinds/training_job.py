@@ -239,7 +239,8 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
     progress = results.progress(old, state.news if state.phase not in ("Complete", "Failed") else None, now)
     if state.phase == "Complete":
         early = fields.get("epochs", []) if state.reason is Reason.STOPPED_EARLY else []
-        progress = results.finished(progress, now, early[-1]["epoch"] if early else None)
+        total = obj.spec.parameters.num_train_epochs
+        progress = results.finished(progress, now, total, early[-1]["epoch"] if early else None)
     ended = state.phase in ("Complete", "Failed")
     started = state.started or (conditions.timestamp(old.start_time) if old.start_time else None)
     return conditions.status(
