@@ -422,6 +422,11 @@ CRASHES = [
         "exit code 10: model.safetensors was changed",
         id="what the server said",
     ),
+    pytest.param(
+        {"exit_code": 10, "said": {"state": "Failed", "message": "Base model /base/model has no config.json."}},
+        "Base model image docker.io/winnow/base-minilm:dev, path /model has no config.json",
+        id="the base model",
+    ),
     pytest.param({"exit_code": 137, "reason": "OOMKilled"}, "limits.memory", id="memory"),
     pytest.param({"exit_code": 1, "said": "Traceback: boom"}, "exit code 1: Traceback: boom", id="its last lines"),
 ]
