@@ -571,7 +571,7 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -
     )
     assert world.plan.events == (back,)
     world.visit()
-    assert world.plan.events == (), "once"
+    assert not world.plan.events, "once"
     world.pods = ()
     world.measured(values=[{"value": 0.5}, {"value": 0.5}])
     world.roll_out()
