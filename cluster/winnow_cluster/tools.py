@@ -13,6 +13,8 @@ from winnow_cluster.errors import ClusterError
 from winnow_cluster.paths import Paths
 
 KUBERNETES_VERSION = "1.36.3"
+HELM_VERSION = "3.22.0"
+HELM_KUBERNETES = ("1", "37")  # of the client-go that it is built with, as its own Makefile has it
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ def _version_stamps(version: str) -> tuple[str, ...]:
     return (f"{package}.gitVersion=v{version}", f"{package}.gitMajor={major}", f"{package}.gitMinor={minor}")
 
 
+def _helm_stamps() -> tuple[str, ...]:
+    """Without these helm takes a cluster that it is not told of for 1.20, which the chart refuses."""
+    module, (major, minor) = "helm.sh/helm/v3", HELM_KUBERNETES
+    kubernetes = (
+        stamp
+        for package in ("pkg/chartutil", "pkg/lint/rules")
+        for stamp in (f"{module}/{package}.k8sVersionMajor={major}", f"{module}/{package}.k8sVersionMinor={minor}")
+    )
+    return (f"{module}/internal/version.version=v{HELM_VERSION}", *kubernetes)
+
+
 CLUSTER_TOOLS = (
     Tool("etcd", ("etcd",), renames=(("server", "etcd"),)),
     Tool(
@@ -49,7 +62,7 @@ CLUSTER_TOOLS = (
     Tool("buildkit", ("buildkitd", "buildctl")),
     Tool("coredns", ("coredns",)),
     Tool("local-path-provisioner", ("local-path-provisioner",)),
-    Tool("helm", ("helm",)),
+    Tool("helm", ("helm",), stamps=_helm_stamps()),
     Tool("pause", ("pause",)),
 )
 KEDA = Tool(

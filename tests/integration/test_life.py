@@ -428,6 +428,26 @@ async def test_deleting_an_object_removes_what_was_made_for_it(cluster: Cluster)
     await cluster.until_all("no ConfigMap of ours", CONFIG_MAP, ours_gone, seconds=COLLECTED_SECONDS)
 
 
+async def test_what_outlived_its_object_is_taken_back_by_one_of_the_same_name(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.trained()
+    await cluster.apply(deployment())
+    server = await live(cluster)
+    await cluster.expect(DEPLOYMENT, "web", "Ready")
+    for kind, name in ((DEPLOYMENT, "web"), (MODEL_SERVICE, "spam")):
+        await cluster.client.delete(kind, cluster.namespace, name, policy="Orphan")
+        await cluster.until_gone(kind, name)
+    volume = (await cluster.get(CLAIM, "spam-storage"))["spec"]["volumeName"]
+    await cluster.apply(model_service(), deployment())
+    await cluster.expect(MODEL_SERVICE, "spam", "Ready", reason="StorageReady")
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
+    assert (await cluster.get(CLAIM, "spam-storage"))["spec"]["volumeName"] == volume
+    for kind, name in ((SERVICE, "web"), (APPS_DEPLOYMENT, "web")):
+        uid = (await cluster.get(DEPLOYMENT, "web"))["metadata"]["uid"]
+        assert [one["uid"] for one in (await cluster.get(kind, name))["metadata"]["ownerReferences"]] == [uid]
+    assert "deletionTimestamp" not in (await cluster.get(POD, server.name))["metadata"], "no pod was replaced"
+
+
 async def test_a_suspended_training_stops_and_goes_on_from_its_resume_point(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.apply(training_job())

@@ -136,6 +136,24 @@ async def test_what_others_change_in_children_is_put_right(cluster: Cluster) -> 
 
 
 @pytest.mark.usefixtures("operator")
+async def test_a_service_account_that_is_taken_off_leaves_the_pods_as_they_were(cluster: Cluster) -> None:
+    await finished(cluster)
+    before = template(await cluster.get(APPS_DEPLOYMENT, "web"))
+    assert not before["spec"].keys() & {"serviceAccountName", "serviceAccount"}
+    await cluster.change(DEPLOYMENT, "web", serviceAccountName="other")
+    await cluster.until(
+        "the other", APPS_DEPLOYMENT, lambda found: template(found)["spec"]["serviceAccountName"] == "other", name="web"
+    )
+    await cluster.change(DEPLOYMENT, "web", serviceAccountName=None)
+    await cluster.until("none", APPS_DEPLOYMENT, lambda found: template(found) == before, name="web")
+
+
+def template(found: Object) -> Object:
+    pods: Object = found["spec"]["template"]
+    return pods
+
+
+@pytest.mark.usefixtures("operator")
 async def test_what_others_add_to_children_stays(cluster: Cluster) -> None:
     await finished(cluster)
     note = {"metadata": {"annotations": {"team": "ours"}}}

@@ -105,7 +105,9 @@ def _missing(path: Path, looked_for: Path | None = None) -> SourceError:
 
 
 def _listed(folder: Path) -> list[str]:
-    return [entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir()]
+    """Without the kubelet's own, such as ..data of a mounted ConfigMap."""
+    found = [entry for entry in folder.iterdir() if not entry.name.startswith("..")]
+    return [entry.name + ("/" if entry.is_dir() else "") for entry in found]
 
 
 def _walk(folder: Path, depth: int | None) -> Iterator[str]:

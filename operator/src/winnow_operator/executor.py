@@ -157,7 +157,8 @@ class Executor:
         # Objects of others carry none of our labels, so the store does not know them: before the first write, ask.
         live = self._store.get(resource, namespace, name) or await self._kube.get(resource, namespace, name)
         if live is not None:
-            _check_ours(owner, live)
+            if not _orphaned(obj, live):
+                _check_ours(owner, live)
             if not drift.differs(obj, live) or self._changed.get(uid_of(live)) == (digest(obj), drift.content(live)):
                 return False
         wanted = drift.stamped(obj)
@@ -302,8 +303,17 @@ def _manager(owner: api.Resource) -> str:
     return f"winnow-{owner.kind.lower()}"
 
 
+def _orphaned(wanted: Object, live: Object) -> bool:
+    """Whether it was made for an object of this kind and name and lost its owner, as by `kubectl delete --cascade=orphan`:
+    it is taken back."""
+    labels, metadata = wanted["metadata"]["labels"], live["metadata"]
+    ours = labels.items() <= (metadata.get("labels") or {}).items()
+    return ours and not metadata.get("ownerReferences") and not being_deleted(live)
+
+
 def _check_ours(owner: api.Resource, live: Object) -> None:
-    """An object that exists is ours by its owner reference only. Raises RefusedError for somebody else's, BusyError for what is about to go."""
+    """An object that exists is ours by its owner reference only. Raises RefusedError for somebody else's, BusyError for what
+    is about to go."""
     if owned_by(live, owner.metadata.uid):
         if being_deleted(live):
             raise BusyError(f"{live['kind']} {name_of(live)} is being deleted")

@@ -12,6 +12,7 @@ from winnow_operator.resources import Object
 
 EPOCHS = 1_000  # as many as the CRD keeps
 METRICS = 64
+DIGITS = 6  # after the point, of what was measured
 _MEASURED = ("metrics", "validationMetrics")  # of an epoch
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
@@ -29,12 +30,18 @@ def _defined(metrics: object) -> object:
     )
 
 
+def _measured(value: float | None) -> float | None:
+    finite = _finite(value)
+    return None if finite is None else round(finite, DIGITS)
+
+
 def _rounded(metrics: dict[str, float]) -> dict[str, float]:
-    finite = {name: round(value, 6) for name, value in metrics.items() if math.isfinite(value)}
+    finite = {name: round(value, DIGITS) for name, value in metrics.items() if math.isfinite(value)}
     return dict(sorted(finite.items())[:METRICS])
 
 
 Number = Annotated[float | None, AfterValidator(_finite)]
+Measure = Annotated[float | None, AfterValidator(_measured)]
 Metrics = Annotated[dict[str, float], BeforeValidator(_defined), AfterValidator(_rounded)]
 
 
@@ -172,7 +179,7 @@ class Collection(_Report):
 
 
 class MeasuredValue(_Report):
-    value: Number = None
+    value: Measure = None
     message: str = ""
 
 
@@ -180,10 +187,10 @@ class PairedComparison(_Report):
     metric: str = Field(default="", max_length=64)
     rows: Count | None = None
     candidate_rows: Count | None = None
-    candidate: Number = None
-    live: Number = None
-    lead: Number = None
-    lead_at_least: Number = None
+    candidate: Measure = None
+    live: Measure = None
+    lead: Measure = None
+    lead_at_least: Measure = None
     message: str = ""
 
 

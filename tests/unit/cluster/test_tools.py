@@ -1,5 +1,6 @@
 """Which builds the cache may be trusted for, and what the command line understands."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_every_tool_has_its_pinned_modules_and_no_program_comes_twice() -> None:
     assert all((sources / tool.name / "go.mod").is_file() for tool in TOOLS)
     programs = [name for tool in TOOLS for name in tool.programs]
     assert len(programs) == len(set(programs))
+
+
+def test_helm_calls_itself_and_judges_clusters_by_what_it_is_built_of() -> None:
+    pins = (Path(cli.__file__).parents[1] / "tools" / "helm" / "go.mod").read_text()
+    (helm,) = (tool for tool in TOOLS if tool.name == "helm")
+    version = re.search(r"helm.sh/helm/v3 (v\S+)", pins)
+    client = re.search(r"k8s.io/client-go v0\.(\d+)\.", pins)
+    assert version and client
+    assert f"-X helm.sh/helm/v3/internal/version.version={version[1]}" in helm.ldflags
+    for package in ("pkg/chartutil", "pkg/lint/rules"):
+        assert f"-X helm.sh/helm/v3/{package}.k8sVersionMajor=1 " in f"{helm.ldflags} "
+        assert f"-X helm.sh/helm/v3/{package}.k8sVersionMinor={client[1]} " in f"{helm.ldflags} "
 
 
 def test_values_of_name_value_options_may_hold_equal_signs() -> None:

@@ -175,6 +175,22 @@ def test_an_import_that_failed_says_why(exit_code: int, said: Object, reason: st
     assert kstatus(FROM_CONFIG_MAP, decided.status) == "Failed"
 
 
+HINT = "; name a file, a folder or a glob such as *.jsonl.gz"
+KEYS = [
+    pytest.param(f"a.csv, b.csv{HINT}", "it has a.csv, b.csv; delete Job", id="others"),
+    pytest.param(f"nothing that could be read{HINT}", "it has none; delete Job", id="none"),
+    pytest.param("a.csv", "it has a.csv; delete Job", id="without a hint"),
+]
+
+
+@pytest.mark.parametrize(("there", "says"), KEYS)
+def test_of_a_config_map_without_the_key_those_there_are_named(there: str, says: str) -> None:
+    message = f"/source/rows.csv does not exist: /source holds {there}"
+    said = {"state": "Failed", "reason": "SourceUnreachable", "message": message}
+    told = message_of(plan(ended(FROM_CONFIG_MAP, 10, said), NOW, CONFIG).status, "Ready")
+    assert told.startswith(f"ConfigMap mail has no key rows.csv; {says}")
+
+
 def test_a_folder_of_a_volume_is_named_as_the_user_names_it() -> None:
     obj = dataset(source={"persistentVolumeClaim": {"claimName": "mail", "path": "/2026/*.csv"}})
     said = {
@@ -185,6 +201,24 @@ def test_a_folder_of_a_volume_is_named_as_the_user_names_it() -> None:
     claim = "PersistentVolumeClaim mail, path /"
     message = message_of(plan(ended(obj, 10, said), NOW, CONFIG).status, "Ready")
     assert f"{claim}2026/*.csv does not exist: {claim} holds 2025/" in message
+
+
+IN_WORDS = [
+    pytest.param(
+        "rows is empty; supported are JSONL", "spec.source.inline is empty; supported are JSONL", id="inline rows"
+    ),
+    pytest.param(
+        "Base model /base/model has no config.json.",
+        "Base model image docker.io/winnow/base-minilm:dev, path /model has no config.json.",
+        id="the base model",
+    ),
+]
+
+
+@pytest.mark.parametrize(("said", "told"), IN_WORDS)
+def test_an_import_fails_in_the_users_words(said: str, told: str) -> None:
+    failed = ended(dataset(), 10, {"state": "Failed", "reason": "InvalidConfiguration", "message": said})
+    assert message_of(plan(failed, NOW, CONFIG).status, "Ready") == told
 
 
 def test_advice_for_trainings_is_not_given_to_imports() -> None:

@@ -29,7 +29,7 @@ from winnow_operator.build.rollout_memory import Memory
 from winnow_operator.build.served import Served
 from winnow_operator.kinds.deployment import plan
 from winnow_operator.observed import DeploymentSeen
-from winnow_operator.plan import Create, Delete, Plan
+from winnow_operator.plan import Create, Delete, Event, Plan
 from winnow_operator.resources import Object
 
 FLOORS = {"floors": [{"metric": "f1_macro", "atLeast": 0.9}, {"metric": "recall", "label": "spam", "atLeast": 0.95}]}
@@ -287,6 +287,20 @@ def test_a_result_is_kept_and_other_bounds_are_held_against_it() -> None:
     assert (world.served, world.jobs) == ("epoch-2", [])
 
 
+def test_what_was_measured_is_kept_to_six_digits_as_everywhere() -> None:
+    world = live()
+    world.to("epoch-2", gate={"metric": "f1_macro", "atLeast": 0.9, "notWorseThanLive": True})
+    world.visit()
+    numbers = {"candidate": 0.44862155388471175, "live": 2 / 3, "lead": -0.21804511278195488, "leadAtLeast": -1 / 3}
+    comparison = {"metric": "f1_macro", "rows": 200, "candidateRows": 200, **numbers}
+    world.measured(values=[{"value": 0.44862155388471175}], comparison=comparison)
+    world.settle()
+    kept = world.status["gate"]
+    rounded = {"candidate": 0.448622, "live": 0.666667, "lead": -0.218045, "leadAtLeast": -0.333333}
+    assert {name: kept["comparison"][name] for name in numbers} == rounded
+    assert kept["values"] == [{"metric": "f1_macro", "value": 0.448622}]
+
+
 def test_one_metric_is_bounded_and_compared_in_short() -> None:
     world = live()
     world.to("epoch-2", gate={"metric": "f1_macro", "atLeast": 0.9, "notWorseThanLive": True})
@@ -407,6 +421,11 @@ CRASHES = [
         {"exit_code": 10, "said": {"state": "Failed", "message": "model.safetensors was changed"}},
         "exit code 10: model.safetensors was changed",
         id="what the server said",
+    ),
+    pytest.param(
+        {"exit_code": 10, "said": {"state": "Failed", "message": "Base model /base/model has no config.json."}},
+        "Base model image docker.io/winnow/base-minilm:dev, path /model has no config.json",
+        id="the base model",
     ),
     pytest.param({"exit_code": 137, "reason": "OOMKilled"}, "limits.memory", id="memory"),
     pytest.param({"exit_code": 1, "said": "Traceback: boom"}, "exit code 1: Traceback: boom", id="its last lines"),
@@ -545,6 +564,14 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -
     world.crash(OTHER_DIGEST)
     world.visit()
     assert (world.served, world.says()) == ("epoch-1", ("Unknown", "Judging"))
+    back = Event(
+        "Warning",
+        "RolledBack",
+        "v1/epoch-2 was taken back and v1/epoch-1 serves: The server ended with exit code 1: boom",
+    )
+    assert world.plan.events == (back,)
+    world.visit()
+    assert not world.plan.events, "once"
     world.pods = ()
     world.measured(values=[{"value": 0.5}, {"value": 0.5}])
     world.roll_out()
@@ -563,6 +590,7 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_awaited() 
     world.visit()
     assert (world.served, world.says("Ready")) == ("epoch-1", ("False", "TrainingJobNotFound"))
     assert "v1/epoch-2 was taken back" in message_of(world.status, "Promoted")
+    assert [event.reason for event in world.plan.events] == ["TrainingJobNotFound", "RolledBack"]
 
 
 def test_after_a_candidate_was_taken_back_the_next_one_falls_back_to_what_was_good() -> None:

@@ -359,6 +359,55 @@ async def test_what_somebody_made_of_an_annotation_is_put_right_and_keeps_nobody
         assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "RollingOut")
 
 
+def without_owner(obj: Object, **metadata: Any) -> Object:
+    """As the garbage collector leaves it after `kubectl delete --cascade=orphan`."""
+    kept = {name: value for name, value in obj["metadata"].items() if name != "ownerReferences"}
+    return {**obj, "metadata": {**kept, **metadata, "resourceVersion": "50"}}
+
+
+async def test_children_that_lost_their_owner_are_taken_back() -> None:
+    async with scene() as here:
+        service = model_service()
+        here.there(service, completed(), deployment(ingress={"host": "spam.example.com"}))
+        for key in (WEB, Key(MODEL_SERVICE, "ml", "spam")):
+            await here.visits(key)
+        children = {path for path in here.server.changed if "/jobs/" not in path}
+        kinds = {here.server.objects[path]["kind"] for path in children}
+        assert kinds == {"Service", "ConfigMap", "Deployment", "Ingress", "PersistentVolumeClaim"}
+        before = {path: here.server.objects[path]["metadata"]["ownerReferences"] for path in children}
+        for path in children:
+            here.server.objects[path] = without_owner(here.server.objects[path])
+            here.inbox.kept(here.server.objects[path])
+        for key in (WEB, Key(MODEL_SERVICE, "ml", "spam")):
+            await here.visits(key)
+        assert {path: here.server.objects[path]["metadata"].get("ownerReferences") for path in children} == before
+
+
+ANOTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "t"}
+NOT_OURS = [
+    pytest.param({"labels": {}}, id="without labels"),
+    pytest.param(
+        {"labels": {MANAGED_BY: "winnow", "winnow.dev/kind": "Deployment", "winnow.dev/name": "mail"}},
+        id="of another name",
+    ),
+    pytest.param({"ownerReferences": [ANOTHER]}, id="owned by something else"),
+]
+
+
+@pytest.mark.parametrize("metadata", NOT_OURS)
+async def test_an_object_of_somebody_else_is_left_alone(metadata: Object) -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment())
+        await here.visits()
+        (path,) = (path for path in here.server.changed if path.endswith("/services/web"))
+        theirs = without_owner(here.server.objects[path], **metadata)
+        here.server.objects[path] = theirs
+        here.inbox.kept(theirs)
+        await here.visits()
+        assert here.server.objects[path] == theirs
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "NameConflict")
+
+
 async def test_what_is_deleted_while_it_is_listed_stays_gone() -> None:
     async with scene() as here:
         first, second = (api.to_raw(training_job(name)) for name in ("v1", "v2"))

@@ -114,6 +114,19 @@ def test_rows_that_were_changed_are_named_as_the_user_names_them() -> None:
     assert message_of(status, "Failed").startswith(f"Dataset rows ({DIGEST}), rows.parquet cannot be read: no")
 
 
+def test_a_base_model_is_named_as_the_user_names_it() -> None:
+    said = {"state": "Failed", "reason": "InvalidConfiguration", "message": "Base model /base/rows has no config.json."}
+    image = {"reference": "docker.io/winnow/base:1", "path": "/rows"}
+    status = plan(ended(10, said, obj=training_job(baseModel={"image": image})), NOW, CONFIG).status
+    told = "Base model image docker.io/winnow/base:1, path /rows has no config.json."
+    assert message_of(status, "Failed") == told
+    obj = training_job(baseModel={"persistentVolumeClaim": {"claimName": "models", "path": "/"}})
+    said["message"] = "Base model /base has no config.json; docker.io/base is not /base-2."
+    status = plan(ended(10, said, obj=obj), NOW, CONFIG).status
+    told = "Base model PersistentVolumeClaim models, path / has no config.json; docker.io/base is not /base-2."
+    assert message_of(status, "Failed") == told
+
+
 def test_while_it_trains_it_is_neither_reconciling_nor_stalled() -> None:
     """kstatus would hold up a GitOps pipeline for hours otherwise; for a batch/v1 Job it says Current as soon as that started."""
     status = plan(running(), NOW, CONFIG).status
@@ -396,6 +409,20 @@ def test_a_job_that_stopped_early_is_complete_and_tells_how_far_it_came() -> Non
         "step": 10,
         "totalSteps": 40,
     }
+
+
+ENDS: list[Any] = [
+    pytest.param({}, 3, id="all epochs"),
+    pytest.param({"reason": "StoppedEarly", "message": "Stopped early after epoch 2 of 3"}, 2, id="stopped early"),
+]
+
+
+@pytest.mark.parametrize(("how", "reached"), ENDS)
+def test_a_job_that_ended_before_anybody_asked_tells_its_epochs(how: Object, reached: int) -> None:
+    obj = training_job(parameters={"numTrainEpochs": 3})
+    said = told(epochs=[epoch(number, 0.9) for number in range(1, reached + 1)], **how)
+    progress = plan(ended(0, said, obj=obj), NOW, CONFIG).status["progress"]
+    assert progress == {"percent": 100.0, "epoch": reached, "totalEpochs": 3, "updatedAt": "2026-11-23T12:00:00Z"}
 
 
 def test_a_job_that_ended_while_it_was_being_suspended_has_ended() -> None:

@@ -138,6 +138,13 @@ def test_where_nothing_matches_it_is_said_what_there_is(folder, path, says):
         find_files([folder / path])
 
 
+def test_the_kubelets_own_folders_are_not_told(tmp_path):
+    (tmp_path / "..2026_11_30").mkdir()
+    (tmp_path / "..data").symlink_to("..2026_11_30")
+    with pytest.raises(SourceError, match=r"does not exist: .* holds nothing that could be read"):
+        find_files([tmp_path / "rows"])
+
+
 def test_an_empty_folder_is_no_rows(tmp_path):
     with pytest.raises(SourceError, match="holds nothing that could be read"):
         find_files([tmp_path])

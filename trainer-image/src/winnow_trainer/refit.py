@@ -27,8 +27,8 @@ def refit_checkpoint(
     manifest, _ = read_manifest(folder, shown=mirror.shown(folder))
     if deciding.LOGITS not in manifest.files or manifest.validation_dataset is None:
         raise CheckpointError(
-            f"{mirror.shown(folder)} has no answers to validation rows to fit on: its job had no validationDataset or "
-            "validationSplit. Train with one."
+            f"Checkpoint {manifest.name} of TrainingJob {manifest.training_job.name} has no answers to validation rows to "
+            "fit on: the job had no validationDataset or validationSplit. Train with one."
         )
     schema = manifest.schema_
     if asked == SAME:

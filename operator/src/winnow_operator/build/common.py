@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +131,17 @@ def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) ->
         ref = {"name": hub.token_secret_ref.name, "key": hub.token_secret_ref.key}
         env = ({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": ref}},)
     return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env)
+
+
+def base_in_words(source: api.BaseModelSource, message: str) -> str:
+    """The programs know a mounted base model as a folder; the user knows it as what is mounted there."""
+    if source.image:
+        root = f"image {source.image.reference}, path /"
+    elif source.persistent_volume_claim:
+        root = f"PersistentVolumeClaim {source.persistent_volume_claim.claim_name}, path /"
+    else:
+        return message
+    return re.sub(rf"(?<!\S){BASE}(?![\w-])/?", lambda _: root, message)
 
 
 def stored_checkpoint(storage_reference: str, run: str, checkpoint: str) -> str:
@@ -272,6 +284,13 @@ def placement(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
         "serviceAccountName": spec.service_account_name,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def service_account(name: str | None) -> Object:
+    """For a template that is applied again and again: where the field is empty the API server takes the name from its
+    deprecated twin, so what is only left out comes back. Not `default`, which a template does not get by itself: all pods
+    would be replaced."""
+    return {"serviceAccountName": name or "", "serviceAccount": name or ""}
 
 
 def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:

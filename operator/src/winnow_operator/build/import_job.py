@@ -153,9 +153,8 @@ def _source(dataset: api.Dataset, settings_name: str, limits: FetchLimits) -> _S
         volume: Object = {"configMap": {"name": settings_name, "items": items}}
         path = INLINE_KEY
     elif source.config_map is not None:
-        # Optional, so that a missing key is said by the importer in words instead of a pod that never starts.
-        items = [{"key": source.config_map.key, "path": source.config_map.key}]
-        volume = {"configMap": {"name": source.config_map.name, "items": items, "optional": True}}
+        # Whole, so that of a missing key the importer can say which there are, in place of a pod that never starts.
+        volume = {"configMap": {"name": source.config_map.name, "optional": True}}
         path = source.config_map.key
     elif source.persistent_volume_claim is not None:
         claim = source.persistent_volume_claim

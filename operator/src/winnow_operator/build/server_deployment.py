@@ -109,7 +109,9 @@ def _chosen(spec: api.DeploymentSpec) -> list[str]:
 
 def _as_it_was(memory: Memory) -> Object | None:
     """The template that is taken back; its ReplicaSet is still there."""
-    return memory.template if memory.taken_back else None
+    if not memory.template or memory.taken_back is None:
+        return None
+    return {**memory.template, "spec": {**common.service_account(None), **memory.template.get("spec", {})}}
 
 
 def api_keys(deployment: api.Deployment) -> list[Object]:
@@ -137,7 +139,7 @@ def _placement(deployment: api.Deployment) -> Object:
         }
         for spread in deployment.spec.topology_spread_constraints or ()
     ]
-    placed = common.placement(deployment.spec)
+    placed = {**common.placement(deployment.spec), **common.service_account(deployment.spec.service_account_name)}
     return {**placed, "topologySpreadConstraints": spreads} if spreads else placed
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.common import base_in_words
 from winnow_operator.build.import_job import import_job
 from winnow_operator.conditions import Condition
 from winnow_operator.kinds import collection
@@ -29,6 +30,10 @@ MAY_PASS = {
 }
 TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
 SKEW = timedelta(minutes=5)  # between the API server's clock and ours
+# How the importer says that a ConfigMap, mounted whole, lacks the key.
+_NO_KEY = re.compile(
+    r"/source/\S+ does not exist: /source holds (?:nothing that could be read|(.*?))(?:; name a file.*)?"
+)
 LIST_ITEMS = 20  # of warnings and problems, as the CRD has it
 
 
@@ -145,7 +150,7 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         trouble = pods.trouble(pod) if pod else None
         if trouble:
             final = trouble.reason is not Reason.UNSCHEDULABLE
-            return _State(False, trouble.reason, _in_words(seen.obj, trouble.message), final=final)
+            return _State(False, trouble.reason, _in_words(seen, trouble.message), final=final)
         if seen.obj.spec.source.upload and not (pod and pods.ready(pod)):
             message = f"The import waits for the file: {_upload_command(seen.obj)}"
             return _State(False, Reason.AWAITING_UPLOAD, message)
@@ -164,7 +169,7 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         message = f"The import ended well, but its message was lost; delete Job {name_of(job)} to import again"
         return _State(False, Reason.IMPORT_FAILED, message, final=True)
     failed = failure.of(ended, said.reason if said else "", said.message if said else "", outcome)
-    reason, message = _reason(failed), _in_words(seen.obj, failed.message)
+    reason, message = _reason(failed), _in_words(seen, failed.message)
     if reason in MAY_PASS:
         again = f"delete Job {name_of(job)} to import again"
         if seen.obj.spec.source.upload:
@@ -190,10 +195,16 @@ def _upload_command(obj: api.Dataset) -> str:
     return f"kubectl winnow upload {file} {where}"
 
 
-def _in_words(obj: api.Dataset, message: str) -> str:
+def _in_words(seen: DatasetSeen, message: str) -> str:
     """The importer knows its source as a path under /source; the user knows it as something else."""
-    source = obj.spec.source
+    source = seen.obj.spec.source
+    if seen.service is not None:
+        message = base_in_words(seen.service.spec.base_model, message)
     if source.config_map:
+        if missing := _NO_KEY.fullmatch(message):
+            return (
+                f"ConfigMap {source.config_map.name} has no key {source.config_map.key}; it has {missing[1] or 'none'}"
+            )
         return message.replace(
             f"/source/{source.config_map.key}", f"ConfigMap {source.config_map.name}, key {source.config_map.key}"
         )
@@ -207,7 +218,7 @@ def _in_words(obj: api.Dataset, message: str) -> str:
     if source.upload:
         name = source.upload.file_name or "the uploaded file"
         return re.sub(r"/\S*uploads/[^/\s]+/rows\b", lambda _: name, message)
-    return message.replace("/source/rows", "spec.source.inline")
+    return re.sub(r"/source/rows|^rows(?= is | begins )", "spec.source.inline", message)
 
 
 def _mounted(message: str, root: str) -> str:

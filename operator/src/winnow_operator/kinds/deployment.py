@@ -71,7 +71,7 @@ def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
     left = (watched - now).total_seconds() if watched else None
     waits = [seconds for seconds in (decided.requeue_after, left) if seconds is not None]
     children = (*_children(seen, decided, progress, config), *surroundings.children(seen))
-    return Plan(children, status, min(waits, default=None), _news(seen, found))
+    return Plan(children, status, min(waits, default=None), _news(seen, decided, found))
 
 
 def _children(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, config: Config) -> tuple[Child, ...]:
@@ -286,15 +286,22 @@ def _name(served: Served) -> Object:
     return {"trainingJob": served.training_job, "checkpoint": served.checkpoint, "digest": served.digest}
 
 
-def _news(seen: DeploymentSeen, found: list[Condition]) -> tuple[Event, ...]:
-    """An event about Promoted only where Ready does not tell the same."""
+def _news(seen: DeploymentSeen, decided: Promotion, found: list[Condition]) -> tuple[Event, ...]:
+    """An event about Promoted only where Ready does not tell the same, and one of what was taken back while the spec asks
+    for something else."""
     old = seen.obj.status.conditions or ()
     ready = conditions.news("Ready", found, old)
     told = {event.reason for event in ready}
     outcomes = {Reason.GATE_FAILED, Reason.ROLLED_BACK, Reason.PROMOTED}
     more = [event for event in conditions.news("Promoted", found, old) if event.reason in outcomes - told]
     bad = {Reason.GATE_FAILED, Reason.ROLLED_BACK}
-    return (*ready, *(replace(event, type="Warning" if event.reason in bad else "Normal") for event in more))
+    events = (*ready, *(replace(event, type="Warning" if event.reason in bad else "Normal") for event in more))
+    back = decided.memory.taken_back
+    if back is None or any(event.reason == Reason.ROLLED_BACK for event in events):
+        return events
+    said = any(back.message in condition.message for condition in found if condition.type == "Promoted")
+    said_before = any(back.message in condition.message for condition in old if condition.type == "Promoted")
+    return (*events, Event("Warning", Reason.ROLLED_BACK, back.message)) if said and not said_before else events
 
 
 def _summary(state: _State, live: Object | None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.common import base_in_words
 from winnow_operator.build.group import meeting_place
 from winnow_operator.build.training_job import FINAL_EXIT_CODES, base_model_source, dataset_path, training_job
 from winnow_operator.conditions import Condition, false, true
@@ -124,7 +125,7 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
             return _State("Failed", failed.reason, message, news=seen.pulled, failed=failed, started=started)
     if out_of_memory := pods.out_of_memory(seen.pods):
         # The Job controller would try again. Recorded first here too, however many attempts were made meanwhile.
-        failed = _failed(seen.obj, pods.ended(out_of_memory), None)
+        failed = _failed(seen, pods.ended(out_of_memory), None)
         return _State("Failed", failed.reason, failed.message, news=_news(seen), failed=failed, started=started)
     state = _pod_state(seen, job)
     # Of a job that an older version of the operator started, for example.
@@ -183,19 +184,21 @@ def _ended(seen: TrainingJobSeen, outcome: pods.Outcome, now: datetime) -> _Stat
             return _State("Complete", Reason.STOPPED_EARLY, conditions.shorten(said.message), news=news)
         message = f"All epochs are done; the best checkpoint is {best}" if best else "All epochs are done"
         return _State("Complete", Reason.TRAINING_COMPLETE, message, news=news)
-    failed = _failed(seen.obj, ended, outcome)
+    failed = _failed(seen, ended, outcome)
     return _State("Failed", failed.reason, failed.message, news=news, failed=failed)
 
 
-def _failed(obj: api.TrainingJob, ended: pods.Ended | None, outcome: pods.Outcome | None) -> failure.Failure:
+def _failed(seen: TrainingJobSeen, ended: pods.Ended | None, outcome: pods.Outcome | None) -> failure.Failure:
     said = report.parse(report.Training, ended.message) if ended else None
-    message = _in_words(obj, said.message) if said else ""
+    message = _in_words(seen, said.message) if said else ""
     return failure.of(ended, said.reason if said else "", message, outcome, TRAINING_ADVICE)
 
 
-def _in_words(obj: api.TrainingJob, message: str) -> str:
-    """The trainer knows stored rows as a folder; the user knows them as a Dataset."""
-    used = obj.status.datasets
+def _in_words(seen: TrainingJobSeen, message: str) -> str:
+    """The trainer knows stored rows and the base model as folders; the user knows them as what lies there."""
+    if seen.service is not None:
+        message = base_in_words(base_model_source(seen.obj, seen.service), message)
+    used = seen.obj.status.datasets
     for use in (used.training, used.test, used.validation) if used else ():
         if use and use.name and use.digest:
             name = f"Dataset {use.name}" + ("" if use.digest in message else f" ({use.digest})")
@@ -239,7 +242,8 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
     progress = results.progress(old, state.news if state.phase not in ("Complete", "Failed") else None, now)
     if state.phase == "Complete":
         early = fields.get("epochs", []) if state.reason is Reason.STOPPED_EARLY else []
-        progress = results.finished(progress, now, early[-1]["epoch"] if early else None)
+        total = obj.spec.parameters.num_train_epochs
+        progress = results.finished(progress, now, total, early[-1]["epoch"] if early else None)
     ended = state.phase in ("Complete", "Failed")
     started = state.started or (conditions.timestamp(old.start_time) if old.start_time else None)
     return conditions.status(

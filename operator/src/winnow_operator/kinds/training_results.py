@@ -172,17 +172,13 @@ def _tidy(value: float | int) -> float | int:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def finished(recorded: Object | None, now: datetime, last_epoch: int | None = None) -> Object:
-    """Progress of a job that completed; last_epoch: that it stopped early after."""
+def finished(recorded: Object | None, now: datetime, total_epochs: int, last_epoch: int | None = None) -> Object:
+    """Progress of a job that completed, be it that nobody asked while it ran; last_epoch: that it stopped early after."""
     kept = {name: value for name, value in (recorded or {}).items() if name not in ("eta", "etaSeconds")}
+    total = kept.get("totalEpochs") or total_epochs
+    kept |= {"epoch": total if last_epoch is None else last_epoch, "totalEpochs": total}
     if "totalSteps" in kept:
-        kept["step"] = kept["totalSteps"]
-    if "totalEpochs" in kept:
-        kept["epoch"] = kept["totalEpochs"]
-    if last_epoch is not None and kept.get("totalEpochs"):
-        kept["epoch"] = last_epoch
-        if "totalSteps" in kept:
-            kept["step"] = kept["totalSteps"] * last_epoch // kept["totalEpochs"]
+        kept["step"] = kept["totalSteps"] * kept["epoch"] // total
     return {**kept, "percent": 100.0, "updatedAt": timestamp(now)}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
+from winnow_operator.build.common import base_in_words
 from winnow_operator.build.rollout_memory import Memory
 from winnow_operator.build.served import Served
 from winnow_operator.observed import DeploymentSeen
@@ -20,15 +21,15 @@ KILLS = 3  # of a pod, before SIGKILL is taken for more than an unlucky node's
 
 def crash(seen: DeploymentSeen, served: Served, since: str = "", until: datetime | None = None) -> str:
     """How a server of this checkpoint ended, in words; empty if none ended badly in that time."""
-    return _crash(_pods(seen, served), since, until)
+    return _crash(served, _pods(seen, served), since, until)
 
 
 def keeps_down(seen: DeploymentSeen, served: Served) -> str:
     """The same of servers that are not ready: what one that came up again died of is over."""
-    return _crash([pod for pod in _pods(seen, served) if not pods.ready(pod)])
+    return _crash(served, [pod for pod in _pods(seen, served) if not pods.ready(pod)])
 
 
-def _crash(found: Iterable[Object], since: str = "", until: datetime | None = None) -> str:
+def _crash(served: Served, found: Iterable[Object], since: str = "", until: datetime | None = None) -> str:
     for pod in found:
         ended = pods.last_crash(pod)
         if ended is None or ended.exit_code in INNOCENT or not _within(ended.at, since, until):
@@ -39,6 +40,7 @@ def _crash(found: Iterable[Object], since: str = "", until: datetime | None = No
             continue
         said = report.parse(report.Serving, ended.message)
         words = said.message if said else conditions.shorten(ended.message, 500)
+        words = base_in_words(served.base_model, words) if served.base_model else words
         code = failure.KILLED if ended.killed else f"The server ended with exit code {ended.exit_code}"
         return f"{code}: {words}" if words else code
     return ""
