@@ -81,13 +81,14 @@ def place_in_card(browser: WebDriver, selector: str) -> tuple[float, float]:
     return left, top
 
 
-def drop(browser: WebDriver, name: str, content: str) -> None:
+def drop(browser: WebDriver, name: str, content: str | bytes) -> None:
     """A file onto the card of many texts."""
     browser.execute_script(
-        "const files = new DataTransfer(); files.items.add(new File([arguments[1]], arguments[0]));"
+        "const part = typeof arguments[1] === 'string' ? arguments[1] : new Uint8Array(arguments[1]);"
+        "const files = new DataTransfer(); files.items.add(new File([part], arguments[0]));"
         "document.getElementById('batch').dispatchEvent(new DragEvent('drop', { dataTransfer: files, bubbles: true }))",
         name,
-        content,
+        content if isinstance(content, str) else list(content),
     )
 
 
@@ -151,6 +152,25 @@ def test_a_threshold_is_tried_out_with_the_servers_own_decision(
     assert '"thresholds"' in one(browser, "#curl").text
     browser.execute_script("document.querySelector('.what-if').scrollIntoView()")
     keep(browser, "what-if", request)
+    one(browser, "#threshold-reset").click()
+    WebDriverWait(browser, 10).until(lambda driver: chips(driver) == before)
+
+
+def test_an_earlier_text_is_judged_by_the_thresholds_that_are_shown(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    text = one(browser, "#text")
+    text.send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+    wait(browser, "#facts")
+    before = chips(browser)
+    label = LABELS[0]
+    text.clear()
+    text.send_keys("meeting notes", Keys.CONTROL, Keys.ENTER)
+    wait_for_text(browser, "#earlier", "meeting notes")
+    Select(one(browser, "#threshold-label")).select_by_value(label)
+    slide(browser, 1.0 if label in before else 0.0)
+    WebDriverWait(browser, 10).until(lambda driver: (label in chips(driver)) == (label not in before))
+    one(browser, "#earlier li:nth-child(2) button").click()
+    WebDriverWait(browser, 10).until(lambda driver: chips(driver) == before ^ {label})
     one(browser, "#threshold-reset").click()
     WebDriverWait(browser, 10).until(lambda driver: chips(driver) == before)
 
@@ -266,6 +286,50 @@ def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> Non
     wait_for_text(browser, "#score", "Score 3 rows")
     assert not one(browser, "#header").is_selected()
     assert "Well, this, too, is one text" in one(browser, "#preview-rows").text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "notice"),
+    [
+        pytest.param("cp1252", "not UTF-8 and was read as Windows-1252", id="as Excel saves CSV"),
+        pytest.param("utf-8-sig", "", id="UTF-8 with a mark"),
+        pytest.param("utf-16", "", id="UTF-16 with a mark"),
+    ],
+)
+def test_a_file_is_read_in_its_encoding(
+    browser: WebDriver, address: str, encoding: str, notice: str, request: pytest.FixtureRequest
+) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    drop(browser, "mail.csv", "id;text\r\n1;café crème\r\n2;Müller grüßt\r\n".encode(encoding))
+    wait_for_text(browser, "#score", "Score 2 rows")
+    assert "café crème" in one(browser, "#preview-rows").text
+    assert "Müller grüßt" in one(browser, "#preview-rows").text
+    assert notice in one(browser, "#batch-notice").text
+    assert one(browser, "#batch-notice").is_displayed() == bool(notice)
+    if notice:
+        browser.execute_script("document.getElementById('batch').scrollIntoView()")
+        keep(browser, "csv-encoding", request)
+
+
+def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    paste(browser, "id;text\n1;hello\n2;x;y\n3;thanks\n")
+    wait_for_text(browser, "#score", "Score 3 rows")
+    assert Select(one(browser, "#column")).first_selected_option.text == "text"
+    assert one(browser, "#batch-notice").text.startswith("Row 3 has another number of cells")
+    paste(browser, "text\nHello, you\nthanks\n")
+    wait_for_text(browser, "#score", "Score 2 rows")
+    assert "Hello, you" in one(browser, "#preview-rows").text
+    assert "each line is a text" in one(browser, "#batch-notice").text
+
+
+def test_an_empty_file_is_said_to_be_empty(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    drop(browser, "mail.csv", "")
+    wait_for_text(browser, "#batch-error", "The file is empty.")
 
 
 def test_a_label_may_be_named_as_what_every_object_has(browser: WebDriver, tmp_path: Path) -> None:

@@ -102,3 +102,15 @@ def test_sigterm_under_load_fails_no_request(tmp_path: Path) -> None:
     assert set(statuses) == {200}
     assert process.stderr is not None
     process.stderr.close()
+
+
+def test_a_stop_while_the_model_loads_ends_in_0(tmp_path: Path) -> None:
+    """The loading thread is then inside of torch: here, for seconds, in a first batch of a million tokens."""
+    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0", "--max-batch-tokens", 10**6)
+    url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}/v2/health/ready"
+    assert httpx.get(url).json()["phase"] == "loading"
+    process.send_signal(signal.SIGTERM)
+    logged(process, "Stopped")
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    process.stderr.close()

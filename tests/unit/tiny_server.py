@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import tiny_models
 import torch
-import uvicorn
 from torch import nn
 
 from winnow_classifier import base_model, checkpoint
@@ -28,7 +27,7 @@ from winnow_server.app import create_app
 from winnow_server.engine import Threads
 from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
-from winnow_server.process import listen
+from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
 from winnow_server.watched import Watched
 
@@ -77,10 +76,17 @@ def publish(
     return folder / "checkpoint"
 
 
+class InThread(Server):
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+        """They are the main thread's."""
+        return nullcontext()
+
+
 class RunningServer:
-    def __init__(self, url: str, service: Service) -> None:
+    def __init__(self, url: str, service: Service, process: Server) -> None:
         self.url = url
         self.service = service
+        self.process = process
         self.client = httpx.Client(base_url=url, timeout=30, verify=False)  # else it reads all of the CAs: 50 ms
 
     def on_loop(self, call: Callable[[], object]) -> None:
@@ -162,11 +168,10 @@ def running(
     if thresholds:
         watched.append(Watched(thresholds, stands.take_override))
     app = Prefixed(create_app(service, keys=keys, watched=watched), path_prefixes)
-    config = uvicorn.Config(app, log_config=None, lifespan="on", ws="none", proxy_headers=False)
-    server = uvicorn.Server(config)
+    server = InThread(configuration(app), service.drain, drain_seconds=0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
-    started = RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", service)
+    started = RunningServer(f"http://127.0.0.1:{listener.getsockname()[1]}", service, server)
     try:
         started.until(lambda: server.started)
         if wait:

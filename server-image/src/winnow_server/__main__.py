@@ -61,4 +61,8 @@ def write_termination_message(path: Path, reason: str, message: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # Not sys.exit: a thread that still loads the model is inside of torch, and an interpreter that goes under it ends in
+    # SIGABRT or SIGSEGV, which looks like a checkpoint that crashes its server.
+    os._exit(code)

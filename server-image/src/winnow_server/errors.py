@@ -5,11 +5,12 @@ ApiError
 ├── Unauthorized       401  no API key, or one that is not known
 ├── NotFound           404  no such path, or a model that is not served here
 ├── MethodNotAllowed   405
-├── RequestTimedOut    408  the body did not arrive in time
+├── RequestTimedOut    408  the body, or the headers, did not arrive in time
 ├── TooLarge           413  the body, or one request's tokens, above the limit
 ├── UnsupportedEncoding 415 a body that is compressed
 ├── Unprocessable      422  a field that is missing, unknown or out of bounds; a text that is empty or too long
 ├── Overloaded         429  the queue is full; Retry-After says when it will have run
+├── HeadersTooLarge    431  the request line and the headers, above the limit
 ├── InternalError      500  a defect, or a result that is not a number
 ├── Unavailable        503  loading or draining
 └── DeadlineExceeded   504  the request took longer than one may take
@@ -106,6 +107,10 @@ class Overloaded(ApiError):
             code="queue_full",
             headers={"Retry-After": str(retry_after_seconds)},
         )
+
+
+class HeadersTooLarge(ApiError):
+    status, type = 431, "invalid_request_error"
 
 
 class InternalError(ApiError):

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from winnow_classifier.errors import ConfigError
+from winnow_server.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,24 @@ class Server(uvicorn.Server):
         await asyncio.sleep(self._drain_seconds)
         self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Whoever was let in by the kernel, and not yet by us, would be reset with the closed socket: they are let in first."""
+        waiting = [connection for listener in sockets or () for connection in accepted(listener)]
+        for server in self.servers:
+            server.close()
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, connection)
+        await super().shutdown(sockets)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
+
 
 def configuration(app: ASGIApp, finish_seconds: int = FINISH_SECONDS) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -70,6 +83,13 @@ def configuration(app: ASGIApp, finish_seconds: int = FINISH_SECONDS) -> uvicorn
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=finish_seconds,
     )
+
+
+def accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """All who wait at it now."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            yield listener.accept()[0]
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -117,6 +117,8 @@ class Service:
         """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands. gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
         cut = truncation or self.limits.truncation
+        if truncation is None and max_tokens is not None and cut == "error":
+            cut = "right"  # who names a length to cut to lets it be cut
         ticket = Ticket(texts, field=field, truncation=cut, max_tokens=max_tokens)
         try:
             longest = self.announced.manifest.max_seq_length

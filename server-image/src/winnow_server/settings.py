@@ -1,6 +1,7 @@
 """The command line, as values."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--max-queue-tokens", type=positive, metavar="N", help=queue)
     add("--max-body-bytes", type=positive, default=DEFAULT.body_bytes, metavar="N", help="(default: 2 MiB)")
     add("--max-text-characters", type=positive, default=DEFAULT.text_characters, metavar="N", help="(default: 262144)")
-    add("--max-request-seconds", type=float, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
+    add("--max-request-seconds", type=seconds, default=DEFAULT.request_seconds, metavar="S", help="(default: 60)")
     numbers = "auto: bfloat16 where it is faster and stored examples get the same answers (default: auto)"
     long = "what becomes of a text that is too long where a request does not say: cut at that end, or refused (default: right)"
     add("--truncation", choices=("right", "left", "error"), default="right", help=long)
@@ -87,7 +88,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--thresholds", type=Path, metavar="FILE", help='{"label": 0.7}, from which on it holds; read again on change')
     prefixes = "answer below this path too, where an Ingress leads one here as it is (repeatable)"
     add("--path-prefix", type=prefix, action="append", default=[], metavar="/PATH", help=prefixes)
-    add("--drain-seconds", type=float, default=5.0, metavar="S", help="to go on serving after SIGTERM (default: 5)")
+    add("--drain-seconds", type=wait, default=5.0, metavar="S", help="to go on serving after SIGTERM (default: 5)")
     add("--termination-log", type=Path, metavar="FILE", help="where to say why the process failed, as JSON")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="debug logs each request")
     return Settings(**vars(parser.parse_args(arguments)))
@@ -97,6 +98,20 @@ def positive(value: str) -> int:
     number = int(value)
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def wait(value: str) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise argparse.ArgumentTypeError("must be a number of seconds, 0 or more")
+    return number
+
+
+def seconds(value: str) -> float:
+    number = wait(value)
+    if number == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 s")
     return number
 
 

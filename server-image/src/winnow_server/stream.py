@@ -88,9 +88,10 @@ class Stream(Response):
             self._slot.enter_context(self._slots.one())
             try:
                 async with asyncio.TaskGroup() as tasks:
-                    reader = tasks.create_task(self._reader(receive))
+                    leaving = tasks.create_task(self._leaving(scope["state"]["left"]))
+                    tasks.create_task(self._reader(receive))
                     tasks.create_task(self._finisher(request_id))
-                    tasks.create_task(self._sender(send, reader))
+                    tasks.create_task(self._sender(send, leaving))
             except* ClientDisconnect:
                 pass
             finally:
@@ -110,8 +111,9 @@ class Stream(Response):
         async with self._changed:
             self._read = self._begun = True
             self._changed.notify_all()
-        while (await receive())["type"] != "http.disconnect":
-            pass
+
+    async def _leaving(self, left: asyncio.Event) -> None:
+        await left.wait()
         raise ClientDisconnect
 
     async def _chunks(self, receive: Receive) -> AsyncGenerator[bytes]:
@@ -189,7 +191,7 @@ class Stream(Response):
             return ndjson.failed(pending.index, pending.id, err, request_id)
         return ndjson.rendered(pending.index, pending.id, ticket, labels, with_logits=self._options.return_logits)
 
-    async def _sender(self, send: Send, reader: asyncio.Task[None]) -> None:
+    async def _sender(self, send: Send, leaving: asyncio.Task[None]) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: self._begun)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -208,7 +210,7 @@ class Stream(Response):
             except TimeoutError:
                 log.warning("A stream's client takes no results")
                 raise ClientDisconnect from None
-        reader.cancel()
+        leaving.cancel()
 
 
 def stopped() -> Unavailable:

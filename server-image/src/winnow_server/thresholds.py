@@ -33,7 +33,7 @@ NO_RULES = Rules()
 def asked_for(wanted: float | Mapping[str, float] | None, standing: Rules, schema: LabelSchema) -> Rules:
     """What holds for a request: its own thresholds before the standing ones. Raises Unprocessable.
 
-    One number means every label where each is judged by itself, and the positive label where there are two.
+    One number means every label where each is judged by itself, and the positive label of a Binary model.
     """
     if wanted is None:
         return standing

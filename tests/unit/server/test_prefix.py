@@ -9,11 +9,11 @@ from winnow_server import settings
 
 @pytest.fixture(scope="module")
 def server(checkpoint_folder):
-    with tiny_server.running(checkpoint_folder, path_prefixes=["/teams/spam", "/x"]) as server:
+    with tiny_server.running(checkpoint_folder, path_prefixes=["/teams", "/teams/spam", "/x"]) as server:
         yield server
 
 
-@pytest.mark.parametrize("prefix", ["", "/x", "/teams/spam"])
+@pytest.mark.parametrize("prefix", ["", "/x", "/teams", "/teams/spam"])
 def test_api_and_pages_answer_below_each_prefix_and_at_the_root(server, prefix):
     with httpx.Client(base_url=server.client.base_url, follow_redirects=True, verify=False) as http:
         answer = http.post(f"{prefix}/v1/classify", json={"input": "prize"})

@@ -63,6 +63,14 @@ def test_a_port_that_is_none_is_said_so(port, capsys):
     assert capsys.readouterr().err.count("--port: ") == 2
 
 
+@pytest.mark.parametrize("option", ["--drain-seconds", "--max-request-seconds"])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_seconds_that_are_none_are_said_so(option, seconds, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        settings.parse(["--checkpoint", "somewhere", option, seconds])
+    assert f"{option}: " in capsys.readouterr().err
+
+
 def test_help_tells_the_defaults_that_hold(capsys):
     with pytest.raises(SystemExit, match="0"):
         settings.parse(["--help"])

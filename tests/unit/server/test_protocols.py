@@ -296,6 +296,8 @@ def test_kserves_v2_client_as_it_sends_its_requests(server, expected):
     assert (probabilities["shape"], len(probabilities["data"])) == ([3, 2], 6)
     assert probabilities["data"][:2] == pytest.approx(expected[0]["probs"], abs=1e-5)
     assert server.client.get("/v2/models/spam-detector/ready").status_code == 200
+    none_named = server.client.post("/v2/models/spam-detector/infer", json={**body, "outputs": []}).json()
+    assert [one["name"] for one in none_named["outputs"]] == [one["name"] for one in answer["outputs"]]
 
 
 def test_work_is_counted_by_endpoint_whatever_the_model_is_called(checkpoint_folder):
@@ -339,6 +341,8 @@ def test_what_becomes_of_a_long_text_is_the_servers_choice_where_a_request_makes
         assert json.loads(line)["error"]["code"] == "text_too_long"
         assert server.classify(long, truncation="right")["data"][0]["truncated"] is True
         assert server.client.post("/predict", json={"inputs": long, "truncate": True}).status_code == 200
+        (cut,) = server.classify(long, truncate_prompt_tokens=5)["data"]
+        assert (cut["tokens"], cut["truncated"]) == (5, True)
     with tiny_server.running(checkpoint_folder, limits=Limits(truncation="left")) as server:
         texts = ["prize " * 20 + "meeting", "meeting"]
         (cut, _), (asked, _) = (server.classify(texts, **said)["data"] for said in ({}, {"truncation": "left"}))

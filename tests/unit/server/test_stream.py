@@ -136,6 +136,21 @@ def test_the_work_of_a_stream_whose_client_left_is_dropped(checkpoint_folder):
         assert len(ask(server, ["prize"])) == 1
 
 
+def test_of_the_lines_that_a_client_left_behind_none_is_read(checkpoint_folder):
+    """However many have come already: more than uvicorn takes before it stops reading, and no longer sees who leaves."""
+    gate = tiny_server.Gate()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:
+        gate.close()
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" % PATH.encode()
+            client.sendall(head + b'"prize"\n' * 25_000)
+            assert gate.reached.wait(10)
+        gate.open()
+        server.until(lambda: server.metric("clf_requests_running") == 0)
+        assert server.metric("clf_stream_lines_total") < 10 * stream.WINDOW_LINES
+
+
 def test_a_full_window_stops_reading(checkpoint_folder):
     gate = tiny_server.Gate()
     with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:

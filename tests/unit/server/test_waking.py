@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from winnow_server.access import ApiKeys, is_open
 from winnow_server.prefix import Prefixed
-from winnow_server.process import listen
+from winnow_server.process import configuration, listen
 from winnow_server.recency import RECENT_SECONDS, Recency
 from winnow_server.settings import parse as parse_server
 from winnow_server.waking import wake
@@ -51,7 +51,7 @@ def until(true: Callable[[], bool], seconds: float = 10) -> None:
 def running(app: Any, port: int = 0) -> Iterator[str]:
     """The application under a real server, in a thread; its address."""
     listener = listen("127.0.0.1", port)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", ws="none", proxy_headers=False))
+    server = uvicorn.Server(configuration(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

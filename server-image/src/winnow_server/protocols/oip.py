@@ -49,7 +49,7 @@ class InferRequest(Body):
     parameters: Parameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1, description="One BYTES tensor, of any name.")
     outputs: list[RequestedOutput] | None = Field(
-        default=None, description="Which of the outputs; without it all but logits."
+        default=None, description="Which of the outputs; without it, or empty, all but logits."
     )
 
 
@@ -158,7 +158,7 @@ def texts(tensor: InputTensor) -> list[str]:
 
 def wanted(request: InferRequest) -> list[RequestedOutput]:
     """Raises Unprocessable for an output that does not exist."""
-    if request.outputs is None:
+    if not request.outputs:
         return [RequestedOutput(name=name) for name in OUTPUTS if name not in ON_REQUEST]
     for output in request.outputs:
         if output.name not in OUTPUTS:

@@ -39,6 +39,7 @@ export async function classify(text, { thresholds, signal } = {}) {
   const [tokenising, waiting, model] = ["tok", "queue", "infer"].map((name) => duration(timing, name));
   return {
     text,
+    tried: thresholds,
     labels: body.labels,
     several: body.problem_type === "multi_label_classification",
     probabilities: item.probs,
@@ -77,6 +78,7 @@ async function ask(url, options) {
 }
 
 async function send(url, options) {
+  if (key !== null && !/^[\x21-\x7e]*$/.test(key)) throw new KeyNeeded("A key is printable ASCII without spaces."); // fetch sends no other
   try {
     // Not Authorization: the API server's proxy keeps that for itself.
     const headers = { ...options?.headers, ...(key === null ? {} : { "x-api-key": key }) };

@@ -27,6 +27,7 @@ form.addEventListener("submit", (event) => {
 });
 
 async function run(words) {
+  clearTimeout(later);
   running?.abort(); // the newest text wins
   running = new AbortController();
   const { signal } = running;
@@ -86,8 +87,11 @@ byId("earlier").addEventListener("click", (event) => {
   if (!row) return;
   const result = state.history[Number(row.dataset.index)];
   text.value = result.text;
-  state.set({ result, example: null, error: null });
   text.focus();
+  state.set({ example: null, error: null });
+  // Judged by other thresholds than those that the page shows now, it is judged again.
+  if (result.tried === state.whatIf) state.set({ result });
+  else run(result.text);
 });
 
 byId("forget").addEventListener("click", () => {

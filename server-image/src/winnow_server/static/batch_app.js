@@ -1,10 +1,10 @@
 // Many texts at once, wired: a CSV is pasted, chosen or dropped, its column of texts is scored, and it is given back.
 //
-// state.batch: {rows, separator, header, column, name} as read, then answers (by row), running, error, cancelled.
+// state.batch: {rows, separator, header, column, name, notice} as read, then answers (by row), running, error, cancelled.
 
 import { KeyNeeded } from "./api.js";
 import { classifyAll } from "./batch.js";
-import { columnOfText, format, hasHeader, parse } from "./csv.js";
+import { columnOfText, decoded, format, hasHeader, parse } from "./csv.js";
 import { byId } from "./dom.js";
 
 const LARGEST_BYTES = 64 * 1024 * 1024; // rows and answers are held in this tab
@@ -56,17 +56,22 @@ export function wireBatch(state, askForKey) {
       return;
     }
     byId("pasted").value = "";
-    read(await file.text(), file.name);
+    if (!file.size) {
+      replace({ rows: [], error: "The file is empty." });
+      return;
+    }
+    const { content, notice } = decoded(await file.arrayBuffer());
+    read(content, file.name, notice);
   }
 
-  function read(content, name) {
-    const { rows, separator } = parse(content);
+  function read(content, name, notice = "") {
+    const { rows, separator, notice: ragged } = parse(content);
     if (!rows.length) {
       replace(content ? { rows, error: "There is no row in it." } : null);
       return;
     }
     const header = hasHeader(rows);
-    replace({ rows, separator, name, header, column: columnOfText(rows), answers: [], error: null });
+    replace({ rows, separator, name, notice: `${notice} ${ragged}`.trim(), header, column: columnOfText(rows), answers: [], error: null });
   }
 
   async function score() {

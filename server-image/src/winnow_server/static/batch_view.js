@@ -9,6 +9,7 @@ export function renderBatch(batch) {
   const read = batch?.rows.length > 0;
   const running = Boolean(batch?.running);
   say("batch-error", batch?.error);
+  say("batch-notice", batch?.notice);
   byId("batch-columns").hidden = !read;
   byId("batch-actions").hidden = !read;
   byId("batch-progress").hidden = !read || !batch.answers.length;

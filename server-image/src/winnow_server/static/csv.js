@@ -3,15 +3,34 @@
 const SEPARATORS = [",", ";", "\t"];
 const NAMES_OF_TEXT = ["text", "input", "message", "content", "body", "prompt", "sentence", "review", "description"];
 
-// {rows: [[cell, …], …], separator}; a cell keeps its spaces, empty lines are left out. Lines without quotes that fall into
-// different numbers of cells are prose with commas, and so are lines with a quote that never ends: a text each.
+// {content, notice} of a file's bytes: UTF-8, UTF-16 with its mark, or else what Excel makes of a CSV in Western countries.
+export function decoded(bytes) {
+  const mark = new Uint8Array(bytes.slice(0, 2)).join();
+  const marked = { "255,254": "utf-16le", "254,255": "utf-16be" }[mark];
+  if (marked) return { content: new TextDecoder(marked).decode(bytes), notice: "" };
+  try {
+    return { content: new TextDecoder("utf-8", { fatal: true }).decode(bytes), notice: "" };
+  } catch {
+    const notice = "The file is not UTF-8 and was read as Windows-1252: look whether accents and umlauts are right.";
+    return { content: new TextDecoder("windows-1252").decode(bytes), notice };
+  }
+}
+
+// {rows: [[cell, …], …], separator, notice}; a cell keeps its spaces, empty lines are left out. Lines without quotes that fall
+// into different numbers of cells are prose with commas, unless the first names a column of texts beside others, and so are
+// lines with a quote that never ends: a text each.
 export function parse(content) {
   const text = content.replace(/^\ufeff/, "");
   const separator = separatorOf(text);
   const { rows, open } = cellsOf(text, separator);
-  const ragged = rows.some((row) => row.length !== rows[0].length);
-  if (!open && (!ragged || text.includes('"'))) return { rows, separator };
-  return { rows: text.split(/\r\n|\r|\n/).filter((line) => line).map((line) => [line]), separator };
+  const ragged = rows.findIndex((row) => row.length !== rows[0].length);
+  if (!open && ragged < 0) return { rows, separator, notice: "" };
+  if (!open && ((rows[0].length > 1 && namedText(rows[0]) >= 0) || text.includes('"'))) {
+    const notice = `Row ${ragged + 1} has another number of cells than the first: look whether quotes are missing.`;
+    return { rows, separator, notice };
+  }
+  const lines = text.split(/\r\n|\r|\n/).filter((line) => line);
+  return { rows: lines.map((line) => [line]), separator, notice: "Not read as CSV, whose rows would differ in their cells: each line is a text." };
 }
 
 // open: whether the text ends within quotes.
@@ -65,17 +84,21 @@ export function format(rows, separator) {
 
 // Where the texts are: by the column's name, else the column with the longest cells.
 export function columnOfText(rows) {
-  const named = rows[0].findIndex((name) => NAMES_OF_TEXT.includes(name.trim().toLowerCase()));
+  const named = namedText(rows[0]);
   if (named >= 0) return named;
   const sizes = rows[0].map((_, column) => rows.slice(0, 100).reduce((sum, row) => sum + (row[column] ?? "").length, 0));
   return sizes.indexOf(Math.max(...sizes));
 }
 
+function namedText(row) {
+  return row.findIndex((name) => NAMES_OF_TEXT.includes(name.trim().toLowerCase()));
+}
+
 // A first row with a name in it that columns of texts have, or of several short cells without a digit.
 export function hasHeader(rows) {
   if (rows.length < 2) return false;
-  const names = rows[0].map((name) => name.trim().toLowerCase());
-  if (names.some((name) => NAMES_OF_TEXT.includes(name))) return true;
+  if (namedText(rows[0]) >= 0) return true;
+  const names = rows[0].map((name) => name.trim());
   return names.length > 1 && names.every((name) => name.length > 0 && name.length <= 30 && !/\d/.test(name));
 }
 

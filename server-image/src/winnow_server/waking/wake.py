@@ -11,7 +11,7 @@ from winnow_server.access import ApiKeys
 from winnow_server.limits import MEBIBYTE, Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
-from winnow_server.settings import Parser, port, positive, prefix
+from winnow_server.settings import Parser, port, positive, prefix, seconds, wait
 from winnow_server.waking.app import create_app
 from winnow_server.waking.room import Room
 from winnow_server.waking.upstream import Upstream
@@ -48,11 +48,11 @@ def parse(arguments: Sequence[str]) -> Settings:
     add("--port", type=port, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
     add("--max-held-requests", type=positive, default=256, metavar="N", help="(default: %(default)s)")
     add("--max-body-bytes", type=positive, default=Limits().body_bytes, metavar="N", help="of one (default: 2 MiB)")
-    add("--hold-seconds", type=float, default=120.0, metavar="S", help="for one (default: %(default).0f)")
+    add("--hold-seconds", type=seconds, default=120.0, metavar="S", help="for one (default: %(default).0f)")
     add("--api-keys", type=Path, metavar="DIR", help="ask for one of these keys, a file for each; read again on change")
     prefixes = "answer below this path too, where an Ingress leads one here as it is (repeatable)"
     add("--path-prefix", type=prefix, action="append", default=[], metavar="/PATH", help=prefixes)
-    add("--drain-seconds", type=float, default=5.0, metavar="S", help="to take requests after SIGTERM (default: 5)")
+    add("--drain-seconds", type=wait, default=5.0, metavar="S", help="to take requests after SIGTERM (default: 5)")
     add("--log-level", choices=("debug", "info", "warning"), default="info")
     return Settings(**vars(parser.parse_args(arguments)))
 

@@ -1,0 +1,140 @@
+"""One connection, between its bytes and the application: uvicorn's protocol with what it does without.
+
+A request's head is bounded in bytes and in time, an offer to speak another protocol is no more than a header, and what is on
+its way as the server stops is answered.
+"""
+
+import asyncio
+import logging
+import uuid
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from winnow_server.errors import ApiError, HeadersTooLarge, RequestTimedOut
+
+log = logging.getLogger(__name__)
+
+HEAD_BYTES = 64 * 1024  # request line and headers; no proxy in front lets more through
+HEAD_SECONDS = 30.0  # as for a body
+LAST_SECONDS = 0.2  # for a request that is on its way as the server stops: a round trip
+LINGER_SECONDS = (
+    1.0  # for the rest of a refused request, unread; to close over it could take the answer from the client
+)
+
+
+class Connection(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._held = 0  # bytes of the head, or of what is around a body's pieces, which the parser keeps
+        self._refused = False
+        self._left = asyncio.Event()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._left.set()
+        self._head_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._refused:
+            return
+        if not self._in_work():
+            self._await_head()
+        while data and not self.transport.is_closing():
+            piece, data = data[: HEAD_BYTES - self._held], data[HEAD_BYTES - self._held :]
+            self._held += len(piece)
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + piece[upgrade.args[0] :] + data
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            except httptools.HttpParserError:
+                message = "Invalid HTTP request received."
+                log.warning(message)
+                self.send_400_response(message)
+                return
+            if self._held >= HEAD_BYTES:
+                message = f"The request line and the headers have more than {HEAD_BYTES} bytes."
+                self._refuse(HeadersTooLarge(message, code="headers_too_large"))
+                return
+
+    def shutdown(self) -> None:
+        """To close a connection over what nobody has read resets it: a request that is on its way is read and answered."""
+        if self._in_work():
+            super().shutdown()
+        else:
+            self.loop.call_later(LAST_SECONDS, super().shutdown)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # For who has to know while a body is read: receive() tells it only behind what has come of the body.
+        self.scope["state"]["left"] = self._left
+
+    def on_headers_complete(self) -> None:
+        self._held = 0
+        if self._offers_upgrade():
+            return  # it comes once more, without the offer
+        self._head_came()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._held = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._held = 0
+        if not self._offers_upgrade():
+            super().on_message_complete()
+
+    def _offers_upgrade(self) -> bool:
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _head_without_upgrade(self) -> bytes:
+        """The parser takes what follows such a head for the other protocol. A server that ignores the offer reads the request
+        as it is (RFC 9110, 7.8)."""
+        lines = [b" ".join((self.parser.get_method(), self.url, b"HTTP/" + self.parser.get_http_version().encode()))]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join((*lines, b"", b""))
+
+    def _in_work(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _await_head(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
+
+    def _head_came(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        if self._held:
+            message = f"The request line and the headers did not arrive within {HEAD_SECONDS:.0f} s."
+            self._refuse(RequestTimedOut(message, code="headers_timeout"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ApiError) -> None:
+        self._refused = True
+        if self._in_work():  # the end of a chunked body may have headers too; its answer may have begun
+            self.transport.close()
+            return
+        request_id = uuid.uuid4().hex
+        log.info("Request", extra={"requestId": request_id, "status": error.status})
+        self.transport.write(STATUS_LINE[error.status] + answer(error.body(request_id), request_id))
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def answer(body: dict[str, Any], request_id: str) -> bytes:
+    """Headers and body of a connection's last answer."""
+    content = orjson.dumps(body)
+    headers = f"content-type: application/json\r\ncontent-length: {len(content)}\r\nx-request-id: {request_id}\r\n"
+    return headers.encode() + b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n" + content

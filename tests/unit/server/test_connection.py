@@ -1,0 +1,157 @@
+"""What a connection bears: heads without end, clients that send nothing, offers of other protocols, the end of the server."""
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+import tiny_server
+
+from winnow_server import connection
+
+BODY = b'{"input": ["prize"]}'
+POST = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(BODY)
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
+
+
+def connect(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def rest(client):
+    """All that comes until the server closes."""
+    return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+def exchange(server, content):
+    with connect(server) as client:
+        client.sendall(content)
+        return rest(client)
+
+
+def error(answer, status):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"connection: close" in head
+    return json.loads(body)["error"]
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(LIVE + b"X-A: " + b"a" * 1_000_000, id="one header"),
+        pytest.param(LIVE + b"X-A: a\r\n" * 10_000, id="many headers"),
+        pytest.param(LIVE + b"X-A: " + b"a" * connection.HEAD_BYTES + b"\r\n\r\n", id="a complete one in one piece"),
+        pytest.param(b"GET /" + b"a" * 100_000, id="a path"),
+        pytest.param(LIVE + b"\r\n" + LIVE + b"X-A: " + b"a" * 200_000, id="behind another request"),
+    ],
+)
+def test_a_head_is_read_up_to_a_size(server, head):
+    answer = exchange(server, head)
+    refused = error(answer[answer.index(b"HTTP/1.1 431") :], 431)
+    assert refused["code"] == "headers_too_large"
+    assert "65536 bytes" in refused["message"]
+
+
+def test_a_long_head_is_read_and_a_body_is_none(server):
+    filled = LIVE + b"X-A: " + b"a" * 60_000 + b"\r\nConnection: close\r\n\r\n"
+    assert exchange(server, filled).startswith(b"HTTP/1.1 200 ")
+    assert server.classify("prize " * 40_000)["data"]
+
+
+def test_what_stands_behind_a_chunked_body_is_bounded_too(server):
+    chunked = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n" + BODY
+    behind = b"\r\n0\r\nX-A: a\r\n\r\n"
+    assert exchange(server, chunked + behind + LIVE + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200 ") == 2
+    assert exchange(server, chunked + behind[:-4] + b"a" * 2 * connection.HEAD_BYTES) == b""
+
+
+def test_a_head_that_does_not_come_ends_the_connection(server, impatient):
+    assert error(exchange(server, LIVE + b"X-A"), 408)["code"] == "headers_timeout"
+    assert exchange(server, b"") == b""
+    with connect(server) as client:
+        client.sendall(LIVE + b"\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        client.sendall(LIVE)
+        assert error(rest(client), 408)
+
+
+def test_a_body_that_nobody_reads_does_not_keep_a_connection(server, impatient):
+    with connect(server) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        client.sendall(b"d")
+        assert rest(client) == b""
+
+
+def test_a_connection_may_idle_between_requests_and_a_body_has_its_own_time(server, impatient):
+    with connect(server) as client:
+        for _ in range(2):
+            client.sendall(POST + b"\r\n" + BODY[:5])
+            time.sleep(0.5)
+            client.sendall(BODY[5:])
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.5)
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_an_offer_of_another_protocol_is_ignored(server, protocol, version):
+    offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n".encode()
+    head = POST.replace(b"1.1", version.encode()) + offer
+    with connect(server) as client:
+        client.sendall(head[:60])
+        client.sendall(head[60:] + BODY[:5])
+        client.sendall(BODY[5:] + LIVE + b"Connection: close\r\n\r\n")
+        answers = rest(client)
+    assert answers.startswith(b"HTTP/1.1 200 ")
+    assert b'"predicted_labels"' in answers
+    assert answers.count(b"HTTP/1.1 200 ") == (2 if version == "1.1" else 1)
+
+
+def test_a_tunnel_is_refused(server):
+    assert exchange(server, b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_curl_that_offers_http2_is_answered(server):
+    command = ["curl", "-s", "--http2", "-d", BODY.decode(), f"{server.url}/v1/classify"]
+    answer = subprocess.run(command, capture_output=True, check=True, timeout=30).stdout
+    assert len(json.loads(answer)["data"]) == 1
+
+
+def test_who_connects_as_the_server_stops_is_answered(checkpoint_folder, monkeypatch):
+    monkeypatch.setattr(connection, "LAST_SECONDS", 10)
+    with tiny_server.running(checkpoint_folder) as server:
+        connected = threading.Event()
+
+        def stop():
+            server.service.drain()
+            server.process.should_exit = True
+            assert connected.wait(20)
+            time.sleep(0.2)  # its next look, each 0.1 s, then comes before it looks for who has connected
+
+        server.on_loop(stop)
+        clients = [connect(server) for _ in range(10)]
+        early, late = clients[:5], clients[5:]
+        for client in early:
+            client.sendall(POST + b"\r\n" + BODY)
+        connected.set()
+        answers = [rest(client) for client in early]
+        with pytest.raises(ConnectionRefusedError):
+            connect(server)
+        for client in late:
+            client.sendall(POST + b"\r\n" + BODY)
+        answers += [rest(client) for client in late]
+        for client in clients:
+            client.close()
+    assert all(answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer for answer in answers)
