@@ -59,8 +59,13 @@ def test_each_epoch_is_evaluated_and_published(trainer):
     assert shown["epochs"] == told["epochs"]
 
 
-def test_predictions_and_metrics_are_those_of_the_published_model(trainer):
-    trainer.run(trainer.job())
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [("bert", "Full"), pytest.param("gpt2", "LoRA", id="an adapter beside transposed weights")],
+)
+def test_predictions_and_metrics_are_those_of_the_published_model(tmp_path, model_type, method):
+    trainer = Trainer(tmp_path, model_type)
+    trainer.run(trainer.job(method))
     loaded = checkpoint.load(trainer.checkpoint(2))
     lines = [json.loads(line) for line in (trainer.checkpoint(2) / "predictions.jsonl").read_text().splitlines()]
     texts, spam = tiny_models.texts(8, seed=2)
@@ -78,6 +83,9 @@ def test_predictions_and_metrics_are_those_of_the_published_model(trainer):
     targets = [[1 - is_spam, is_spam] for is_spam in spam]
     assert report["metrics"] == pytest.approx(evaluate(found.double(), targets, BINARY), abs=1e-5)
     assert loaded.manifest.metrics == report["metrics"]
+    if method == "LoRA":
+        adapter = weights(trainer.checkpoint(2))
+        assert all(value.abs().sum() > 0 for name, value in adapter.items() if "lora_B" in name)
 
 
 @pytest.mark.parametrize("method", ["LoRA", "HeadOnly"])
