@@ -217,7 +217,8 @@ def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora_targets(classifier, lora.target_modules),
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in classifier.base.modules()),
+        # QLoRA's layers remember what they were made of: its adapter is served over that.
+        fan_in_fan_out=any(getattr(m, "source_cls", type(m)) is Conv1D for m in classifier.base.modules()),
         modules_to_save=[name.rpartition(".")[2] for name in classifier.architecture.head],
     )
     return Classifier(get_peft_model(classifier.base, config), classifier.pooling)
