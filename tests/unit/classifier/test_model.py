@@ -98,7 +98,7 @@ def test_a_body_without_linear_layers_gets_no_lora(tmp_path):
     for name, module in list(model.body.named_modules()):
         if isinstance(module, torch.nn.Linear):
             model.body.set_submodule(name, torch.nn.Identity())
-    with pytest.raises(ConfigError, match="no linear layer below its head .*; use method Full or HeadOnly"):
+    with pytest.raises(ConfigError, match=r"no linear layer below its head .*; use method Full or HeadOnly"):
         add_lora(model, Lora(4, 8, 0.0, ["all-linear"]))
 
 
