@@ -32,7 +32,7 @@ class Manifest(BaseModel):
 class _Loader(yaml.SafeLoader):
     """Without keys that stand twice: YAML forbids them, and PyYAML takes the last one's value."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         assert isinstance(node, yaml.MappingNode)
         seen = set()
