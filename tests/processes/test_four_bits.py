@@ -32,7 +32,7 @@ def wide(storage: Path, model_type: str = "bert") -> Trainer:
     return Trainer(storage, model_type)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llama", "deberta-v2"])
+@pytest.mark.parametrize("model_type", ["bert", "llama", "deberta-v2", "gpt2"])
 @pytest.mark.usefixtures("no_gpu_needed")
 def test_qlora_is_served_as_it_was_measured(tmp_path: Path, model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = wide(tmp_path, model_type)

@@ -120,7 +120,13 @@ CONFIGS: dict[str, Any] = {
     ),
     "mpnet": lambda **sizes: MPNetConfig(**sizes),
     "gpt2": lambda **sizes: GPT2Config(
-        vocab_size=sizes["vocab_size"], n_embd=32, n_layer=2, n_head=4, n_positions=64, pad_token_id=0, eos_token_id=3
+        vocab_size=sizes["vocab_size"],
+        n_embd=sizes["hidden_size"],
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        pad_token_id=0,
+        eos_token_id=3,
     ),
 }
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2", "mpnet")

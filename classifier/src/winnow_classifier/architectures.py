@@ -156,3 +156,8 @@ def longest_text(config: Any) -> int | None:
         return None
     offset = architecture_of(config).counts_positions_from_padding or config.model_type in _COUNT_FROM_PADDING
     return int(positions) - (config.pad_token_id + 1 if offset else 0)
+
+
+def embeddings_of(config: PreTrainedConfig) -> int | None:
+    """For how many token ids the body has an embedding; None where its config does not say."""
+    return getattr(config.get_text_config(), "vocab_size", None)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.gpu import gpu_computes_bfloat16
@@ -82,8 +83,12 @@ def check_head(head: list[nn.Module]) -> None:
 def round_body(network: nn.Module, head: tuple[str, ...]) -> None:
     """Each linear layer that QLoRA holds in 4 bits gets the weights that these stand for."""
     for name, layer in network.named_modules():
-        if isinstance(layer, nn.Linear) and not name.startswith(head):
+        if name.startswith(head):
+            continue
+        if isinstance(layer, nn.Linear):
             layer.weight.copy_(rounded(layer.weight))
+        elif isinstance(layer, Conv1D):  # transposed before it is cut into blocks
+            layer.weight.copy_(rounded(layer.weight.T).T)
 
 
 def rounded(weight: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ metric is then a product with W, or a sum along rows in order of their scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from winnow_classifier.metrics import ECE_BINS, Floats, LabelMetrics, Ones
 
 Interval = tuple[float, float]
 
+EVERYWHERE = (-math.inf, math.inf)
 LEVEL = 0.95
 RESAMPLES = 400
 ROWS = 20_000  # of more, a part is resampled, and the spread scaled by the root of the part: an interval ages with 1/sqrt(N)
@@ -50,19 +52,24 @@ def intervals(
     random = np.random.default_rng(seed)
     part = _part(random, rows, ROWS)
     counted, of_labels = _counted(random, probabilities[part], targets[part], schema)
-    values = {name: _interval(found, whole[name], len(part) / rows, name == "ece") for name, found in counted.items()}
+    values = {name: _interval(found, whole[name], len(part) / rows, _bounds(name)) for name, found in counted.items()}
     part = _part(random, rows, max(FEWEST_ROWS, RANKED_CELLS // len(schema.labels)))
     ranked = _ranked(random, probabilities[part], targets[part], schema)
-    values |= {name: _interval(found, whole[name], len(part) / rows, name == "ece") for name, found in ranked.items()}
+    values |= {name: _interval(found, whole[name], len(part) / rows, _bounds(name)) for name, found in ranked.items()}
     each = [
         {
             name: interval
             for name, found in of_labels.items()
-            if (interval := _interval(found[:, c], getattr(known, name), min(1.0, ROWS / rows))) is not None
+            if (interval := _interval(found[:, c], getattr(known, name), ROWS / rows, _bounds(name))) is not None
         }
         for c, known in enumerate(labels)
     ]
     return Intervals({name: found for name in whole if (found := values.get(name)) is not None}, each)
+
+
+def _bounds(name: str) -> Interval:
+    """Between which a metric lies."""
+    return -1.0 if name == "mcc" else 0.0, math.inf if name in ("log_loss", "brier") else 1.0
 
 
 def mean_interval(scores: Floats, seed: int) -> Interval | None:
@@ -193,18 +200,16 @@ def _mean_of_defined(values: Floats) -> Floats:
     return _divided(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1).astype(np.float64))
 
 
-def _interval(resampled: Floats, value: float | None, part: float, biased: bool = False) -> Interval | None:
-    """The middle of the resampled values; of a part of the rows, around the value of all of them. So also where resampling
-    itself adds to the value, as it does to every sum of distances: a biased metric, which is never below 0."""
+def _interval(resampled: Floats, value: float | None, part: float, bounds: Interval = EVERYWHERE) -> Interval | None:
+    """The middle of the resampled values, moved so that their median is the value, and narrowed where they are of a part of
+    the rows. Resampling itself adds to some metrics: to sums of distances (ece), and to means over the labels that a
+    resample has, where rare labels are often left out. How much it adds is told by the median."""
     defined = resampled[np.isfinite(resampled)]
     if value is None or len(defined) < len(resampled) / 2:
         return None
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    if part < 1 or biased:
-        middle = float(np.mean(defined))
-        low, high = (value + (edge - middle) * min(part, 1.0) ** 0.5 for edge in (low, high))
-        low = max(float(low), 0.0) if biased else low
-    return float(low), float(high)
+    low, median, high = np.quantile(defined, [(1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2])
+    low, high = (value + (edge - median) * min(part, 1.0) ** 0.5 for edge in (low, high))
+    return max(float(low), bounds[0]), min(float(high), bounds[1])
 
 
 def _divided(a: Floats, b: Floats) -> Floats:

@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from winnow_classifier.architectures import (
     BERT,
@@ -216,6 +217,8 @@ def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=lora_targets(classifier, lora.target_modules),
+        # QLoRA's layers remember what they were made of: its adapter is served over that.
+        fan_in_fan_out=any(getattr(m, "source_cls", type(m)) is Conv1D for m in classifier.base.modules()),
         modules_to_save=[name.rpartition(".")[2] for name in classifier.architecture.head],
     )
     return Classifier(get_peft_model(classifier.base, config), classifier.pooling)
@@ -224,19 +227,26 @@ def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
 def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
     """Endings of layer names for peft that match linear layers of the body only.
 
-    Raises ConfigError with the names there are if a wanted one is not among them.
+    Raises ConfigError with the names there are if a wanted one is not among them, or if there are none.
     """
     heads = tuple(classifier.architecture.head)
-    linear = [name for name, module in classifier.base.named_modules() if isinstance(module, nn.Linear)]
+    model_type = classifier.base.config.model_type
+    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed.
+    linear = [name for name, module in classifier.base.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     in_head = [name for name in linear if name.startswith(heads)]
-    endings = sorted({ending(name, in_head) for name in linear if name not in in_head})
+    in_body = [name for name in linear if not name.startswith(heads)]
+    if not in_body:
+        raise ConfigError(
+            f"A model of type {model_type} has no linear layer below its head that LoRA could adapt; use method Full or HeadOnly."
+        )
+    endings = sorted({ending(name, in_head) for name in in_body})
     if list(wanted) == ["all-linear"]:
         return endings
-    unknown = [name for name in wanted if name not in endings]
+    unknown = [name for name in wanted if not ends(in_body, name) or ends(in_head, name)]
     if unknown:
         raise ConfigError(
-            f"parameters.loraTargetModules: {', '.join(unknown)} not found in a model of type "
-            f"{classifier.base.config.model_type}. It has: {', '.join(endings)}; or all-linear."
+            f"parameters.loraTargetModules: {', '.join(unknown)} not found in a model of type {model_type}. "
+            f"It has: {', '.join(endings)}; or all-linear."
         )
     return list(wanted)
 
@@ -246,9 +256,14 @@ def ending(name: str, avoid: Sequence[str]) -> str:
     parts = name.split(".")
     for length in range(1, len(parts)):
         end = ".".join(parts[-length:])
-        if not any(f".{other}".endswith(f".{end}") for other in avoid):
+        if not ends(avoid, end):
             return end
     return name
+
+
+def ends(names: Sequence[str], end: str) -> bool:
+    """Whether any of the modules' names ends so, at a dot."""
+    return any(f".{name}".endswith(f".{end}") for name in names)
 
 
 def merge_lora(network: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -5,25 +5,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, model_validator
 
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import TaskDetail
+from winnow_classifier.manifest import Manifest
 
 Objective = Literal["F1", "PrecisionAtLeast", "RecallAtLeast", "Cost"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-class Costs(_Part):
+class Costs(Manifest):
     false_positive: float = Field(gt=0, le=1_000_000)
     false_negative: float = Field(gt=0, le=1_000_000)
 
 
-class AbstainWhen(_Part):
+class AbstainWhen(Manifest):
     band: float | None = Field(None, gt=0, le=0.5)
     min_probability: float | None = Field(None, gt=0, le=1)
 
@@ -34,7 +30,7 @@ class AbstainWhen(_Part):
         return self
 
 
-class Thresholds(_Part):
+class Thresholds(Manifest):
     objective: Objective | None = None
     value: float | None = Field(None, gt=0, le=1)
     costs: Costs | None = None

@@ -310,6 +310,8 @@ class Judge:
         expected = "0 or 1" if kind in (None, _Kind.BIT) else self._expected()
         expected = "a whole number or a name" if self._numbered and kind is not _Kind.MAP else expected
         found = shown(value)
+        if kind is None and found == '""' and not self._numbered:  # the first row: names may follow
+            expected = "0 or 1, or the name of a label"
         if not self._numbered and name.startswith("label") and CLASS_NUMBER.fullmatch(found):
             found += " (numbers of classes are read with taskDetail: Multiclass)"
         elif not self._numbered and kind is _Kind.NAMES and found.strip('"').lower() in ("true", "false"):

@@ -46,6 +46,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.prompt_template = prompt_template
         self.max_seq_length = max_seq_length
+        self.embeddings = embeddings
         # Some published tokenizers hold tokens that were added and never trained.
         vocabulary = {} if embeddings is None else tokenizer.get_vocab()
         self.unread = {index: token for token, index in vocabulary.items() if index >= (embeddings or 0)}
@@ -145,3 +146,12 @@ def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
             tokenizer.pad_token = token
             return
     raise BaseModelError("The tokenizer has no padding token, and no spare token that could be one.")
+
+
+def no_embedding(tokenizer: PreTrainedTokenizerFast, token: str, embeddings: int | None) -> BaseModelError:
+    """Of a token that a training needs."""
+    size = max(tokenizer.get_vocab().values()) + 1
+    return BaseModelError(
+        f"The tokenizer has {size} tokens, and the base model embeddings for {embeddings}: none for {token}, which this training needs.",
+        hint=f"call resize_token_embeddings({size}) on the model and save it again",
+    )

@@ -10,6 +10,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.four_bit import BLOCK, NF4, check_head, quantisation, round_body, rounded
@@ -42,14 +43,14 @@ def test_zeros_stay():
     assert torch.equal(rounded(torch.zeros(3, 70)), torch.zeros(3, 70))
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "llama", "deberta-v2"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "llama", "deberta-v2", "gpt2"])
 def test_the_body_is_rounded_and_the_head_is_not(tmp_path, model_type):
     base = tiny_models.base_model(tmp_path, model_type)
     model = Classifier(load_network(base, classifier_config(base, SCHEMA, 0)))
     before = {name: weight.clone() for name, weight in model.base.named_parameters()}
     round_body(model.base, model.architecture.head)
     changed = {name for name, weight in model.base.named_parameters() if not torch.equal(weight, before[name])}
-    linear = {f"{name}.weight" for name, layer in model.base.named_modules() if isinstance(layer, nn.Linear)}
+    linear = {f"{name}.weight" for name, layer in model.base.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
     assert changed == {name for name in linear if not name.startswith(model.architecture.head)}
 
 

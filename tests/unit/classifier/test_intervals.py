@@ -9,7 +9,7 @@ from random_answers import rows_of
 from winnow_classifier import intervals as bootstrap
 from winnow_classifier import metrics
 from winnow_classifier.intervals import intervals
-from winnow_classifier.labels import TaskDetail
+from winnow_classifier.labels import LabelSchema, TaskDetail
 
 
 def of_rows(probabilities, targets, schema, seed):
@@ -46,6 +46,28 @@ def test_an_interval_is_as_wide_as_theory_says():
     accuracy = metrics.evaluate(p, y, schema)["accuracy"]
     half = 1.96 * (accuracy * (1 - accuracy) / 2_000) ** 0.5
     assert found.metrics["accuracy"] == pytest.approx((accuracy - half, accuracy + half), abs=0.15 * half)
+
+
+def test_labels_that_resamples_leave_out_do_not_move_an_interval_off_its_value():
+    """300 labels of about one row each: a resample has the mean over some 190 of them."""
+    random = np.random.default_rng(0)
+    schema = LabelSchema(TaskDetail.MULTICLASS, tuple(f"l{number}" for number in range(300)))
+    y = np.eye(300, dtype=np.int8)[random.integers(0, 300, 320)]
+    p = random.random((320, 300)) + 0.9 * y
+    p /= p.sum(axis=1, keepdims=True)
+    values, found = metrics.evaluate(p, y, schema), of_rows(p, y, schema, seed=0).metrics
+    for name, (low, high) in found.items():
+        assert low <= values[name] <= high, name
+    assert found["average_precision"][1] - found["average_precision"][0] < 0.2
+
+
+@pytest.mark.parametrize("detail", list(TaskDetail))
+def test_an_interval_stays_within_what_its_metric_can_be(detail):
+    schema, p, y = rows_of(detail, 2 if detail is TaskDetail.BINARY else 3, rows=12)
+    found = of_rows(p, y, schema, seed=0)
+    for name, (low, high) in found.metrics.items():
+        assert low >= (-1 if name == "mcc" else 0), name
+        assert high <= 1 or name in ("log_loss", "brier"), name
 
 
 def test_the_same_seed_gives_the_same_of_rows():

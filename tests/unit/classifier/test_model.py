@@ -56,11 +56,11 @@ def test_logits_are_float32_from_a_half_precision_body(tmp_path):
     assert model(pack([[5, 6, 7]])).dtype == torch.float32
 
 
-@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize("model_type", ["bert", "llama", "gpt2"])
 def test_lora_stands_beside_every_linear_layer_of_the_body_and_none_of_the_head(tmp_path, model_type):
     model = add_lora(classifier(tmp_path, model_type), Lora(4, 8, 0.0, ["all-linear"]))
     adapted = {name.partition(".lora_A")[0] for name, _ in model.base.named_parameters() if "lora_A" in name}
-    per_layer = {"bert": 6, "llama": 7}[model_type]
+    per_layer = {"bert": 6, "llama": 7, "gpt2": 4}[model_type]
     assert len(adapted) == per_layer * tiny_models.SIZES["num_hidden_layers"]
     assert not any("pooler" in name or "score" in name or "classifier" in name for name in adapted)
     trained = {name for name, parameter in model.base.named_parameters() if parameter.requires_grad}
@@ -72,6 +72,34 @@ def test_lora_stands_beside_every_linear_layer_of_the_body_and_none_of_the_head(
 def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match=r"loraTargetModules: q_proj not found.*key, output\.dense, query, value"):
         add_lora(classifier(tmp_path), Lora(4, 8, 0.0, ["query", "q_proj"]))
+
+
+@pytest.mark.parametrize(
+    ("end", "count"),
+    [
+        pytest.param("attention.self.query", 2, id="a longer end"),
+        pytest.param("layer.1.attention.self.query", 1, id="of one layer"),
+        pytest.param("bert.encoder.layer.1.output.dense", 1, id="a whole name"),
+        pytest.param("dense", None, id="the head has it too"),
+        pytest.param("ense", None, id="not at a dot"),
+    ],
+)
+def test_a_lora_target_is_any_end_of_the_name_of_a_layer_of_the_body_alone(tmp_path, end, count):
+    if count is None:
+        with pytest.raises(ConfigError, match=f"loraTargetModules: {end} not found"):
+            add_lora(classifier(tmp_path), Lora(4, 8, 0.0, [end]))
+        return
+    model = add_lora(classifier(tmp_path), Lora(4, 8, 0.0, [end]))
+    assert sum("lora_A" in name for name, _ in model.base.named_parameters()) == count
+
+
+def test_a_body_without_linear_layers_gets_no_lora(tmp_path):
+    model = classifier(tmp_path, "llama")
+    for name, module in list(model.body.named_modules()):
+        if isinstance(module, torch.nn.Linear):
+            model.body.set_submodule(name, torch.nn.Identity())
+    with pytest.raises(ConfigError, match=r"no linear layer below its head .*; use method Full or HeadOnly"):
+        add_lora(model, Lora(4, 8, 0.0, ["all-linear"]))
 
 
 def test_a_model_type_without_a_classifier_is_refused_with_those_there_are(tmp_path):

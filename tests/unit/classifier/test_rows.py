@@ -182,6 +182,13 @@ def test_a_wrong_jsonl_row_names_its_place(problems_of, line, column, message):
         pytest.param('input,expected_output\n"a\nb, c",2\n', 3, 7, "found", id="behind a text of two lines"),
         pytest.param("input,expected_output\n,1\n", 2, 1, "input is empty", id="no text"),
         pytest.param(
+            "text,label\nworld,\nfoo,ham\n",
+            2,
+            7,
+            'label must be 0 or 1, or the name of a label, found ""',
+            id="no label in the first row",
+        ),
+        pytest.param(
             "input,expected_output\na\n", 2, 1, "expected 2 fields (input, expected_output), found 1", id="few"
         ),
         pytest.param("input,expected_output\na,b,1\n", 2, 1, "a text with commas needs quotes", id="many"),

@@ -31,6 +31,14 @@ def test_the_regression_is_scikit_learns(width, intercept):
     assert found.bias.numpy() == pytest.approx(np.broadcast_to(theirs.intercept_, 3), rel=1e-6, abs=1e-9)
 
 
+def test_dropout_is_a_penalty_of_each_weight_by_the_squares_of_its_feature():
+    features, targets = rows()
+    found = fit_ridge(features, targets, intercept=True, drop=0.2)
+    penalty = (features.square().sum(dim=0) * 0.2 / 0.8 + found.strength).sqrt()
+    theirs = Ridge(alpha=1.0).fit((features / penalty).numpy(), targets.numpy())
+    assert found.weight.numpy() == pytest.approx(theirs.coef_ / penalty.numpy(), rel=1e-6, abs=1e-9)
+
+
 @pytest.mark.parametrize("intercept", [True, False])
 def test_the_strength_is_the_one_that_scikit_learn_finds_by_leaving_rows_out(intercept):
     features, targets = rows()
@@ -72,9 +80,28 @@ def test_the_first_loss_is_better_than_that_of_a_random_head(tmp_path, method, m
     assert losses["Ridge"] < losses["Random"] - 0.05
 
 
+@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+def test_rows_that_hardly_differ_get_no_head_that_dropout_destroys(tmp_path, model_type):
+    each = learner(tmp_path, "HeadOnly", model_type, dropout=True, head_init="Ridge")
+    each.targets = torch.eye(3)[torch.from_numpy(ALL % 2)]
+    common = each.features.mean(dim=0)
+    each.features = common + 1e-3 * (each.features - common)
+    each.start_head(ALL)
+    with torch.no_grad():
+        each.learn()
+        loss = float(torch.stack([each.objective(each.logits(ALL), each.targets).mean() for _ in range(20)]).mean())
+    assert loss < 1.0  # as good as knowing how often each label occurs, which is log 2
+
+
+@pytest.mark.parametrize(("model_type", "drop"), [("bert", 0.1), ("roberta", 0.1), ("llama", 0.0)])
+def test_the_chance_of_dropout_is_that_before_the_last_layer(tmp_path, model_type, drop):
+    each = learner(tmp_path, "HeadOnly", model_type, dropout=True)
+    assert into_last_layer(each.model, each.features)[2] == drop
+
+
 def test_the_last_layer_of_an_adapter_is_the_one_that_trains(tmp_path):
     each = learner(tmp_path, "LoRA", "bert", head_init="Ridge")
-    layer, inputs = into_last_layer(each.model, each.run(each.model.features, each.examples))
+    layer, inputs, _ = into_last_layer(each.model, each.run(each.model.features, each.examples))
     assert any(parameter is layer.weight for parameter in each.trainable.values())
     assert_close(layer(inputs), each.predict(each.examples))
 

@@ -104,6 +104,40 @@ def test_a_name_that_cannot_be_a_folders_is_refused(tmp_path, name, capsys):
         ),
         pytest.param({"baseModel": None}, "spec.baseModel", id="no base model"),
         pytest.param(
+            {"baseModel": {"huggingFace": {"repo": "owner/name"}}},
+            "spec.baseModel: write a folder, hf://owner/name@revision, .*; {huggingFace: …} stands in a ModelService$",
+            id="a base model as a ModelService has it",
+        ),
+        pytest.param(
+            {"baseModel": {"checkpoint": {"trainingJob": "a", "name": "last"}}},
+            r"job.yaml: spec.baseModel.checkpoint.name: must be best, or such as epoch-1, found 'last'$",
+            id="a checkpoint of no such name",
+        ),
+        pytest.param(
+            {"parameters": {"classWeights": "Balanced"}},
+            "classWeights: must have fields, such as classWeights: {mode: …}, found 'Balanced'$",
+            id="a word for fields",
+        ),
+        pytest.param({"testSplit": "20%"}, "such as testSplit: {percent: …}, found '20%'$", id="a share for fields"),
+        pytest.param({"parameters": None}, "parameters: must have fields, .* found nothing$", id="fields left empty"),
+        pytest.param(
+            {"metrics": {"custom": [{"name": "My Metric", "file": "a.py"}]}},
+            "custom.0.name: must be lower-case letters, digits and _, .*, found 'My Metric'$",
+            id="a pattern in words",
+        ),
+        pytest.param(
+            {"rebalance": {"counts": {"SPAM": 0}}}, "rebalance.counts.SPAM: .* found 0$", id="a label in capitals"
+        ),
+        pytest.param(
+            {"parameters": {"numTrainEpochs": True}}, "numTrainEpochs: a number is wanted, .* found true$", id="true"
+        ),
+        pytest.param(
+            {"parameters": {"classWeights": {"mode": "Custom", "weights": {"spam": True}}}},
+            "weights: a number is wanted",
+            id="true for a label's number",
+        ),
+        pytest.param({"earlyStopping": {"patience": True}}, "patience: a number is wanted", id="true for epochs"),
+        pytest.param(
             {"metrics": {"primary": "f1", "functions": ["accuracy"]}},
             "metrics.primary, functions need validation or test rows",
             id="nothing to measure on",
@@ -118,6 +152,45 @@ def test_a_name_that_cannot_be_a_folders_is_refused(tmp_path, name, capsys):
 def test_a_wrong_field_is_named_with_what_was_found(tmp_path, spec, said):
     with pytest.raises(ConfigError, match=said):
         load_job(manifest(tmp_path, spec))
+
+
+@pytest.mark.parametrize(
+    ("top", "said"),
+    [
+        ({"apiVersion": "winnow.dev/v9"}, "apiVersion: Input should be 'winnow.dev/v1alpha1', found 'winnow.dev/v9'"),
+        ({"specs": {}}, "specs: there is no such field; did you mean spec"),
+        ({"apiVersion": "winnow.dev/v1alpha1", "status": {"phase": "Complete"}}, None),
+    ],
+)
+def test_the_top_of_a_manifest_is_checked_too(tmp_path, top, said):
+    path = manifest(tmp_path, {})
+    path.write_text(json.dumps({**json.loads(path.read_text()), **top}))
+    if said is None:
+        load_job(path)
+        return
+    with pytest.raises(ConfigError, match=said):
+        load_job(path)
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_place(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "kind: TrainingJob\nmetadata: {name: a}\nspec:\n  trainingDataset: rows\n  baseModel: base\n"
+        "  method: Full\n  method: LoRA\n"
+    )
+    with pytest.raises(ConfigError, match=r"line 7, column 3: the key 'method' stands twice$"):
+        load_job(path)
+
+
+def test_merged_keys_may_stand_again(tmp_path):
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "kind: TrainingJob\nmetadata: {name: a}\nspec:\n  trainingDataset: rows\n  baseModel: base\n"
+        "  env: [&few {seed: 1, numTrainEpochs: 2}, &more {<<: *few, seed: 3}]\n"
+        "  parameters: {<<: *more, numTrainEpochs: 4}\n"
+    )
+    parameters = load_job(path).spec.parameters
+    assert (parameters.seed, parameters.num_train_epochs) == (3, 4)
 
 
 def test_a_constant_rate_goes_with_the_warm_up_that_the_api_server_fills_in(tmp_path):

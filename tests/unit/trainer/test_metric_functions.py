@@ -29,7 +29,7 @@ def functions(tmp_path):
         custom = []
         for name, source in sources.items():
             file = tmp_path / f"{name}.py"
-            file.write_text(textwrap.dedent(source))
+            file.write_bytes(source if isinstance(source, bytes) else textwrap.dedent(source).encode())
             custom.append(CustomMetric(name=name, file=str(file)))
         made.append(MetricFunctions(custom, stop or Event(), seconds, memory_bytes))
         return made[-1]
@@ -59,6 +59,16 @@ def test_several_functions_score_each_row(functions):
     assert (cost.name, cost.scores.tolist(), cost.value) == ("cost", [1.0, 0.0, 5.0], 2.0)
     assert length.scores.tolist() == pytest.approx([0.3, 4.8, 1.25])
     assert (cost.error, length.error) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [pytest.param(b"\xef\xbb\xbf", id="a mark of UTF-8"), pytest.param(b"# coding: latin-1\n", id="a declared one")],
+)
+def test_a_function_may_be_written_in_any_encoding_that_python_reads(functions, begin):
+    source = begin + (b"text = '\xe9'\n" if b"latin" in begin else b"text = 'e'\n")
+    (found,) = score(functions(length=source + b"def score(a, b, c): return len(text)"))
+    assert (found.error, found.value) == (None, 1.0)
 
 
 def test_a_process_is_used_again_and_for_many_rows(functions):

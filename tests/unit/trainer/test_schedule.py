@@ -31,6 +31,12 @@ def test_the_only_step_of_a_run_is_one_that_learns(kind):
     assert learning_rate(kind, 3e-4, 0.03, 0, 1) == pytest.approx(3e-4)
 
 
+def test_a_polynomial_never_rises_above_its_peak():
+    peak = 1e-9
+    rates = [learning_rate("polynomial", peak, 0.0, step, 10) for step in range(11)]
+    assert max(rates) <= peak * (1 + 1e-9)
+
+
 def test_an_epoch_sees_every_row_once_in_an_order_of_seed_and_epoch():
     first, again = steps_of_epoch(22, 4, seed=5, epoch=1), steps_of_epoch(22, 4, seed=5, epoch=1)
     assert [len(step) for step in first] == [4, 4, 4, 4, 4, 2]

@@ -60,8 +60,13 @@ def test_each_epoch_is_evaluated_and_published(trainer):
     assert shown["epochs"] == told["epochs"]
 
 
-def test_predictions_and_metrics_are_those_of_the_published_model(trainer):
-    trainer.run(trainer.job())
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [("bert", "Full"), pytest.param("gpt2", "LoRA", id="an adapter beside transposed weights")],
+)
+def test_predictions_and_metrics_are_those_of_the_published_model(tmp_path, model_type, method):
+    trainer = Trainer(tmp_path, model_type)
+    trainer.run(trainer.job(method))
     loaded = checkpoint.load(trainer.checkpoint(2))
     lines = [json.loads(line) for line in (trainer.checkpoint(2) / "predictions.jsonl").read_text().splitlines()]
     texts, spam = tiny_models.texts(8, seed=2)
@@ -79,6 +84,9 @@ def test_predictions_and_metrics_are_those_of_the_published_model(trainer):
     targets = [[1 - is_spam, is_spam] for is_spam in spam]
     assert report["metrics"] == pytest.approx(evaluate(found.double(), targets, BINARY), abs=1e-5)
     assert loaded.manifest.metrics == report["metrics"]
+    if method == "LoRA":
+        adapter = weights(trainer.checkpoint(2))
+        assert all(value.abs().sum() > 0 for name, value in adapter.items() if "lora_B" in name)
 
 
 @pytest.mark.parametrize("method", ["LoRA", "HeadOnly"])
@@ -436,8 +444,30 @@ def test_a_base_model_without_weights_is_refused_by_the_name_of_the_file(trainer
 
 
 def test_more_tokens_than_the_model_has_positions_for_are_refused(trainer):
-    with pytest.raises(ConfigError, match="maxSeqLength is 512, and the base model has positions for 64"):
+    with pytest.raises(ConfigError, match="maxSeqLength is 512, and the base model has positions for 64") as said:
         trainer.run(trainer.job(maxSeqLength=512))
+    assert said.value.hint == "set it to 64 or less"
+
+
+@pytest.mark.parametrize("needed", ["in a row", "as padding", "nowhere"])
+def test_a_tokenizer_may_have_more_tokens_than_the_model_where_no_row_needs_them(trainer, needed):
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trainer.base)
+    tokenizer.add_tokens(["agendas"])
+    if needed == "as padding":
+        tokenizer.add_special_tokens({"pad_token": "<none>"})
+    tokenizer.save_pretrained(trainer.base)
+    job = trainer.job()
+    if needed == "in a row":
+        texts, spam = tiny_models.texts(8, seed=2)
+        rows = store_dataset(trainer.storage, BINARY, [*texts[1:], "agendas"], np.eye(2, dtype=np.int8)[spam])
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"test_dataset": str(rows.path)})})
+    if needed == "nowhere":
+        assert trainer.run(job)["state"] == "Complete"
+        return
+    size, token = (36, "its padding token <none>") if needed == "as padding" else (35, "agendas")
+    with pytest.raises(BaseModelError, match=f"has {size} tokens, .* embeddings for 34: none for {token},") as said:
+        trainer.run(job)
+    assert said.value.hint == f"call resize_token_embeddings({size}) on the model and save it again"
 
 
 def poison(trainer, word):

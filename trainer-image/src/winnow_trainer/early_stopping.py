@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
+
+from winnow_classifier.manifest import Manifest
 
 
-class EarlyStopping(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
+class EarlyStopping(Manifest):
     patience: int = Field(ge=1, le=1_000)
     min_delta: float = Field(0.0, ge=0, le=1_000_000)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from winnow_classifier.packing import PackedBatch, pack
-from winnow_classifier.tokens import Encoder
+from winnow_classifier.tokens import Encoder, no_embedding
 
 TEXTS_AT_A_TIME = 1_000
 
@@ -42,10 +42,13 @@ class Examples:
 
 
 def encode(texts: list[str], targets: npt.NDArray[np.int8], encoder: Encoder) -> Examples:
+    """Raises BaseModelError if a row has a token that the model has no embedding for."""
     ids: list[npt.NDArray[np.int32]] = []
     truncated = 0
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         for encoded in encoder.encode(texts[start : start + TEXTS_AT_A_TIME]):
+            if (unread := encoder.unread_in(encoded)) is not None:
+                raise no_embedding(encoder.tokenizer, unread, encoder.embeddings)
             ids.append(np.array(encoded.input_ids, dtype=np.int32))
             truncated += encoded.truncated
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])])

@@ -2,12 +2,14 @@
 
 The regularisation is the one with the least leave-one-out error, which ridge gives in closed form (Golub, Heath and Wahba
 1979); its leave-one-out answers also fit the scale that turns scores into logits, so that the head does not begin too sure.
-Letters: N rows, d width, C labels. Computed in float64.
+Both count what the head's dropout will do: to a linear layer it is a penalty on each weight, by the squares of what reaches it
+(Wager et al. 2013, arXiv:1307.1493). Without it large weights may cancel what all rows have in common, and each drop leaves
+a part of that uncancelled. Letters: N rows, d width, C labels. Computed in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ from winnow_trainer.steps import Rows
 
 SAMPLE_ROWS = 4_096  # more hardly changes a linear head, and the decomposition takes a time that grows with N d²
 STRENGTHS = 10.0 ** np.arange(-6.0, 1.5, 0.5)  # of the largest squared singular value
+FLOOR = 1e-4  # of a feature's mean sum of squares: as dropout of that chance, since a body that trains moves its features too
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,7 +33,7 @@ class Ridge:
     weight: Tensor  # (C, d)
     bias: Tensor  # (C,)
     left_out: Tensor  # (N, C)
-    strength: float
+    strength: float  # beside the penalty of the dropout
 
 
 def sample(rows: Rows, seed: int) -> Rows:
@@ -43,25 +46,41 @@ def sample(rows: Rows, seed: int) -> Rows:
 
 def start_head(model: Classifier, features: Tensor, targets: Tensor, objective: Objective) -> None:
     """Sets the last layer of the head, from features (N, d) and targets (N, C); layers before it stay as they are."""
-    layer, inputs = into_last_layer(model, features)
-    ridge = fit_ridge(inputs.double(), targets.double(), intercept=layer.bias is not None)
-    scale, shift = fit_scale(ridge.left_out, targets, objective, shifted=layer.bias is not None)
+    layer, inputs, drop = into_last_layer(model, features)
+    inputs = inputs.double()
+    ridge = fit_ridge(inputs, targets.double(), intercept=layer.bias is not None, drop=drop)
+    scores = torch.cat([ridge.left_out + noise for noise in dropped(inputs, ridge.weight, drop)])
+    known = targets.repeat(len(scores) // len(targets), 1)
+    scale, shift = fit_scale(scores, known, objective, shifted=layer.bias is not None)
     with torch.no_grad():
         layer.weight.copy_(ridge.weight * scale)
         if layer.bias is not None:
             layer.bias.copy_(ridge.bias * scale + shift)
 
 
-def into_last_layer(model: Classifier, features: Tensor) -> tuple[nn.Linear, Tensor]:
-    """The linear layer that gives the logits, and what reaches it, (N, its width)."""
-    seen: list[tuple[nn.Linear, Tensor]] = []
+def dropped(inputs: Tensor, weight: Tensor, drop: float) -> Iterator[Tensor]:
+    """(N, C): what dropout adds to the scores of inputs (N, d), a few times where there are few rows."""
+    if not drop:
+        yield torch.zeros(len(inputs), len(weight), dtype=inputs.dtype, device=inputs.device)
+        return
+    generator = torch.Generator().manual_seed(0)  # its own: the draws of the training stay what they are
+    for _ in range(max(1, SAMPLE_ROWS // len(inputs))):
+        kept = (torch.rand(inputs.shape, generator=generator) >= drop).to(inputs)
+        yield inputs * (kept / (1 - drop) - 1) @ weight.T
+
+
+def into_last_layer(model: Classifier, features: Tensor) -> tuple[nn.Linear, Tensor, float]:
+    """The linear layer that gives the logits, what reaches it, (N, its width), and the chance of dropout before it."""
+    seen: list[tuple[nn.Linear, Tensor, float]] = []
+    drop = 0.0
 
     def see(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, nn.Linear)
-        seen.append((layer, given[0].detach().flatten(0, -2)))
+        nonlocal drop
+        if isinstance(layer, nn.Linear):
+            seen.append((layer, given[0].detach().flatten(0, -2), drop))
+        drop = layer.p if isinstance(layer, nn.Dropout) else 0.0
 
-    heads = [model.base.get_submodule(name) for name in model.architecture.head]
-    layers = [layer for head in heads for layer in head.modules() if isinstance(layer, nn.Linear)]
+    layers = [layer for layer in model.base.modules() if isinstance(layer, nn.Linear | nn.Dropout)]
     hooks = [layer.register_forward_pre_hook(see) for layer in layers]
     model.eval()
     try:
@@ -73,24 +92,29 @@ def into_last_layer(model: Classifier, features: Tensor) -> tuple[nn.Linear, Ten
     return seen[-1]
 
 
-def fit_ridge(features: Tensor, targets: Tensor, intercept: bool) -> Ridge:
-    """features (N, d) and targets (N, C), float64."""
+def fit_ridge(features: Tensor, targets: Tensor, intercept: bool, drop: float = 0.0) -> Ridge:
+    """features (N, d) and targets (N, C), float64; `drop`: the chance of dropout of each feature."""
     count = len(features)
     centre = features.mean(dim=0) if intercept else torch.zeros_like(features[0])
     level = targets.mean(dim=0) if intercept else torch.zeros_like(targets[0])
-    u, singular, vt = torch.linalg.svd(features - centre, full_matrices=False)
+    size = features.square().sum(dim=0)
+    penalty = size * drop / (1 - drop)
+    # A penalty is a regression of as many more rows, whose targets are 0.
+    more = [torch.diag(penalty.sqrt())] if drop else []
+    u, singular, vt = torch.linalg.svd(torch.cat([features - centre, *more]), full_matrices=False)
+    u = u[:count]
     squared, along = singular**2, u.T @ (targets - level)
-    best: tuple[float, float, Tensor] | None = None
-    for strength in (STRENGTHS * max(float(squared.max()), 1e-12)).tolist():
+    best: tuple[float, float, Tensor, Tensor] | None = None
+    for strength in (STRENGTHS * max(float(squared.max()), 1e-12)).clip(FLOOR * float(size.mean())).tolist():
         kept = squared / (squared + strength)
         own = (u**2 @ kept) + (1 / count if intercept else 0.0)  # how far each row decides its own score
         residual = (targets - level - u @ (kept[:, None] * along)) / (1 - own).clamp(min=1e-9)[:, None]
-        error = float((residual**2).mean())
+        weight = ((singular / (squared + strength))[:, None] * along).T @ vt
+        error = float((residual**2).mean() + (weight**2 @ penalty).mean() / count)
         if best is None or error < best[0]:
-            best = (error, strength, targets - residual)
+            best = (error, strength, targets - residual, weight)
     assert best is not None
-    _, strength, left_out = best
-    weight = ((singular / (squared + strength))[:, None] * along).T @ vt
+    _, strength, left_out, weight = best
     return Ridge(weight, level - weight @ centre, left_out, strength)
 
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from winnow_classifier.architectures import Pooling, PoolingChoice
 from winnow_classifier.base_model import is_remote
-from winnow_classifier.manifest import read_manifest
+from winnow_classifier.manifest import Manifest, read_manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.objectives import Thresholds
 from winnow_classifier.tokens import PLACEHOLDER
@@ -35,6 +35,10 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "pol
 DEFAULT_WARMUP_RATIO = 0.03
 NAME_CHARACTERS = 63  # of an object whose name becomes part of a host's
 Name = Annotated[str, Field(min_length=1)]
+URL = r"^https?://[^\s@?#]+$"
+URL_WORDS = "an address such as https://host/path, without a password, ? or #"
+WANDB_NAME = r"^[^/\\#?%:]+$"
+WANDB_WORDS = "a name without / \\ # ? % :"
 ADAMW_ONLY = {
     "adam_beta1": 0.9,
     "adam_beta2": 0.999,
@@ -43,14 +47,10 @@ ADAMW_ONLY = {
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
 Weight = Annotated[float, Field(gt=0, le=1_000_000)]
 
 
-class ClassWeights(_Manifest):
+class ClassWeights(Manifest):
     mode: Literal["None", "Balanced", "Custom"] = "None"
     weights: dict[Name, Weight] | None = Field(None, min_length=1, max_length=1_000)
 
@@ -61,7 +61,7 @@ class ClassWeights(_Manifest):
         return self
 
 
-class Loss(_Manifest):
+class Loss(Manifest):
     type: Literal["CrossEntropy", "Focal"] = "CrossEntropy"
     gamma: float | None = Field(None, ge=0, le=10)
 
@@ -72,7 +72,7 @@ class Loss(_Manifest):
         return self
 
 
-class Parameters(_Manifest):
+class Parameters(Manifest):
     ELSEWHERE: ClassVar[Mapping[str, str]] = ELSEWHERE
 
     num_train_epochs: int = Field(5, ge=1, le=1_000)
@@ -172,15 +172,23 @@ def default_learning_rate(method: Method, decoder: bool) -> float:
     return 1e-3 if method == "HeadOnly" else 2e-4
 
 
-MetricName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
+MetricName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=63,
+        pattern=r"^[a-z][a-z0-9_]*$",
+        description="lower-case letters, digits and _, a letter at the beginning",
+    ),
+]
 
 
-class ConfigMapKey(_Manifest):
+class ConfigMapKey(Manifest):
     name: Name
     key: Name
 
 
-class CustomMetric(_Manifest):
+class CustomMetric(Manifest):
     """A Python file with `def score(input_text, expected, predicted) -> float`."""
 
     name: MetricName
@@ -197,7 +205,7 @@ class CustomMetric(_Manifest):
         return self
 
 
-class Metrics(_Manifest):
+class Metrics(Manifest):
     primary: Name | None = None
     functions: list[Name] | None = Field(None, min_length=1, max_length=64)
     custom: list[CustomMetric] | None = Field(None, min_length=1, max_length=16)
@@ -217,14 +225,14 @@ class Metrics(_Manifest):
         return next((metric for metric in self.custom or [] if metric.name == self.primary), None)
 
 
-class Part(_Manifest):
+class Part(Manifest):
     """Rows to be taken out of others."""
 
     percent: float = Field(ge=1, le=50)
     seed: int = Field(0, ge=0, le=2**31 - 1)
 
 
-class Rebalance(_Manifest):
+class Rebalance(Manifest):
     counts: dict[Name, Annotated[int, Field(ge=1, le=10_000_000)]] | None = Field(None, min_length=1, max_length=1_000)
     ratios: dict[Name, Weight] | None = Field(None, min_length=1, max_length=1_000)
 
@@ -254,39 +262,41 @@ class Metadata(BaseModel):
     uid: Annotated[str, Field(pattern=r"^[-0-9A-Za-z]+$")] | None = None
 
 
-class Mlflow(_Manifest):
-    tracking_uri: str = Field(pattern=r"^https?://[^\s@?#]+$", max_length=2_048)
+class Mlflow(Manifest):
+    tracking_uri: str = Field(pattern=URL, description=URL_WORDS, max_length=2_048)
     experiment: str = Field(min_length=1, max_length=250)
     secret_ref: dict[str, str] | None = None  # the operator's: here the keys are in the environment
 
 
-class Wandb(_Manifest):
-    project: str = Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
-    entity: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")
-    base_url: str = Field("https://api.wandb.ai", pattern=r"^https?://[^\s@?#]+$", max_length=2_048)
+class Wandb(Manifest):
+    project: str = Field(min_length=1, max_length=128, pattern=WANDB_NAME, description=WANDB_WORDS)
+    entity: str | None = Field(None, min_length=1, max_length=128, pattern=WANDB_NAME, description=WANDB_WORDS)
+    base_url: str = Field("https://api.wandb.ai", pattern=URL, description=URL_WORDS, max_length=2_048)
     secret_ref: dict[str, str] | None = None  # the operator's: here the key is in the environment
 
 
-class Tracking(_Manifest):
+class Tracking(Manifest):
     mlflow: Mlflow | None = None
     wandb: Wandb | None = None
 
 
-class CheckpointSource(_Manifest):
+class CheckpointSource(Manifest):
     """A checkpoint in the same storage; `run`, `digest` and `baseModel` are what the operator knows of it."""
 
     training_job: Name
-    name: Annotated[str, Field(pattern=r"^(best|epoch-[1-9][0-9]{0,3})$")] = "best"
+    name: Annotated[str, Field(pattern=r"^(best|epoch-[1-9][0-9]{0,3})$", description="best, or such as epoch-1")] = (
+        "best"
+    )
     run: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]*$")] | None = None
     digest: str | None = None
     base_model: Name | None = None  # where the model is now that its adapter stands on, if it moved
 
 
-class CheckpointBase(_Manifest):
+class CheckpointBase(Manifest):
     checkpoint: CheckpointSource
 
 
-class Spec(_Manifest):
+class Spec(Manifest):
     training_dataset: Name
     test_dataset: Name | None = None
     test_split: Part | None = None
@@ -322,6 +332,21 @@ class Spec(_Manifest):
     env: list[dict[str, Any]] | None = None
     affinity: dict[str, Any] | None = None
     service_account_name: str | None = None
+
+    @field_validator("base_model", mode="before")
+    @classmethod
+    def a_base_is_one_of_these(cls, given: Any) -> Any:
+        if (
+            isinstance(given, str)
+            or (isinstance(given, dict) and "checkpoint" in given)
+            or isinstance(given, CheckpointBase)
+        ):
+            return given
+        theirs = isinstance(given, dict) and "huggingFace" in given
+        raise ValueError(
+            "write a folder, hf://owner/name@revision, s3://bucket/folder, or {checkpoint: {trainingJob: …}}"
+            + ("; {huggingFace: …} stands in a ModelService" if theirs else "")
+        )
 
     @property
     def processes(self) -> int:
@@ -364,12 +389,12 @@ class Spec(_Manifest):
         return self
 
 
-class TrainingJob(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
+class TrainingJob(Manifest):
+    api_version: Literal["winnow.dev/v1alpha1"] | None = None
     kind: Literal["TrainingJob"]
     metadata: Metadata
     spec: Spec
+    status: Any = None  # of a manifest that comes from a cluster
 
     @property
     def name(self) -> str:

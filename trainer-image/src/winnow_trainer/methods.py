@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from winnow_classifier.architectures import Pooling, architecture_of, longest_text
+from winnow_classifier.architectures import Pooling, architecture_of, embeddings_of, longest_text
 from winnow_classifier.dropout import replace_dropout
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.four_bit import check_head, round_body
@@ -23,6 +23,7 @@ from winnow_classifier.model import (
     merge_lora,
 )
 from winnow_classifier.padded import check_company
+from winnow_classifier.tokens import no_embedding
 from winnow_trainer.continuing import Parent, adapter_shape, start_output, take_adapter, take_head
 from winnow_trainer.job import ADAPTERS, Method, Parameters
 
@@ -61,8 +62,12 @@ def assemble(
     if longest is not None and parameters.max_seq_length > longest:
         raise ConfigError(
             f"parameters.maxSeqLength is {parameters.max_seq_length}, and the base model has positions for "
-            f"{longest} tokens."
+            f"{longest} tokens.",
+            hint=f"set it to {longest} or less",
         )
+    known = embeddings_of(config)
+    if known is not None and config.pad_token_id is not None and config.pad_token_id >= known:
+        raise no_embedding(tokenizer, f"its padding token {tokenizer.pad_token}", known)
     merges = parent is not None and parent.adapts and method not in ADAPTERS
     # Weights that never change may stay in half precision; those that train need float32, or small updates are lost.
     half = device.type == "cuda" and gpu_computes_bfloat16()

@@ -46,7 +46,7 @@ def allow_cpu(seconds: int) -> None:
 
 
 def load(path: str):  # type: ignore[no-untyped-def]
-    source = Path(path).read_text(encoding="utf-8")
+    source = Path(path).read_bytes()  # which may begin with a mark of its encoding, or declare one
     module = ModuleType("metric")
     module.__file__ = path
     sys.modules["metric"] = module  # dataclasses, pickle and typing look a class's module up there

@@ -12,7 +12,14 @@ from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
 
 from winnow_classifier import base_model, metrics, objectives
-from winnow_classifier.architectures import Pooling, architecture_of, chosen_pooling, own_pooling, pools_as_transformers
+from winnow_classifier.architectures import (
+    Pooling,
+    architecture_of,
+    chosen_pooling,
+    embeddings_of,
+    own_pooling,
+    pools_as_transformers,
+)
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedOn, SplitEntry
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.four_bit import check_installed
@@ -178,7 +185,7 @@ def prepare(
     packs = architecture_of(config).packs
     model_warnings = about_model(parameters, config, pooling)
     tokenizer = load_tokenizer(parent.folder if parent else base)
-    encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length)
+    encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length, embeddings_of(config))
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema, data.train.targets[rows])

@@ -25,6 +25,7 @@ def learning_rate(kind: Scheduler, peak: float, warmup_ratio: float, step: int, 
         case "cosine":
             return peak * max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
         case "polynomial":
-            return (peak - POLYNOMIAL_END) * (1.0 - progress) + POLYNOMIAL_END
+            end = min(POLYNOMIAL_END, peak)
+            return (peak - end) * (1.0 - progress) + end
         case "constant" | "constant_with_warmup":
             return peak
