@@ -12,7 +12,7 @@ from winnow_operator.resources import Object, Resource
 @dataclass(frozen=True, slots=True)
 class ModelServiceSeen:
     obj: api.ModelService
-    claim: Object | None  # the claim it owns or names
+    claim: Object | None  # the claim it owns or names, or one of an earlier ModelService that is about to go
     storage_classes: tuple[Object, ...] = ()
     datasets: tuple[api.Dataset, ...] = ()  # of this ModelService, by name, and so on
     training_jobs: tuple[api.TrainingJob, ...] = ()
@@ -23,6 +23,7 @@ class ModelServiceSeen:
     referenced: frozenset[str] = frozenset()  # digests that are needed there
     importing: bool = False  # whether an import there runs or wants to
     bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
+    holders: tuple[Object, ...] = ()  # pods that keep a claim that is being deleted
     refusal: Refusal | None = None
 
 
@@ -34,6 +35,7 @@ class DatasetSeen:
     pods: tuple[Object, ...] = ()  # of these Jobs
     readers: tuple[str, ...] = ()  # TrainingJobs that run on its rows, if it carries our finalizer
     collecting: bool = False  # whether a collect Job may be removing rows from its storage
+    storage_leaving: bool = False  # whether the claim of its ModelService, or of an earlier one, is being deleted
     lookups: Lookups = field(default_factory=dict)
     refusal: Refusal | None = None
 
@@ -54,6 +56,7 @@ class TrainingJobSeen:
     parent: api.TrainingJob | None = None  # whose checkpoint it goes on from
     children: tuple[api.TrainingJob, ...] = ()  # that go on from a checkpoint of it
     bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
+    storage_leaving: bool = False  # as of a Dataset
     refusal: Refusal | None = None
 
     @property
@@ -77,6 +80,7 @@ class DeploymentSeen:
     rivals: tuple[api.TrainingJob, ...] = ()  # all of the ModelService, where the spec follows it
     jobs: tuple[Object, ...] = ()  # batch Jobs that measure for the gate
     job_pods: tuple[Object, ...] = ()  # of these Jobs
+    storage_leaving: bool = False  # as of a Dataset
     refusal: Refusal | None = None
     around_refused: tuple[Refusal, ...] = ()  # of what stands around the pods
 

@@ -94,7 +94,7 @@ class Reconciler:
                 found = await self._look_up(key.namespace, claims)
                 # Asking took a moment, in which the world went on: an import may have begun.
                 service = self._store.model(api.ModelService, key)
-                return replace(observe.model_service(self._store, service), claim=found[claims[0]]) if service else None
+                return observe.model_service(self._store, service, found[claims[0]]) if service else None
             case resources.DATASET:
                 rows = self._store.model(api.Dataset, key)
                 if rows is None:

@@ -141,7 +141,13 @@ def dataset_seen(draw: st.DrawFn) -> DatasetSeen:
     readers = draw(st.sampled_from([(), ("v1",), ("v1", "v2")])) if obj.metadata.finalizers else ()
     collecting = draw(st.booleans())
     return DatasetSeen(
-        obj, draw(SERVICES), refusal=draw(REFUSALS), readers=readers, collecting=collecting, **draw(owned(obj))
+        obj,
+        draw(SERVICES),
+        refusal=draw(REFUSALS),
+        readers=readers,
+        collecting=collecting,
+        storage_leaving=draw(st.booleans()),
+        **draw(owned(obj)),
     )
 
 
@@ -159,6 +165,7 @@ def training_seen(draw: st.DrawFn) -> TrainingJobSeen:
         draw(DATASETS.flatmap(in_the_world)),
         draw(DATASETS.flatmap(in_the_world)),
         pulled=draw(PULLED),
+        storage_leaving=draw(st.booleans()),
         refusal=draw(REFUSALS),
         **draw(owned(obj)),
     )
@@ -175,7 +182,8 @@ def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
         status=draw(st.sampled_from([None, {"live": live}])),
     )
     job = draw(st.sampled_from([None, training_job(), completed(), completed(best="epoch-9")]))
-    seen = DeploymentSeen(obj, draw(SERVICES), job, refusal=draw(REFUSALS))
+    leaving = draw(st.booleans())
+    seen = DeploymentSeen(obj, draw(SERVICES), job, refusal=draw(REFUSALS), storage_leaving=leaving)
     known = draw(st.sampled_from([SERVED, replace(SERVED, checkpoint="epoch-2", digest=OTHER_DIGEST), None]))
     if known is None or draw(st.booleans()):
         return seen
@@ -198,7 +206,9 @@ def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
 @st.composite
 def service_seen(draw: st.DrawFn) -> ModelServiceSeen:
     phase = draw(st.sampled_from(["Bound", "Pending", "Lost", None]))
-    claim = {"metadata": {"name": "spam-storage"}, "spec": {"storageClassName": "fast"}, "status": {"phase": phase}}
+    leaving = draw(st.sampled_from([{}, {"deletionTimestamp": AGO}]))
+    metadata = {"name": "spam-storage", **leaving}
+    claim = {"metadata": metadata, "spec": {"storageClassName": "fast"}, "status": {"phase": phase}}
     jobs = draw(st.lists(st.sampled_from([training_job(), completed()]), max_size=12))
     present = tuple(draw(st.lists(st.sampled_from([dataset(), imported(), imported("old")]), max_size=2)))
     stored = draw(

@@ -391,6 +391,17 @@ def test_a_measurement_that_finds_no_node_says_so() -> None:
     )
 
 
+def test_what_measures_does_not_keep_a_volume_that_is_being_deleted() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    decided = plan(replace(world.seen(), storage_leaving=True), NOW, CONFIG)
+    assert [child.obj for child in decided.children if isinstance(child, Delete)] == world.jobs
+    world.jobs = []
+    decided = plan(replace(world.seen(), storage_leaving=True), NOW, CONFIG)
+    assert not any(child.obj["kind"] == "Job" for child in decided.children)
+
+
 def test_scaling_goes_on_while_the_gate_holds() -> None:
     world = live()
     world.to("epoch-2", gate=FLOORS, replicas=3)

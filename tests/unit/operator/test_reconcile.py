@@ -26,9 +26,12 @@ from operator_scene import (
     conditions_of,
     dataset,
     deployment,
+    imported,
     job_of,
+    labels_of,
     message_of,
     model_service,
+    owner_reference,
     pod_of,
     training_job,
 )
@@ -38,6 +41,7 @@ from winnow_operator.build.served import SERVED
 from winnow_operator.executor import Executor
 from winnow_operator.guests import Guests
 from winnow_operator.inbox import Inbox
+from winnow_operator.kinds.model_service import LEAVING_SECONDS
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.progress import ProgressPoller
@@ -55,9 +59,11 @@ from winnow_operator.resources import (
     WATCHED,
     Key,
     Object,
+    resource_of,
 )
 from winnow_operator.store import Store
 
+AT = "2026-11-23T12:00:00Z"
 WEB, ROWS = Key(DEPLOYMENT, "ml", "web"), Key(DATASET, "ml", "rows")
 
 AROUND: dict[str, Any] = {
@@ -108,6 +114,10 @@ class ApiServer:
         if plural in self.refused:
             return self.refusal(plural)
         obj, path = json.loads(await request.text()), request.path
+        if request.method == "DELETE":  # in the foreground: it waits for its dependents
+            self.changed.append(path)
+            gone = self.objects[path]
+            return self.answer(path, {**gone, "metadata": {**gone["metadata"], "deletionTimestamp": AT}})
         if request.method == "POST":
             path += f"/{obj['metadata']['name']}"
         self.changed.append(path)
@@ -135,6 +145,14 @@ class Scene:
             plural = {one.kind: one.plural for one in WATCHED}[raw["kind"]]
             self.server.objects[f"/apis/winnow.dev/v1alpha1/namespaces/ml/{plural}/{raw['metadata']['name']}"] = raw
             self.store.put(raw)
+
+    def around(self, *objects: Object) -> None:
+        """Children, as their controllers keep them."""
+        for obj in objects:
+            plural, api_version = resource_of(obj).plural, obj["apiVersion"]
+            root = "apis" if "/" in api_version else "api"
+            self.server.objects[f"/{root}/{api_version}/namespaces/ml/{plural}/{obj['metadata']['name']}"] = obj
+            self.inbox.kept(obj)
 
     async def visits(self, wanted: Key = WEB, most: int = 20) -> int:
         """Until one brings nothing new to the queue; how many there were."""
@@ -399,3 +417,78 @@ async def test_an_import_that_begins_while_a_claim_is_asked_for_keeps_the_collec
         here.server.told["/api/v1/namespaces/ml/persistentvolumeclaims/mine"] = [begun_meanwhile]
         await here.reconciler.visit(Key(MODEL_SERVICE, "ml", "spam"), NOW)
         assert not any("/jobs/" in path for path in here.server.changed)
+
+
+def claim_of(service: api.ModelService, *, earlier: bool = False, **metadata: Any) -> Object:
+    owner = {**owner_reference(service), **({"uid": "of-an-earlier-one"} if earlier else {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": "spam-storage",
+            "namespace": "ml",
+            "uid": "claim",
+            "resourceVersion": "30",
+            "labels": labels_of(service),
+            "ownerReferences": [owner],
+            **metadata,
+        },
+        "spec": {},
+        "status": {"phase": "Bound"},
+    }
+
+
+def on_the_volume(pod: Object) -> Object:
+    volumes = [{"name": "storage", "persistentVolumeClaim": {"claimName": "spam-storage"}}]
+    return {**pod, "spec": {**pod["spec"], "nodeName": "node-1", "volumes": volumes}}
+
+
+async def test_a_model_service_made_anew_says_what_keeps_the_earlier_claim_and_goes_on_when_it_is_gone() -> None:
+    spam, v1 = Key(MODEL_SERVICE, "ml", "spam"), Key(TRAINING_JOB, "ml", "v1")
+    path = "/api/v1/namespaces/ml/persistentvolumeclaims/spam-storage"
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment(), imported())
+        claim = claim_of(model_service(), earlier=True, deletionTimestamp=AT)
+        trained, read = job_of(completed(), outcome="Complete"), job_of(imported(), outcome="Complete")
+        served = {"metadata": {"name": "web-rs", "uid": "rs", "labels": labels_of(deployment())}}
+        pods = [on_the_volume(pod_of(served, phase="Running")), on_the_volume(pod_of(trained, exit_code=0))]
+        here.around(claim, trained, read, *pods)
+
+        assert await here.reconciler.visit(spam, NOW) == LEAVING_SECONDS
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Ready"] == ("False", "StorageBeingDeleted")
+        assert conditions_of(status)["Stalled"] == ("True", "StorageBeingDeleted"), "what serves does not end by itself"
+        assert message_of(status, "Ready") == (
+            "PersistentVolumeClaim spam-storage of an earlier ModelService is being deleted, with all that lies in it, and"
+            " waits for pods v1-0a1b2c3d-1, web-rs-1. To let it go: delete Deployment web or scale it to 0"
+        )
+        await here.reconciler.visit(v1, NOW)
+        await here.visits(ROWS)
+        assert [path.rpartition("/")[2] for path in here.server.changed] == ["v1-0a1b2c3d", "rows-0a1b2c3d"]
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "StorageBeingDeleted")
+        assert here.server.statuses[-1]["digest"] is None, "the rows go with it"
+        await here.reconciler.visit(WEB, NOW)  # its children are written
+        await here.reconciler.visit(WEB, NOW)
+        assert "is being deleted" in message_of(here.server.statuses[-1], "Ready")
+
+        del here.server.objects[path]
+        here.inbox.gone(claim)
+        await here.visits(spam)
+        assert here.server.objects[path]["metadata"]["ownerReferences"] == [owner_reference(model_service())]
+
+
+async def test_a_claim_that_somebody_deletes_is_told_and_nothing_starts_on_it() -> None:
+    v2 = Key(TRAINING_JOB, "ml", "v2")
+    async with scene() as here:
+        running = training_job()
+        here.there(model_service(), imported(), running, training_job("v2"))
+        batch = job_of(running)
+        here.around(claim_of(model_service(), deletionTimestamp=AT), batch)
+        here.around(on_the_volume(pod_of(batch, phase="Running")))
+        await here.reconciler.visit(Key(MODEL_SERVICE, "ml", "spam"), NOW)
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Reconciling"] == ("True", "StorageBeingDeleted"), "the training ends by itself"
+        assert message_of(status, "Ready").endswith("To let it go: suspend or delete TrainingJob v1")
+        await here.reconciler.visit(v2, NOW)
+        assert conditions_of(here.server.statuses[-1])["Accepted"] == ("False", "StorageBeingDeleted")
+        assert here.server.changed == []

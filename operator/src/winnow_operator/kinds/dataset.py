@@ -92,6 +92,12 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     if seen.service is None:
         message = f"ModelService {seen.obj.spec.model_service} does not exist in this namespace"
         return _lost(seen, Reason.MODEL_SERVICE_NOT_FOUND, message)
+    if seen.storage_leaving:
+        message = (
+            f"The volume of ModelService {seen.obj.spec.model_service} is being deleted, with all rows in it; they are"
+            " imported once there is another"
+        )
+        return _lost(seen, Reason.STORAGE_BEING_DELETED, message)
     if imported(seen.obj) and _volume_is_newer(seen.obj, seen.service):
         message = "The rows lay in the volume of an earlier ModelService of this name; they are imported again"
         return _lost(seen, Reason.IMPORTING, message)

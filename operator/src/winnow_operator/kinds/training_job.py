@@ -338,10 +338,10 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
     children: tuple[Child, ...] = tuple(Delete(job) for job in active)
     requeue_after = None
     ttl = obj.spec.ttl_seconds_after_finished
-    if ttl is not None and old.completion_time is not None and seen.jobs and not active:
+    over = seen.storage_leaving  # the claim waits for pods that ended, too
+    if not over and ttl is not None and old.completion_time is not None and seen.jobs and not active:
         left = (old.completion_time + timedelta(seconds=ttl) - now).total_seconds()
-        if left > 0:
-            requeue_after = left
-        else:
-            children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
+        over, requeue_after = left <= 0, left if left > 0 else None
+    if over:
+        children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
     return Plan(children, kept, requeue_after)
