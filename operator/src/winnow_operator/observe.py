@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from winnow_operator import api, report
+from winnow_operator import pods as job_pods
 from winnow_operator.build import waker
 from winnow_operator.build.common import storage_claim
+from winnow_operator.build.training_job import writes_to
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
 from winnow_operator.policies import following, in_use, leaders, lineage, retention, storage
@@ -96,6 +98,11 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         jobs=jobs,
         pods=pods,
         departed=tuple(pod for pod in store.departed(key) if _of_one(pod, jobs)),
+        stray=tuple(
+            pod
+            for pod in store.children(POD, key)
+            if not _of_one(pod, jobs) and not job_pods.over(pod) and writes_to(pod, obj)
+        ),
         pulled=pulled(key),
         deployments=tuple(
             found

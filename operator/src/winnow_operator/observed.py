@@ -50,6 +50,7 @@ class TrainingJobSeen:
     jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
     pods: tuple[Object, ...] = ()  # of these Jobs
     departed: tuple[Object, ...] = ()  # of these Jobs: pods that ended and are gone
+    stray: tuple[Object, ...] = ()  # pods that may still write to the run, though their Job is gone
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
     deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
     lookups: Lookups = field(default_factory=dict)

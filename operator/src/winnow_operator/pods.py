@@ -119,6 +119,11 @@ def running(pod: Object) -> bool:
     return status_of(pod).get("phase") == "Running"
 
 
+def over(pod: Object) -> bool:
+    """Whether it runs no more; Unknown is that of a node that was lost."""
+    return status_of(pod).get("phase") in ("Succeeded", "Failed", "Unknown")
+
+
 def ready(pod: Object) -> bool:
     return is_true(pod, "Ready")
 

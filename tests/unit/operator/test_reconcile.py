@@ -34,6 +34,7 @@ from operator_scene import (
     owner_reference,
     pod_of,
     training_job,
+    with_metadata,
 )
 
 from winnow_operator import api, observe
@@ -51,6 +52,7 @@ from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
     HTTP_ROUTE,
+    IN_USE,
     MANAGED_BY,
     MODEL_SERVICE,
     POD,
@@ -492,3 +494,41 @@ async def test_a_claim_that_somebody_deletes_is_told_and_nothing_starts_on_it() 
         await here.reconciler.visit(v2, NOW)
         assert conditions_of(here.server.statuses[-1])["Accepted"] == ("False", "StorageBeingDeleted")
         assert here.server.changed == []
+
+
+@pytest.mark.parametrize(
+    ("end", "starts"),
+    [
+        pytest.param({"phase": "Running"}, False, id="it still writes its resume point"),
+        pytest.param({"exit_code": 143}, True, id="it has ended"),
+        pytest.param({"phase": "Unknown"}, True, id="its node is lost"),
+        pytest.param(None, True, id="it is gone"),
+    ],
+)
+async def test_a_training_whose_batch_job_somebody_deleted_begins_anew_once_no_pod_writes_to_its_run(
+    end: dict[str, Any] | None, starts: bool
+) -> None:
+    v1, begun = Key(TRAINING_JOB, "ml", "v1"), training_job()
+    async with scene() as here:
+        here.there(model_service(), with_metadata(imported(), finalizers=[IN_USE]), begun)
+        await here.visits(v1)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+        batch = here.server.objects.pop(path)
+        (container,) = batch["spec"]["template"]["spec"]["containers"]
+
+        def in_the_run(**fields: Any) -> Object:
+            pod = pod_of(batch, **fields)
+            return {**pod, "spec": {"containers": [container]}}
+
+        here.around(in_the_run(phase="Running"))
+        here.inbox.gone(batch)
+        await here.visits(v1)
+        assert conditions_of(here.server.statuses[-1])["Running"] == ("False", "Stopping")
+        assert path not in here.server.objects
+        if end:
+            ended = in_the_run(**end)
+            here.inbox.kept({**ended, "metadata": {**ended["metadata"], "resourceVersion": "50"}})
+        else:
+            here.inbox.gone(in_the_run(phase="Running"))
+        await here.visits(v1)
+        assert (path in here.server.objects) == starts

@@ -15,7 +15,7 @@ from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan, Ref
 from winnow_operator.policies import acceptance, failure, in_use, lineage, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, newest, status_of
+from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, name_of, newest, status_of
 
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap of the user's, which is not watched
 WARNINGS = 20  # as the CRD has it
@@ -77,6 +77,10 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
     if not verdict.accepted:
         again = LOOK_AGAIN_SECONDS if verdict.reason is Reason.METRIC_SOURCE_NOT_FOUND else None
         return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final, requeue_after=again)
+    if seen.stray:
+        # The Job was deleted by hand: a second trainer in the same folder would spoil what the first one still writes.
+        message = f"Pod {name_of(seen.stray[0])} of the last run still ends; the next one goes on from its resume point"
+        return _State("Waiting", Reason.STOPPING, message)
     return _start(seen, config)
 
 
