@@ -24,6 +24,7 @@ class ModelServiceSeen:
     importing: bool = False  # whether an import there runs or wants to
     bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
     holders: tuple[Object, ...] = ()  # pods that keep a claim that is being deleted
+    pods_refused: str = ""  # why the API server lets its batch Job have no pod, if that is so
     refusal: Refusal | None = None
 
 
@@ -37,6 +38,7 @@ class DatasetSeen:
     collecting: bool = False  # whether a collect Job may be removing rows from its storage
     storage_leaving: bool = False  # whether the claim of its ModelService, or of an earlier one, is being deleted
     lookups: Lookups = field(default_factory=dict)
+    pods_refused: str = ""  # as of a ModelService
     refusal: Refusal | None = None
 
 
@@ -58,6 +60,7 @@ class TrainingJobSeen:
     children: tuple[api.TrainingJob, ...] = ()  # that go on from a checkpoint of it
     bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
     storage_leaving: bool = False  # as of a Dataset
+    pods_refused: str = ""  # as of a ModelService
     refusal: Refusal | None = None
 
     @property
@@ -82,6 +85,7 @@ class DeploymentSeen:
     jobs: tuple[Object, ...] = ()  # batch Jobs that measure for the gate
     job_pods: tuple[Object, ...] = ()  # of these Jobs
     storage_leaving: bool = False  # as of a Dataset
+    pods_refused: str = ""  # as of a ModelService
     refusal: Refusal | None = None
     around_refused: tuple[Refusal, ...] = ()  # of what stands around the pods
 

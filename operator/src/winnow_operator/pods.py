@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import cast
 
 from winnow_operator.conditions import parse_time
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, is_true, name_of, newest, status_of
+from winnow_operator.resources import Object, being_deleted, is_true, name_of, newest, status_of
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
@@ -72,6 +73,23 @@ def outcome(job: Object) -> Outcome | None:
             at = condition.get("lastTransitionTime", "")
             return Outcome(complete, condition.get("reason", ""), condition.get("message", ""), at)
     return None
+
+
+def too_few(job: Object, made: Iterable[Object]) -> bool:
+    """Whether a Job that may run lacks pods: they are on their way, or the API server refuses them."""
+    if outcome(job) or being_deleted(job) or job["spec"].get("suspend"):
+        return False
+    return len(of_each_index(made)) < int(job["spec"].get("parallelism", 1))
+
+
+def refused(job: Object, events: Iterable[Object]) -> str:
+    """Why no pod could be made last, as the Job controller tells it: a Job itself has no condition that does. Without the
+    pod's name, which is another one each time."""
+    last = max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
+    if last is None:
+        return ""
+    words = re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", str(last.get("message", "")))
+    return f"The API server refuses the pods of Job {name_of(job)}: {words}"
 
 
 def message_awaited(ended: Ended | None, outcome: Outcome, now: datetime) -> bool:

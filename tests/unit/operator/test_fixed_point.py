@@ -61,6 +61,7 @@ MESSAGES = st.sampled_from(
 REFUSALS = st.none() | st.builds(
     Refusal, st.sampled_from([Reason.NAME_CONFLICT, Reason.API_REFUSED]), st.text(max_size=40)
 )
+WORDS = st.sampled_from(["", "exceeded quota"])
 SERVICES = st.none() | st.builds(model_service, retention=st.sampled_from([None, {"checkpointsPerJob": 1}]))
 PODS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"exit_code": st.sampled_from([0, 1, 10, 11, 12, 13, 20, 137, 143]), "said": MESSAGES}),
@@ -144,6 +145,7 @@ def dataset_seen(draw: st.DrawFn) -> DatasetSeen:
         obj,
         draw(SERVICES),
         refusal=draw(REFUSALS),
+        pods_refused=draw(WORDS),
         readers=readers,
         collecting=collecting,
         storage_leaving=draw(st.booleans()),
@@ -167,6 +169,7 @@ def training_seen(draw: st.DrawFn) -> TrainingJobSeen:
         pulled=draw(PULLED),
         storage_leaving=draw(st.booleans()),
         refusal=draw(REFUSALS),
+        pods_refused=draw(WORDS),
         **draw(owned(obj)),
     )
 
@@ -183,7 +186,9 @@ def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
     )
     job = draw(st.sampled_from([None, training_job(), completed(), completed(best="epoch-9")]))
     leaving = draw(st.booleans())
-    seen = DeploymentSeen(obj, draw(SERVICES), job, refusal=draw(REFUSALS), storage_leaving=leaving)
+    seen = DeploymentSeen(
+        obj, draw(SERVICES), job, refusal=draw(REFUSALS), pods_refused=draw(WORDS), storage_leaving=leaving
+    )
     known = draw(st.sampled_from([SERVED, replace(SERVED, checkpoint="epoch-2", digest=OTHER_DIGEST), None]))
     if known is None or draw(st.booleans()):
         return seen
@@ -235,6 +240,7 @@ def service_seen(draw: st.DrawFn) -> ModelServiceSeen:
         referenced=referenced(present, ()),
         importing=draw(st.booleans()),
         refusal=draw(REFUSALS),
+        pods_refused=draw(WORDS),
         **collect,
     )
 

@@ -391,6 +391,14 @@ def test_a_measurement_that_finds_no_node_says_so() -> None:
     )
 
 
+def test_a_measurement_that_gets_no_pod_says_so() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    status = plan(replace(world.seen(), pods_refused="exceeded quota"), NOW, CONFIG).status
+    assert message_of(status, "Promoted").endswith("the gate measures it. exceeded quota")
+
+
 def test_what_measures_does_not_keep_a_volume_that_is_being_deleted() -> None:
     world = live()
     world.to("epoch-2", gate=FLOORS)

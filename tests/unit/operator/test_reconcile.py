@@ -29,6 +29,7 @@ from operator_scene import (
     imported,
     job_of,
     labels_of,
+    later,
     message_of,
     model_service,
     owner_reference,
@@ -47,7 +48,7 @@ from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
-from winnow_operator.reconcile import Reconciler
+from winnow_operator.reconcile import POD_SECONDS, REFUSED_SECONDS, Reconciler
 from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
@@ -76,6 +77,16 @@ AROUND: dict[str, Any] = {
 
 def as_it_is(obj: Object) -> Object:
     return obj
+
+
+def merged(old: Any, patch: Object) -> Object:
+    """RFC 7396."""
+    kept = {name: value for name, value in old.items() if name not in patch} if isinstance(old, dict) else {}
+    changes = {name: value for name, value in patch.items() if value is not None}
+    return kept | {
+        name: merged((old or {}).get(name), value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
 
 
 @dataclass
@@ -111,8 +122,9 @@ class ApiServer:
             return web.json_response({"reason": "NotFound", "message": "not found"}, status=404)
         if request.path.endswith("/status"):
             path = request.path.removesuffix("/status")
-            self.statuses.append(json.loads(await request.text())["status"])
-            return self.answer(path, {**self.objects[path], "status": {**self.statuses[-1]}})
+            kept = merged(self.objects[path], json.loads(await request.text()))
+            self.statuses.append(kept["status"])
+            return self.answer(path, kept)
         if plural in self.refused:
             return self.refusal(plural)
         obj, path = json.loads(await request.text()), request.path
@@ -468,7 +480,7 @@ async def test_a_model_service_made_anew_says_what_keeps_the_earlier_claim_and_g
         await here.visits(ROWS)
         assert [path.rpartition("/")[2] for path in here.server.changed] == ["v1-0a1b2c3d", "rows-0a1b2c3d"]
         assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "StorageBeingDeleted")
-        assert here.server.statuses[-1]["digest"] is None, "the rows go with it"
+        assert "digest" not in here.server.statuses[-1], "the rows go with it"
         await here.reconciler.visit(WEB, NOW)  # its children are written
         await here.reconciler.visit(WEB, NOW)
         assert "is being deleted" in message_of(here.server.statuses[-1], "Ready")
@@ -532,3 +544,74 @@ async def test_a_training_whose_batch_job_somebody_deleted_begins_anew_once_no_p
             here.inbox.gone(in_the_run(phase="Running"))
         await here.visits(v1)
         assert (path in here.server.objects) == starts
+
+
+def refusals(*messages: str) -> Object:
+    """As the Job controller tells them, the last one last."""
+    return {
+        "items": [
+            {"reason": "FailedCreate", "message": message, "lastTimestamp": f"2026-11-23T11:5{minute}:00Z"}
+            for minute, message in enumerate(messages)
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "type_", "awaited"),
+    [
+        pytest.param(ROWS, "Ready", ("Importing", "The import's pod is awaited"), id="an import"),
+        pytest.param(
+            Key(TRAINING_JOB, "ml", "v1"),
+            "Running",
+            ("Starting", "The batch Job was created; its pod follows"),
+            id="a training",
+        ),
+    ],
+)
+async def test_a_job_that_gets_no_pod_says_why(key: Key, type_: str, awaited: tuple[str, str]) -> None:
+    events = "/api/v1/namespaces/ml/events"
+    async with scene() as here:
+        rows = with_metadata(imported(), finalizers=[IN_USE]) if key.resource == TRAINING_JOB else dataset()
+        here.there(model_service(), rows, training_job())
+        await here.visits(key)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+
+        def told() -> tuple[str, str]:
+            status = here.server.statuses[-1]
+            return conditions_of(status)[type_][1], message_of(status, type_)
+
+        def started(at: str, version: str) -> None:
+            batch = here.server.objects[path]
+            metadata = {**batch["metadata"], "resourceVersion": version}
+            here.around({**batch, "metadata": metadata, "status": {"startTime": at}})
+
+        started("2026-11-23T11:59:59Z", "50")
+        assert await here.reconciler.visit(key, NOW) == POD_SECONDS
+        assert told() == awaited
+        here.server.objects[events] = refusals(
+            'Error creating: pods "a-7xk2p" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3',
+            'Error creating: pods "a-9bq4z" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0',
+        )
+        assert await here.reconciler.visit(key, NOW) == POD_SECONDS
+        assert told() == awaited, "a second old: it is not time to ask"
+        started("2026-11-23T11:59:50Z", "60")
+        assert await here.reconciler.visit(key, NOW) == REFUSED_SECONDS
+        name = path.rpartition("/")[2]
+        words = "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"
+        assert told() == ("ApiRefused", f"The API server refuses the pods of Job {name}: {words}")
+        assert conditions_of(here.server.statuses[-1])["Stalled"] == ("True", "ApiRefused")
+        here.around(pod_of(here.server.objects[path], phase="Running"))
+        await here.reconciler.visit(key, NOW)
+        assert told()[0] in ("Importing", "Training")
+
+
+async def test_what_cannot_be_asked_keeps_nobody_waiting() -> None:
+    async with scene() as here:
+        here.there(model_service(), dataset())
+        await here.visits(ROWS)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+        batch = here.server.objects[path]
+        here.around({**batch, "metadata": {**batch["metadata"], "resourceVersion": "50"}, "status": {"startTime": AT}})
+        here.server.refused["events"] = (403, "forbidden")  # the role is that of an older chart
+        await here.reconciler.visit(ROWS, later(60))
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "Importing")

@@ -152,10 +152,13 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         if trouble:
             final = trouble.reason is not Reason.UNSCHEDULABLE
             return _State(False, trouble.reason, _in_words(seen.obj, trouble.message), final=final)
+        if pod is None and seen.pods_refused:
+            return _State(False, Reason.API_REFUSED, seen.pods_refused, final=True)
         if seen.obj.spec.source.upload and not (pod and pods.ready(pod)):
             message = f"The import waits for the file: {_upload_command(seen.obj)}"
             return _State(False, Reason.AWAITING_UPLOAD, message)
-        return _State(False, Reason.IMPORTING, "The rows are being read and checked")
+        message = "The rows are being read and checked" if pod else "The import's pod is awaited"
+        return _State(False, Reason.IMPORTING, message)
     ended = pods.ended(pod) if pod else None
     if pods.message_awaited(ended, outcome, now):
         return _State(False, Reason.IMPORTING, "The import ended; its message is awaited", requeue_after=1)

@@ -151,7 +151,8 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     own = [pod for pod in seen.job_pods if _of(pod, job)]
     if being_deleted(job) or outcome is None:
         trouble = next((found for pod in own if (found := pods.trouble(pod))), None)
-        return Verdict(None, f"{waiting}{f'. {trouble.message}' if trouble else ''}", children=stale)
+        why = trouble.message if trouble else "" if own else seen.pods_refused
+        return Verdict(None, f"{waiting}{f'. {why}' if why else ''}", children=stale)
     pod = newest([pod for pod in own if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
     if pods.message_awaited(ended, outcome, now):
