@@ -55,6 +55,7 @@ CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 VOLUME = Kind("v1", "PersistentVolume", "persistentvolumes", namespaced=False)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps")
 SECRET = Kind("v1", "Secret", "secrets")
+QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
 NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 NODE = Kind("v1", "Node", "nodes", namespaced=False)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
@@ -91,6 +92,7 @@ ALL = (
         VOLUME,
         CONFIG_MAP,
         SECRET,
+        QUOTA,
         NAMESPACE,
         NODE,
         LEASE,

@@ -13,6 +13,7 @@ from integration_client import (
     DEPLOYMENT,
     MODEL_SERVICE,
     POD,
+    QUOTA,
     SERVICE,
     TRAINING_JOB,
     Object,
@@ -25,6 +26,32 @@ pytestmark = pytest.mark.usefixtures("operator")
 
 PULL = 'failed to pull image "docker.io/winnow/trainer:dev": not found'
 RETRY_SECONDS = 40.0  # the Job controller waits 10 s before a second pod
+
+
+async def test_who_gets_no_pod_says_why_and_goes_on_when_there_is_room(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    await cluster.apply(quota)
+    await cluster.until("the quota to hold", QUOTA, lambda quota: quota["status"]["hard"], name="none")
+    await cluster.apply(dataset("more"), training_job(), training_job("v2", serviceAccountName="nobody"))
+    more = await cluster.expect(
+        DATASET,
+        "more",
+        "Ready",
+        status="False",
+        reason="ApiRefused",
+        says="exceeded quota: none",
+        seconds=RETRY_SECONDS,
+    )
+    assert kstatus(more) == "Failed"
+    for name, words in (("v1", "exceeded quota: none"), ("v2", 'serviceaccount "nobody" not found')):
+        await cluster.expect(
+            TRAINING_JOB, name, "Running", status="False", reason="ApiRefused", says=words, seconds=RETRY_SECONDS
+        )
+    await cluster.delete(QUOTA, "none")
+    pod = await cluster.pod_of(DATASET, "more", seconds=RETRY_SECONDS)
+    await pod.start()
+    await cluster.expect(DATASET, "more", "Ready", status="False", reason="Importing", says="being read")
 
 
 # ModelService

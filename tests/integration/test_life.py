@@ -397,6 +397,61 @@ async def test_four_manifests_converge_in_any_order(cluster: Cluster, order: lis
     ]
 
 
+async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_uses_the_earlier_one(
+    cluster: Cluster,
+) -> None:
+    await cluster.ready_rows()
+    await cluster.trained()
+    await cluster.apply(deployment())
+    server = await live(cluster)
+    earlier = (await cluster.get(CLAIM, "spam-storage"))["metadata"]["uid"]
+    await cluster.delete(MODEL_SERVICE, "spam")
+    await cluster.apply(model_service())
+    waiting = await cluster.expect(
+        MODEL_SERVICE,
+        "spam",
+        "Ready",
+        status="False",
+        reason="StorageBeingDeleted",
+        says=f"waits for pods {server.name}. To let it go: delete Deployment web or scale it to 0",
+        seconds=COLLECTED_SECONDS,
+    )
+    assert kstatus(waiting) == "Failed"
+    await cluster.expect(DATASET, "rows", "Ready", status="False", reason="StorageBeingDeleted")
+    await cluster.expect(DEPLOYMENT, "web", "Ready", says="is being deleted")
+    assert await cluster.find_all(JOB) == []
+    await cluster.change(DEPLOYMENT, "web", replicas=0)
+    await cluster.until(
+        "it to be told to end", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=server.name
+    )
+    await server.disappear()
+    await cluster.until(
+        "a claim of its own", CLAIM, lambda claim: claim["metadata"]["uid"] != earlier, name="spam-storage"
+    )
+    await cluster.expect(DATASET, "rows", "Ready", status="False", reason="Importing")
+
+
+async def test_a_batch_job_that_somebody_deletes_comes_back_when_its_pod_has_ended(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    await pod.start()
+    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
+    await cluster.delete(JOB, batch["metadata"]["name"])
+    await cluster.expect(TRAINING_JOB, "v1", "Running", status="False", reason="Stopping", says=pod.name)
+    assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
+    await cluster.until(
+        "its pod to be told to end",
+        POD,
+        lambda pod: "deletionTimestamp" in pod["metadata"],
+        name=pod.name,
+        seconds=COLLECTED_SECONDS,
+    )
+    await pod.disappear()
+    await cluster.pod_of(TRAINING_JOB, "v1", but_not=[pod.name])
+
+
 async def test_deleting_an_object_removes_what_was_made_for_it(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.trained()

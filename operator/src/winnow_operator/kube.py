@@ -18,7 +18,7 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from winnow_operator.metrics import Metrics
-from winnow_operator.resources import Object, Resource
+from winnow_operator.resources import TOLD, Object, Resource
 
 TIMEOUT = aiohttp.ClientTimeout(total=15, connect=5)
 CHUNK = 500  # objects a page of a list
@@ -69,6 +69,12 @@ class Kube:
             if not more:
                 return
             query["continue"] = more
+
+    async def events(self, namespace: str, uid: str, reason: str) -> tuple[Object, ...]:
+        """About one object. They are few: what happens again counts up."""
+        query = {"fieldSelector": f"involvedObject.uid={uid},reason={reason}"}
+        page = await self.request("GET", _path(TOLD, namespace), query)
+        return tuple(page.get("items") or ())
 
     async def create(self, resource: Resource, obj: Object, field_manager: str = "winnow") -> Object:
         path = _path(resource, obj["metadata"].get("namespace", ""))

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from winnow_operator import api, report
+from winnow_operator import pods as job_pods
 from winnow_operator.build import waker
 from winnow_operator.build.common import storage_claim
+from winnow_operator.build.training_job import writes_to
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, TrainingJobSeen
-from winnow_operator.policies import following, in_use, leaders, lineage, retention
+from winnow_operator.policies import following, in_use, leaders, lineage, retention, storage
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
     AROUND,
@@ -38,10 +40,10 @@ Pulled = Callable[[Key], report.Training | None]
 P = TypeVar("P", api.ModelService, api.Dataset, api.TrainingJob)
 
 
-def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
+def model_service(store: Store, obj: api.ModelService, brought: Object | None = None) -> ModelServiceSeen:
+    """`brought` is the claim of the user's, which the store does not know."""
     namespace, name = obj.metadata.namespace, obj.metadata.name
-    claim_name = storage_claim(obj)
-    claim = store.get(CLAIM, namespace, claim_name) if claim_name else None
+    claim = brought or _claim(store, obj)
     jobs, pods = _jobs_and_pods(store, Key(MODEL_SERVICE, namespace, name), obj.metadata.uid)
     sharing = {service.metadata.name for service in _sharing(store, obj)}
     stored_by = tuple(
@@ -52,7 +54,7 @@ def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
     trainings = tuple(store.models(api.TrainingJob, TRAINING_JOB, namespace))
     return ModelServiceSeen(
         obj=obj,
-        claim=claim if claim and owned_by(claim, obj.metadata.uid) else None,
+        claim=claim,
         storage_classes=tuple(sorted(store.all(STORAGE_CLASS), key=name_of)),
         datasets=tuple(
             found for found in store.models(api.Dataset, DATASET, namespace) if found.spec.model_service == name
@@ -67,6 +69,7 @@ def model_service(store: Store, obj: api.ModelService) -> ModelServiceSeen:
         referenced=collection.referenced(stored_by, (job for job in trainings if job.spec.model_service in sharing)),
         importing=any(collection.importing(found, _import_jobs(store, found)) for found in stored_by),
         bases=lineage.bases(trainings, _servers(store, namespace)),
+        holders=storage.holders(claim, store.within(POD, namespace)) if claim and storage.leaving(claim, obj) else (),
     )
 
 
@@ -75,7 +78,7 @@ def dataset(store: Store, obj: api.Dataset) -> DatasetSeen:
     service = _service(store, obj)
     readers = _readers(store, obj) if in_use.held(obj) else ()
     collecting = service is not None and obj.status.digest is None and _collecting(store, service)
-    return DatasetSeen(obj, service, jobs, pods, readers, collecting)
+    return DatasetSeen(obj, service, jobs, pods, readers, collecting, _storage_leaving(store, obj))
 
 
 def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> TrainingJobSeen:
@@ -95,6 +98,11 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         jobs=jobs,
         pods=pods,
         departed=tuple(pod for pod in store.departed(key) if _of_one(pod, jobs)),
+        stray=tuple(
+            pod
+            for pod in store.children(POD, key)
+            if not _of_one(pod, jobs) and not job_pods.over(pod) and writes_to(pod, obj)
+        ),
         pulled=pulled(key),
         deployments=tuple(
             found
@@ -112,6 +120,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         bases=lineage.bases(store.models(api.TrainingJob, TRAINING_JOB, namespace), _servers(store, namespace))
         if retained
         else frozenset(),
+        storage_leaving=_storage_leaving(store, obj),
     )
 
 
@@ -147,6 +156,7 @@ def deployment(store: Store, obj: api.Deployment) -> DeploymentSeen:
         rivals=rivals,
         jobs=jobs,
         job_pods=job_pods,
+        storage_leaving=_storage_leaving(store, obj),
     )
 
 
@@ -188,6 +198,25 @@ def _chosen_job(store: Store, obj: api.Deployment, rivals: tuple[api.TrainingJob
 def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) -> api.ModelService | None:
     key = Key(MODEL_SERVICE, obj.metadata.namespace, obj.spec.model_service)
     return _present(store.model(api.ModelService, key))
+
+
+def _claim(store: Store, service: api.ModelService) -> Object | None:
+    name = storage_claim(service)
+    claim = store.get(CLAIM, service.metadata.namespace, name) if name else None
+    ours = claim and (owned_by(claim, service.metadata.uid) or storage.leaving(claim, service))
+    return claim if ours else None
+
+
+def _storage_leaving(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) -> bool:
+    """Without a ModelService it is the claim of the one that was: what ended on it should not keep it."""
+    key = Key(MODEL_SERVICE, obj.metadata.namespace, obj.spec.model_service)
+    service = store.model(api.ModelService, key)
+    claims = store.children(CLAIM, key)
+    return any(
+        storage.leaving(claim, service)
+        for claim in claims
+        if service is None or name_of(claim) == storage_claim(service)
+    )
 
 
 def _dataset(store: Store, namespace: str, name: str | None) -> api.Dataset | None:

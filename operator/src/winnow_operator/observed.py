@@ -12,7 +12,7 @@ from winnow_operator.resources import Object, Resource
 @dataclass(frozen=True, slots=True)
 class ModelServiceSeen:
     obj: api.ModelService
-    claim: Object | None  # the claim it owns or names
+    claim: Object | None  # the claim it owns or names, or one of an earlier ModelService that is about to go
     storage_classes: tuple[Object, ...] = ()
     datasets: tuple[api.Dataset, ...] = ()  # of this ModelService, by name, and so on
     training_jobs: tuple[api.TrainingJob, ...] = ()
@@ -23,6 +23,8 @@ class ModelServiceSeen:
     referenced: frozenset[str] = frozenset()  # digests that are needed there
     importing: bool = False  # whether an import there runs or wants to
     bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
+    holders: tuple[Object, ...] = ()  # pods that keep a claim that is being deleted
+    pods_refused: str = ""  # why the API server lets its batch Job have no pod, if that is so
     refusal: Refusal | None = None
 
 
@@ -34,7 +36,9 @@ class DatasetSeen:
     pods: tuple[Object, ...] = ()  # of these Jobs
     readers: tuple[str, ...] = ()  # TrainingJobs that run on its rows, if it carries our finalizer
     collecting: bool = False  # whether a collect Job may be removing rows from its storage
+    storage_leaving: bool = False  # whether the claim of its ModelService, or of an earlier one, is being deleted
     lookups: Lookups = field(default_factory=dict)
+    pods_refused: str = ""  # as of a ModelService
     refusal: Refusal | None = None
 
 
@@ -48,12 +52,15 @@ class TrainingJobSeen:
     jobs: tuple[Object, ...] = ()  # batch Jobs that it owns
     pods: tuple[Object, ...] = ()  # of these Jobs
     departed: tuple[Object, ...] = ()  # of these Jobs: pods that ended and are gone
+    stray: tuple[Object, ...] = ()  # pods that may still write to the run, though their Job is gone
     pulled: report.Training | None = None  # the last answer of /progress, if there was one since the operator started
     deployments: tuple[api.Deployment, ...] = ()  # that name this job or serve a checkpoint of it
     lookups: Lookups = field(default_factory=dict)
     parent: api.TrainingJob | None = None  # whose checkpoint it goes on from
     children: tuple[api.TrainingJob, ...] = ()  # that go on from a checkpoint of it
     bases: frozenset[str] = frozenset()  # where checkpoints lie that adapters stand on
+    storage_leaving: bool = False  # as of a Dataset
+    pods_refused: str = ""  # as of a ModelService
     refusal: Refusal | None = None
 
     @property
@@ -77,6 +84,8 @@ class DeploymentSeen:
     rivals: tuple[api.TrainingJob, ...] = ()  # all of the ModelService, where the spec follows it
     jobs: tuple[Object, ...] = ()  # batch Jobs that measure for the gate
     job_pods: tuple[Object, ...] = ()  # of these Jobs
+    storage_leaving: bool = False  # as of a Dataset
+    pods_refused: str = ""  # as of a ModelService
     refusal: Refusal | None = None
     around_refused: tuple[Refusal, ...] = ()  # of what stands around the pods
 

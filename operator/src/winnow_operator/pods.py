@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import cast
 
 from winnow_operator.conditions import parse_time
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, is_true, name_of, newest, status_of
+from winnow_operator.resources import Object, being_deleted, is_true, name_of, newest, status_of
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
@@ -74,6 +75,23 @@ def outcome(job: Object) -> Outcome | None:
     return None
 
 
+def too_few(job: Object, made: Iterable[Object]) -> bool:
+    """Whether a Job that may run lacks pods: they are on their way, or the API server refuses them."""
+    if outcome(job) or being_deleted(job) or job["spec"].get("suspend"):
+        return False
+    return len(of_each_index(made)) < int(job["spec"].get("parallelism", 1))
+
+
+def refused(job: Object, events: Iterable[Object]) -> str:
+    """Why no pod could be made last, as the Job controller tells it: a Job itself has no condition that does. Without the
+    pod's name, which is another one each time."""
+    last = max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
+    if last is None:
+        return ""
+    words = re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", str(last.get("message", "")))
+    return f"The API server refuses the pods of Job {name_of(job)}: {words}"
+
+
 def message_awaited(ended: Ended | None, outcome: Outcome, now: datetime) -> bool:
     """Whether the pod of a Job that ended may still be seen to end, with its message."""
     return ended is None and now < parse_time(outcome.at) + MESSAGE_GRACE
@@ -117,6 +135,11 @@ def _ended(terminated: Object) -> Ended:
 
 def running(pod: Object) -> bool:
     return status_of(pod).get("phase") == "Running"
+
+
+def over(pod: Object) -> bool:
+    """Whether it runs no more; Unknown is that of a node that was lost."""
+    return status_of(pod).get("phase") in ("Succeeded", "Failed", "Unknown")
 
 
 def ready(pod: Object) -> bool:

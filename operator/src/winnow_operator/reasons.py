@@ -29,6 +29,10 @@ class Reason(StrEnum):
     NO_DEFAULT_STORAGE_CLASS = "NoDefaultStorageClass", "No storage class is named and the cluster has no default one."
     CLAIM_NOT_FOUND = "ClaimNotFound", "The PersistentVolumeClaim that spec.storage names does not exist (yet)."
     STORAGE_LOST = "StorageLost", "The claim lost its volume."
+    STORAGE_BEING_DELETED = (
+        "StorageBeingDeleted",
+        "The claim is being deleted and waits for the pods that use it; nothing new starts on it.",
+    )
     COLLECTED = "Collected", "What deleted datasets left in storage was removed."
     COLLECTION_FAILED = "CollectionFailed", "What deleted datasets left in storage could not be removed (yet)."
 

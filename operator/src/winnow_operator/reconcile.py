@@ -8,7 +8,8 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from winnow_operator import api, observe, resources
+from winnow_operator import api, observe, pods, resources
+from winnow_operator.conditions import parse_time
 from winnow_operator.executor import Executor, NotWrittenError, Written
 from winnow_operator.kinds import dataset, deployment, model_service, training_job
 from winnow_operator.kube import ApiError, Kube
@@ -18,7 +19,7 @@ from winnow_operator.plan import Config, Lookups, Plan, Reference
 from winnow_operator.policies import in_use
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
-from winnow_operator.resources import Key
+from winnow_operator.resources import Key, Object, name_of, namespace_of, newest, owned_by, status_of, uid_of
 from winnow_operator.store import Store
 from winnow_operator.turns import BusyError
 
@@ -27,7 +28,8 @@ WORKERS = 16
 VISIT_SECONDS = 60.0
 SETTLE_SECONDS = 0.5  # after a conflict: the watch brings the newer version
 LASTING_FAILURES = 2  # in a row, after which the status says what keeps an object back
-REFUSED_SECONDS = 30.0  # what stands in the way carries no label of ours, so nothing tells when it is gone
+POD_SECONDS = 10.0  # in which a Job gets its pods, or it is time to ask why not
+REFUSED_SECONDS = 30.0  # between looks at whether what was refused is let through
 
 
 class Reconciler:
@@ -46,7 +48,7 @@ class Reconciler:
 
     async def visit(self, key: Key, now: datetime) -> float | None:
         """Seconds until the next visit, None when something has to change first. Raises ApiError or BusyError."""
-        seen = await self._look(key)
+        seen = await self._look(key, now)
         if seen is None or (seen.obj.metadata.deletion_timestamp is not None and not _waits_for_us(seen)):
             self._poller.forget(key)
             return None  # the garbage collector follows the owner references
@@ -78,12 +80,30 @@ class Reconciler:
             self._poller.follow(key, seen)
         if lasts is not None:
             raise lasts
-        waits = [
-            seconds for seconds in (plan.requeue_after, REFUSED_SECONDS if refusals else None) if seconds is not None
-        ]
+        # What stands in the way carries no label of ours, so nothing tells when it is gone.
+        refused = REFUSED_SECONDS if refusals or seen.pods_refused else None
+        pods_due = POD_SECONDS if _lacks_pods(seen) and not seen.pods_refused else None
+        waits = [seconds for seconds in (plan.requeue_after, refused, pods_due) if seconds is not None]
         return min(waits, default=None)
 
-    async def _look(self, key: Key) -> Seen | None:
+    async def _look(self, key: Key, now: datetime) -> Seen | None:
+        seen = await self._observe(key)
+        job = _lacks_pods(seen) if seen else None
+        if job is None or not _late(job, now):
+            return seen
+        why = await self._why_no_pods(job)
+        seen = await self._observe(key)  # asking took a moment, in which the world went on
+        return replace(seen, pods_refused=why) if seen and _lacks_pods(seen) else seen
+
+    async def _why_no_pods(self, job: Object) -> str:
+        try:
+            return pods.refused(job, await self._kube.events(namespace_of(job), uid_of(job), "FailedCreate"))
+        except ApiError as err:
+            # Only words: what else there is to do does not wait for them.
+            log.warning("Events not read", extra={"object": f"Job/{name_of(job)}", "error": str(err)})
+            return ""
+
+    async def _observe(self, key: Key) -> Seen | None:
         match key.resource:
             case resources.MODEL_SERVICE:
                 service = self._store.model(api.ModelService, key)
@@ -94,7 +114,7 @@ class Reconciler:
                 found = await self._look_up(key.namespace, claims)
                 # Asking took a moment, in which the world went on: an import may have begun.
                 service = self._store.model(api.ModelService, key)
-                return replace(observe.model_service(self._store, service), claim=found[claims[0]]) if service else None
+                return observe.model_service(self._store, service, found[claims[0]]) if service else None
             case resources.DATASET:
                 rows = self._store.model(api.Dataset, key)
                 if rows is None:
@@ -173,6 +193,18 @@ class Reconciler:
             return
         seconds = self._queue.retry(key)
         log.warning("Visit put off", extra={"object": str(key), "error": str(err), "retrySeconds": round(seconds, 1)})
+
+
+def _lacks_pods(seen: Seen) -> Object | None:
+    """Its batch Job, if that is to run and has too few pods."""
+    made = seen.job_pods if isinstance(seen, DeploymentSeen) else seen.pods
+    job = newest(seen.jobs)
+    return job if job and pods.too_few(job, [pod for pod in made if owned_by(pod, uid_of(job))]) else None
+
+
+def _late(job: Object, now: datetime) -> bool:
+    started = status_of(job).get("startTime")
+    return started is not None and (now - parse_time(started)).total_seconds() >= POD_SECONDS
 
 
 def _refused(seen: Seen, written: Written) -> Seen:

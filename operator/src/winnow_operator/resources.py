@@ -62,8 +62,9 @@ HTTP_ROUTE = Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes",
 GUESTS = (SCALED_OBJECT, SERVICE_MONITOR, HTTP_ROUTE)
 
 EVENT = Resource("events.k8s.io/v1", "Event", "events")
+TOLD = Resource("v1", "Event", "events")  # the same ones, as they can be asked for by what they are about
 LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases")
-ALL = (*WATCHED, *GUESTS, EVENT, LEASE)
+ALL = (*WATCHED, *GUESTS, EVENT, TOLD, LEASE)
 
 _BY_TYPE = {(resource.api_version, resource.kind): resource for resource in ALL}
 

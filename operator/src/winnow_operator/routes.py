@@ -9,6 +9,7 @@ from winnow_operator.build.training_job import run_name
 from winnow_operator.policies import lineage
 from winnow_operator.resources import (
     APPS_DEPLOYMENT,
+    CLAIM,
     DATASET,
     DEPLOYMENT,
     JOB,
@@ -19,6 +20,7 @@ from winnow_operator.resources import (
     Key,
     Object,
     Resource,
+    being_deleted,
     key_of,
     name_of,
     namespace_of,
@@ -46,6 +48,8 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
             yield from _stood_on(store, new, old)
         if resource == JOB and (new is None or (_over(new) and (old is None or not _over(old)))):
             yield from _after(store, owner)
+        if resource == CLAIM and _changed(new, old, "spec"):
+            yield from _of_service(store, owner.namespace, owner.name)
     elif resource == STORAGE_CLASS:
         yield from ((key_of(service), 0) for service in store.all(MODEL_SERVICE))
     elif resource in KINDS:
@@ -90,8 +94,7 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         stored = resource == DATASET and new is not None and old is not None and _digest(new) != _digest(old)
         yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), 0 if stored else GATHER_SECONDS
     if resource == MODEL_SERVICE and _changed(new, old, "spec"):
-        for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
-            yield from _those(store, kind, namespace, lambda one: one["spec"]["modelService"] == name)
+        yield from _of_service(store, namespace, name)
     elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
         yield from _those(store, TRAINING_JOB, namespace, lambda job: job["spec"]["modelService"] == name)
     elif resource == DATASET:
@@ -144,6 +147,11 @@ def _served_from(deployment: Object) -> Iterator[str]:
             yield one["trainingJob"]
 
 
+def _of_service(store: Store, namespace: str, name: str) -> Iterator[Visit]:
+    for kind in (DATASET, TRAINING_JOB, DEPLOYMENT):
+        yield from _those(store, kind, namespace, lambda one: one["spec"]["modelService"] == name)
+
+
 def _collected(service: Object | None) -> object:
     return (status_of(service).get("collected") or {}).get("checkpoints") if service else None
 
@@ -153,11 +161,7 @@ def _digest(obj: Object) -> object:
 
 
 def _changed(new: Object | None, old: Object | None, field: str) -> bool:
-    return new is None or old is None or new.get(field) != old.get(field) or _leaving(new) != _leaving(old)
-
-
-def _leaving(obj: Object) -> bool:
-    return "deletionTimestamp" in obj["metadata"]
+    return new is None or old is None or new.get(field) != old.get(field) or being_deleted(new) != being_deleted(old)
 
 
 def _checkpoints_changed(new: Object | None, old: Object | None) -> bool:

@@ -53,6 +53,14 @@ LABELS_MISSING: list[tuple[str, str, dict[str, Any], str]] = [
 RULES = [
     pytest.param(seen(training=imported()), True, "Accepted", False, "", id="all is there"),
     pytest.param(seen(service=None), False, "ModelServiceNotFound", False, "spam", id="no ModelService"),
+    pytest.param(
+        seen(training=imported(), storage_leaving=True),
+        False,
+        "StorageBeingDeleted",
+        False,
+        "ModelService spam",
+        id="its volume is being deleted",
+    ),
     pytest.param(seen(), False, "DatasetNotFound", False, "trainingDataset: Dataset rows", id="no training dataset"),
     pytest.param(
         seen(TEST, imported()), False, "DatasetNotFound", False, "testDataset: Dataset test", id="no test dataset"

@@ -190,6 +190,8 @@ def test_a_collection_that_finds_no_node_says_so() -> None:
     assert message_of(status, "Ready").endswith(
         f"is not removed yet: Pod {job['metadata']['name']}-1 finds no node: {taints}"
     )
+    refused = plan(seen(MARKED, jobs=(job,), pods_refused="exceeded quota"), NOW, CONFIG).status
+    assert message_of(refused, "Ready").endswith("is not removed yet: exceeded quota")
     begun = plan(seen(MARKED, jobs=(job,), pods=(pod_of(job, phase="Running"),)), NOW, CONFIG).status
     assert message_of(begun, "Ready") == "PersistentVolumeClaim spam-storage is bound"
 

@@ -61,6 +61,7 @@ MESSAGES = st.sampled_from(
 REFUSALS = st.none() | st.builds(
     Refusal, st.sampled_from([Reason.NAME_CONFLICT, Reason.API_REFUSED]), st.text(max_size=40)
 )
+WORDS = st.sampled_from(["", "exceeded quota"])
 SERVICES = st.none() | st.builds(model_service, retention=st.sampled_from([None, {"checkpointsPerJob": 1}]))
 PODS: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.fixed_dictionaries({"exit_code": st.sampled_from([0, 1, 10, 11, 12, 13, 20, 137, 143]), "said": MESSAGES}),
@@ -141,7 +142,14 @@ def dataset_seen(draw: st.DrawFn) -> DatasetSeen:
     readers = draw(st.sampled_from([(), ("v1",), ("v1", "v2")])) if obj.metadata.finalizers else ()
     collecting = draw(st.booleans())
     return DatasetSeen(
-        obj, draw(SERVICES), refusal=draw(REFUSALS), readers=readers, collecting=collecting, **draw(owned(obj))
+        obj,
+        draw(SERVICES),
+        refusal=draw(REFUSALS),
+        pods_refused=draw(WORDS),
+        readers=readers,
+        collecting=collecting,
+        storage_leaving=draw(st.booleans()),
+        **draw(owned(obj)),
     )
 
 
@@ -159,7 +167,9 @@ def training_seen(draw: st.DrawFn) -> TrainingJobSeen:
         draw(DATASETS.flatmap(in_the_world)),
         draw(DATASETS.flatmap(in_the_world)),
         pulled=draw(PULLED),
+        storage_leaving=draw(st.booleans()),
         refusal=draw(REFUSALS),
+        pods_refused=draw(WORDS),
         **draw(owned(obj)),
     )
 
@@ -175,7 +185,10 @@ def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
         status=draw(st.sampled_from([None, {"live": live}])),
     )
     job = draw(st.sampled_from([None, training_job(), completed(), completed(best="epoch-9")]))
-    seen = DeploymentSeen(obj, draw(SERVICES), job, refusal=draw(REFUSALS))
+    leaving = draw(st.booleans())
+    seen = DeploymentSeen(
+        obj, draw(SERVICES), job, refusal=draw(REFUSALS), pods_refused=draw(WORDS), storage_leaving=leaving
+    )
     known = draw(st.sampled_from([SERVED, replace(SERVED, checkpoint="epoch-2", digest=OTHER_DIGEST), None]))
     if known is None or draw(st.booleans()):
         return seen
@@ -198,7 +211,9 @@ def deployment_seen(draw: st.DrawFn) -> DeploymentSeen:
 @st.composite
 def service_seen(draw: st.DrawFn) -> ModelServiceSeen:
     phase = draw(st.sampled_from(["Bound", "Pending", "Lost", None]))
-    claim = {"metadata": {"name": "spam-storage"}, "spec": {"storageClassName": "fast"}, "status": {"phase": phase}}
+    leaving = draw(st.sampled_from([{}, {"deletionTimestamp": AGO}]))
+    metadata = {"name": "spam-storage", **leaving}
+    claim = {"metadata": metadata, "spec": {"storageClassName": "fast"}, "status": {"phase": phase}}
     jobs = draw(st.lists(st.sampled_from([training_job(), completed()]), max_size=12))
     present = tuple(draw(st.lists(st.sampled_from([dataset(), imported(), imported("old")]), max_size=2)))
     stored = draw(
@@ -225,6 +240,7 @@ def service_seen(draw: st.DrawFn) -> ModelServiceSeen:
         referenced=referenced(present, ()),
         importing=draw(st.booleans()),
         refusal=draw(REFUSALS),
+        pods_refused=draw(WORDS),
         **collect,
     )
 

@@ -19,7 +19,7 @@ from operator_scene import (
     training_job,
 )
 
-from winnow_operator.kinds.model_service import plan, references
+from winnow_operator.kinds.model_service import LEAVING_SECONDS, plan, references
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import Apply, Reference
 from winnow_operator.resources import CLAIM, Object
@@ -110,6 +110,15 @@ def test_a_claim_of_the_users_is_used_and_not_written() -> None:
     assert waiting.requeue_after is not None
     bound = plan(ModelServiceSeen(obj, claim("Bound")), NOW, CONFIG)
     assert (bound.status["storage"], bound.status["storageClaim"], bound.requeue_after) == ("mine", "mine", None)
+
+
+def test_a_claim_of_the_users_that_is_being_deleted_is_waited_for() -> None:
+    obj, mine = model_service(storage=MINE), claim("Bound")
+    mine["metadata"] = {"name": "mine", "deletionTimestamp": "2026-11-23T11:59:00Z"}
+    decided = plan(ModelServiceSeen(obj, mine), NOW, CONFIG)
+    assert conditions_of(decided.status)["Ready"] == ("False", "StorageBeingDeleted")
+    assert "`kubectl describe pvc mine`" in message_of(decided.status, "Ready")
+    assert (decided.children, decided.requeue_after) == ((), LEAVING_SECONDS)
 
 
 def test_a_bucket_needs_no_claim_and_is_named() -> None:

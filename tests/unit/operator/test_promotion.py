@@ -405,6 +405,25 @@ def test_a_measurement_that_finds_no_node_says_so() -> None:
     )
 
 
+def test_a_measurement_that_gets_no_pod_says_so() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    status = plan(replace(world.seen(), pods_refused="exceeded quota"), NOW, CONFIG).status
+    assert message_of(status, "Promoted").endswith("the gate measures it. exceeded quota")
+
+
+def test_what_measures_does_not_keep_a_volume_that_is_being_deleted() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    decided = plan(replace(world.seen(), storage_leaving=True), NOW, CONFIG)
+    assert [child.obj for child in decided.children if isinstance(child, Delete)] == world.jobs
+    world.jobs = []
+    decided = plan(replace(world.seen(), storage_leaving=True), NOW, CONFIG)
+    assert not any(child.obj["kind"] == "Job" for child in decided.children)
+
+
 def test_scaling_goes_on_while_the_gate_holds() -> None:
     world = live()
     world.to("epoch-2", gate=FLOORS, replicas=3)

@@ -26,11 +26,16 @@ from operator_scene import (
     conditions_of,
     dataset,
     deployment,
+    imported,
     job_of,
+    labels_of,
+    later,
     message_of,
     model_service,
+    owner_reference,
     pod_of,
     training_job,
+    with_metadata,
 )
 
 from winnow_operator import api, observe
@@ -38,15 +43,17 @@ from winnow_operator.build.served import SERVED
 from winnow_operator.executor import Executor
 from winnow_operator.guests import Guests
 from winnow_operator.inbox import Inbox
+from winnow_operator.kinds.model_service import LEAVING_SECONDS
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
-from winnow_operator.reconcile import Reconciler
+from winnow_operator.reconcile import POD_SECONDS, REFUSED_SECONDS, Reconciler
 from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
     HTTP_ROUTE,
+    IN_USE,
     MANAGED_BY,
     MODEL_SERVICE,
     POD,
@@ -55,9 +62,11 @@ from winnow_operator.resources import (
     WATCHED,
     Key,
     Object,
+    resource_of,
 )
 from winnow_operator.store import Store
 
+AT = "2026-11-23T12:00:00Z"
 WEB, ROWS = Key(DEPLOYMENT, "ml", "web"), Key(DATASET, "ml", "rows")
 
 AROUND: dict[str, Any] = {
@@ -68,6 +77,16 @@ AROUND: dict[str, Any] = {
 
 def as_it_is(obj: Object) -> Object:
     return obj
+
+
+def merged(old: Any, patch: Object) -> Object:
+    """RFC 7396."""
+    kept = {name: value for name, value in old.items() if name not in patch} if isinstance(old, dict) else {}
+    changes = {name: value for name, value in patch.items() if value is not None}
+    return kept | {
+        name: merged((old or {}).get(name), value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
 
 
 @dataclass
@@ -103,11 +122,16 @@ class ApiServer:
             return web.json_response({"reason": "NotFound", "message": "not found"}, status=404)
         if request.path.endswith("/status"):
             path = request.path.removesuffix("/status")
-            self.statuses.append(json.loads(await request.text())["status"])
-            return self.answer(path, {**self.objects[path], "status": {**self.statuses[-1]}})
+            kept = merged(self.objects[path], json.loads(await request.text()))
+            self.statuses.append(kept["status"])
+            return self.answer(path, kept)
         if plural in self.refused:
             return self.refusal(plural)
         obj, path = json.loads(await request.text()), request.path
+        if request.method == "DELETE":  # in the foreground: it waits for its dependents
+            self.changed.append(path)
+            gone = self.objects[path]
+            return self.answer(path, {**gone, "metadata": {**gone["metadata"], "deletionTimestamp": AT}})
         if request.method == "POST":
             path += f"/{obj['metadata']['name']}"
         self.changed.append(path)
@@ -135,6 +159,14 @@ class Scene:
             plural = {one.kind: one.plural for one in WATCHED}[raw["kind"]]
             self.server.objects[f"/apis/winnow.dev/v1alpha1/namespaces/ml/{plural}/{raw['metadata']['name']}"] = raw
             self.store.put(raw)
+
+    def around(self, *objects: Object) -> None:
+        """Children, as their controllers keep them."""
+        for obj in objects:
+            plural, api_version = resource_of(obj).plural, obj["apiVersion"]
+            root = "apis" if "/" in api_version else "api"
+            self.server.objects[f"/{root}/{api_version}/namespaces/ml/{plural}/{obj['metadata']['name']}"] = obj
+            self.inbox.kept(obj)
 
     async def visits(self, wanted: Key = WEB, most: int = 20) -> int:
         """Until one brings nothing new to the queue; how many there were."""
@@ -448,3 +480,187 @@ async def test_an_import_that_begins_while_a_claim_is_asked_for_keeps_the_collec
         here.server.told["/api/v1/namespaces/ml/persistentvolumeclaims/mine"] = [begun_meanwhile]
         await here.reconciler.visit(Key(MODEL_SERVICE, "ml", "spam"), NOW)
         assert not any("/jobs/" in path for path in here.server.changed)
+
+
+def claim_of(service: api.ModelService, *, earlier: bool = False, **metadata: Any) -> Object:
+    owner = {**owner_reference(service), **({"uid": "of-an-earlier-one"} if earlier else {})}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": "spam-storage",
+            "namespace": "ml",
+            "uid": "claim",
+            "resourceVersion": "30",
+            "labels": labels_of(service),
+            "ownerReferences": [owner],
+            **metadata,
+        },
+        "spec": {},
+        "status": {"phase": "Bound"},
+    }
+
+
+def on_the_volume(pod: Object) -> Object:
+    volumes = [{"name": "storage", "persistentVolumeClaim": {"claimName": "spam-storage"}}]
+    return {**pod, "spec": {**pod["spec"], "nodeName": "node-1", "volumes": volumes}}
+
+
+async def test_a_model_service_made_anew_says_what_keeps_the_earlier_claim_and_goes_on_when_it_is_gone() -> None:
+    spam, v1 = Key(MODEL_SERVICE, "ml", "spam"), Key(TRAINING_JOB, "ml", "v1")
+    path = "/api/v1/namespaces/ml/persistentvolumeclaims/spam-storage"
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment(), imported())
+        claim = claim_of(model_service(), earlier=True, deletionTimestamp=AT)
+        trained, read = job_of(completed(), outcome="Complete"), job_of(imported(), outcome="Complete")
+        served = {"metadata": {"name": "web-rs", "uid": "rs", "labels": labels_of(deployment())}}
+        pods = [on_the_volume(pod_of(served, phase="Running")), on_the_volume(pod_of(trained, exit_code=0))]
+        here.around(claim, trained, read, *pods)
+
+        assert await here.reconciler.visit(spam, NOW) == LEAVING_SECONDS
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Ready"] == ("False", "StorageBeingDeleted")
+        assert conditions_of(status)["Stalled"] == ("True", "StorageBeingDeleted"), "what serves does not end by itself"
+        assert message_of(status, "Ready") == (
+            "PersistentVolumeClaim spam-storage of an earlier ModelService is being deleted, with all that lies in it, and"
+            " waits for pods v1-0a1b2c3d-1, web-rs-1. To let it go: delete Deployment web or scale it to 0"
+        )
+        await here.reconciler.visit(v1, NOW)
+        await here.visits(ROWS)
+        assert [path.rpartition("/")[2] for path in here.server.changed] == ["v1-0a1b2c3d", "rows-0a1b2c3d"]
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "StorageBeingDeleted")
+        assert "digest" not in here.server.statuses[-1], "the rows go with it"
+        await here.reconciler.visit(WEB, NOW)  # its children are written
+        await here.reconciler.visit(WEB, NOW)
+        assert "is being deleted" in message_of(here.server.statuses[-1], "Ready")
+
+        del here.server.objects[path]
+        here.inbox.gone(claim)
+        await here.visits(spam)
+        assert here.server.objects[path]["metadata"]["ownerReferences"] == [owner_reference(model_service())]
+
+
+async def test_a_claim_that_somebody_deletes_is_told_and_nothing_starts_on_it() -> None:
+    v2 = Key(TRAINING_JOB, "ml", "v2")
+    async with scene() as here:
+        running = training_job()
+        here.there(model_service(), imported(), running, training_job("v2"))
+        batch = job_of(running)
+        here.around(claim_of(model_service(), deletionTimestamp=AT), batch)
+        here.around(on_the_volume(pod_of(batch, phase="Running")))
+        await here.reconciler.visit(Key(MODEL_SERVICE, "ml", "spam"), NOW)
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Reconciling"] == ("True", "StorageBeingDeleted"), "the training ends by itself"
+        assert message_of(status, "Ready").endswith("To let it go: suspend or delete TrainingJob v1")
+        await here.reconciler.visit(v2, NOW)
+        assert conditions_of(here.server.statuses[-1])["Accepted"] == ("False", "StorageBeingDeleted")
+        assert here.server.changed == []
+
+
+@pytest.mark.parametrize(
+    ("end", "starts"),
+    [
+        pytest.param({"phase": "Running"}, False, id="it still writes its resume point"),
+        pytest.param({"exit_code": 143}, True, id="it has ended"),
+        pytest.param({"phase": "Unknown"}, True, id="its node is lost"),
+        pytest.param(None, True, id="it is gone"),
+    ],
+)
+async def test_a_training_whose_batch_job_somebody_deleted_begins_anew_once_no_pod_writes_to_its_run(
+    end: dict[str, Any] | None, starts: bool
+) -> None:
+    v1, begun = Key(TRAINING_JOB, "ml", "v1"), training_job()
+    async with scene() as here:
+        here.there(model_service(), with_metadata(imported(), finalizers=[IN_USE]), begun)
+        await here.visits(v1)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+        batch = here.server.objects.pop(path)
+        (container,) = batch["spec"]["template"]["spec"]["containers"]
+
+        def in_the_run(**fields: Any) -> Object:
+            pod = pod_of(batch, **fields)
+            return {**pod, "spec": {"containers": [container]}}
+
+        here.around(in_the_run(phase="Running"))
+        here.inbox.gone(batch)
+        await here.visits(v1)
+        assert conditions_of(here.server.statuses[-1])["Running"] == ("False", "Stopping")
+        assert path not in here.server.objects
+        if end:
+            ended = in_the_run(**end)
+            here.inbox.kept({**ended, "metadata": {**ended["metadata"], "resourceVersion": "50"}})
+        else:
+            here.inbox.gone(in_the_run(phase="Running"))
+        await here.visits(v1)
+        assert (path in here.server.objects) == starts
+
+
+def refusals(*messages: str) -> Object:
+    """As the Job controller tells them, the last one last."""
+    return {
+        "items": [
+            {"reason": "FailedCreate", "message": message, "lastTimestamp": f"2026-11-23T11:5{minute}:00Z"}
+            for minute, message in enumerate(messages)
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "type_", "awaited"),
+    [
+        pytest.param(ROWS, "Ready", ("Importing", "The import's pod is awaited"), id="an import"),
+        pytest.param(
+            Key(TRAINING_JOB, "ml", "v1"),
+            "Running",
+            ("Starting", "The batch Job was created; its pod follows"),
+            id="a training",
+        ),
+    ],
+)
+async def test_a_job_that_gets_no_pod_says_why(key: Key, type_: str, awaited: tuple[str, str]) -> None:
+    events = "/api/v1/namespaces/ml/events"
+    async with scene() as here:
+        rows = with_metadata(imported(), finalizers=[IN_USE]) if key.resource == TRAINING_JOB else dataset()
+        here.there(model_service(), rows, training_job())
+        await here.visits(key)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+
+        def told() -> tuple[str, str]:
+            status = here.server.statuses[-1]
+            return conditions_of(status)[type_][1], message_of(status, type_)
+
+        def started(at: str, version: str) -> None:
+            batch = here.server.objects[path]
+            metadata = {**batch["metadata"], "resourceVersion": version}
+            here.around({**batch, "metadata": metadata, "status": {"startTime": at}})
+
+        started("2026-11-23T11:59:59Z", "50")
+        assert await here.reconciler.visit(key, NOW) == POD_SECONDS
+        assert told() == awaited
+        here.server.objects[events] = refusals(
+            'Error creating: pods "a-7xk2p" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3',
+            'Error creating: pods "a-9bq4z" is forbidden: exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0',
+        )
+        assert await here.reconciler.visit(key, NOW) == POD_SECONDS
+        assert told() == awaited, "a second old: it is not time to ask"
+        started("2026-11-23T11:59:50Z", "60")
+        assert await here.reconciler.visit(key, NOW) == REFUSED_SECONDS
+        name = path.rpartition("/")[2]
+        words = "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"
+        assert told() == ("ApiRefused", f"The API server refuses the pods of Job {name}: {words}")
+        assert conditions_of(here.server.statuses[-1])["Stalled"] == ("True", "ApiRefused")
+        here.around(pod_of(here.server.objects[path], phase="Running"))
+        await here.reconciler.visit(key, NOW)
+        assert told()[0] in ("Importing", "Training")
+
+
+async def test_what_cannot_be_asked_keeps_nobody_waiting() -> None:
+    async with scene() as here:
+        here.there(model_service(), dataset())
+        await here.visits(ROWS)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+        batch = here.server.objects[path]
+        here.around({**batch, "metadata": {**batch["metadata"], "resourceVersion": "50"}, "status": {"startTime": AT}})
+        here.server.refused["events"] = (403, "forbidden")  # the role is that of an older chart
+        await here.reconciler.visit(ROWS, later(60))
+        assert conditions_of(here.server.statuses[-1])["Ready"] == ("False", "Importing")

@@ -255,3 +255,12 @@ def test_a_pod_that_was_removed_before_it_ended_has_said_nothing() -> None:
     store = filled(JOB_V1, newer(pod, "5"))
     store.remove(newer(pod, "5"))
     assert store.departed(key(TRAINING_JOB, "v1")) == ()
+
+
+def test_a_claim_that_is_deleted_or_gone_leads_to_all_that_lies_in_it() -> None:
+    metadata = {"name": "spam-storage", "namespace": "ml", "labels": labels_of(model_service())}
+    claim: Object = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": {}}
+    leaving = {**claim, "metadata": {**metadata, "deletionTimestamp": "2026-11-23T12:00:00Z"}}
+    everybody = {"ModelService/spam": 0, "Dataset/rows": 0, "TrainingJob/v1": 0, "Deployment/web": 0}
+    assert visited(filled(), leaving, claim) == visited(filled(), None, leaving) == everybody
+    assert visited(filled(), {**claim, "status": {"phase": "Bound"}}, claim) == {"ModelService/spam": 0}

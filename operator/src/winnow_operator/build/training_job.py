@@ -21,6 +21,11 @@ def run_name(job: api.TrainingJob) -> str:
     return f"{job.metadata.name}-{job.metadata.uid[:8]}"
 
 
+def writes_to(pod: Object, job: api.TrainingJob) -> bool:
+    """Whether it trains into the folder of the run."""
+    return any(run_name(job) in container.get("command", ()) for container in pod["spec"]["containers"])
+
+
 def dataset_path(digest: str) -> str:
     return f"{common.STORAGE}/datasets/{digest.removeprefix('sha256:')}"
 

@@ -95,7 +95,7 @@ def decide(seen: ModelServiceSeen, now: datetime, config: Config, *, ready: bool
             return replace(found, children=(Delete(job),))
         pod = pods.latest(seen.pods)
         trouble = pods.trouble(pod) if pod else None
-        return replace(found, trouble=trouble.message if trouble else "")
+        return replace(found, trouble=trouble.message if trouble else seen.pods_refused)
     if found.collected and found.collected.job == name_of(job):
         return replace(found, children=(Delete(job),)) if outcome.complete else found
     return _record(seen, found, job, outcome, now)

@@ -97,6 +97,12 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     if seen.service is None:
         message = f"ModelService {seen.obj.spec.model_service} does not exist in this namespace"
         return _lost(seen, Reason.MODEL_SERVICE_NOT_FOUND, message)
+    if seen.storage_leaving:
+        message = (
+            f"The volume of ModelService {seen.obj.spec.model_service} is being deleted, with all rows in it; they are"
+            " imported once there is another"
+        )
+        return _lost(seen, Reason.STORAGE_BEING_DELETED, message)
     if imported(seen.obj) and _volume_is_newer(seen.obj, seen.service):
         message = "The rows lay in the volume of an earlier ModelService of this name; they are imported again"
         return _lost(seen, Reason.IMPORTING, message)
@@ -151,10 +157,13 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         if trouble:
             final = trouble.reason is not Reason.UNSCHEDULABLE
             return _State(False, trouble.reason, _in_words(seen, trouble.message), final=final)
+        if pod is None and seen.pods_refused:
+            return _State(False, Reason.API_REFUSED, seen.pods_refused, final=True)
         if seen.obj.spec.source.upload and not (pod and pods.ready(pod)):
             message = f"The import waits for the file: {_upload_command(seen.obj)}"
             return _State(False, Reason.AWAITING_UPLOAD, message)
-        return _State(False, Reason.IMPORTING, "The rows are being read and checked")
+        message = "The rows are being read and checked" if pod else "The import's pod is awaited"
+        return _State(False, Reason.IMPORTING, message)
     ended = pods.ended(pod) if pod else None
     if pods.message_awaited(ended, outcome, now):
         return _State(False, Reason.IMPORTING, "The import ended; its message is awaited", requeue_after=1)

@@ -48,7 +48,7 @@ class _State:
 def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
     decided = promotion.decide(seen, now, config)
     progress = _rollout(seen, decided.target)
-    state = _state(seen, decided, progress)
+    state = _told_of_storage(seen, _state(seen, decided, progress))
     live, history = _live(seen, decided, progress, now)
     watched = _watched(seen, decided, live, now)
     promoted = _promoted(decided, state, live, watched)
@@ -149,6 +149,17 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
         return _State(Reason.LIVE, _served_by(seen, progress, what), live=True)
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
     return _State(Reason.ROLLING_OUT, f"{what} is being started{f'. {waiting.message}' if waiting else ''}")
+
+
+def _told_of_storage(seen: DeploymentSeen, state: _State) -> _State:
+    """What serves goes on, but its pods cannot be started anew."""
+    if not seen.storage_leaving:
+        return state
+    going = (
+        f"The volume of ModelService {seen.obj.spec.model_service} is being deleted, with its checkpoints, and waits for"
+        " the pods that use it"
+    )
+    return replace(state, message=f"{state.message}. {going}")
 
 
 def _at_zero(seen: DeploymentSeen, what: str) -> _State:

@@ -11,13 +11,14 @@ from winnow_operator.build.common import storage_claim
 from winnow_operator.conditions import Condition
 from winnow_operator.kinds import collection
 from winnow_operator.observed import ModelServiceSeen
-from winnow_operator.plan import Apply, Config, Plan, Reference
+from winnow_operator.plan import Apply, Config, Delete, Plan, Reference
 from winnow_operator.policies import leaders, storage
-from winnow_operator.resources import CLAIM, JOB, Object
+from winnow_operator.resources import CLAIM, JOB, Object, being_deleted
 
 LEADERS = 10
 # A claim that the user brought carries no label of ours, so it is not watched.
 LOOK_AGAIN_SECONDS = 15
+LEAVING_SECONDS = 5  # between looks at what keeps a claim that is being deleted: pods of others do not lead here
 
 
 def references(obj: api.ModelService) -> tuple[Reference, ...]:
@@ -30,9 +31,14 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
     # A collection that is refused, for example by a quota, is no reason to call the storage unusable.
     if seen.refusal and seen.refusal.kind != JOB.kind:
         verdict = storage.Verdict(False, seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
-    claim = pvc.claim(seen.obj, seen.claim)
+    leaving = seen.claim is not None and storage.leaving(seen.claim, seen.obj)
+    claim = None if leaving else pvc.claim(seen.obj, seen.claim)
     collected = collection.decide(seen, now, config, ready=verdict.ready)
-    if collected.trouble:
+    if leaving:
+        # Whatever they would remove goes with the claim, and their pods would keep it.
+        cleared = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
+        collected = replace(collected, children=cleared, requeue_after=LEAVING_SECONDS)
+    elif collected.trouble:
         # The storage is ready all the same: an import that wants to begin has such a Job removed.
         verdict = replace(
             verdict, message=f"{verdict.message}. What is not needed is not removed yet: {collected.trouble}"
@@ -52,7 +58,7 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
         collected=api.to_raw(collected.collected) if collected.collected else None,
         summary=f"{verdict.reason}: {len(seen.datasets)} datasets, {len(seen.training_jobs)} training jobs, {len(seen.deployments)} deployments",
     )
-    waits_for_users_claim = not verdict.ready and claim is None
+    waits_for_users_claim = not verdict.ready and claim is None and not leaving
     return Plan(
         children=((Apply(claim),) if claim else ()) + collected.children,
         status=status,

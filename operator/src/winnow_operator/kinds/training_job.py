@@ -16,7 +16,7 @@ from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan, Ref
 from winnow_operator.policies import acceptance, failure, in_use, lineage, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, newest, status_of
+from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, name_of, newest, status_of
 
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap of the user's, which is not watched
 WARNINGS = 20  # as the CRD has it
@@ -78,6 +78,10 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
     if not verdict.accepted:
         again = LOOK_AGAIN_SECONDS if verdict.reason is Reason.METRIC_SOURCE_NOT_FOUND else None
         return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final, requeue_after=again)
+    if seen.stray:
+        # The Job was deleted by hand: a second trainer in the same folder would spoil what the first one still writes.
+        message = f"Pod {name_of(seen.stray[0])} of the last run still ends; the next one goes on from its resume point"
+        return _State("Waiting", Reason.STOPPING, message)
     return _start(seen, config)
 
 
@@ -136,6 +140,8 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
 
 def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
     pod, nodes, there = pods.least_far(seen.pods), seen.obj.spec.nodes, len(pods.of_each_index(seen.pods))
+    if there < nodes and seen.pods_refused:
+        return _State("Starting", Reason.API_REFUSED, seen.pods_refused, final=True)
     if pod is None:
         if job["spec"].get("suspend"):
             return _State("Starting", Reason.QUEUED, "The batch Job waits to be admitted by its queue")
@@ -342,10 +348,10 @@ def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
     children: tuple[Child, ...] = tuple(Delete(job) for job in active)
     requeue_after = None
     ttl = obj.spec.ttl_seconds_after_finished
-    if ttl is not None and old.completion_time is not None and seen.jobs and not active:
+    over = seen.storage_leaving  # the claim waits for pods that ended, too
+    if not over and ttl is not None and old.completion_time is not None and seen.jobs and not active:
         left = (old.completion_time + timedelta(seconds=ttl) - now).total_seconds()
-        if left > 0:
-            requeue_after = left
-        else:
-            children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
+        over, requeue_after = left <= 0, left if left > 0 else None
+    if over:
+        children = tuple(Delete(job) for job in seen.jobs if not being_deleted(job))
     return Plan(children, kept, requeue_after)

@@ -59,6 +59,14 @@ def model_service_exists(seen: TrainingJobSeen) -> Verdict | None:
     return _wait(Reason.MODEL_SERVICE_NOT_FOUND, f"ModelService {name} does not exist in this namespace")
 
 
+def storage_stays(seen: TrainingJobSeen) -> Verdict | None:
+    if not seen.storage_leaving:
+        return None
+    name = seen.obj.spec.model_service
+    message = f"The volume of ModelService {name} is being deleted; the job starts once there is another"
+    return _wait(Reason.STORAGE_BEING_DELETED, message)
+
+
 def datasets_exist(seen: TrainingJobSeen) -> Verdict | None:
     for field, name, dataset in _datasets(seen):
         if dataset is None:
@@ -256,6 +264,7 @@ def not_refused(seen: TrainingJobSeen) -> Verdict | None:
 
 ACCEPT: tuple[Check, ...] = (
     model_service_exists,  # ModelServiceNotFound: wait, it may be applied later
+    storage_stays,  # StorageBeingDeleted: wait for another volume
     datasets_exist,  # DatasetNotFound: wait
     datasets_stay,  # DatasetBeingDeleted: wait for another one of that name
     datasets_belong,  # DatasetOfAnotherModelService: the spec has to change

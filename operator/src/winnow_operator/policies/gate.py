@@ -140,6 +140,8 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     compare = compare_job(seen.obj, seen.service, wanted, config)
     name = name_of(compare)
     stale = _without(seen, keep=name)
+    if seen.storage_leaving:
+        return Verdict(None, "the volume that it lies in is being deleted", children=stale)
     job = next((job for job in seen.jobs if name_of(job) == name), None)
     against = f" beside {wanted.live.words}" if wanted.live else ""
     waiting = f"the gate measures it{against}"
@@ -149,7 +151,8 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     own = [pod for pod in seen.job_pods if _of(pod, job)]
     if being_deleted(job) or outcome is None:
         trouble = next((found for pod in own if (found := pods.trouble(pod))), None)
-        return Verdict(None, f"{waiting}{f'. {trouble.message}' if trouble else ''}", children=stale)
+        why = trouble.message if trouble else "" if own else seen.pods_refused
+        return Verdict(None, f"{waiting}{f'. {why}' if why else ''}", children=stale)
     pod = newest([pod for pod in own if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
     if pods.message_awaited(ended, outcome, now):
@@ -215,7 +218,9 @@ def _result(wanted: Measurement, said: report.Measured, job: str, now: datetime)
 
 
 def _without(seen: DeploymentSeen, *, keep: str) -> tuple[Child, ...]:
-    return tuple(Delete(job) for job in seen.jobs if name_of(job) != keep and not being_deleted(job))
+    """All of them where the claim is being deleted, which waits for their pods."""
+    unwanted = [job for job in seen.jobs if name_of(job) != keep or seen.storage_leaving]
+    return tuple(Delete(job) for job in unwanted if not being_deleted(job))
 
 
 def _complete(seen: DeploymentSeen, name: str | None) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from winnow_operator import api
 from winnow_operator.build.common import storage_claim
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, name_of, status_of
+from winnow_operator.resources import GROUP, Object, being_deleted, controller_of, name_of, owned_by, status_of
 
+SHOWN = 5
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 
@@ -18,6 +21,27 @@ class Verdict:
     reason: Reason
     message: str
     final: bool = False  # nothing will change without a person
+
+
+def leaving(claim: Object, service: api.ModelService | None) -> bool:
+    """Whether it is being deleted, or about to be: an earlier ModelService of the name owns it."""
+    return being_deleted(claim) or (service is not None and _of_an_earlier(claim, service))
+
+
+def _of_an_earlier(claim: Object, service: api.ModelService) -> bool:
+    owner = controller_of(claim) or {}
+    same = (owner.get("kind"), owner.get("name")) == (service.kind, service.metadata.name)
+    return same and not owned_by(claim, service.metadata.uid)
+
+
+def holders(claim: Object, pods: Iterable[Object]) -> tuple[Object, ...]:
+    """Pods that keep the claim, by name: also those that ended, but none that has no node."""
+    return tuple(sorted((pod for pod in pods if pod["spec"].get("nodeName") and _mounts(pod, claim)), key=name_of))
+
+
+def _mounts(pod: Object, claim: Object) -> bool:
+    volumes = pod["spec"].get("volumes") or []
+    return any((volume.get("persistentVolumeClaim") or {}).get("claimName") == name_of(claim) for volume in volumes)
 
 
 def judge(seen: ModelServiceSeen) -> Verdict:
@@ -35,6 +59,8 @@ def judge(seen: ModelServiceSeen) -> Verdict:
                 False, Reason.CLAIM_NOT_FOUND, f"PersistentVolumeClaim {name} does not exist in this namespace"
             )
         return Verdict(False, Reason.STORAGE_PENDING, f"PersistentVolumeClaim {name} is being created")
+    if leaving(seen.claim, seen.obj):
+        return _leaving(seen, seen.claim)
     phase = status_of(seen.claim).get("phase", "Pending")
     if phase == "Bound":
         return Verdict(True, Reason.STORAGE_READY, f"PersistentVolumeClaim {name} is bound")
@@ -42,6 +68,33 @@ def judge(seen: ModelServiceSeen) -> Verdict:
         message = f"PersistentVolumeClaim {name} lost its volume {seen.claim['spec'].get('volumeName', '')}"
         return Verdict(False, Reason.STORAGE_LOST, message, final=True)
     return _pending(name, seen.claim, seen.storage_classes)
+
+
+def _leaving(seen: ModelServiceSeen, claim: Object) -> Verdict:
+    """What ended, imports and measurements are cleared away; what serves or trains is for people to stop."""
+    earlier = " of an earlier ModelService" if _of_an_earlier(claim, seen.obj) else ""
+    message = f"PersistentVolumeClaim {name_of(claim)}{earlier} is being deleted, with all that lies in it"
+    if not seen.holders:
+        message += f". Should it stay, `kubectl describe pvc {name_of(claim)}` tells which pods use it"
+        return Verdict(False, Reason.STORAGE_BEING_DELETED, message)
+    serving, training = _run_by(seen.holders, "Deployment"), _run_by(seen.holders, "TrainingJob")
+    advice = [f"delete Deployment {serving} or scale it to 0"] if serving else []
+    advice += [f"suspend or delete TrainingJob {training}"] if training else []
+    waits = f"{message}, and waits for pods {_listed(map(name_of, seen.holders))}"
+    message = f"{waits}. To let it go: {'; '.join(advice)}" if advice else waits
+    return Verdict(False, Reason.STORAGE_BEING_DELETED, message, final=bool(serving))
+
+
+def _run_by(pods: Iterable[Object], kind: str) -> str:
+    """Whose pods these are, but for those that are on their way or over."""
+    running = [pod for pod in pods if not being_deleted(pod) and status_of(pod).get("phase") in ("Pending", "Running")]
+    labels = [pod["metadata"].get("labels") or {} for pod in running]
+    return _listed(sorted({own.get(f"{GROUP}/name", "") for own in labels if own.get(f"{GROUP}/kind") == kind}))
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
 
 
 def _pending(name: str, claim: Object, classes: tuple[Object, ...]) -> Verdict:
