@@ -207,7 +207,7 @@ def test_mistakes_come_surest_first_and_wrong_labels_are_suspected():
     [
         ({"name": "cost"}, "needs file"),
         ({"name": "accuracy", "file": "cost.py"}, "is the name of a built-in metric"),
-        ({"name": "Cost", "file": "cost.py"}, "pattern"),
+        ({"name": "Cost", "file": "cost.py"}, "must be lower-case letters, digits and _"),
         ({"name": "cost", "file": "cost.py"}, "needs direction"),
     ],
 )

@@ -366,5 +366,5 @@ def test_without_validation_rows_nothing_is_fitted_and_the_job_says_so(tmp_path:
     assert "NotCalibrated" in [warning["code"] for warning in told["warnings"]]
     assert not (trainer.checkpoint(1) / DECISION).exists()
     assert main(["refit", "--storage", str(tmp_path), "--run", "spam-v1", "--checkpoint", "epoch-1", "--same"]) == 10
-    told = "Checkpoint epoch-1 of TrainingJob spam-v1 has no answers to validation rows to fit on"
-    assert told in capsys.readouterr().err
+    words = "Checkpoint epoch-1 of TrainingJob spam-v1 has no answers to validation rows to fit on"
+    assert words in capsys.readouterr().err
