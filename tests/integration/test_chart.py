@@ -84,6 +84,7 @@ def test_a_value_the_chart_does_not_know_is_refused(wrong: str) -> None:
 
 def test_networks_of_both_kinds_reach_the_operator() -> None:
     networks = ["10.20.0.0/16", "192.168.7.1/32", "0.0.0.0/0", "fd00::/8", "::/0", "2001:db8:1:2:3:4:5:6/128"]
+    networks += ["fd00:1:2:3:4:5:6::/112", "::2:3:4:5:6:7:8/128", "64:ff9b::10.0.0.0/104"]
     asked = f"--set=fetch.allowedNetworks={{{','.join(networks)}}}"
     (container,) = one(render(asked), "Deployment")["spec"]["template"]["spec"]["containers"]
     env = {variable["name"]: variable.get("value") for variable in container["env"]}

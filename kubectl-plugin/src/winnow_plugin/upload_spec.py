@@ -70,7 +70,8 @@ class Stage(Enum):
 def stage(dataset: Object) -> Stage:
     if is_true(dataset, "Ready"):
         return Stage.READY
-    if is_true(dataset, "Stalled"):
+    # A quota that is full, say, is asked again by the operator, and may have room by then.
+    if is_true(dataset, "Stalled") and condition(dataset, "Ready").get("reason") != "ApiRefused":
         return Stage.FAILED
     return Stage.AWAITING if condition(dataset, "Ready").get("reason") == AWAITING_UPLOAD else Stage.WORKING
 

@@ -203,7 +203,8 @@ def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) 
 def _claim(store: Store, service: api.ModelService) -> Object | None:
     name = storage_claim(service)
     claim = store.get(CLAIM, service.metadata.namespace, name) if name else None
-    ours = claim and (owned_by(claim, service.metadata.uid) or storage.leaving(claim, service))
+    orphaned = claim and not claim["metadata"].get("ownerReferences")  # it is taken back, as large as it has become
+    ours = claim and (orphaned or owned_by(claim, service.metadata.uid) or storage.leaving(claim, service))
     return claim if ours else None
 
 

@@ -24,6 +24,8 @@ FINAL_EXIT_CODES = (
 FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 
+# After ten events like it within ten minutes the API server is told of all of them as one.
+_PREFIX = r'^(\(combined from similar events\): )?Error creating: ((pods|Pod) "[^"]*" is (forbidden|invalid): )?'
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
@@ -88,7 +90,7 @@ def refused(job: Object, events: Iterable[Object]) -> str:
     last = max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
     if last is None:
         return ""
-    words = re.sub(r'^Error creating: (pods "[^"]*" is forbidden: )?', "", str(last.get("message", "")))
+    words = re.sub(_PREFIX, "", str(last.get("message", "")))
     return f"The API server refuses the pods of Job {name_of(job)}: {words}"
 
 

@@ -45,6 +45,8 @@ class Reconciler:
     ) -> None:
         self._store, self._queue, self._executor, self._kube = store, queue, executor, kube
         self._poller, self._metrics, self._config = poller, metrics, config
+        # Since when a batch Job lacks pods that it had; None while it has them.
+        self._lacking: dict[Key, datetime | None] = {}
 
     async def visit(self, key: Key, now: datetime) -> float | None:
         """Seconds until the next visit, None when something has to change first. Raises ApiError or BusyError."""
@@ -89,7 +91,15 @@ class Reconciler:
     async def _look(self, key: Key, now: datetime) -> Seen | None:
         seen = await self._observe(key)
         job = _lacks_pods(seen) if seen else None
-        if job is None or not _late(job, now):
+        if seen is None:
+            self._lacking.pop(key, None)
+        elif job is None and seen.jobs:
+            self._lacking[key] = None
+        if job is None:
+            return seen
+        if self._lacking.get(key, now) is None:
+            self._lacking[key] = now  # one was evicted, say: the next is on its way, whatever was refused before
+        if not _late(job, self._lacking.get(key), now):
             return seen
         why = await self._why_no_pods(job)
         seen = await self._observe(key)  # asking took a moment, in which the world went on
@@ -202,9 +212,10 @@ def _lacks_pods(seen: Seen) -> Object | None:
     return job if job and pods.too_few(job, [pod for pod in made if owned_by(pod, uid_of(job))]) else None
 
 
-def _late(job: Object, now: datetime) -> bool:
+def _late(job: Object, lacking: datetime | None, now: datetime) -> bool:
     started = status_of(job).get("startTime")
-    return started is not None and (now - parse_time(started)).total_seconds() >= POD_SECONDS
+    since = lacking or (parse_time(started) if started else None)
+    return since is not None and (now - since).total_seconds() >= POD_SECONDS
 
 
 def _refused(seen: Seen, written: Written) -> Seen:

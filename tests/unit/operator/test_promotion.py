@@ -599,6 +599,28 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -
     assert (world.status["live"]["checkpoint"], world.status["live"]["reason"]) == ("epoch-1", "RolledBack")
 
 
+def test_a_rollback_with_many_last_words_is_one_event() -> None:
+    third = completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}])
+    world = World(completed(), third, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-2")
+    world.roll_out()
+    world.seconds = 20
+    world.to("epoch-2", "v2", gate=BOTH)
+    world.visit()
+    world.seconds = 30
+    world.crash(OTHER_DIGEST, exit_code=12, said={"state": "Failed", "message": "x y " * 375})
+    world.visit()
+    assert [event.reason for event in world.plan.events] == ["RolledBack"]
+    world.pods = ()
+    world.measured(values=[{"value": 0.5}, {"value": 0.5}])
+    told = []
+    for _ in range(4):
+        world.visit()
+        told += [event.reason for event in world.plan.events]
+    assert told.count("RolledBack") == 0
+
+
 def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_awaited() -> None:
     replace_first: dict[str, Any] = {"rollout": {"strategy": "Replace"}}
     world = live(**replace_first)

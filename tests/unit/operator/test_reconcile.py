@@ -654,6 +654,52 @@ async def test_a_job_that_gets_no_pod_says_why(key: Key, type_: str, awaited: tu
         assert told()[0] in ("Importing", "Training")
 
 
+async def test_an_old_refusal_is_none_of_a_pod_that_was_evicted() -> None:
+    key = Key(TRAINING_JOB, "ml", "v1")
+    async with scene() as here:
+        here.there(model_service(), with_metadata(imported(), finalizers=[IN_USE]), training_job())
+        await here.visits(key)
+        (path,) = (path for path in here.server.changed if "/jobs/" in path)
+        batch = here.server.objects[path]
+        began = {"startTime": "2026-11-23T11:10:00Z"}
+        here.around({**batch, "metadata": {**batch["metadata"], "resourceVersion": "50"}, "status": began})
+        pod = pod_of(here.server.objects[path], phase="Running")
+        here.around(pod)
+        await here.reconciler.visit(key, NOW)
+        here.inbox.gone(pod)
+
+        def refused(words: str) -> None:
+            here.server.objects["/api/v1/namespaces/ml/events"] = refusals(words)
+
+        refused('Error creating: pods "v1-a" is forbidden: exceeded quota: q')
+        assert await here.reconciler.visit(key, NOW) == POD_SECONDS
+        assert "Stalled" not in conditions_of(here.server.statuses[-1])
+        told = set()
+        for name in ("v1-b", "v1-c"):  # no pod comes: it is refused now, and the API server is told of many as one
+            refused(f'(combined from similar events): Error creating: pods "{name}" is forbidden: exceeded quota: q')
+            await here.reconciler.visit(key, later(POD_SECONDS))
+            told.add(message_of(here.server.statuses[-1], "Running"))
+        (message,) = told
+        assert message.endswith(": exceeded quota: q")
+        assert "combined" not in message and "v1-b" not in message
+
+
+async def test_an_orphaned_claim_is_taken_back_as_large_as_it_has_become() -> None:
+    key = Key(MODEL_SERVICE, "ml", "spam")
+    async with scene() as here:
+        here.there(model_service())
+        await here.visits(key)
+        (path,) = (path for path in here.server.changed if "claims" in path)
+        claim = without_owner(json.loads(json.dumps(here.server.objects[path])))
+        claim["spec"]["resources"]["requests"]["storage"] = "400Gi"
+        here.server.objects[path] = claim
+        here.inbox.kept(claim)
+        await here.visits(key)
+        found = here.server.objects[path]
+        assert found["spec"]["resources"]["requests"]["storage"] == "400Gi"
+        assert found["metadata"]["ownerReferences"]
+
+
 async def test_what_cannot_be_asked_keeps_nobody_waiting() -> None:
     async with scene() as here:
         here.there(model_service(), dataset())

@@ -310,8 +310,9 @@ def _news(seen: DeploymentSeen, decided: Promotion, found: list[Condition]) -> t
     back = decided.memory.taken_back
     if back is None or any(event.reason == Reason.ROLLED_BACK for event in events):
         return events
-    said = any(back.message in condition.message for condition in found if condition.type == "Promoted")
-    said_before = any(back.message in condition.message for condition in old if condition.type == "Promoted")
+    head = back.message[:100]  # what stands behind other words, and is long, loses its end in a condition
+    said = any(head in conditions.shorten(condition.message) for condition in found if condition.type == "Promoted")
+    said_before = any(head in condition.message for condition in old if condition.type == "Promoted")
     return (*events, Event("Warning", Reason.ROLLED_BACK, back.message)) if said and not said_before else events
 
 

@@ -80,7 +80,11 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
         return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final, requeue_after=again)
     if seen.stray:
         # The Job was deleted by hand: a second trainer in the same folder would spoil what the first one still writes.
-        message = f"Pod {name_of(seen.stray[0])} of the last run still ends; the next one goes on from its resume point"
+        pod = name_of(seen.stray[0])
+        message = (
+            f"Pod {pod} of the last run still ends; the next one goes on from its resume point. "
+            f"If its node is gone for good: kubectl delete pod {pod} --force"
+        )
         return _State("Waiting", Reason.STOPPING, message)
     return _start(seen, config)
 
