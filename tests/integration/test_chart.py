@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_networks_of_both_kinds_reach_the_operator() -> None:
     env = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert env["WINNOW_FETCH_ALLOWED_NETWORKS"] == " ".join(networks)
     read = settings.read({**env, "WINNOW_NAMESPACE": "winnow-system"})
-    assert read.config.fetch.allowed_networks == tuple(networks)
+    assert read.config.fetch.allowed_networks == tuple(str(ipaddress.ip_network(network)) for network in networks)
 
 
 def test_an_old_cluster_is_refused_in_words() -> None:

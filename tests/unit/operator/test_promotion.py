@@ -612,6 +612,7 @@ def test_a_rollback_with_many_last_words_is_one_event() -> None:
     world.crash(OTHER_DIGEST, exit_code=12, said={"state": "Failed", "message": "x y " * 375})
     world.visit()
     assert [event.reason for event in world.plan.events] == ["RolledBack"]
+    world.visit()
     world.pods = ()
     world.measured(values=[{"value": 0.5}, {"value": 0.5}])
     told = []
