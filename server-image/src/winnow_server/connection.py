@@ -30,6 +30,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         self._held = 0  # bytes of the head, or of what is around a body's pieces, which the parser keeps
         self._refused = False
+        self._in_body = False
         self._left = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
         self._await_head()
@@ -44,6 +45,8 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         if not self._in_work():
+            if self._in_body:  # answered before it was read, as a refusal is: each piece may take as long
+                self._head_came()
             self._await_head()
         while data and not self.transport.is_closing():
             piece, data = data[: HEAD_BYTES - self._held], data[HEAD_BYTES - self._held :]
@@ -51,6 +54,11 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
+                if (
+                    not self._offers_upgrade()
+                ):  # CONNECT: answered as any other request, and what follows it is not read
+                    self.cycle.keep_alive, self._refused = False, True
+                    return
                 data = self._head_without_upgrade() + piece[upgrade.args[0] :] + data
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
@@ -73,6 +81,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()
+        if not self._in_work():
+            self._await_head()
         # For who has to know while a body is read: receive() tells it only behind what has come of the body.
         self.scope["state"]["left"] = self._left
 
@@ -81,6 +92,7 @@ class Connection(HttpToolsProtocol):
         if self._offers_upgrade():
             return  # it comes once more, without the offer
         self._head_came()
+        self._in_body = True
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -90,7 +102,13 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._held = 0
         if not self._offers_upgrade():
+            self._in_body = False
             super().on_message_complete()
+            if not self._in_work():  # what follows an answer: the connection is kept as behind any other one
+                self._head_came()
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
 
     def _offers_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"

@@ -118,8 +118,26 @@ def test_an_offer_of_another_protocol_is_ignored(server, protocol, version):
     assert answers.count(b"HTTP/1.1 200 ") == (2 if version == "1.1" else 1)
 
 
-def test_a_tunnel_is_refused(server):
-    assert exchange(server, b"CONNECT x:80 HTTP/1.1\r\nHost: x:80\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+@pytest.mark.parametrize("target", [b"x:80", b"/", b"*", b"http://x/"])
+@pytest.mark.parametrize("behind", [b"", LIVE + b"\r\n"], ids=["", "what is for the tunnel"])
+def test_a_tunnel_is_refused(server, target, behind):
+    answer = exchange(server, b"CONNECT " + target + b" HTTP/1.1\r\nHost: x:80\r\n\r\n" + behind)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert exchange(server, LIVE + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_body_whose_answer_came_before_it_is_read_to_its_end(server):
+    """As of who sends all of it before reading: the answer would be lost with the connection."""
+    with connect(server) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 404 ")
+        for byte in b"0123456789":
+            client.sendall(bytes([byte]))
+            time.sleep(0.1)
+        client.sendall(LIVE + b"Connection: close\r\n\r\n")
+        assert rest(client).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
