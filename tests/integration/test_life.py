@@ -431,6 +431,18 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
     await cluster.expect(DATASET, "rows", "Ready", status="False", reason="Importing")
 
 
+async def leaves(cluster: Cluster, pod: Pod) -> None:
+    """As the garbage collector and the kubelet bring it about."""
+    await cluster.until(
+        "its pod to be told to end",
+        POD,
+        lambda found: "deletionTimestamp" in found["metadata"],
+        name=pod.name,
+        seconds=COLLECTED_SECONDS,
+    )
+    await pod.disappear()
+
+
 async def test_a_batch_job_that_somebody_deletes_comes_back_when_its_pod_has_ended(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.apply(training_job())
@@ -441,14 +453,7 @@ async def test_a_batch_job_that_somebody_deletes_comes_back_when_its_pod_has_end
     await cluster.delete(JOB, batch["metadata"]["name"])
     await cluster.expect(TRAINING_JOB, "v1", "Running", status="False", reason="Stopping", says=pod.name)
     assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
-    await cluster.until(
-        "its pod to be told to end",
-        POD,
-        lambda pod: "deletionTimestamp" in pod["metadata"],
-        name=pod.name,
-        seconds=COLLECTED_SECONDS,
-    )
-    await pod.disappear()
+    await leaves(cluster, pod)
     await cluster.pod_of(TRAINING_JOB, "v1", but_not=[pod.name])
 
 
@@ -461,14 +466,7 @@ async def test_deleting_an_object_removes_what_was_made_for_it(cluster: Cluster)
     await cluster.delete(DEPLOYMENT, "web")
     await cluster.until_gone(SERVICE, "web")
     await cluster.until_gone(APPS_DEPLOYMENT, "web")
-    await cluster.until(
-        "its pod to be told to end",
-        POD,
-        lambda pod: "deletionTimestamp" in pod["metadata"],
-        name=server.name,
-        seconds=COLLECTED_SECONDS,
-    )
-    await server.disappear()
+    await leaves(cluster, server)
     await cluster.delete(TRAINING_JOB, "v1")
     await cluster.delete(DATASET, "rows")
     await cluster.until_all("no Job", JOB, lambda jobs: not jobs or None, seconds=COLLECTED_SECONDS)

@@ -111,9 +111,8 @@ class Manifest(_Model):
     primary_metric: str | None = None
     higher_is_better: bool | None = None  # of the primary metric
     selected_on: SelectedOn | None = None  # whose primary metric picks the best checkpoint of the job
-    parameters: dict[str, Any] = Field(
-        default_factory=dict
-    )  # as the job names them, unset ones with what they stood for
+    # As the job names them, unset ones with what they stood for.
+    parameters: dict[str, Any] = Field(default_factory=dict)
     processes: int = 1  # that each took a batch of a step
     versions: dict[str, str] = Field(default_factory=dict)
     training_job: JobEntry

@@ -143,15 +143,8 @@ def _unknown(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
 def _models(holder: type[BaseModel], part: int | str) -> list[type[BaseModel]]:
     fields = {name: field for key, field in holder.model_fields.items() for name in (key, field.alias)}
     field = fields.get(str(part))
-    return list(_in(field.annotation)) if field else []
-
-
-def _in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _in(part)
+    kinds = _kinds(field.annotation) if field else ()
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:

@@ -16,11 +16,8 @@ KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node;
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
 MESSAGE_GRACE = timedelta(seconds=30)
 INDEX = "batch.kubernetes.io/job-completion-index"  # a label that the Job controller gives pods with a number
-FINAL_EXIT_CODES = (
-    10,
-    11,
-    12,
-)  # configuration, data, memory by the program's own word: the next attempt would end the same
+# Configuration, data, memory by the program's own word: the next attempt would end the same.
+FINAL_EXIT_CODES = (10, 11, 12)
 FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 

@@ -90,12 +90,13 @@ class Reconciler:
 
     async def _look(self, key: Key, now: datetime) -> Seen | None:
         seen = await self._observe(key)
-        job = _lacks_pods(seen) if seen else None
         if seen is None:
             self._lacking.pop(key, None)
-        elif job is None and seen.jobs:
-            self._lacking[key] = None
+            return None
+        job = _lacks_pods(seen)
         if job is None:
+            if seen.jobs:
+                self._lacking[key] = None
             return seen
         if self._lacking.get(key, now) is None:
             self._lacking[key] = now  # one was evicted, say: the next is on its way, whatever was refused before

@@ -20,9 +20,8 @@ log = logging.getLogger(__name__)
 HEAD_BYTES = 64 * 1024  # request line and headers; no proxy in front lets more through
 HEAD_SECONDS = 30.0  # as for a body
 LAST_SECONDS = 0.2  # for a request that is on its way as the server stops: a round trip
-LINGER_SECONDS = (
-    1.0  # for the rest of a refused request, unread; to close over it could take the answer from the client
-)
+# For the rest of a refused request, unread: to close over it could take the answer from the client.
+LINGER_SECONDS = 1.0
 
 
 class Connection(HttpToolsProtocol):
@@ -54,9 +53,8 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(piece)
             except httptools.HttpParserUpgrade as upgrade:
-                if (
-                    not self._offers_upgrade()
-                ):  # CONNECT: answered as any other request, and what follows it is not read
+                if not self._offers_upgrade():
+                    # CONNECT: answered as any other request, and what follows it is not read.
                     self.cycle.keep_alive, self._refused = False, True
                     return
                 data = self._head_without_upgrade() + piece[upgrade.args[0] :] + data

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from winnow_classifier.decision import Abstain, Calibration, abstains, predicted_targets
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.words import some
 from winnow_server.errors import Unprocessable
 
 Thresholds = Mapping[str, float]  # by label; a label that is not named has none of its own
 
 NONE: Thresholds = {}
+NAMED_LABELS = 10  # in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def asked_for(wanted: float | Mapping[str, float] | None, standing: Rules, schem
         unknown = [name for name in wanted if name not in schema.labels]
         if unknown:
             raise Unprocessable(
-                f"thresholds: the checkpoint has no label {unknown[0]!r}; it has {in_words(schema.labels)}.",
+                f"thresholds: the checkpoint has no label {unknown[0]!r}; it has {some(schema.labels, NAMED_LABELS)}.",
                 code="label_unknown",
                 param="thresholds",
             )
@@ -65,8 +67,3 @@ def predicted(probabilities: NDArray[np.float32], thresholds: Thresholds, schema
 
 def abstained(probabilities: NDArray[np.float32], rules: Rules, schema: LabelSchema) -> list[bool]:
     return [bool(one) for one in abstains(probabilities, rules.thresholds, rules.abstain, schema)]
-
-
-def in_words(labels: tuple[str, ...], most: int = 10) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more

@@ -569,17 +569,23 @@ def test_what_a_server_died_of_once_is_not_why_another_does_not_come_up() -> Non
     assert world.says("Ready") == ("False", "RollingOut")
 
 
-def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -> None:
+def next_one_judged(gate: dict[str, Any]) -> World:
+    """v1/epoch-2 went live on epoch-1, a moment ago, and v2/epoch-2 is judged."""
     third = completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}])
     world = World(completed(), third, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
     world.roll_out()
     world.to("epoch-2")
     world.roll_out()
     world.seconds = 20
-    world.to("epoch-2", "v2", gate=FLOORS)
+    world.to("epoch-2", "v2", gate=gate)
     world.visit()
     assert (world.served, world.says()) == ("epoch-2", ("Unknown", "Judging"))
     world.seconds = 30
+    return world
+
+
+def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -> None:
+    world = next_one_judged(FLOORS)
     world.crash(OTHER_DIGEST)
     world.visit()
     assert (world.served, world.says()) == ("epoch-1", ("Unknown", "Judging"))
@@ -600,15 +606,7 @@ def test_a_candidate_that_crashes_is_taken_back_while_the_next_one_is_judged() -
 
 
 def test_a_rollback_with_many_last_words_is_one_event() -> None:
-    third = completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}])
-    world = World(completed(), third, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
-    world.roll_out()
-    world.to("epoch-2")
-    world.roll_out()
-    world.seconds = 20
-    world.to("epoch-2", "v2", gate=BOTH)
-    world.visit()
-    world.seconds = 30
+    world = next_one_judged(BOTH)
     world.crash(OTHER_DIGEST, exit_code=12, said={"state": "Failed", "message": "x y " * 375})
     world.visit()
     assert [event.reason for event in world.plan.events] == ["RolledBack"]

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 import tiny_server
@@ -120,15 +121,21 @@ def test_requests_go_before_lines_that_wait(checkpoint_folder):
         assert all(sum(batch) <= 4 for batch in gate.batches[2:6])
 
 
+@contextmanager
+def begun(server, lines, length):
+    """A stream of so many lines so far, whose client leaves before it has sent what it announced."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH.encode(), length))
+        client.sendall(b'"prize"\n' * lines)
+        yield
+
+
 def test_the_work_of_a_stream_whose_client_left_is_dropped(checkpoint_folder):
     gate = tiny_server.Gate()
     with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:
         gate.close()
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as client:
-            lines = b'"prize"\n' * 50
-            head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" % PATH.encode()
-            client.sendall(head + lines)
+        with begun(server, lines=50, length=100_000):
             server.until(lambda: server.metric("clf_background_tokens") > 100)
         server.until(lambda: server.metric("clf_background_tokens") == 0)
         gate.open()
@@ -141,10 +148,7 @@ def test_of_the_lines_that_a_client_left_behind_none_is_read(checkpoint_folder):
     gate = tiny_server.Gate()
     with tiny_server.running(checkpoint_folder, prepare=gate.guard, max_batch_tokens=16) as server:
         gate.close()
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as client:
-            head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" % PATH.encode()
-            client.sendall(head + b'"prize"\n' * 25_000)
+        with begun(server, lines=25_000, length=1_000_000):
             assert gate.reached.wait(10)
         gate.open()
         server.until(lambda: server.metric("clf_requests_running") == 0)

@@ -39,11 +39,8 @@ URL = r"^https?://[^\s@?#]+$"
 URL_WORDS = "an address such as https://host/path, without a password, ? or #"
 WANDB_NAME = r"^[^/\\#?%:]+$"
 WANDB_WORDS = "a name without / \\ # ? % :"
-ADAMW_ONLY = {
-    "adam_beta1": 0.9,
-    "adam_beta2": 0.999,
-    "adam_epsilon": 1e-8,
-}  # and torch's defaults, which are transformers' too
+# With torch's defaults, which are transformers' too.
+ADAMW_ONLY = {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
 LORA_ONLY = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 
@@ -145,24 +142,24 @@ class Parameters(Manifest):
         defaults: dict[str, Any] = {"learning_rate": default_learning_rate(method, decoder=own_pooling == "last")}
         if method in ADAPTERS:
             defaults |= {"lora_rank": 16, "lora_alpha": 32, "lora_dropout": 0.05, "lora_target_modules": ["all-linear"]}
-        return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
+        return self._or(defaults)
 
     def spelled_out(self) -> Parameters:
         """With what unset fields stand for, for whoever reads it later: of resolved ones."""
-        unset = {
-            "loss": Loss(),
-            "label_smoothing": 0.0,
-            "downsample_percent": 100.0,
-            "head_init": "Random",
-            "optim": "adamw",
-        }
-        found = {**unset, **self.given()}
-        if found["optim"] != "adafactor":
-            found = {**ADAMW_ONLY, **found}
-        return self.model_copy(update=found)
+        return self._or(
+            {
+                "loss": Loss(),
+                "label_smoothing": 0.0,
+                "downsample_percent": 100.0,
+                "head_init": "Random",
+                "pooling": "Auto",
+                "optim": "adamw",
+                **({} if self.optim == "adafactor" else ADAMW_ONLY),
+            }
+        )
 
-    def given(self) -> dict[str, Any]:
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+    def _or(self, defaults: Mapping[str, Any]) -> Parameters:
+        return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
 def default_learning_rate(method: Method, decoder: bool) -> float:

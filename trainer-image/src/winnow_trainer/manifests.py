@@ -60,12 +60,12 @@ def manifest_of(
 
 def used(prepared: Prepared, model: Classifier, processes: int) -> dict[str, Any]:
     """The parameters, with what unset ones stood for and what the run chose by itself."""
-    chosen: dict[str, Any] = {"pooling": "Auto" if prepared.parameters.pooling is None else prepared.parameters.pooling}
+    chosen: dict[str, Any] = {}
     if prepared.job.spec.method != "HeadOnly":
         chosen["gradient_checkpointing"] = bool(model.body.is_gradient_checkpointing)
     if processes > 1:
         chosen["parallelism"] = "FSDP" if is_cut(model) else "DDP"
+    if prepared.parent is not None:
+        chosen["head_init"] = None  # the head is the parent's
     found = prepared.parameters.spelled_out().model_copy(update=chosen)
-    if prepared.parent is not None:  # the head is the parent's
-        found = found.model_copy(update={"head_init": None})
     return found.model_dump(by_alias=True, exclude_none=True)

@@ -210,9 +210,8 @@ def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pod
     elif not datasets:
         message = "Nothing was removed: imports found the rows again meanwhile"
     else:
-        more = f" and {len(datasets) - SHOWN} more" if len(datasets) > SHOWN else ""
         room = f", {_size(freed)}" if freed is not None else ""
-        message = f"Removed from storage what deleted datasets left there{room}: {', '.join(datasets[:SHOWN])}{more}"
+        message = f"Removed from storage what deleted datasets left there{room}: {conditions.some(datasets, SHOWN)}"
     told = api.Collected(
         job=name_of(job),
         time=now,
@@ -226,12 +225,9 @@ def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pod
 
 
 def _removed_too(checkpoints: tuple[str, ...], datasets: list[str], freed: int | None) -> str:
-    shown = (
-        f"{', '.join(checkpoints[:SHOWN])}{f' and {len(checkpoints) - SHOWN} more' if len(checkpoints) > SHOWN else ''}"
-    )
     others = f", and what {len(datasets)} deleted datasets left there" if datasets else ""
     room = f", {_size(freed)}" if freed is not None else ""
-    return f"Removed from storage checkpoints that retention does not keep{others}{room}: {shown}"
+    return f"Removed from storage checkpoints that retention does not keep{others}{room}: {conditions.some(checkpoints, SHOWN)}"
 
 
 def _size(count: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from winnow_operator import api, pods
+from winnow_operator import api, conditions, pods
 from winnow_operator.plan import Child, Hold, Release, Turn
 from winnow_operator.resources import IN_USE, Object
 
@@ -64,8 +64,7 @@ def in_words(jobs: Sequence[str]) -> str:
 
 
 def short(jobs: Sequence[str]) -> str:
-    more = len(jobs) - SHOWN_JOBS
-    return ", ".join(jobs[:SHOWN_JOBS]) + (f" and {more} more" if more > 0 else "")
+    return conditions.some(jobs, SHOWN_JOBS)
 
 
 def _identity(dataset: api.Dataset) -> Object:

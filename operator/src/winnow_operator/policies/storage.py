@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from winnow_operator import api
+from winnow_operator import api, conditions, pods
 from winnow_operator.build.common import storage_claim
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.reasons import Reason
@@ -34,9 +34,9 @@ def _of_an_earlier(claim: Object, service: api.ModelService) -> bool:
     return same and not owned_by(claim, service.metadata.uid)
 
 
-def holders(claim: Object, pods: Iterable[Object]) -> tuple[Object, ...]:
+def holders(claim: Object, around: Iterable[Object]) -> tuple[Object, ...]:
     """Pods that keep the claim, by name: also those that ended, but none that has no node."""
-    return tuple(sorted((pod for pod in pods if pod["spec"].get("nodeName") and _mounts(pod, claim)), key=name_of))
+    return tuple(sorted((pod for pod in around if pod["spec"].get("nodeName") and _mounts(pod, claim)), key=name_of))
 
 
 def _mounts(pod: Object, claim: Object) -> bool:
@@ -80,21 +80,17 @@ def _leaving(seen: ModelServiceSeen, claim: Object) -> Verdict:
     serving, training = _run_by(seen.holders, "Deployment"), _run_by(seen.holders, "TrainingJob")
     advice = [f"delete Deployment {serving} or scale it to 0"] if serving else []
     advice += [f"suspend or delete TrainingJob {training}"] if training else []
-    waits = f"{message}, and waits for pods {_listed(map(name_of, seen.holders))}"
+    waits = f"{message}, and waits for pods {conditions.some([name_of(pod) for pod in seen.holders], SHOWN)}"
     message = f"{waits}. To let it go: {'; '.join(advice)}" if advice else waits
     return Verdict(False, Reason.STORAGE_BEING_DELETED, message, final=bool(serving))
 
 
-def _run_by(pods: Iterable[Object], kind: str) -> str:
+def _run_by(holders: Iterable[Object], kind: str) -> str:
     """Whose pods these are, but for those that are on their way or over."""
-    running = [pod for pod in pods if not being_deleted(pod) and status_of(pod).get("phase") in ("Pending", "Running")]
+    running = [pod for pod in holders if not being_deleted(pod) and not pods.over(pod)]
     labels = [pod["metadata"].get("labels") or {} for pod in running]
-    return _listed(sorted({own.get(f"{GROUP}/name", "") for own in labels if own.get(f"{GROUP}/kind") == kind}))
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    names = sorted({own.get(f"{GROUP}/name", "") for own in labels if own.get(f"{GROUP}/kind") == kind})
+    return conditions.some(names, SHOWN)
 
 
 def _pending(name: str, claim: Object, classes: tuple[Object, ...]) -> Verdict:
