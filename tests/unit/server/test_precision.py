@@ -78,10 +78,12 @@ def test_a_layer_is_fused_with_the_activation_that_it_has_or_not_at_all(tmp_path
         assert torch.equal(model(pack_of_three), plain)
 
 
-def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None, rules=NO_RULES):
+def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None, rules=NO_RULES, seconds_alone=None):
     rows = torch.tensor(probabilities)
     decided = precision.decided(rows, rules, SCHEMA)
-    return precision.Run(rows, rows if alone is None else torch.tensor(alone), decided, seconds)
+    return precision.Run(
+        rows, rows if alone is None else torch.tensor(alone), decided, (seconds_alone or seconds, seconds)
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,12 @@ def a_run(probabilities=((0.9, 0.1), (0.3, 0.7)), seconds=1.0, alone=None, rules
         pytest.param(a_run(((float("nan"),) * 2, (0.3, 0.7)), 0.4), 0.01, "differs by nan", id="not a number"),
         pytest.param(a_run(((0.9, 0.1), (0.6, 0.4)), 0.4), 0.5, "1 of 2 decisions differ", id="another decision"),
         pytest.param(a_run(seconds=0.95), 1e-5, "1.05 times as fast", id="hardly faster"),
+        pytest.param(
+            a_run(seconds=1.0, seconds_alone=0.5), 1e-5, None, id="twice as fast alone, and no slower in a batch"
+        ),
+        pytest.param(
+            a_run(seconds=0.8, seconds_alone=1.2), 1e-5, "1.02 times", id="faster in a batch, and slower alone"
+        ),
     ],
 )
 def test_what_speaks_against_another_form(found, tolerance, words):
@@ -277,7 +285,7 @@ def test_a_gpu_takes_bfloat16_where_it_is_faster_and_gives_like_probabilities(
     plain = probabilities(loaded)
     form = dataclasses.replace(precision.ON_A_GPU, tolerance=tolerance)
     monkeypatch.setattr(precision, "to_try", lambda *_: [form])
-    seconds = iter([1.0, 0.4 if faster else 1.0])
+    seconds = iter([1.0, 1.0, *[0.4 if faster else 1.0] * 2])
     monkeypatch.setattr(precision, "measured", lambda *_: next(seconds))
     ids = [one.input_ids for one in loaded.encoder.encode(TEXTS)]
     assert precision.fastest(loaded.model, loaded.schema, ids, ids[0], "auto") == expected
