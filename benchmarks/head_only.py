@@ -22,6 +22,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 import training
+from bars import verdict
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer.examples import Examples
@@ -96,7 +97,8 @@ def main() -> int:
         print(f"{name:<28} accuracy {score:.4f}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0 if result["seconds"]["Trainer, frozen body"] / ours >= BAR else 1
+    faster = result["seconds"]["Trainer, frozen body"] / ours
+    return verdict([] if faster >= BAR else [f"{faster:.1f} times as fast as the Trainer, of {BAR:g}"])
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bars import verdict
+
 BAR_SECONDS, BAR_MIB, BAR_RATIO, BAR_TOKENS = 20.0, 1024.0, 3.0, 0.8
 PEER = """
 import sys
@@ -142,9 +144,7 @@ def main() -> int:
             result[f"{millions}M"] = [seconds, mib]
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
-    for failure in missed:
-        print(f"below the bar: {failure}", file=sys.stderr)
-    return 1 if missed else 0
+    return verdict(missed)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 import yaml
 
+from bars import verdict
 from training import GROUPED, PADDED, Task, accuracy, csv_rows, peer, prepared
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.decision import DECISION
@@ -288,9 +289,7 @@ def main() -> int:
         print(table(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
-    for failure in (missed := failures(task, ours, result["trainer"])):
-        print(f"below the bar: {failure}", file=sys.stderr)
-    return 1 if missed else 0
+    return verdict(failures(task, ours, result["trainer"]))
 
 
 if __name__ == "__main__":

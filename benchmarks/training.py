@@ -43,6 +43,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from bars import verdict
 from winnow_classifier.cpu import multiplies_bfloat16, spin_briefly, usable_cpus
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import quiet_transformers
@@ -333,9 +334,7 @@ def main() -> int:
     print(table(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
-    for failure in (missed := failures(result)):
-        print(f"below the bar: {failure}", file=sys.stderr)
-    return 1 if missed else 0
+    return verdict(failures(result))
 
 
 if __name__ == "__main__":

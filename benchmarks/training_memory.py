@@ -31,6 +31,7 @@ from transformers import (
 )
 
 import quality
+from bars import verdict
 from training import PARAMETERS, Rows, load, prepared
 from winnow_classifier.labels import TaskDetail
 from winnow_classifier.model import quiet_transformers
@@ -133,9 +134,7 @@ def main() -> int:
     print(f"| Trainer, `group_by_length` | {median(peaks['Trainer']):,.0f} | |")
     if options.json:
         options.json.write_text(json.dumps({"peakMiB": peaks, "ratio": ratio, "rows": options.rows}, indent=2) + "\n")
-    if ratio > BAR:
-        print(f"below the bar: {ratio:.2f} times the Trainer's memory of at most {BAR}", file=sys.stderr)
-    return 1 if ratio > BAR else 0
+    return verdict([] if ratio <= BAR else [f"{ratio:.2f} times the Trainer's memory of at most {BAR}"])
 
 
 if __name__ == "__main__":

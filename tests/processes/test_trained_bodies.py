@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
 import torch
 from tiny_training import Trainer
 from torch.testing import assert_close
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from winnow_classifier import checkpoint
 from winnow_classifier.packing import pack
+from winnow_trainer import prepare
+from winnow_trainer.job import TrainingJob
 
 TEXTS = [[2, 5, 3], [2, *range(4, 30), 3], [2, 9, 8, 3], [2, 3], [2, *range(6, 20), 3]]
 
@@ -61,6 +64,71 @@ def test_modernbert_pooled_by_the_mean_loads_in_plain_transformers(tmp_path: Pat
     with torch.no_grad():
         alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
         assert_close(loaded.model(pack(TEXTS)), alone, rtol=1e-4, atol=1e-5)
+
+
+def decoder_that_pads_with(pad: str, tmp_path: Path, spare: str = "[PAD]") -> Trainer:
+    """Its tokenizer ends no text in [SEP], which is its last token by name, and its vocabulary has the token `spare`."""
+    trainer = Trainer(tmp_path, "llama")
+    tokenizer = tiny_models.tokenizer("llama")
+    tokenizer.eos_token, tokenizer.pad_token = "[SEP]", pad
+    tokenizer.save_pretrained(trainer.base)
+    file = trainer.base / "tokenizer.json"
+    file.write_text(file.read_text().replace("[PAD]", spare))
+    return trainer
+
+
+def with_template(template: str, job: TrainingJob, **spec: Any) -> TrainingJob:
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"prompt_template": template, **spec})})
+
+
+def expect_the_same_of_plain_transformers(folder: Path, texts: list[str]) -> None:
+    """As its users do it: all texts padded into one batch."""
+    loaded = checkpoint.load(folder)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    rendered = [loaded.encoder.render(text) for text in texts]
+    inputs = AutoTokenizer.from_pretrained(folder)(rendered, return_tensors="pt", padding=True)
+    inputs.pop("token_type_ids", None)
+    with torch.no_grad():
+        ours = loaded.model(pack([encoded.input_ids for encoded in loaded.encoder.encode(texts)]))
+        assert_close(ours.softmax(-1), plain(**inputs).logits.softmax(-1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pad", "template", "text"),
+    [
+        pytest.param("[SEP]", "{text} [SEP]", "win free money", id="the template"),
+        pytest.param("[SEP]", "{text}", "win free money [SEP]", id="a text itself"),
+        pytest.param("[UNK]", "{text}", "win free \U0001f4b0", id="a character that the tokenizer does not know"),
+    ],
+)
+def test_what_ends_in_the_token_that_the_tokenizer_pads_with_loads_in_plain_transformers(
+    tmp_path: Path, pad: str, template: str, text: str
+) -> None:
+    trainer = decoder_that_pads_with(pad, tmp_path)
+    told = trainer.run(with_template(template, trainer.job("Full")))
+    assert "PoolingOfWinnow" not in [warning["code"] for warning in told["warnings"]]
+    expect_the_same_of_plain_transformers(trainer.checkpoint(2), [text, "see you at the meeting"])
+
+
+def test_a_template_that_ends_in_the_only_padding_token_is_said_and_served_as_measured(tmp_path: Path) -> None:
+    trainer = decoder_that_pads_with("[SEP]", tmp_path, spare="[OTHER]")
+    told = trainer.run(with_template("{text} [SEP]", trainer.job("Full")))
+    (message,) = [warning["message"] for warning in told["warnings"] if warning["code"] == "PoolingOfWinnow"]
+    assert message.startswith("promptTemplate ends in [SEP], the base model's padding token")
+    assert not checkpoint.inspect(trainer.checkpoint(2)).manifest.pools_as_transformers
+    expect_served_as_measured(trainer.checkpoint(2))
+
+
+def test_going_on_from_an_older_checkpoint_that_pads_with_its_templates_end_names_another_padding_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = decoder_that_pads_with("[SEP]", tmp_path)
+    with monkeypatch.context() as older:
+        older.setattr(prepare, "part_padding", lambda encoder: True)
+        trainer.run(with_template("{text} [SEP]", trainer.job("Full")))
+    expect_served_as_measured(trainer.checkpoint(2))
+    trainer.run(with_template("{text} [SEP]", trainer.job("Full", "v2"), base_model=str(trainer.checkpoint(2))))
+    expect_the_same_of_plain_transformers(trainer.checkpoint(2, "v2"), ["win free money", "see you at the meeting"])
 
 
 def test_a_published_classifier_of_as_many_labels_does_not_lend_its_rows(tmp_path: Path) -> None:

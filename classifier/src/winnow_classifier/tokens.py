@@ -15,7 +15,17 @@ PLACEHOLDER = "{text}"
 Side = Literal["right", "left"]
 
 # Padding tokens that a vocabulary may hold without its tokenizer saying so, best first. Llama 3.1 reserves the first.
-SPARE_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>", "<|reserved_special_token_0|>", "<unk>")
+SPARE_PADDING = (
+    "<|finetune_right_pad_id|>",
+    "<pad>",
+    "[PAD]",
+    "<|pad|>",
+    "<|reserved_special_token_0|>",
+    "<|fim_pad|>",  # of Qwen 2.5 and later
+    "<|vision_pad|>",
+    "<unk>",
+)
+UNKNOWN = "\U0010ffff"  # a character of no vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,10 @@ class Encoder:
     def render(self, text: str) -> str:
         return self.prompt_template.replace(PLACEHOLDER, text)
 
+    def ends(self, texts: Sequence[str]) -> set[int]:
+        """The last tokens of these texts."""
+        return {ids[-1] for ids in self._tokenize([self.render(text) for text in texts]) if ids}
+
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         # What transformers calls in the end; what it does around that takes as long again for one short text.
         return [one.ids for one in self.tokenizer.backend_tokenizer.encode_batch_fast(texts)]
@@ -146,6 +160,21 @@ def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
             tokenizer.pad_token = token
             return
     raise BaseModelError("The tokenizer has no padding token, and no spare token that could be one.")
+
+
+def part_padding(encoder: Encoder) -> bool:
+    """Name another padding token where a rendered text may end in it, for a decoder: transformers reads it at the last token
+    that is not padding. False if each text ends in it still, since the vocabulary has none to spare."""
+    tokenizer = encoder.tokenizer
+    always = encoder.ends(["a"])
+    # As everywhere in the ecosystem, the words of a special token in a text are that token.
+    ends = always | encoder.ends(["", UNKNOWN, tokenizer.eos_token or ""])
+    if tokenizer.pad_token_id in ends:
+        vocabulary = tokenizer.get_vocab()
+        unfit = {None, *ends, *encoder.unread}
+        spare = (token for token in SPARE_PADDING if vocabulary.get(token) not in unfit)
+        tokenizer.pad_token = next(spare, tokenizer.pad_token)
+    return tokenizer.pad_token_id not in always
 
 
 def no_embedding(tokenizer: PreTrainedTokenizerFast, token: str, embeddings: int | None) -> BaseModelError:

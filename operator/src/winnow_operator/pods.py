@@ -91,6 +91,11 @@ def refused(job: Object, events: Iterable[Object]) -> str:
     return f"The API server refuses the pods of Job {name_of(job)}: {words}"
 
 
+def lack_room(refused: str) -> bool:
+    """Whether pods were refused for a quota: as on full nodes, there is room again when others end."""
+    return "exceeded quota" in refused
+
+
 def message_awaited(ended: Ended | None, outcome: Outcome, now: datetime) -> bool:
     """Whether the pod of a Job that ended may still be seen to end, with its message."""
     return ended is None and now < parse_time(outcome.at) + MESSAGE_GRACE

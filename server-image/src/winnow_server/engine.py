@@ -4,22 +4,26 @@ On a CPU two work side by side, each on half of the cores: what one does between
 core, then holds up one of them, where halves of the same batch would wait for each other (ADR 79).
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from winnow_classifier.tokens import Encoded
 from winnow_server.errors import InternalError
-from winnow_server.metrics import Metrics
-from winnow_server.model import Served
 from winnow_server.queue import Texts, TokenQueue
 from winnow_server.ticket import Result, Ticket
 from winnow_server.tokenising import tokenise
+
+if TYPE_CHECKING:
+    from winnow_server.metrics import Metrics
+    from winnow_server.model import Served
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 
 from winnow_classifier.errors import BaseModelError, ConfigError
-from winnow_classifier.tokens import Encoder, ensure_padding_token, load_tokenizer
+from winnow_classifier.tokens import Encoder, load_tokenizer, part_padding
 
 
 def encoder(template="{text}", limit=8, model_type="bert"):
@@ -94,20 +94,38 @@ def test_cutting_and_padding_baked_into_a_tokenizer_file_are_switched_off(tmp_pa
     assert lengths == [3, 12]
 
 
-def test_a_decoder_without_a_padding_token_gets_a_spare_one_of_its_vocabulary():
-    tokenizer = tiny_models.tokenizer("llama")
-    tokenizer.pad_token = None
-    ensure_padding_token(tokenizer)
+def loaded(folder, model_type, pad_token):
+    tokenizer = tiny_models.tokenizer(model_type)
+    tokenizer.pad_token = pad_token
+    tokenizer.save_pretrained(folder)
+    return load_tokenizer(folder)
+
+
+def test_a_decoder_without_a_padding_token_gets_a_spare_one_of_its_vocabulary(tmp_path):
+    tokenizer = loaded(tmp_path, "llama", None)
     assert tokenizer.pad_token == "[PAD]"
     assert len(tokenizer) == len(tiny_models.WORDS) + 4
 
 
-def test_a_padding_token_that_ends_each_text_is_replaced():
+def test_a_padding_token_that_ends_each_text_is_replaced(tmp_path):
     # transformers pools at the last token that is not padding: here it would pool one token too early.
-    tokenizer = tiny_models.tokenizer("bert")
-    tokenizer.pad_token = "[SEP]"
-    ensure_padding_token(tokenizer)
-    assert tokenizer.pad_token == "[PAD]"
+    assert loaded(tmp_path, "bert", "[SEP]").pad_token == "[PAD]"
+
+
+def test_a_tokenizer_with_no_token_to_pad_with_is_refused(tmp_path):
+    loaded(tmp_path, "bert", "[SEP]")
+    file = tmp_path / "tokenizer.json"
+    file.write_text(file.read_text().replace("[PAD]", "[OTHER]"))
+    with pytest.raises(BaseModelError, match="no padding token, and no spare token"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("embeddings", "expected"), [(35, "<pad>"), (34, "[PAD]")])
+def test_a_spare_padding_token_is_one_that_the_model_has_an_embedding_for(tmp_path, embeddings, expected):
+    tokenizer = loaded(tmp_path, "llama", "[SEP]")
+    tokenizer.add_tokens(["<pad>"])
+    assert part_padding(Encoder(tokenizer, "{text} [SEP]", 8, embeddings))
+    assert tokenizer.pad_token == expected
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):

@@ -302,7 +302,10 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     ],
     "serving-whole-model-gpu": lambda: [
         server_deployment(
-            deployment(**GPU), model_service(), Served("v1", "epoch-1", DIGEST, "v1-0a1b2c3d", None), image=SERVER
+            deployment(**GPU, rollout={"deadlineSeconds": 3_600}),
+            model_service(),
+            Served("v1", "epoch-1", DIGEST, "v1-0a1b2c3d", None),
+            image=SERVER,
         )
     ],
     "serving-placed": lambda: [
@@ -450,6 +453,22 @@ def test_a_path_is_one_below_the_mount(path: str, place: str) -> None:
 def test_what_a_deployment_serves_can_be_read_back_from_its_child() -> None:
     child = CASES["serving"]()[1]
     assert Served.of(child) == SERVED
+
+
+@pytest.mark.parametrize(
+    ("deadline", "seconds"),
+    [
+        pytest.param(10, 900, id="pods that an autoscaler adds have no deadline"),
+        pytest.param(1_200, 900, id="by default the rest is for the pull"),
+        pytest.param(1_201, 1_202, id="whole probes"),
+        pytest.param(86_400, 86_400, id="a day"),
+    ],
+)
+def test_a_server_has_as_long_to_load_as_a_long_rollout_has(deadline: int, seconds: int) -> None:
+    served = server_deployment(deployment(rollout={"deadlineSeconds": deadline}), model_service(), SERVED, image=SERVER)
+    (server,) = served["spec"]["template"]["spec"]["containers"]
+    probe = server["startupProbe"]
+    assert probe["failureThreshold"] * probe["periodSeconds"] == seconds
 
 
 @pytest.mark.parametrize("since", ["then", "2026-11-23", "2026-11-23T12:00:00"])

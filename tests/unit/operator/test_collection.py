@@ -239,6 +239,17 @@ def test_a_collection_that_failed_is_told_and_stays_for_an_hour() -> None:
     assert before.jobs[0]["metadata"]["name"] in again.status["collected"]["job"]
 
 
+@pytest.mark.parametrize("text", ["", "[1", "{}", "[[1]]"])
+def test_a_job_whose_annotations_somebody_edited_is_followed_by_another(text: str) -> None:
+    before = ended({"state": "Done", "kept": []})
+    (job,) = before.jobs
+    job["metadata"]["annotations"] = {"winnow.dev/left-by": text, "winnow.dev/checkpoints": text}
+    decided = plan(before, NOW, CONFIG)
+    assert decided.status["collected"]["job"] == job["metadata"]["name"]
+    after = replace(before, jobs=(), pods=(), obj=seen_again(before.obj, decided.status))
+    assert len(jobs_made(plan(after, NOW, CONFIG))) == 1
+
+
 def test_a_job_that_is_refused_does_not_make_the_storage_unusable() -> None:
     refusal = Refusal(Reason.API_REFUSED, "exceeded quota", "Job")
     assert conditions_of(plan(replace(seen(MARKED), refusal=refusal), NOW, CONFIG).status)["Ready"][0] == "True"

@@ -648,6 +648,9 @@ async def test_a_job_that_gets_no_pod_says_why(key: Key, type_: str, awaited: tu
         name = path.rpartition("/")[2]
         words = "exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"
         assert told() == ("ApiRefused", f"The API server refuses the pods of Job {name}: {words}")
+        assert conditions_of(here.server.statuses[-1])["Reconciling"] == ("True", "ApiRefused"), "others will end"
+        here.server.objects[events] = refusals('Error creating: pods "a-4kz8m" is forbidden: no service account "web"')
+        await here.reconciler.visit(key, NOW)
         assert conditions_of(here.server.statuses[-1])["Stalled"] == ("True", "ApiRefused")
         here.around(pod_of(here.server.objects[path], phase="Running"))
         await here.reconciler.visit(key, NOW)

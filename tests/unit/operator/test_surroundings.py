@@ -165,6 +165,38 @@ TOLD = [
     ),
     pytest.param(
         SCALED,
+        (),
+        {"conditions": [condition("AbleToScale", "False", "FailedGetScale", "no scale of Deployment web")]},
+        "Autoscaled",
+        ("False", "MetricUnavailable"),
+        "HorizontalPodAutoscaler web does not scale: no scale of Deployment web",
+        id="an autoscaler that may not scale",
+    ),
+    pytest.param(
+        SCALED,
+        (),
+        {
+            "conditions": [
+                condition("AbleToScale", "False", "FailedUpdateScale", "the webhook refuses it"),
+                condition("ScalingActive", "True", "ValidMetricFound"),
+            ]
+        },
+        "Autoscaled",
+        ("False", "MetricUnavailable"),
+        "the webhook refuses it",
+        id="an autoscaler that could scale once",
+    ),
+    pytest.param(
+        SCALED,
+        (SCALED_OBJECT,),
+        {"conditions": [condition("Ready", "False", "TriggerError", "no such host")]},
+        "Autoscaled",
+        ("False", "MetricUnavailable"),
+        "ScaledObject web does not scale: no such host",
+        id="KEDA does not",
+    ),
+    pytest.param(
+        SCALED,
         (SCALED_OBJECT,),
         {"conditions": [condition("Ready", "True", "ScaledObjectReady")]},
         "Autoscaled",

@@ -27,7 +27,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import read_config
 from winnow_classifier.profile import Warn
-from winnow_classifier.tokens import Encoder, load_tokenizer
+from winnow_classifier.tokens import Encoder, load_tokenizer, part_padding
 from winnow_trainer import continuing, losses, sampling
 from winnow_trainer.continuing import Parent
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
@@ -186,6 +186,10 @@ def prepare(
     model_warnings = about_model(parameters, config, pooling)
     tokenizer = load_tokenizer(parent.folder if parent else base)
     encoder = Encoder(tokenizer, spec.prompt_template, parameters.max_seq_length, embeddings_of(config))
+    pools_alike = pools_as_transformers(config, pooling)
+    if pools_alike and own == "last" and not part_padding(encoder):
+        pools_alike = False
+        model_warnings.append(Warn("PoolingOfWinnow", ends_in_padding(tokenizer)))
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema, data.train.targets[rows])
@@ -207,7 +211,7 @@ def prepare(
         encoder,
         primary if data.test or data.validation else None,
         pooling,
-        pools_as_transformers(config, pooling),
+        pools_alike,
         packs,
         parent,
         [*model_warnings, *continuing.about(parent, spec, data.train.schema)],
@@ -250,6 +254,13 @@ def about_model(parameters: Parameters, config: Any, pooling: Pooling) -> list[W
         )
         warnings.append(Warn("PoolingOfWinnow", message))
     return warnings
+
+
+def ends_in_padding(tokenizer: PreTrainedTokenizerFast) -> str:
+    return (
+        f"promptTemplate ends in {tokenizer.pad_token}, the base model's padding token, and its vocabulary has no other to spare: Winnow serves "
+        "this checkpoint right, plain transformers reads the token before it and would give other probabilities. Leave it out of promptTemplate"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -63,7 +63,9 @@ def server_deployment(
         ],
         ports=[{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         resources=common.resources(deployment.spec),
-        startupProbe=_probe("ready", PROBE_SECONDS, failures=START_SECONDS // PROBE_SECONDS),
+        startupProbe=_probe(
+            "ready", PROBE_SECONDS, failures=-(-_start_seconds(deployment.spec.rollout) // PROBE_SECONDS)
+        ),
         readinessProbe=_probe("ready", PROBE_SECONDS, failures=2),
         livenessProbe=_probe("live", 10, failures=6),
     )
@@ -98,6 +100,13 @@ def server_deployment(
             },
         },
     }
+
+
+def _start_seconds(rollout: api.Rollout) -> int:
+    """Who lengthens the deadline has a model that takes long to load. Of the default one, the rest is for the pull; and a short
+    one ends no pod that still loads: pods that an autoscaler adds have no deadline."""
+    longer = rollout.deadline_seconds > api.Rollout().deadline_seconds
+    return rollout.deadline_seconds if longer else START_SECONDS
 
 
 def _chosen(spec: api.DeploymentSpec) -> list[str]:

@@ -84,7 +84,10 @@ def _autoscaled(seen: DeploymentSeen) -> Condition:
     if (why := _refused(seen, AUTOSCALED, kind)) is not None:
         return why
     scaler = _made(seen, kind)
-    working = condition_of(scaler, "Ready" if SCALED_OBJECT in seen.guests else "ScalingActive") if scaler else None
+    # A HorizontalPodAutoscaler that cannot scale leaves the other as it was, or unsaid.
+    told = ("Ready",) if kind == SCALED_OBJECT else ("AbleToScale", "ScalingActive")
+    said = [condition_of(scaler, each) if scaler else None for each in told]
+    working = next((one for one in said if one and one["status"] == "False"), said[-1])
     if scaler is None or working is None:
         return Condition(AUTOSCALED, None, Reason.AUTOSCALER_STARTING, "The autoscaler has said nothing yet")
     what = f"{scaler['kind']} {seen.obj.metadata.name}"
@@ -95,8 +98,8 @@ def _autoscaled(seen: DeploymentSeen) -> Condition:
     if working.get("reason") == "ScalingDisabled":
         message = f"spec.replicas is 0, which turns {what} off until it is set to 1 or more"
         return false(AUTOSCALED, Reason.SCALED_TO_ZERO, message)
-    said = working.get("message") or working.get("reason") or "without a reason"
-    return false(AUTOSCALED, Reason.METRIC_UNAVAILABLE, f"{what} does not scale: {said}")
+    words = working.get("message") or working.get("reason") or "without a reason"
+    return false(AUTOSCALED, Reason.METRIC_UNAVAILABLE, f"{what} does not scale: {words}")
 
 
 def _needs_keda(wanted: api.Autoscaling) -> list[str]:

@@ -145,7 +145,8 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
 def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
     pod, nodes, there = pods.least_far(seen.pods), seen.obj.spec.nodes, len(pods.of_each_index(seen.pods))
     if there < nodes and seen.pods_refused:
-        return _State("Starting", Reason.API_REFUSED, seen.pods_refused, final=True)
+        final = not pods.lack_room(seen.pods_refused)
+        return _State("Starting", Reason.API_REFUSED, seen.pods_refused, final=final)
     if pod is None:
         if job["spec"].get("suspend"):
             return _State("Starting", Reason.QUEUED, "The batch Job waits to be admitted by its queue")
