@@ -31,6 +31,16 @@ def test_deberta_trains_says_that_it_is_padded_and_is_served_as_it_was_measured(
     expect_served_as_measured(trainer.checkpoint(2))
 
 
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5"])
+@pytest.mark.parametrize("method", ["Full", "LoRA"])
+def test_a_model_that_reads_pictures_too_learns_from_texts_and_is_served_as_it_was_measured(
+    tmp_path: Path, model_type: str, method: str
+) -> None:
+    trainer = Trainer(tmp_path, model_type)
+    trainer.run(trainer.job(method))
+    expect_served_as_measured(trainer.checkpoint(2))
+
+
 def expect_served_as_measured(folder: Path, atol: float = 1e-5) -> None:
     loaded = checkpoint.load(folder)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]

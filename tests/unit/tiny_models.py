@@ -16,6 +16,7 @@ from transformers import (
     CamembertConfig,
     DebertaV2Config,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
     GlmConfig,
@@ -31,6 +32,7 @@ from transformers import (
     PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5Config,
     Qwen3Config,
     RobertaConfig,
     SmolLM3Config,
@@ -79,6 +81,7 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 GROUPED: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8}
+PICTURES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
 CONFIGS: dict[str, Any] = {
     "bert": lambda **sizes: BertConfig(**sizes),
     "roberta": lambda **sizes: RobertaConfig(**sizes),
@@ -127,6 +130,25 @@ CONFIGS: dict[str, Any] = {
         n_positions=64,
         pad_token_id=0,
         eos_token_id=3,
+    ),
+    # Read pictures too: what their text part is stands one level down.
+    "gemma3": lambda **sizes: Gemma3Config(
+        text_config={**sizes, **GROUPED, "sliding_window": 5, "sliding_window_pattern": 2},
+        vision_config={**PICTURES, "image_size": 28, "patch_size": 14, "num_attention_heads": 2},
+        mm_tokens_per_image=4,
+    ),
+    "qwen3_5": lambda **sizes: Qwen3_5Config(
+        text_config={
+            **sizes,
+            **GROUPED,
+            "pad_token_id": None,
+            "full_attention_interval": 2,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 8,
+        },
+        vision_config={**PICTURES, "depth": 1, "num_heads": 2, "out_hidden_size": sizes["hidden_size"]},
     ),
 }
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2", "mpnet")

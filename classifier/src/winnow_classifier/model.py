@@ -7,6 +7,7 @@ Letters: B texts, T tokens of all of them, C labels, d width of the body.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,12 +75,24 @@ class Classifier(nn.Module):
         return getattr(self.base, self.base.base_model_prefix)  # type: ignore[no-any-return]
 
     @property
+    def pad_token_id(self) -> int:
+        return self.base.config.get_text_config().pad_token_id  # type: ignore[no-any-return]
+
+    @property
     def position_start(self) -> int:
-        return self.base.config.pad_token_id + 1 if self.architecture.counts_positions_from_padding else 0
+        return self.pad_token_id + 1 if self.architecture.counts_positions_from_padding else 0
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def no_text(self) -> list[str]:
+        """Names of the modules of the body that no text passes through: those for pictures, where it has some."""
+        if self.base.config.get_text_config() is self.base.config:
+            return []
+        prefix, text = self.base.base_model_prefix, self.body.get_decoder()
+        return [f"{prefix}.{name}" for name, module in self.body.named_children() if module is not text]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         for name in self.architecture.head:
@@ -93,7 +106,7 @@ class Classifier(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Logits (B, C), float32, in the order of the packed sequences."""
         if not self.architecture.packs:
-            return padded_logits(self.network, batch, self.base.config.pad_token_id)
+            return padded_logits(self.network, batch, self.pad_token_id)
         return self.head(self.features(batch))
 
     def features(self, batch: PackedBatch) -> Tensor:
@@ -143,12 +156,14 @@ def classifier_config(
             "were made of, with method QLoRA if memory is short."
         )
     set_pooling(config, pooling or own_pooling(config))
-    config.num_labels = len(schema.labels)
-    config.id2label = dict(enumerate(schema.labels))
-    config.label2id = {label: index for index, label in enumerate(schema.labels)}
-    config.problem_type = schema.problem_type
-    if config.pad_token_id is None or (architecture.packs and not architecture.counts_positions_from_padding):
-        config.pad_token_id = pad_token_id
+    text = config.get_text_config()  # of a model that reads pictures too: a part of it, which some tools read alone
+    for each in (config, text):
+        each.num_labels = len(schema.labels)
+        each.id2label = dict(enumerate(schema.labels))
+        each.label2id = {label: index for index, label in enumerate(schema.labels)}
+        each.problem_type = schema.problem_type
+    if text.pad_token_id is None or (architecture.packs and not architecture.counts_positions_from_padding):
+        text.pad_token_id = pad_token_id
     return config
 
 
@@ -219,6 +234,7 @@ def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
         target_modules=lora_targets(classifier, lora.target_modules),
         # QLoRA's layers remember what they were made of: its adapter is served over that.
         fan_in_fan_out=any(getattr(m, "source_cls", type(m)) is Conv1D for m in classifier.base.modules()),
+        exclude_modules="|".join(rf"{re.escape(name)}\..*" for name in classifier.no_text) or None,
         modules_to_save=[name.rpartition(".")[2] for name in classifier.architecture.head],
     )
     return Classifier(get_peft_model(classifier.base, config), classifier.pooling)
@@ -234,7 +250,7 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
     # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed.
     linear = [name for name, module in classifier.base.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     in_head = [name for name in linear if name.startswith(heads)]
-    in_body = [name for name in linear if not name.startswith(heads)]
+    in_body = [name for name in linear if not name.startswith((*heads, *classifier.no_text))]
     if not in_body:
         raise ConfigError(
             f"A model of type {model_type} has no linear layer below its head that LoRA could adapt; use method Full or HeadOnly."

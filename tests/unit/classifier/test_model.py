@@ -35,6 +35,12 @@ def test_labels_stand_in_the_config_where_the_ecosystem_reads_them(tmp_path):
     assert config.id2label == {0: "red", 1: "green", 2: "blue"}
 
 
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5"])
+def test_labels_stand_in_the_part_of_the_config_that_is_of_texts_too(tmp_path, model_type):
+    text = classifier(tmp_path, model_type).base.config.text_config
+    assert (text.num_labels, text.pad_token_id) == (3, PAD)
+
+
 @pytest.mark.parametrize(
     ("model_type", "expected"),
     [
@@ -67,6 +73,14 @@ def test_lora_stands_beside_every_linear_layer_of_the_body_and_none_of_the_head(
     assert {name.partition(".")[0] for name in trained - {n for n in trained if "lora_" in n}} == {
         name.partition(".")[0] for name in model.architecture.head
     }
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5"])
+@pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "down_proj"]])
+def test_lora_leaves_out_the_layers_that_only_pictures_pass_through(tmp_path, model_type, targets):
+    model = add_lora(classifier(tmp_path, model_type), Lora(4, 8, 0.0, targets))
+    adapted = {name for name, _ in model.base.named_parameters() if "lora_A" in name}
+    assert {name.split(".")[1] for name in adapted} == {"language_model"}
 
 
 def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
@@ -126,3 +140,7 @@ def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
 def test_roberta_has_positions_for_fewer_tokens_than_its_table(tmp_path):
     assert longest_text(tiny_models.config("roberta")) == 63
     assert longest_text(tiny_models.config("bert")) == 64
+
+
+def test_the_positions_of_a_model_that_reads_pictures_too_are_those_for_its_text():
+    assert longest_text(tiny_models.config("gemma3")) == 64
