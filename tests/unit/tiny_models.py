@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -192,6 +193,16 @@ def base_model(folder: Path, model_type: str = "bert", **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    return folder
+
+
+def with_own_code(folder: Path, of: str) -> Path:
+    """A model that nobody knows without its code, for `of`: AutoConfig or AutoTokenizer. Where it ran there is a file `ran`."""
+    files = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer_config.json"}
+    own = {"AutoConfig": "house.House", "AutoTokenizer": ["house.House", None]}[of]
+    (folder / "config.json").write_text(json.dumps({"model_type": "house"}))
+    (folder / files[of]).write_text(json.dumps({"model_type": "house", "auto_map": {of: own}}))
+    (folder / "house.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
     return folder
 
 

@@ -31,6 +31,7 @@ from winnow_classifier.architectures import (
     set_pooling,
 )
 from winnow_classifier.attention import PACKED_ATTENTION, register
+from winnow_classifier.base_model import CONFIG, needs_code, unreadable
 from winnow_classifier.encoder import all_token_states, first_token_states
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.four_bit import quantisation
@@ -169,16 +170,17 @@ def classifier_config(
 
 def read_config(directory: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True)
+        # None would ask on a terminal whether to run what a folder brings.
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        if model_type := declared_model_type(directory):
+        if not needs_code(error) and (model_type := declared_model_type(directory)):
             check_supported(model_type)
-        raise BaseModelError(f"{directory / 'config.json'} cannot be read: {error}") from error
+        raise unreadable(directory / CONFIG, error) from error
 
 
 def declared_model_type(directory: Path) -> str | None:
     try:
-        return str(json.loads((directory / "config.json").read_bytes())["model_type"])
+        return str(json.loads((directory / CONFIG).read_bytes())["model_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -199,6 +201,7 @@ def load_network(
             dtype=dtype,
             attn_implementation=PACKED_ATTENTION if architecture_of(config).packs else None,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             quantization_config=quantisation(config) if four_bit else None,
             # The base may be a classifier itself, for other labels: its head starts anew.

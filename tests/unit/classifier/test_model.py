@@ -19,6 +19,7 @@ from winnow_classifier.model import (
     read_config,
 )
 from winnow_classifier.packing import pack
+from winnow_classifier.tokens import load_tokenizer
 
 SCHEMA = LabelSchema(TaskDetail.MULTILABEL, ("red", "green", "blue"))
 PAD = 0
@@ -128,6 +129,18 @@ def test_a_model_type_that_transformers_does_not_know_is_refused_likewise(tmp_pa
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "made-up"}))
     with pytest.raises(BaseModelError, match="'made-up' are not supported"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("of", "read", "what"),
+    [("AutoConfig", read_config, "config.json"), ("AutoTokenizer", load_tokenizer, "The tokenizer in")],
+)
+def test_code_that_comes_with_a_model_is_never_run_whatever_is_answered(tmp_path, monkeypatch, of, read, what):
+    monkeypatch.setattr("builtins.input", lambda question: "y")  # what transformers asks on a terminal
+    folder = tiny_models.with_own_code(tmp_path, of)
+    with pytest.raises(BaseModelError, match=f"{what}.* needs Python code .* never run"):
+        read(folder)
+    assert not (folder / "ran").exists()
 
 
 def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
