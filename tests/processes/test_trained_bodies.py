@@ -41,6 +41,21 @@ def test_a_model_that_reads_pictures_too_learns_from_texts_and_is_served_as_it_w
     expect_served_as_measured(trainer.checkpoint(2))
 
 
+def test_texts_around_the_length_where_longrope_changes_train_and_are_served_as_each_is_read_alone(
+    tmp_path: Path,
+) -> None:
+    tiny_models.base_model(tmp_path / "base", "phi3", **tiny_models.LONGROPE)
+    trainer = Trainer(tmp_path, "phi3")
+    trainer.run(trainer.job("Full"))
+    folder = trainer.checkpoint(2)
+    expect_served_as_measured(folder)
+    loaded = checkpoint.load(folder)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
+        assert_close(loaded.model(pack(TEXTS)), alone, rtol=1e-5, atol=1e-5)
+
+
 def expect_served_as_measured(folder: Path, atol: float = 1e-5) -> None:
     loaded = checkpoint.load(folder)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]

@@ -31,6 +31,7 @@ from transformers import (
     OlmoConfig,
     Phi3Config,
     PhiConfig,
+    PhimoeConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3_5Config,
@@ -82,6 +83,20 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 GROUPED: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8}
+# Texts of more than eight tokens are read with the long factors. Changes for `config`.
+LONGROPE: dict[str, Any] = {
+    "original_max_position_embeddings": 8,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 8,
+        "factor": 8.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "short_mscale": 1.1,  # PhiMoE's own
+        "long_mscale": 1.3,
+    },
+}
 PICTURES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
 CONFIGS: dict[str, Any] = {
     "bert": lambda **sizes: BertConfig(**sizes),
@@ -132,6 +147,7 @@ CONFIGS: dict[str, Any] = {
         pad_token_id=0,
         eos_token_id=3,
     ),
+    "phimoe": lambda **sizes: PhimoeConfig(**sizes, num_key_value_heads=2, num_local_experts=2, eos_token_id=3),
     # Read pictures too: what their text part is stands one level down.
     "gemma3": lambda **sizes: Gemma3Config(
         text_config={**sizes, **GROUPED, "sliding_window": 5, "sliding_window_pattern": 2},

@@ -36,6 +36,7 @@ from winnow_classifier.encoder import all_token_states, first_token_states
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.four_bit import quantisation
 from winnow_classifier.labels import LabelSchema
+from winnow_classifier.longrope import choose_by_text
 from winnow_classifier.packing import PackedBatch
 from winnow_classifier.padded import head_of, padded_logits
 
@@ -209,6 +210,7 @@ def load_network(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"The weights in {directory} cannot be loaded: {error}") from error
+    choose_by_text(network, config)
     return network  # type: ignore[no-any-return]
 
 
