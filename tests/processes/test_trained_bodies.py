@@ -31,9 +31,17 @@ def test_deberta_trains_says_that_it_is_padded_and_is_served_as_it_was_measured(
     expect_served_as_measured(trainer.checkpoint(2))
 
 
-@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5"])
-@pytest.mark.parametrize("method", ["Full", "LoRA"])
-def test_a_model_that_reads_pictures_too_learns_from_texts_and_is_served_as_it_was_measured(
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [
+        pytest.param("gemma3", "Full", id="reads pictures too"),
+        pytest.param("gemma3", "LoRA", id="reads pictures too, adapted"),
+        pytest.param("qwen3_5", "Full", id="reads pictures too, says nothing of padding"),
+        pytest.param("qwen3_5", "LoRA", id="reads pictures too, says nothing of padding, adapted"),
+        pytest.param("qwen3_next", "LoRA", id="has experts"),
+    ],
+)
+def test_a_body_of_many_parts_trains_and_is_served_as_it_was_measured(
     tmp_path: Path, model_type: str, method: str
 ) -> None:
     trainer = Trainer(tmp_path, model_type)

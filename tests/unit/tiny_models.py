@@ -36,6 +36,7 @@ from transformers import (
     Qwen2Config,
     Qwen3_5Config,
     Qwen3Config,
+    Qwen3NextConfig,
     RobertaConfig,
     SmolLM3Config,
     Starcoder2Config,
@@ -83,6 +84,12 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 GROUPED: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8}
+LINEAR_ATTENTION: dict[str, Any] = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 # Texts of more than eight tokens are read with the long factors. Changes for `config`.
 LONGROPE: dict[str, Any] = {
     "original_max_position_embeddings": 8,
@@ -148,6 +155,16 @@ CONFIGS: dict[str, Any] = {
         eos_token_id=3,
     ),
     "phimoe": lambda **sizes: PhimoeConfig(**sizes, num_key_value_heads=2, num_local_experts=2, eos_token_id=3),
+    "qwen3_next": lambda **sizes: Qwen3NextConfig(
+        **sizes,
+        **GROUPED,
+        **LINEAR_ATTENTION,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        layer_types=["linear_attention", "full_attention"],
+    ),
     # Read pictures too: what their text part is stands one level down.
     "gemma3": lambda **sizes: Gemma3Config(
         text_config={**sizes, **GROUPED, "sliding_window": 5, "sliding_window_pattern": 2},
@@ -159,11 +176,8 @@ CONFIGS: dict[str, Any] = {
             **sizes,
             **GROUPED,
             "pad_token_id": None,
+            **LINEAR_ATTENTION,
             "full_attention_interval": 2,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-            "linear_key_head_dim": 8,
-            "linear_value_head_dim": 8,
         },
         vision_config={**PICTURES, "depth": 1, "num_heads": 2, "out_hidden_size": sizes["hidden_size"]},
     ),

@@ -256,13 +256,20 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
     linear = [name for name, module in classifier.base.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     in_head = [name for name in linear if name.startswith(heads)]
     in_body = [name for name in linear if not name.startswith((*heads, *classifier.no_text))]
-    if not in_body:
+    endings = sorted(
+        end for end in {ending(name, in_head) for name in in_body} if not names_experts(classifier.base, end)
+    )
+    if not endings:
         raise ConfigError(
             f"A model of type {model_type} has no linear layer below its head that LoRA could adapt; use method Full or HeadOnly."
         )
-    endings = sorted({ending(name, in_head) for name in in_body})
     if list(wanted) == ["all-linear"]:
         return endings
+    if experts := [name for name in wanted if names_experts(classifier.base, name)]:
+        raise ConfigError(
+            f"parameters.loraTargetModules: in a model of type {model_type}, {', '.join(experts)} would mean its experts, which "
+            f"LoRA leaves as they are. It adapts: {', '.join(endings)}; or all-linear."
+        )
     unknown = [name for name in wanted if not ends(in_body, name) or ends(in_head, name)]
     if unknown:
         raise ConfigError(
@@ -270,6 +277,20 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
             f"It has: {', '.join(endings)}; or all-linear."
         )
     return list(wanted)
+
+
+def names_experts(network: PreTrainedModel, end: str) -> bool:
+    """Whether peft takes the end of a name for the experts of a type, which are one tensor and no layers: it would adapt these
+    instead of a linear layer of the name, at many times the memory, and could do so without dropout only."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=[end])
+    try:
+        convert_peft_config_for_transformers(config, network, None)
+    except ValueError:  # it would take another name beside this one
+        return True
+    return bool(config.target_parameters)
 
 
 def ending(name: str, avoid: Sequence[str]) -> str:

@@ -84,6 +84,29 @@ def test_lora_leaves_out_the_layers_that_only_pictures_pass_through(tmp_path, mo
     assert {name.split(".")[1] for name in adapted} == {"language_model"}
 
 
+def test_lora_leaves_experts_as_they_are(tmp_path):
+    model = add_lora(classifier(tmp_path, "qwen3_next"), Lora(4, 8, 0.05, ["all-linear"]))
+    adapted = {
+        name.partition(".lora_A")[0].split(".")[4] for name, _ in model.base.named_parameters() if "lora_A" in name
+    }
+    assert adapted == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "in_proj_qkvz",
+        "in_proj_ba",
+        "out_proj",
+        "shared_expert_gate",
+    }
+
+
+@pytest.mark.parametrize("target", ["down_proj", "shared_expert.gate_proj"])
+def test_a_lora_target_that_would_mean_experts_is_answered_with_those_there_are(tmp_path, target):
+    with pytest.raises(ConfigError, match=f"qwen3_next, {target} would mean its experts.* adapts: in_proj_ba"):
+        add_lora(classifier(tmp_path, "qwen3_next"), Lora(4, 8, 0.0, [target]))
+
+
 def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match=r"loraTargetModules: q_proj not found.*key, output\.dense, query, value"):
         add_lora(classifier(tmp_path), Lora(4, 8, 0.0, ["query", "q_proj"]))
