@@ -43,10 +43,11 @@ print(json.dumps(answers))
 def test_checkpoints_load_in_plain_transformers_and_peft_in_a_fresh_process(tmp_path: Path) -> None:
     expected: dict[str, tuple[list[str], torch.Tensor]] = {}
     known: list[list[str | None]] = []
-    for model_type in ("bert", "llama"):
+    for model_type in ("bert", "llama", "gemma3", "qwen3_5"):
         base = tiny_models.base_model(tmp_path / model_type, model_type)
         for method in ("Full", "HeadOnly", "LoRA"):
-            for schema in [LABELS[2]] if method == "HeadOnly" else LABELS.values():
+            few = method == "HeadOnly" or model_type in ("gemma3", "qwen3_5")
+            for schema in [LABELS[3]] if few else LABELS.values():
                 folder = tmp_path / f"{model_type}-{method}-{len(schema.labels)}"
                 _, model = publish(folder, base, schema, method)
                 encoder = checkpoint.load(folder).encoder

@@ -34,6 +34,39 @@ def test_deberta_trains_says_that_it_is_padded_and_is_served_as_it_was_measured(
     expect_served_as_measured(trainer.checkpoint(2))
 
 
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [
+        pytest.param("gemma3", "Full", id="reads pictures too"),
+        pytest.param("gemma3", "LoRA", id="reads pictures too, adapted"),
+        pytest.param("qwen3_5", "Full", id="reads pictures too, says nothing of padding"),
+        pytest.param("qwen3_5", "LoRA", id="reads pictures too, says nothing of padding, adapted"),
+        pytest.param("qwen3_next", "LoRA", id="has experts"),
+    ],
+)
+def test_a_body_of_many_parts_trains_and_is_served_as_it_was_measured(
+    tmp_path: Path, model_type: str, method: str
+) -> None:
+    trainer = Trainer(tmp_path, model_type)
+    trainer.run(trainer.job(method))
+    expect_served_as_measured(trainer.checkpoint(2))
+
+
+def test_texts_around_the_length_where_longrope_changes_train_and_are_served_as_each_is_read_alone(
+    tmp_path: Path,
+) -> None:
+    tiny_models.base_model(tmp_path / "base", "phi3", **tiny_models.LONGROPE)
+    trainer = Trainer(tmp_path, "phi3")
+    trainer.run(trainer.job("Full"))
+    folder = trainer.checkpoint(2)
+    expect_served_as_measured(folder)
+    loaded = checkpoint.load(folder)
+    plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
+        assert_close(loaded.model(pack(TEXTS)), alone, rtol=1e-5, atol=1e-5)
+
+
 def expect_served_as_measured(folder: Path, atol: float = 1e-5) -> None:
     loaded = checkpoint.load(folder)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]

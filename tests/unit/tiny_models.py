@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from transformers import (
     CamembertConfig,
     DebertaV2Config,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GemmaConfig,
     GlmConfig,
@@ -29,9 +31,12 @@ from transformers import (
     OlmoConfig,
     Phi3Config,
     PhiConfig,
+    PhimoeConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5Config,
     Qwen3Config,
+    Qwen3NextConfig,
     RobertaConfig,
     SmolLM3Config,
     Starcoder2Config,
@@ -79,6 +84,27 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 GROUPED: dict[str, Any] = {"num_key_value_heads": 2, "head_dim": 8}
+LINEAR_ATTENTION: dict[str, Any] = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+# Texts of more than eight tokens are read with the long factors. Changes for `config`.
+LONGROPE: dict[str, Any] = {
+    "original_max_position_embeddings": 8,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 8,
+        "factor": 8.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+        "short_mscale": 1.1,  # PhiMoE's own
+        "long_mscale": 1.3,
+    },
+}
+PICTURES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
 CONFIGS: dict[str, Any] = {
     "bert": lambda **sizes: BertConfig(**sizes),
     "roberta": lambda **sizes: RobertaConfig(**sizes),
@@ -128,6 +154,33 @@ CONFIGS: dict[str, Any] = {
         pad_token_id=0,
         eos_token_id=3,
     ),
+    "phimoe": lambda **sizes: PhimoeConfig(**sizes, num_key_value_heads=2, num_local_experts=2, eos_token_id=3),
+    "qwen3_next": lambda **sizes: Qwen3NextConfig(
+        **sizes,
+        **GROUPED,
+        **LINEAR_ATTENTION,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        layer_types=["linear_attention", "full_attention"],
+    ),
+    # Read pictures too: what their text part is stands one level down.
+    "gemma3": lambda **sizes: Gemma3Config(
+        text_config={**sizes, **GROUPED, "sliding_window": 5, "sliding_window_pattern": 2},
+        vision_config={**PICTURES, "image_size": 28, "patch_size": 14, "num_attention_heads": 2},
+        mm_tokens_per_image=4,
+    ),
+    "qwen3_5": lambda **sizes: Qwen3_5Config(
+        text_config={
+            **sizes,
+            **GROUPED,
+            "pad_token_id": None,
+            **LINEAR_ATTENTION,
+            "full_attention_interval": 2,
+        },
+        vision_config={**PICTURES, "depth": 1, "num_heads": 2, "out_hidden_size": sizes["hidden_size"]},
+    ),
 }
 ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "modernbert", "deberta-v2", "mpnet")
 
@@ -170,6 +223,16 @@ def base_model(folder: Path, model_type: str = "bert", **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    return folder
+
+
+def with_own_code(folder: Path, of: str) -> Path:
+    """A model that nobody knows without its code, for `of`: AutoConfig or AutoTokenizer. Where it ran there is a file `ran`."""
+    files = {"AutoConfig": "config.json", "AutoTokenizer": "tokenizer_config.json"}
+    own = {"AutoConfig": "house.House", "AutoTokenizer": ["house.House", None]}[of]
+    (folder / "config.json").write_text(json.dumps({"model_type": "house"}))
+    (folder / files[of]).write_text(json.dumps({"model_type": "house", "auto_map": {of: own}}))
+    (folder / "house.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
     return folder
 
 

@@ -151,11 +151,12 @@ def set_pooling(config: Any, pooling: Pooling) -> None:
 
 def longest_text(config: Any) -> int | None:
     """How many tokens the body has positions for; None: as many as you like."""
-    positions = getattr(config, "max_position_embeddings", None)
+    text = config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None)
     if positions is None or positions <= 0:
         return None
     offset = architecture_of(config).counts_positions_from_padding or config.model_type in _COUNT_FROM_PADDING
-    return int(positions) - (config.pad_token_id + 1 if offset else 0)
+    return int(positions) - (text.pad_token_id + 1 if offset else 0)
 
 
 def embeddings_of(config: PreTrainedConfig) -> int | None:

@@ -109,6 +109,21 @@ def shard_names(index: Path) -> list[str]:
         raise BaseModelError(f"{index} is not an index of weights: {error!r}.") from error
 
 
+def unreadable(what: Path | str, error: Exception) -> BaseModelError:
+    """What transformers says of a config or a tokenizer, in words."""
+    if needs_code(error):
+        return BaseModelError(
+            f"{what} needs Python code that came with the model, and code of models is never run.",
+            hint="use a model of a type that transformers knows by itself",
+        )
+    return BaseModelError(f"{what} cannot be read: {error}")
+
+
+def needs_code(error: Exception) -> bool:
+    """Whether transformers raised it because it was not allowed to run what the folder brings."""
+    return "trust_remote_code" in str(error)
+
+
 def digest(directory: Path) -> str:
     """What identifies a base model: `sha256:` of its config and weights, by name and content, not of its tokenizer.
 

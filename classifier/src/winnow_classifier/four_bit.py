@@ -48,7 +48,7 @@ def quantisation(config: PreTrainedConfig) -> Any:
     """
     check_installed("method QLoRA")
     with torch.device("meta"):
-        network = AutoModelForSequenceClassification.from_config(config)
+        network = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

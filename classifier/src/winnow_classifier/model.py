@@ -7,6 +7,7 @@ Letters: B texts, T tokens of all of them, C labels, d width of the body.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,10 +31,12 @@ from winnow_classifier.architectures import (
     set_pooling,
 )
 from winnow_classifier.attention import PACKED_ATTENTION, register
+from winnow_classifier.base_model import CONFIG, needs_code, unreadable
 from winnow_classifier.encoder import all_token_states, first_token_states
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.four_bit import quantisation
 from winnow_classifier.labels import LabelSchema
+from winnow_classifier.longrope import choose_by_text
 from winnow_classifier.packing import PackedBatch
 from winnow_classifier.padded import head_of, padded_logits
 
@@ -74,12 +77,24 @@ class Classifier(nn.Module):
         return getattr(self.base, self.base.base_model_prefix)  # type: ignore[no-any-return]
 
     @property
+    def pad_token_id(self) -> int:
+        return self.base.config.get_text_config().pad_token_id  # type: ignore[no-any-return]
+
+    @property
     def position_start(self) -> int:
-        return self.base.config.pad_token_id + 1 if self.architecture.counts_positions_from_padding else 0
+        return self.pad_token_id + 1 if self.architecture.counts_positions_from_padding else 0
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    @property
+    def no_text(self) -> list[str]:
+        """Names of the modules of the body that no text passes through: those for pictures, where it has some."""
+        if self.base.config.get_text_config() is self.base.config:
+            return []
+        prefix, text = self.base.base_model_prefix, self.body.get_decoder()
+        return [f"{prefix}.{name}" for name, module in self.body.named_children() if module is not text]
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         for name in self.architecture.head:
@@ -93,7 +108,7 @@ class Classifier(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Logits (B, C), float32, in the order of the packed sequences."""
         if not self.architecture.packs:
-            return padded_logits(self.network, batch, self.base.config.pad_token_id)
+            return padded_logits(self.network, batch, self.pad_token_id)
         return self.head(self.features(batch))
 
     def features(self, batch: PackedBatch) -> Tensor:
@@ -143,27 +158,30 @@ def classifier_config(
             "were made of, with method QLoRA if memory is short."
         )
     set_pooling(config, pooling or own_pooling(config))
-    config.num_labels = len(schema.labels)
-    config.id2label = dict(enumerate(schema.labels))
-    config.label2id = {label: index for index, label in enumerate(schema.labels)}
-    config.problem_type = schema.problem_type
-    if config.pad_token_id is None or (architecture.packs and not architecture.counts_positions_from_padding):
-        config.pad_token_id = pad_token_id
+    text = config.get_text_config()  # of a model that reads pictures too: a part of it, which some tools read alone
+    for each in (config, text):
+        each.num_labels = len(schema.labels)
+        each.id2label = dict(enumerate(schema.labels))
+        each.label2id = {label: index for index, label in enumerate(schema.labels)}
+        each.problem_type = schema.problem_type
+    if text.pad_token_id is None or (architecture.packs and not architecture.counts_positions_from_padding):
+        text.pad_token_id = pad_token_id
     return config
 
 
 def read_config(directory: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(directory, local_files_only=True)
+        # None would ask on a terminal whether to run what a folder brings.
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        if model_type := declared_model_type(directory):
+        if not needs_code(error) and (model_type := declared_model_type(directory)):
             check_supported(model_type)
-        raise BaseModelError(f"{directory / 'config.json'} cannot be read: {error}") from error
+        raise unreadable(directory / CONFIG, error) from error
 
 
 def declared_model_type(directory: Path) -> str | None:
     try:
-        return str(json.loads((directory / "config.json").read_bytes())["model_type"])
+        return str(json.loads((directory / CONFIG).read_bytes())["model_type"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -184,6 +202,7 @@ def load_network(
             dtype=dtype,
             attn_implementation=PACKED_ATTENTION if architecture_of(config).packs else None,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             quantization_config=quantisation(config) if four_bit else None,
             # The base may be a classifier itself, for other labels: its head starts anew.
@@ -191,6 +210,7 @@ def load_network(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"The weights in {directory} cannot be loaded: {error}") from error
+    choose_by_text(network, config)
     return network  # type: ignore[no-any-return]
 
 
@@ -219,6 +239,7 @@ def add_lora(classifier: Classifier, lora: Lora) -> Classifier:
         target_modules=lora_targets(classifier, lora.target_modules),
         # QLoRA's layers remember what they were made of: its adapter is served over that.
         fan_in_fan_out=any(getattr(m, "source_cls", type(m)) is Conv1D for m in classifier.base.modules()),
+        exclude_modules="|".join(rf"{re.escape(name)}\..*" for name in classifier.no_text) or None,
         modules_to_save=[name.rpartition(".")[2] for name in classifier.architecture.head],
     )
     return Classifier(get_peft_model(classifier.base, config), classifier.pooling)
@@ -234,14 +255,21 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
     # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed.
     linear = [name for name, module in classifier.base.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     in_head = [name for name in linear if name.startswith(heads)]
-    in_body = [name for name in linear if not name.startswith(heads)]
-    if not in_body:
+    in_body = [name for name in linear if not name.startswith((*heads, *classifier.no_text))]
+    endings = sorted(
+        end for end in {ending(name, in_head) for name in in_body} if not names_experts(classifier.base, end)
+    )
+    if not endings:
         raise ConfigError(
             f"A model of type {model_type} has no linear layer below its head that LoRA could adapt; use method Full or HeadOnly."
         )
-    endings = sorted({ending(name, in_head) for name in in_body})
     if list(wanted) == ["all-linear"]:
         return endings
+    if experts := [name for name in wanted if names_experts(classifier.base, name)]:
+        raise ConfigError(
+            f"parameters.loraTargetModules: in a model of type {model_type}, {', '.join(experts)} would mean its experts, which "
+            f"LoRA leaves as they are. It adapts: {', '.join(endings)}; or all-linear."
+        )
     unknown = [name for name in wanted if not ends(in_body, name) or ends(in_head, name)]
     if unknown:
         raise ConfigError(
@@ -249,6 +277,20 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
             f"It has: {', '.join(endings)}; or all-linear."
         )
     return list(wanted)
+
+
+def names_experts(network: PreTrainedModel, end: str) -> bool:
+    """Whether peft takes the end of a name for the experts of a type, which are one tensor and no layers: it would adapt these
+    instead of a linear layer of the name, at many times the memory, and could do so without dropout only."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=[end])
+    try:
+        convert_peft_config_for_transformers(config, network, None)
+    except ValueError:  # it would take another name beside this one
+        return True
+    return bool(config.target_parameters)
 
 
 def ending(name: str, avoid: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from winnow_classifier.errors import BaseModelError
+from winnow_classifier.longrope import longest_short_text
 from winnow_classifier.packing import PackedBatch, plan_buckets
 
 AGREEMENT = (
@@ -23,10 +24,17 @@ def padded_logits(network: Any, batch: PackedBatch, pad_token_id: int) -> Tensor
     """(B, C) float32, in the order of the texts: `network`'s own logits. In the precision of the weights, never less."""
     with torch.autocast(batch.input_ids.device.type, enabled=False):
         texts = batch.input_ids.split(list(batch.lengths))  # type: ignore[no-untyped-call]
-        groups = plan_buckets(batch.lengths)
+        groups = groups_of(batch.lengths, longest_short_text(network.config))
         logits = [group_logits(network, [texts[index] for index in group], pad_token_id) for group in groups]
     order = torch.tensor([index for group in groups for index in group], device=batch.input_ids.device)
     return torch.cat(logits)[torch.argsort(order)]
+
+
+def groups_of(lengths: Sequence[int], longest_short: int | None) -> list[list[int]]:
+    """Texts of like length together, as indices; but none that LongRoPE reads with other factors, where a type has them."""
+    limit = max(lengths) if longest_short is None else longest_short
+    sides = ([index for index, length in enumerate(lengths) if (length > limit) is long] for long in (False, True))
+    return [[side[i] for i in group] for side in sides for group in plan_buckets([lengths[index] for index in side])]
 
 
 def group_logits(network: Any, texts: Sequence[Tensor], pad_token_id: int) -> Tensor:

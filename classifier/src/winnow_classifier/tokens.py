@@ -9,6 +9,7 @@ from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from winnow_classifier.base_model import unreadable
 from winnow_classifier.errors import BaseModelError, ConfigError
 
 PLACEHOLDER = "{text}"
@@ -130,9 +131,9 @@ def _part(text: str, characters: int, side: Side) -> str:
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """The tokenizer in a model's or checkpoint's folder, its own cutting and padding switched off."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise BaseModelError(f"The tokenizer in {directory} cannot be read: {error}") from error
+        raise unreadable(f"The tokenizer in {directory}", error) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BaseModelError(f"The tokenizer in {directory} has no tokenizer.json; save it with a fast tokenizer.")
     tokenizer.truncation_side = "right"

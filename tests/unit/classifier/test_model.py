@@ -19,6 +19,7 @@ from winnow_classifier.model import (
     read_config,
 )
 from winnow_classifier.packing import pack
+from winnow_classifier.tokens import load_tokenizer
 
 SCHEMA = LabelSchema(TaskDetail.MULTILABEL, ("red", "green", "blue"))
 PAD = 0
@@ -33,6 +34,12 @@ def test_labels_stand_in_the_config_where_the_ecosystem_reads_them(tmp_path):
     config = classifier(tmp_path, "llama").base.config
     assert (config.num_labels, config.problem_type, config.pad_token_id) == (3, "multi_label_classification", PAD)
     assert config.id2label == {0: "red", 1: "green", 2: "blue"}
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5"])
+def test_labels_stand_in_the_part_of_the_config_that_is_of_texts_too(tmp_path, model_type):
+    text = classifier(tmp_path, model_type).base.config.text_config
+    assert (text.num_labels, text.pad_token_id) == (3, PAD)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +74,37 @@ def test_lora_stands_beside_every_linear_layer_of_the_body_and_none_of_the_head(
     assert {name.partition(".")[0] for name in trained - {n for n in trained if "lora_" in n}} == {
         name.partition(".")[0] for name in model.architecture.head
     }
+
+
+@pytest.mark.parametrize("model_type", ["gemma3", "qwen3_5"])
+@pytest.mark.parametrize("targets", [["all-linear"], ["q_proj", "down_proj"]])
+def test_lora_leaves_out_the_layers_that_only_pictures_pass_through(tmp_path, model_type, targets):
+    model = add_lora(classifier(tmp_path, model_type), Lora(4, 8, 0.0, targets))
+    adapted = {name for name, _ in model.base.named_parameters() if "lora_A" in name}
+    assert {name.split(".")[1] for name in adapted} == {"language_model"}
+
+
+def test_lora_leaves_experts_as_they_are(tmp_path):
+    model = add_lora(classifier(tmp_path, "qwen3_next"), Lora(4, 8, 0.05, ["all-linear"]))
+    adapted = {
+        name.partition(".lora_A")[0].split(".")[4] for name, _ in model.base.named_parameters() if "lora_A" in name
+    }
+    assert adapted == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "in_proj_qkvz",
+        "in_proj_ba",
+        "out_proj",
+        "shared_expert_gate",
+    }
+
+
+@pytest.mark.parametrize("target", ["down_proj", "shared_expert.gate_proj"])
+def test_a_lora_target_that_would_mean_experts_is_answered_with_those_there_are(tmp_path, target):
+    with pytest.raises(ConfigError, match=f"qwen3_next, {target} would mean its experts.* adapts: in_proj_ba"):
+        add_lora(classifier(tmp_path, "qwen3_next"), Lora(4, 8, 0.0, [target]))
 
 
 def test_an_unknown_lora_target_is_answered_with_those_there_are(tmp_path):
@@ -116,6 +154,18 @@ def test_a_model_type_that_transformers_does_not_know_is_refused_likewise(tmp_pa
         read_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("of", "read", "what"),
+    [("AutoConfig", read_config, "config.json"), ("AutoTokenizer", load_tokenizer, "The tokenizer in")],
+)
+def test_code_that_comes_with_a_model_is_never_run_whatever_is_answered(tmp_path, monkeypatch, of, read, what):
+    monkeypatch.setattr("builtins.input", lambda question: "y")  # what transformers asks on a terminal
+    folder = tiny_models.with_own_code(tmp_path, of)
+    with pytest.raises(BaseModelError, match=f"{what}.* needs Python code .* never run"):
+        read(folder)
+    assert not (folder / "ran").exists()
+
+
 def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
     classifier(tmp_path / "base").base.save_pretrained(tmp_path / "other")
     two = LabelSchema(TaskDetail.BINARY, ("no", "yes"))
@@ -126,3 +176,7 @@ def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
 def test_roberta_has_positions_for_fewer_tokens_than_its_table(tmp_path):
     assert longest_text(tiny_models.config("roberta")) == 63
     assert longest_text(tiny_models.config("bert")) == 64
+
+
+def test_the_positions_of_a_model_that_reads_pictures_too_are_those_for_its_text():
+    assert longest_text(tiny_models.config("gemma3")) == 64

@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny_models
 import torch
+from tiny_learner import learner
 from tiny_training import Trainer
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
@@ -33,7 +34,7 @@ def gradients(network, logits):
     return found
 
 
-@pytest.mark.parametrize("model_type", ["deberta-v2", "gpt2"])
+@pytest.mark.parametrize("model_type", ["deberta-v2", "gpt2", "gemma3", "qwen3_5"])
 def test_a_type_that_does_not_pack_gives_the_logits_and_gradients_of_each_text_alone(tmp_path, model_type):
     model = classifier(tmp_path, model_type)
     plain = AutoModelForSequenceClassification.from_config(model.base.config, attn_implementation="eager").eval()
@@ -44,6 +45,11 @@ def test_a_type_that_does_not_pack_gives_the_logits_and_gradients_of_each_text_a
     expected, found = gradients(plain, alone), gradients(model.base, ours)
     for name, gradient in expected.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_what_no_text_passes_through_is_not_trained(tmp_path):
+    learning = learner(tmp_path, "Full", "gemma3").trainable
+    assert {name.split(".")[2] for name in learning if ".model." in name} == {"language_model"}
 
 
 def test_a_model_that_sees_its_padding_is_refused(tmp_path):

@@ -65,8 +65,8 @@ def assemble(
             f"{longest} tokens.",
             hint=f"set it to {longest} or less",
         )
-    known = embeddings_of(config)
-    if known is not None and config.pad_token_id is not None and config.pad_token_id >= known:
+    known, padding = embeddings_of(config), config.get_text_config().pad_token_id
+    if known is not None and padding is not None and padding >= known:
         raise no_embedding(tokenizer, f"its padding token {tokenizer.pad_token}", known)
     merges = parent is not None and parent.adapts and method not in ADAPTERS
     # Weights that never change may stay in half precision; those that train need float32, or small updates are lost.
@@ -79,7 +79,9 @@ def assemble(
     if quantised:
         check_head([model.base.get_submodule(name) for name in model.architecture.head])
     if not model.architecture.packs and not quantised:
-        check_company(model.network, config.get_text_config().vocab_size, config.pad_token_id)
+        check_company(model.network, config.get_text_config().vocab_size, padding)
+    for name in model.no_text:
+        model.base.get_submodule(name).requires_grad_(False)
     if parent is not None:
         take_head(model, parent, schema)
     elif any("ForSequenceClassification" in name for name in config.architectures or ()):
