@@ -29,8 +29,8 @@ def main(folder: Path, asked: str) -> None:
         model = assemble(base, load_tokenizer(base), SCHEMA, "Full", parameters, torch.device("cpu"))
         if ranks.rank == 1:  # one that has too little is enough
             memory.cgroup_limit = lambda folder=Path(): memory.resident_bytes()
-        warning = memory.place(model, "Full", parameters, Accelerator(cpu=True), ranks)
-        (folder / f"said-{ranks.rank}").write_text(f"{is_cut(model)} {warning.message if warning else ''}")
+        warnings = memory.place(model, "Full", parameters, Accelerator(cpu=True), ranks)
+        (folder / f"said-{ranks.rank}").write_text(f"{is_cut(model)} {' '.join(one.message for one in warnings)}")
 
 
 if __name__ == "__main__":

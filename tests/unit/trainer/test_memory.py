@@ -1,5 +1,6 @@
 """Whether a training fits, and what is said where it does not: with given capacities."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_trainer import memory
 from winnow_trainer.job import Parameters
+from winnow_trainer.learner import Learner
 from winnow_trainer.memory import GIB, Shape, cgroup_limit, demand, judge, shape_of
 
 # Llama-3.1-8B's body in bfloat16, and LoRA of rank 16 on all linear layers.
@@ -71,6 +73,31 @@ def test_nothing_is_said_where_the_capacity_is_not_known():
     assert (verdict.warning, verdict.gradient_checkpointing) == (None, False)
 
 
+SMALLER = re.compile(r"perDeviceTrainBatchSize: (\d+) with gradientAccumulationSteps: (\d+)")
+
+
+def test_the_largest_smaller_batch_is_advised_that_makes_it_fit_and_keeps_the_rows_of_a_step():
+    given = {"gradient_checkpointing": False, "max_seq_length": 256}
+    wanted = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 1}
+    message = judged(LLAMA, "LoRA", 38, **given, **wanted).warning.message  # 14 rows would do, and are no part of 16
+    assert "perDeviceTrainBatchSize: 8 with gradientAccumulationSteps: 2 makes it fit" in message
+    assert judged(LLAMA, "LoRA", 38, **given, **wanted | {"per_device_train_batch_size": 14}).warning is None
+
+
+@given(
+    capacity=st.floats(15, 100),
+    batch=st.integers(2, 4096),
+    accumulation=st.integers(1, 4096),
+    method=st.sampled_from(["Full", "LoRA"]),
+)
+def test_a_smaller_batch_is_advised_so_that_a_step_keeps_its_rows(capacity, batch, accumulation, method):
+    given = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    warning = judged(LLAMA, method, capacity, gradient_checkpointing=False, **given).warning
+    for size, steps in SMALLER.findall(warning.message if warning else ""):
+        assert int(size) < batch and int(size) * int(steps) == batch * accumulation
+        Parameters.model_validate({"gradientAccumulationSteps": int(steps)})  # and a job may have it
+
+
 @given(
     capacity=st.floats(0.5, 400),
     batch=st.integers(1, 512),
@@ -118,21 +145,83 @@ def test_the_limit_of_a_container(tmp_path, content, limit):
 def test_a_container_that_is_too_small_is_warned_of_before_the_first_step(tmp_path, monkeypatch, caplog):
     learner = tiny_learner.learner(tmp_path)
     monkeypatch.setattr(memory, "cgroup_limit", lambda: memory.resident_bytes())
-    warning = memory.place(learner.model, "Full", parameters(), Accelerator(cpu=True))
+    (warning,) = memory.place(learner.model, "Full", parameters(), Accelerator(cpu=True))
     assert warning.code == "MemoryShort" and "this container has" in warning.message
     assert warning.message in caplog.messages
     assert learner.model.device == torch.device("cpu")
 
 
-def test_a_model_type_whose_layers_keep_all_states_is_not_asked_to_compute_them_again(tmp_path, monkeypatch):
-    base = tiny_models.base_model(tmp_path, "mpnet")
-    schema = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
-    model = Classifier(load_network(base, classifier_config(base, schema, 0)))
+def on_a_gpu(monkeypatch, model, method, gpu_bytes, rows=0, **given):
+    """What is said, of a GPU with so much free memory: where unset means, checkpoint if it does not fit."""
     monkeypatch.setattr(Classifier, "to", lambda model, device: model)
-    monkeypatch.setattr(
-        memory, "capacity_of", lambda *_: (1_000_000, "the GPU")
-    )  # where unset means: if it does not fit
+    monkeypatch.setattr(memory, "capacity_of", lambda *_: (gpu_bytes, "the GPU"))
     a_gpu = SimpleNamespace(device=torch.device("cuda"), mixed_precision="no")
-    warning = memory.place(model, "Full", parameters(), a_gpu)
+    return memory.place(model, method, parameters(**given), a_gpu, rows=rows)
+
+
+def classifier(folder, model_type):
+    base = tiny_models.base_model(folder, model_type)
+    schema = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
+    return Classifier(load_network(base, classifier_config(base, schema, 0)))
+
+
+def test_a_model_type_whose_layers_keep_all_states_is_not_asked_to_compute_them_again(tmp_path, monkeypatch):
+    (warning,) = on_a_gpu(monkeypatch, classifier(tmp_path, "mpnet"), "Full", 1_000_000)
     assert warning.code == "MemoryShort"
     assert "gradientCheckpointing" not in warning.message
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["it does not fit otherwise", "it fits"])
+def test_layers_compute_their_states_again_on_a_gpu_where(tmp_path, monkeypatch, again):
+    model = classifier(tmp_path, "bert")
+    needs = demand(shape_of(model, sum(map(torch.numel, model.parameters()))), "Full", parameters(), 4)
+    room = (needs.total + needs.checkpointed.total) / 2 if again else needs.total + 100
+    assert on_a_gpu(monkeypatch, model, "Full", int(room / memory.SPARE)) == []
+    assert model.body.is_gradient_checkpointing is again
+
+
+def container_of(monkeypatch, gib):
+    """One that has so much left."""
+    monkeypatch.setattr(memory, "cgroup_limit", lambda: memory.resident_bytes() + int(gib * GIB))
+
+
+def test_what_headonly_keeps_of_each_row_is_counted_and_more_memory_advised_that_makes_it_fit(tmp_path, monkeypatch):
+    model = classifier(tmp_path, "bert")
+    container_of(monkeypatch, 8)
+    rows = 100_000_000  # of 32 numbers each
+    (warning,) = memory.place(model, "HeadOnly", parameters(), Accelerator(cpu=True), rows=rows)
+    assert "features of the rows 11.9), and this container has 8.0 GiB" in warning.message
+    assert "BatchSize" not in warning.message
+    (more,) = re.findall(r"([\d.]+) GiB more for it \(resources.limits.memory\) makes it fit", warning.message)
+    container_of(monkeypatch, 8 + float(more))
+    assert memory.place(model, "HeadOnly", parameters(), Accelerator(cpu=True), rows=rows) == []
+
+
+def test_beside_a_gpu_they_lie_in_the_containers_memory(tmp_path, monkeypatch):
+    model = classifier(tmp_path, "bert")
+    container_of(monkeypatch, 8)
+    (warning,) = on_a_gpu(monkeypatch, model, "HeadOnly", GIB, rows=100_000_000)
+    assert "needs about 11.9 GiB (features of the rows 11.9), and this container has 8.0 GiB" in warning.message
+
+
+def test_a_body_that_reads_each_row_once_needs_memory_for_batches_of_evaluation(tmp_path, monkeypatch):
+    model = classifier(tmp_path, "bert")
+    steps = {"per_device_train_batch_size": 4096, "gradient_accumulation_steps": 4}
+    assert on_a_gpu(monkeypatch, model, "HeadOnly", GIB // 4, rows=100, **steps) == []
+    (warning,) = on_a_gpu(monkeypatch, model, "HeadOnly", GIB // 4, rows=100, per_device_eval_batch_size=4096)
+    (size,) = re.findall(r"perDeviceEvalBatchSize: (\d+) makes it fit", warning.message)
+    assert on_a_gpu(monkeypatch, model, "HeadOnly", GIB // 4, rows=100, per_device_eval_batch_size=int(size)) == []
+
+
+def test_a_run_counts_the_features_that_it_keeps(trainer, monkeypatch):
+    needs, learners = [], []
+    judge, init = memory.judge, Learner.__init__
+    monkeypatch.setattr(memory, "judge", lambda *given, **options: needs.append(given[0]) or judge(*given, **options))
+    monkeypatch.setattr(Learner, "__init__", lambda each, *given: learners.append(each) or init(each, *given))
+    job = trainer.job("HeadOnly", numTrainEpochs=1)
+    validated = job.spec.model_copy(update={"validation_dataset": job.spec.test_dataset})
+    trainer.run(job.model_copy(update={"spec": validated}))
+    (learner,) = learners
+    kept = [learner.features, *(features for _, features in learner.judged_features)]
+    assert len(kept) == 3
+    assert needs[0].features == sum(features.nbytes for features in kept)

@@ -30,6 +30,8 @@ from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.sharing import shares
 from winnow_trainer.steps import Rows
 
+HEAD_ROWS = 4_096  # whose features the head reads at a time where nothing is learned
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -187,8 +189,9 @@ class Learner:
         if known is None:
             known = self.run(self.model.features, examples)
             self.judged_features.append((examples, known))
-        with torch.no_grad():
-            return self.model.head(known.to(self.model.device)).cpu()
+        with torch.no_grad():  # in parts: a device has no room for the features of all rows
+            parts = known.split(HEAD_ROWS)  # type: ignore[no-untyped-call]
+            return torch.cat([self.model.head(part.to(self.model.device)).cpu() for part in parts])
 
     def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples, learns: bool = False) -> Tensor:
         return over_rows(

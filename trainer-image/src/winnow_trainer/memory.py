@@ -9,6 +9,7 @@ Letters: T tokens computed at a time, d width, L layers.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 0.0, "adafactor"
 WIDTHS_KEPT = 8
 FEED_FORWARD_KEPT = 3  # of the inner width: gate, up, and their product
 ADAPTED_KEPT = 1.15  # LoRA keeps its inputs after dropout too
+MOST_ACCUMULATED = 4_096  # the bound of gradientAccumulationSteps
 SPARE = 0.92  # of the capacity: the CUDA context, fragments of the allocator, the programs beside
 
 
@@ -48,10 +50,12 @@ class Demand:
     moments: int
     activations: int  # kept by all layers
     kept_between: int  # with gradientCheckpointing: the states between layers, and one layer's own
+    features: int = 0  # of all rows, that HeadOnly keeps in the machine's memory
+    read_once: bool = False  # the body runs in batches of evaluation only, and steps have the head alone
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.moments + self.activations
+        return self.weights + self.gradients + self.moments + self.activations + self.features
 
     @property
     def checkpointed(self) -> Demand:
@@ -73,8 +77,9 @@ class Demand:
             "gradients": self.gradients,
             "optimizer": self.moments,
             "activations": self.activations,
+            "features of the rows": self.features,
         }
-        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items())
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in parts.items() if size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +102,12 @@ def shape_of(model: Classifier, trained: int) -> Shape:
     return Shape(width, int(config.num_hidden_layers), int(inner), weights, trained, fsdp.largest_unit(model))
 
 
-def demand(shape: Shape, method: Method, parameters: Parameters, computed_bytes: int) -> Demand:
-    """`computed_bytes`: of one activation, 2 under bfloat16."""
-    tokens = parameters.max_train_tokens
+def demand(
+    shape: Shape, method: Method, parameters: Parameters, computed_bytes: int, kept_rows: int | None = None
+) -> Demand:
+    """`computed_bytes`: of one activation, 2 under bfloat16. `kept_rows`: how many rows have their features kept, so that the body
+    reads each once; None where it runs in each step."""
+    tokens = parameters.max_train_tokens if kept_rows is None else parameters.max_eval_tokens
     if method == "HeadOnly":  # the body keeps nothing
         layer = all_layers = between = tokens * shape.width * computed_bytes * 4
     else:
@@ -114,6 +122,8 @@ def demand(shape: Shape, method: Method, parameters: Parameters, computed_bytes:
         moments=int(shape.trained * moments),
         activations=all_layers,
         kept_between=between,
+        features=(kept_rows or 0) * shape.width * FLOAT,
+        read_once=kept_rows is not None,
     )
 
 
@@ -149,9 +159,10 @@ def judge(
     chosen = needs.checkpointed if checkpointing else needs
     if chosen.total <= room:
         return Verdict(checkpointing, None, chosen.total)
+    assert capacity is not None
     message = (
         f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity_words(capacity)}; "
-        f"{'; '.join(remedies(needs, room, method, parameters, checkpointing, cut, part)) or 'a device with more memory would help'}"
+        f"{'; '.join(remedies(needs, capacity, method, parameters, checkpointing, cut, part)) or 'a device with more memory would help'}"
     )
     return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total)
 
@@ -162,7 +173,7 @@ def capacity_words(capacity: int | None) -> str:
 
 def remedies(
     needs: Demand,
-    room: int,
+    capacity: int,
     method: Method,
     parameters: Parameters,
     checkpointing: bool,
@@ -170,7 +181,7 @@ def remedies(
     part: Demand | None,
 ) -> list[str]:
     """What would make it fit, the least intrusive first: the first that does alone, else all that help."""
-    body_trains = method != "HeadOnly"
+    body_trains, room = method != "HeadOnly", int(capacity * SPARE)
     fits, helps = [], []
 
     def offer(words: str, saved: Demand) -> None:
@@ -185,15 +196,18 @@ def remedies(
         offer("gradientCheckpointing: true", needs.checkpointed)
     if part is not None:
         offer("parallelism: FSDP", part.checkpointed if checkpointing else part)
-    size = parameters.per_device_train_batch_size
-    if size > 1:
-        each = base.activations / size
-        fixed = base.total - base.activations
-        most = int((room - fixed) / each) if each else 0
-        smaller = min(size - 1, max(1, most))
-        steps = parameters.gradient_accumulation_steps * size // smaller
-        words = f"perDeviceTrainBatchSize: {smaller} with gradientAccumulationSteps: {steps}"
-        offer(words, replace(base, activations=int(each * smaller)))
+    size = parameters.per_device_eval_batch_size if base.read_once else parameters.per_device_train_batch_size
+    each = base.activations / size
+    if sizes := smaller_batches(parameters, base.read_once):
+        most = (room - base.total + base.activations) / each if each else 0
+        smaller = max((one for one in sizes if one <= most), default=min(sizes))
+        offer(sizes[smaller], replace(base, activations=int(each * smaller)))
+    if base.features:
+        more = math.ceil((base.total / SPARE - capacity) / GIB * 10) / 10
+        fits.append(
+            f"{more:.1f} GiB more for it (resources.limits.memory) makes it fit, and fewer training rows "
+            "(parameters.downsamplePercent) need less"
+        )
     if parameters.optim in (None, "adamw") and method == "Full" and not cut:
         offer("optim: adafactor", replace(base, moments=int(base.moments * MOMENTS["adafactor"] / MOMENTS["adamw"])))
     if method == "Full":
@@ -204,17 +218,37 @@ def remedies(
     return fits[:2] or ([f"{', '.join(helps)} would help, but not be enough"] if helps else [])
 
 
+def smaller_batches(parameters: Parameters, read_once: bool) -> dict[int, str]:
+    """Sizes that need less memory, in words, and change nothing of what is learned: a step keeps its rows."""
+    if read_once:
+        return {size: f"perDeviceEvalBatchSize: {size}" for size in range(1, parameters.per_device_eval_batch_size)}
+    rows = parameters.batch_size
+    return {
+        size: f"perDeviceTrainBatchSize: {size} with gradientAccumulationSteps: {rows // size}"
+        for size in range(1, parameters.per_device_train_batch_size)
+        if rows % size == 0 and rows // size <= MOST_ACCUMULATED
+    }
+
+
 def place(
-    model: Classifier, method: Method, parameters: Parameters, accelerator: Accelerator, ranks: Ranks = ALONE
-) -> Warn | None:
+    model: Classifier,
+    method: Method,
+    parameters: Parameters,
+    accelerator: Accelerator,
+    ranks: Ranks = ALONE,
+    rows: int = 0,
+) -> list[Warn]:
     """The model to its device, cut over the processes and its layers computed again where that is asked for or needed; what is
-    short of memory. Called by all processes: what one of them needs all do. Raises ConfigError."""
+    short of memory. `rows`: all that train or are judged. Called by all processes: what one of them needs all do. Raises ConfigError."""
     device = accelerator.device
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     shape = shape_of(model, trained)
     computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
     capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
-    needs = demand(shape, method, parameters, computed)
+    kept_rows = (
+        rows if method == "HeadOnly" and model.architecture.packs else None
+    )  # as learner.py keeps their features
+    needs = demand(shape, method, parameters, computed, kept_rows)
     if not can_keep_less(model):
         if parameters.gradient_checkpointing:
             raise ConfigError(
@@ -225,6 +259,12 @@ def place(
         needs = replace(needs, kept_between=needs.activations)
         parameters = parameters.model_copy(update={"gradient_checkpointing": False})
     cuda = device.type == "cuda"
+    warnings: list[Warn | None] = []
+    if cuda and needs.features:  # they stay where the GPU's memory does not count
+        beside, here = container(shape.weight_bytes, ranks.local_size)
+        kept = Demand(0, 0, 0, 0, 0, needs.features, read_once=True)
+        warnings.append(judge(kept, beside, method, parameters, chooses=False, where=here).warning)
+        needs = replace(needs, features=0)
     part = needs.cut(ranks.size, shape.unit_bytes) if ranks.size > 1 and fsdp.can_cut(method, parameters) else None
     verdict = judge(needs, capacity, method, parameters, chooses=cuda, where=where, part=part)
     (short,) = ranks.any(verdict.warning is not None)
@@ -243,8 +283,9 @@ def place(
             **({"parallelism": "FSDP" if cuts else "DDP"} if ranks.size > 1 else {}),
         },
     )
-    if verdict.warning:
-        log.warning(verdict.warning.message, extra={"code": verdict.warning.code})
+    found = [warning for warning in (verdict.warning, *warnings) if warning]
+    for warning in found:
+        log.warning(warning.message, extra={"code": warning.code})
     if keeps_less:
         keep_less(model)
     if cuts:
@@ -252,7 +293,7 @@ def place(
         fsdp.cut(model, ranks.size, device, torch.bfloat16 if cuda and computed == 2 else None)
     else:
         model.to(device)
-    return verdict.warning
+    return found
 
 
 def capacity_of(device: torch.device, weight_bytes: int, local_processes: int = 1) -> tuple[int | None, str]:
@@ -260,6 +301,11 @@ def capacity_of(device: torch.device, weight_bytes: int, local_processes: int = 
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free, torch.cuda.get_device_name(device)
+    return container(weight_bytes, local_processes)
+
+
+def container(weight_bytes: int, local_processes: int) -> tuple[int | None, str]:
+    """What its limit leaves to one process beside what that holds already, but for the model: it counts, or moves to a GPU."""
     limit = cgroup_limit()
     if limit is None:
         return None, "this container"

@@ -317,7 +317,7 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
-        self.place(model, accelerator)
+        self.place(model, accelerator, sum(len(part) for part in (examples, test, validation) if part is not None))
         learner = Learner(
             model,
             examples,
@@ -344,15 +344,14 @@ class Training:
         )
         return learner, test, validation
 
-    def place(self, model: Classifier, accelerator: Accelerator) -> None:
+    def place(self, model: Classifier, accelerator: Accelerator, rows: int) -> None:
         """The model to its device, whole or cut over the processes: a run goes on as it began."""
         method, parameters = self.prepared.job.spec.method, self.parameters
         open_ = self.ranks.size > 1 and parameters.parallelism is None
         began = self.ranks.tell(self.folder.parallelism() if open_ and self.ranks.leads else None)
         if began is not None:
             parameters = parameters.model_copy(update={"parallelism": began})
-        if short := memory.place(model, method, parameters, accelerator, self.ranks):
-            self.telling.warnings.append(short)
+        self.telling.warnings += memory.place(model, method, parameters, accelerator, self.ranks, rows)
         if open_ and began is None and self.ranks.leads:
             self.folder.keep_parallelism("FSDP" if is_cut(model) else "DDP")
 
@@ -397,8 +396,6 @@ class Training:
     def due(self, last: bool) -> bool:
         """Whether a resume point shall be written after this step, the last of its epoch or not; the first process says so."""
         since = self.clock() - self.saved[1]
-        if self.ranks.size > 1 and last:
-            return self.ranks.leads  # a stop while all measure finds them at different rows: too late for a point
         return self.ranks.leads and (last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)
 
     def save(self) -> None:
