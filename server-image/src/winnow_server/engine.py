@@ -127,9 +127,22 @@ class Worker:
         return self._failures < FAILURES_UNTIL_BROKEN and not stuck
 
     def warm_up(self, served: Served) -> None:
+        """Runs a batch of one and a full one, so that the first request pays for neither. Full is what memory has room for."""
         use_threads(self._threads.alone)
         self._warm = served.encoder.encode(["warm up " * served.encoder.max_seq_length])
-        self._queue.ran(*warm_up(served, self._warm[0], self._queue.max_batch_tokens))
+        classify(served, self._warm)
+        length = len(self._warm[0].input_ids)
+        while True:
+            full = self._warm * max(1, self._queue.max_batch_tokens // length)
+            started = time.perf_counter()
+            try:
+                classify(served, full)
+                break
+            except Exception as err:
+                if len(full) == 1 or not out_of_memory(err):
+                    raise
+            self._shrink_batches(len(full) * length)
+        self._queue.ran(len(full) * length, time.perf_counter() - started)
 
     def run(self, served: Served) -> None:
         """Until the queue is closed and empty."""
@@ -152,7 +165,7 @@ class Worker:
 
     def _run_batch(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
         """Adds the requests that this batch completes to finished; False if the model could run none of it. What goes wrong
-        fails a request, not the engine."""
+        fails a request, not the engine: halves of the batch, and theirs, find the text that it goes wrong with."""
         started = time.perf_counter()
         for ticket, _ in batch:
             ticket.timing.started = ticket.timing.started or started
@@ -162,24 +175,28 @@ class Worker:
         except Exception as err:
             lacks_memory = out_of_memory(err)
             if not lacks_memory:
-                log.exception("Batch failed", extra={"texts": len(batch)})
+                facts = {"texts": len(batch), "error": str(err)}
+                log.error("Batch failed", exc_info=len(batch) == 1, extra=facts)  # where it stands: once
         # Behind the handler: while it runs, the error's traceback holds all that the pass had computed, and halves would find
         # no more room than the whole.
-        if results is None:
-            return (self._run_halves if lacks_memory else self._run_each)(served, batch, finished)
-        self._complete(batch, results, finished)
-        return True
+        if results is not None:
+            self._complete(batch, results, finished)
+            return True
+        if len(batch) == 1:
+            ((ticket, text),) = batch
+            return self._fail(served, ticket, text, lacks_memory=lacks_memory)
+        if lacks_memory:
+            self._shrink_batches(sum(ticket.lengths[text] for ticket, text in batch))
+        return self._run_halves(served, batch, finished)
 
-    def _run_each(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
-        """Something failed: each request by itself, so that one fails no other."""
-        requests: dict[Ticket, Texts] = {}
-        for ticket, text in batch:
-            requests.setdefault(ticket, []).append((ticket, text))
-        if len(requests) == 1:
-            self._reject(batch[0][0], InternalError("The model failed on this request.", code="model_failed"))
-            return self._runs_the_warm_up(served)
-        worked = [self._run_batch(served, texts, finished) for texts in requests.values()]
-        return any(worked)
+    def _fail(self, served: Served, ticket: Ticket, text: int, *, lacks_memory: bool) -> bool:
+        """The request of a text that fails alone; whether the model still runs others."""
+        if lacks_memory:
+            log.error("Out of memory on one text", extra={"tokens": ticket.lengths[text]})
+            self._reject(ticket, InternalError.out_of_memory(ticket.named(text)))
+            return True
+        self._reject(ticket, InternalError.model_failed(ticket.named(text)))
+        return self._runs_the_warm_up(served)
 
     def _runs_the_warm_up(self, served: Served) -> bool:
         """Whether the model still runs a text that it ran before: then it was the request."""
@@ -190,19 +207,21 @@ class Worker:
         return True
 
     def _run_halves(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
-        """Out of memory: half of it at a time, and smaller batches from now on."""
-        if len(batch) == 1:
-            ((ticket, text),) = batch
-            log.error("Out of memory on one text", extra={"tokens": ticket.lengths[text]})
-            self._reject(ticket, InternalError.out_of_memory(ticket.named(text)))
-            return True
-        self._queue.shrink_batches(sum(ticket.lengths[text] for ticket, text in batch) // 2)
+        """One after the other, without what is no longer wanted: of a request only the first text that fails is looked for."""
+        middle = len(batch) // 2
+        worked = []
+        for half in (batch[:middle], batch[middle:]):
+            wanted = [(ticket, text) for ticket, text in half if not ticket.dropped]
+            if wanted:
+                worked.append(self._run_batch(served, wanted, finished))
+        return any(worked) or not worked
+
+    def _shrink_batches(self, tokens: int) -> None:
+        """So many had no room: half of it from now on."""
+        self._queue.shrink_batches(tokens // 2)
         log.warning("Out of memory, batches get smaller", extra={"maxBatchTokens": self._queue.max_batch_tokens})
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        middle = len(batch) // 2
-        worked = [self._run_batch(served, half, finished) for half in (batch[:middle], batch[middle:])]
-        return any(worked)
 
     def _complete(self, batch: Texts, results: Sequence[Result | None], finished: list[Ticket]) -> None:
         now = time.perf_counter()
@@ -242,15 +261,6 @@ def classify(served: Served, encoded: Sequence[Encoded]) -> list[Result | None]:
     finite = np.isfinite(values).all(axis=1).tolist()
     rows = zip(finite, values, shares, shares.argmax(axis=1).tolist(), served.schema.predicted(shares), strict=True)
     return [Result(*row) if is_finite else None for is_finite, *row in rows]
-
-
-def warm_up(served: Served, text: Encoded, max_batch_tokens: int) -> tuple[int, float]:
-    """Runs a batch of one and a full one, so that the first request pays for neither; the full one's tokens and seconds."""
-    classify(served, [text])
-    full = [text] * max(1, max_batch_tokens // len(text.input_ids))
-    started = time.perf_counter()
-    classify(served, full)
-    return len(full) * len(text.input_ids), time.perf_counter() - started
 
 
 def resolve_all(tickets: Sequence[Ticket]) -> None:

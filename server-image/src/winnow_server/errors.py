@@ -119,6 +119,14 @@ class InternalError(ApiError):
         return cls(f"The {of} gave no number for {text}.", code="not_finite", param=text)
 
     @classmethod
+    def tokenising_failed(cls, text: str) -> "InternalError":
+        return cls(f"{text} could not be tokenised.", code="tokenising_failed", param=text)
+
+    @classmethod
+    def model_failed(cls, text: str) -> "InternalError":
+        return cls(f"The model failed on {text}.", code="model_failed", param=text)
+
+    @classmethod
     def out_of_memory(cls, text: str) -> "InternalError":
         return cls(f"{text} does not fit in the model's memory. Shorten it.", code="out_of_memory", param=text)
 

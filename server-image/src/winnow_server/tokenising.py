@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Sequence
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -82,29 +83,39 @@ class Tokeniser:
 def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> None:
     """The requests go on to the queue, or are refused. On the thread that the encoder belongs to."""
     try:
-        encoded = encoder.encode(
-            [text for ticket in tickets for text in ticket.texts],
-            ["left" if ticket.truncation == "left" else "right" for ticket in tickets for _ in ticket.texts],
-            [max(encoder.template_tokens + 1, longest(ticket, encoder)) for ticket in tickets for _ in ticket.texts],
-        )
+        encoded = iter(encode([(ticket, text) for ticket in tickets for text in ticket.texts], encoder))
     except Exception:
-        if len(tickets) > 1:  # one fails no other
-            for ticket in tickets:
-                tokenise([ticket], encoder, queue)
-            return
-        log.exception("Tokenising failed")
-        reject(tickets[0], InternalError("The text could not be tokenised.", code="tokenising_failed"), queue)
-        return
+        encoded = None
     for ticket in tickets:
-        ticket.tokenised(encoded[: len(ticket.texts)])
-        encoded = encoded[len(ticket.texts) :]
         try:
+            own = encode_each(ticket, encoder) if encoded is None else [*islice(encoded, len(ticket.texts))]
+            ticket.tokenised(own)
             refuse_too_short(ticket, encoder)
             refuse_too_long(ticket, encoder)
             refuse_unread(ticket, encoder)
             queue.put(ticket)
         except ApiError as err:
             reject(ticket, err, queue)
+
+
+def encode(texts: Sequence[tuple[Ticket, str]], encoder: Encoder) -> list[Encoded]:
+    return encoder.encode(
+        [text for _, text in texts],
+        ["left" if ticket.truncation == "left" else "right" for ticket, _ in texts],
+        [max(encoder.template_tokens + 1, longest(ticket, encoder)) for ticket, _ in texts],
+    )
+
+
+def encode_each(ticket: Ticket, encoder: Encoder) -> list[Encoded]:
+    """Where it went wrong with all of them: one text fails no other request, and is named. Raises InternalError."""
+    encoded = []
+    for number, text in enumerate(ticket.texts):
+        try:
+            encoded += encode([(ticket, text)], encoder)
+        except Exception as err:
+            log.exception("Tokenising failed")
+            raise InternalError.tokenising_failed(ticket.named(number)) from err
+    return encoded
 
 
 def reject(ticket: Ticket, error: ApiError, queue: TokenQueue) -> None:

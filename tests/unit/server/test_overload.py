@@ -7,7 +7,7 @@ import pytest
 import tiny_server
 import torch
 
-from winnow_server import tokenising
+from winnow_server import precision, tokenising
 
 
 @pytest.fixture
@@ -175,11 +175,12 @@ def memory(request):
 
 
 def test_out_of_memory_makes_batches_smaller_instead_of_failing_requests(checkpoint_folder, memory):
-    # The warm-up's full batch is the server's own affair: here the memory goes later.
-    warm: list[torch.nn.Module] = []
-    with tiny_server.running(checkpoint_folder, prepare=warm.append) as server:
+    with tiny_server.running(checkpoint_folder) as server:
         expected = server.probabilities(["prize"])[0]
-        memory.watch(warm[0])
+    memory.tokens = 60  # of the full batch that the server warms up with
+    with tiny_server.running(checkpoint_folder, prepare=memory.watch) as server:
+        memory.tokens = 24
+        memory.batches.clear()
         for item in server.classify(["prize"] * 20)["data"]:
             assert item["probs"] == pytest.approx(expected, abs=1e-5)
         assert memory.batches == [60, 30, 15, 15, 30, 15, 15]
@@ -189,11 +190,32 @@ def test_out_of_memory_makes_batches_smaller_instead_of_failing_requests(checkpo
         assert server.client.get("/health").status_code == 200
 
 
+def test_a_device_too_small_for_a_full_batch_is_served_from_in_smaller_ones(checkpoint_folder, memory):
+    with tiny_server.running(checkpoint_folder, prepare=memory.watch) as server:
+        assert memory.batches == [12, 60, 24]
+        assert server.probabilities(["prize"])
+
+
+def test_a_device_too_small_for_one_text_ends_the_start(checkpoint_folder, memory):
+    memory.tokens = 11
+    with tiny_server.running(checkpoint_folder, prepare=memory.watch, wait=False) as server:
+        server.until(lambda: server.client.get("/v2/health/ready").json()["phase"] == "failed")
+        assert memory.batches == [12]
+
+
+def test_memory_that_does_not_suffice_to_measure_ends_no_start(checkpoint_folder, memory, monkeypatch, caplog):
+    def run(*_):
+        raise memory.error()
+
+    monkeypatch.setattr(precision, "run", run)
+    with tiny_server.running(checkpoint_folder) as server:
+        assert server.client.get("/v1/model").json()["precision"] == "float32"
+        assert "Precision not measured" in caplog.text
+
+
 def test_a_text_that_does_not_fit_in_memory_alone_is_named(checkpoint_folder, memory):
-    warm: list[torch.nn.Module] = []
-    with tiny_server.running(checkpoint_folder, prepare=warm.append) as server:
+    with tiny_server.running(checkpoint_folder, prepare=memory.watch) as server:
         memory.tokens = 6
-        memory.watch(warm[0])
         error = server.refusal(500, json={"input": ["prize", "win free money now prize claim"]})
         assert (error["code"], error["param"]) == ("out_of_memory", "input[1]")
         assert server.probabilities(["prize"])
@@ -212,7 +234,7 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
         assert server.client.get("/v2/health/live").status_code == 200
         break_it(loaded[0])
         for _ in range(3):
-            error = server.refusal(500, json={"input": "prize"})
+            error = server.refusal(500, json={"input": ["prize", "cash"]})
             assert error["code"] == "model_failed"
             assert "assert" not in error["message"]
         # A request is answered before it is known whether the model still runs another one.
@@ -225,15 +247,44 @@ def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):
         assert server.metric("clf_ready") == 0
 
 
-def test_a_request_that_the_model_fails_on_each_time_takes_no_server_down(checkpoint_folder):
+def fails_on(tokens):
+    """Hangs it on a model: no text of so many tokens runs."""
+
     def fail(network):
         def hook(_module, arguments):
-            if 5 in arguments[0].lengths:
+            if tokens in arguments[0].lengths:
                 raise RuntimeError("index out of range in self")
 
         network.register_forward_pre_hook(hook)
 
-    with tiny_server.running(checkpoint_folder, prepare=fail) as server:
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("texts", "named", "passes"),
+    [
+        pytest.param(["prize"] * 137 + ["see you monday"] + ["prize"] * 62, "input[137]", 17, id="one of them"),
+        pytest.param(["see you monday"] * 200, "input[0]", 9, id="all of them"),
+    ],
+)
+def test_the_text_that_the_model_fails_on_is_found_in_few_passes_and_named(
+    checkpoint_folder, gate, texts, named, passes
+):
+    def prepare(network):
+        gate.guard(network)
+        fails_on(tokens=5)(network)
+
+    with tiny_server.running(checkpoint_folder, prepare=prepare, max_batch_tokens=1_000) as server:
+        gate.batches.clear()
+        error = server.refusal(500, json={"input": texts})
+        assert (error["code"], error["param"]) == ("model_failed", named)
+        assert named in error["message"]
+        server.until(lambda: server.metric("clf_batch_size_count") == 1)
+        assert len(gate.batches) <= passes
+
+
+def test_a_request_that_the_model_fails_on_each_time_takes_no_server_down(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder, prepare=fails_on(tokens=5)) as server:
         for _ in range(5):
             assert server.refusal(500, json={"input": "see you monday"})["code"] == "model_failed"
         assert server.client.get("/v2/health/ready").status_code == 200
@@ -243,15 +294,11 @@ def test_a_request_that_the_model_fails_on_each_time_takes_no_server_down(checkp
 def test_a_request_that_the_model_fails_on_fails_no_other(checkpoint_folder, gate):
     """Nor is a device broken that runs the others."""
 
-    def fail(network):
-        def hook(_module, arguments):
-            if 5 in arguments[0].lengths:
-                raise RuntimeError("index out of range in self")
-
-        network.register_forward_pre_hook(hook)
+    def prepare(network):
+        fails_on(tokens=5)(network)
         gate.guard(network)
 
-    with tiny_server.running(checkpoint_folder, prepare=fail) as server:
+    with tiny_server.running(checkpoint_folder, prepare=prepare) as server:
         for _ in range(4):
             background = hold(server, gate, ["prize", "cash"])
             background.send("see you monday")

@@ -205,8 +205,12 @@ def test_tensors_that_are_no_column_of_texts_are_refused_in_words(server, input_
     assert words in refused.json()["error"]
 
 
-def infer(**fields):
-    return {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"], **fields}]}
+def infer(outputs=None, **fields):
+    return {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["a"], **fields}], "outputs": outputs}
+
+
+def named(*outputs):
+    return infer(outputs=[{"name": output} for output in outputs])
 
 
 @pytest.mark.parametrize(
@@ -231,6 +235,12 @@ def infer(**fields):
             INFER, infer(parameters={"x": {}}), 422, "parameters_type", "inputs[0].parameters", id="a nested parameter"
         ),
         pytest.param(INFER, {**infer(), "parameters": [1]}, 422, "parameters_type", "parameters", id="no parameters"),
+        pytest.param(KSERVE, {"instances": ["a"] * 1025}, 422, "too_long", "instances", id="too many instances"),
+        pytest.param(
+            INFER, infer(shape=[1025], data=["a"] * 1025), 422, "too_long", "inputs[0].data", id="too many elements"
+        ),
+        pytest.param(INFER, named("logits", "logits"), 422, "output_repeated", "outputs", id="an output twice"),
+        pytest.param(INFER, named(*["logits"] * 8_000), 422, "too_long", "outputs", id="more outputs than there are"),
     ],
 )
 def test_an_error_names_the_field_that_its_own_protocol_has(server, path, body, status, code, param):
@@ -247,6 +257,20 @@ def test_bytes_that_are_no_tensor_are_refused(server, tail):
     headers = {"Inference-Header-Content-Length": str(len(head))}
     refused = server.client.post("/v2/models/spam-detector/infer", content=head + tail, headers=headers)
     assert (refused.status_code, refused.json()["code"]) == (400, "binary_invalid")
+
+
+def test_more_texts_in_bytes_than_a_request_may_have_are_refused(triton_client):
+    with pytest.raises(InferenceServerException, match=r"inputs\[0\] has more than 1024 texts"):
+        triton_client.infer("spam-detector", [tensor(["a"] * 1025)])
+
+
+def test_an_output_that_is_named_twice_is_named_in_the_refusal(server):
+    body = {**named("label", "logits", "label"), "parameters": {"binary_data_output": True}}
+    refused = server.client.post(INFER, json=body)
+    assert (refused.status_code, refused.json()["error"]) == (
+        422,
+        "outputs: 'label' is named twice; ask for each once.",
+    )
 
 
 @pytest.mark.parametrize("length", ["9" * 5_000, "999", "-1", "", "\u0663".encode("utf-8")])

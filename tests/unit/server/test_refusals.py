@@ -25,6 +25,10 @@ MEBIBYTE = 1024 * 1024
         pytest.param({"input": None}, 422, "input_type", "input", "must be a text", id="null"),
         pytest.param({"input": [1, 2]}, 422, "input_type", "input", "item 0 is neither", id="token ids"),
         pytest.param({"input": ["a"] * 1025}, 422, "too_long", "input", "1025 items", id="too many texts"),
+        pytest.param({"input": [1] * 1025}, 422, "too_long", "input", "1025 items", id="counted before they are read"),
+        pytest.param(
+            dict.fromkeys(map(str, range(10_001))), 422, "too_many_errors", None, "10002 places", id="nothing is right"
+        ),
         pytest.param(
             {"input": [{"id": "x"}]}, 422, "missing", "input[0].text", "is missing", id="an item without text"
         ),

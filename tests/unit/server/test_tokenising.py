@@ -21,10 +21,19 @@ async def test_a_text_that_cannot_be_tokenised_fails_no_other_request():
     queue = TokenQueue(max_tokens=100, max_batch_tokens=50)
     before, broken, behind = (Ticket([text]) for text in ("prize", "boom", "see you monday"))
     tokenise([before, broken, behind], Fragile(tiny_models.tokenizer("bert"), "{text}", 12), queue)
-    with pytest.raises(InternalError, match="could not be tokenised"):
+    with pytest.raises(InternalError, match=r"^input\[0\] could not be tokenised"):
         await broken.done
     assert (queue.requests, before.lengths, behind.lengths) == (2, [3], [5])
     assert not before.done.done()
+
+
+async def test_the_text_that_cannot_be_tokenised_is_named():
+    queue = TokenQueue(max_tokens=100, max_batch_tokens=50)
+    broken = Ticket(["prize", "cash", "boom", "boom"], field="inputs")
+    tokenise([broken], Fragile(tiny_models.tokenizer("bert"), "{text}", 12), queue)
+    with pytest.raises(InternalError) as raised:
+        await broken.done
+    assert (raised.value.code, raised.value.param) == ("tokenising_failed", "inputs[2]")
 
 
 async def test_nothing_to_tokenise_is_nothing_to_do():

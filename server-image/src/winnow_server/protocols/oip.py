@@ -29,17 +29,62 @@ def as_parameters(value: Any) -> Any:
 
 Parameters = Annotated[dict[str, Scalar], BeforeValidator(as_parameters, json_schema_input_type=dict[str, Scalar])]
 
+# Of each output: its type, whether its shape is [N, C] rather than [N], and its values, as an array or as texts.
+Values = Callable[[Ticket, Sequence[str]], Any]
+OUTPUTS: dict[str, tuple[str, bool, Values]] = {
+    "probabilities": (
+        "FP32",
+        True,
+        lambda ticket, _: np.stack([one.probabilities for one in ticket.complete_results()]),
+    ),
+    "label": ("BYTES", False, lambda ticket, labels: [labels[one.top] for one in ticket.complete_results()]),
+    # A text may have several labels or none, and a tensor has no ragged rows: each element is a JSON list.
+    "predicted_labels": (
+        "BYTES",
+        False,
+        lambda ticket, _: [orjson.dumps(one.predicted).decode() for one in ticket.complete_results()],
+    ),
+    "predicted": (
+        "BOOL",
+        True,
+        lambda ticket, labels: np.array(
+            [[label in held for label in labels] for held in (set(one.predicted) for one in ticket.complete_results())],
+            dtype=np.bool_,
+        ),
+    ),
+    "abstained": (
+        "BOOL",
+        False,
+        lambda ticket, _: np.array([one.abstained for one in ticket.complete_results()], dtype=np.bool_),
+    ),
+    "truncated": (
+        "BOOL",
+        False,
+        lambda ticket, _: np.array([one.truncated for one in ticket.encoded], dtype=np.bool_),
+    ),
+    "tokens": ("INT32", False, lambda ticket, _: np.array(ticket.lengths, dtype=np.int32)),
+    "original_tokens": (
+        "INT32",
+        False,
+        lambda ticket, _: np.array([one.original_tokens for one in ticket.encoded], dtype=np.int32),
+    ),
+    "logits": ("FP32", True, lambda ticket, _: np.stack([one.logits for one in ticket.complete_results()])),
+}
+ON_REQUEST = frozenset({"logits"})
+
 
 class InputTensor(Body):
     name: str = Field(max_length=256)
     shape: list[int] = Field(min_length=1, max_length=2, description="[N] or [N, 1].")
     datatype: str = Field(description="BYTES.")
     parameters: Parameters | None = None
-    data: list[Any] | None = Field(default=None, description="The texts; absent where they follow as bytes.")
+    data: list[Any] | None = Field(
+        default=None, max_length=MAX_INPUTS, description="The texts; absent where they follow as bytes."
+    )
 
 
 class RequestedOutput(Body):
-    name: str
+    name: str = Field(max_length=256)
     parameters: Parameters | None = None
 
 
@@ -49,7 +94,9 @@ class InferRequest(Body):
     parameters: Parameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1, description="One BYTES tensor, of any name.")
     outputs: list[RequestedOutput] | None = Field(
-        default=None, description="Which of the outputs; without it, or empty, all but logits."
+        default=None,
+        max_length=len(OUTPUTS),
+        description="Which of the outputs, each once; without it, or empty, all but logits.",
     )
 
 
@@ -94,49 +141,6 @@ class ServerMetadata(BaseModel):
     extensions: list[str]
 
 
-# Of each output: its type, whether its shape is [N, C] rather than [N], and its values, as an array or as texts.
-Values = Callable[[Ticket, Sequence[str]], Any]
-OUTPUTS: dict[str, tuple[str, bool, Values]] = {
-    "probabilities": (
-        "FP32",
-        True,
-        lambda ticket, _: np.stack([one.probabilities for one in ticket.complete_results()]),
-    ),
-    "label": ("BYTES", False, lambda ticket, labels: [labels[one.top] for one in ticket.complete_results()]),
-    # A text may have several labels or none, and a tensor has no ragged rows: each element is a JSON list.
-    "predicted_labels": (
-        "BYTES",
-        False,
-        lambda ticket, _: [orjson.dumps(one.predicted).decode() for one in ticket.complete_results()],
-    ),
-    "predicted": (
-        "BOOL",
-        True,
-        lambda ticket, labels: np.array(
-            [[label in one.predicted for label in labels] for one in ticket.complete_results()], dtype=np.bool_
-        ),
-    ),
-    "abstained": (
-        "BOOL",
-        False,
-        lambda ticket, _: np.array([one.abstained for one in ticket.complete_results()], dtype=np.bool_),
-    ),
-    "truncated": (
-        "BOOL",
-        False,
-        lambda ticket, _: np.array([one.truncated for one in ticket.encoded], dtype=np.bool_),
-    ),
-    "tokens": ("INT32", False, lambda ticket, _: np.array(ticket.lengths, dtype=np.int32)),
-    "original_tokens": (
-        "INT32",
-        False,
-        lambda ticket, _: np.array([one.original_tokens for one in ticket.encoded], dtype=np.int32),
-    ),
-    "logits": ("FP32", True, lambda ticket, _: np.stack([one.logits for one in ticket.complete_results()])),
-}
-ON_REQUEST = frozenset({"logits"})
-
-
 def texts(tensor: InputTensor) -> list[str]:
     """Raises Unprocessable if the tensor is not a column of texts."""
     if tensor.datatype != "BYTES":
@@ -146,8 +150,6 @@ def texts(tensor: InputTensor) -> list[str]:
     count = tensor.shape[0]
     if count < 1 or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
         raise refused("must have the shape [N] or [N, 1], N from 1 on", "shape_unsupported")
-    if count > MAX_INPUTS:
-        raise refused(f"has {count} texts, the limit is {MAX_INPUTS}", "too_long")
     flat = [one[0] if isinstance(one, list) and len(one) == 1 else one for one in tensor.data]
     if len(flat) != count:
         raise refused(f"has {len(flat)} texts, its shape says {count}", "shape_unsupported")
@@ -157,9 +159,10 @@ def texts(tensor: InputTensor) -> list[str]:
 
 
 def wanted(request: InferRequest) -> list[RequestedOutput]:
-    """Raises Unprocessable for an output that does not exist."""
+    """Raises Unprocessable for an output that does not exist, or is named twice."""
     if not request.outputs:
         return [RequestedOutput(name=name) for name in OUTPUTS if name not in ON_REQUEST]
+    named: set[str] = set()
     for output in request.outputs:
         if output.name not in OUTPUTS:
             raise Unprocessable(
@@ -167,6 +170,11 @@ def wanted(request: InferRequest) -> list[RequestedOutput]:
                 code="output_unknown",
                 param="outputs",
             )
+        if output.name in named:
+            raise Unprocessable(
+                f"outputs: {output.name!r} is named twice; ask for each once.", code="output_repeated", param="outputs"
+            )
+        named.add(output.name)
         if output.parameters and output.parameters.get("classification"):
             raise Unprocessable(
                 "outputs: the classification extension is not offered; probabilities hold every label.",

@@ -12,7 +12,7 @@ import numpy as np
 
 from winnow_server.errors import BadRequest
 from winnow_server.protocols import oip
-from winnow_server.schemas import parse
+from winnow_server.schemas import MAX_INPUTS, parse
 from winnow_server.ticket import Ticket
 
 JSON_LENGTH = "inference-header-content-length"
@@ -42,9 +42,11 @@ def read(body: bytes, json_length: str | None) -> oip.InferRequest:
 
 
 def elements(content: memoryview) -> Sequence[str]:
-    found = []
+    found: list[str] = []
     at = 0
     while at < len(content):
+        if len(found) == MAX_INPUTS:
+            raise oip.refused(f"has more than {MAX_INPUTS} texts", "too_long")
         if at + LENGTH.size > len(content):
             raise broken("a text's length is cut off")
         (length,) = LENGTH.unpack_from(content, at)

@@ -9,7 +9,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server.errors import Unprocessable
 from winnow_server.limits import Truncation
 from winnow_server.responses import by_score
-from winnow_server.schemas import MAX_INPUTS, WORDS, Body
+from winnow_server.schemas import MAX_INPUTS, Body, refuse_too_many
 from winnow_server.ticket import Ticket
 
 PAIRS = (
@@ -28,12 +28,7 @@ def as_batch(value: Any) -> Any:
         )
     if isinstance(value[0], str):
         return one_text(value, "inputs")
-    if (
-        len(value) > MAX_INPUTS
-    ):  # here, so that the complaint is one of inputs, not of one of the kinds that they may be of
-        raise PydanticCustomError(
-            "too_long", WORDS["too_long"], {"actual_length": len(value), "max_length": MAX_INPUTS}
-        )
+    refuse_too_many(value)  # here, so that the complaint is one of inputs, not of one of the kinds that they may be of
     return [[one_text(item, f"inputs[{number}]")] for number, item in enumerate(value)]
 
 
