@@ -28,6 +28,7 @@ NO_PARENT = "path must not contain '..'"
 NAME_LENGTH = "metadata.name may have at most 52 characters, so that the names of the objects made for it fit"
 NAME_DOT = "metadata.name must not contain a dot, since it becomes part of the names of other objects"
 LORA_ONLY = "parameters.loraRank, loraAlpha, loraDropout and loraTargetModules need method LoRA or QLoRA"
+WARM_UP = "parameters.warmupRatio needs a schedule with a warm-up, and lrSchedulerType constant has none; use constant_with_warmup"
 TEMPLATE = "promptTemplate must contain {text}, where the row's text is put"
 JOB_IS_FIXED = "only suspend, activeDeadlineSeconds and ttlSecondsAfterFinished of a TrainingJob can be changed once created; make a new one"
 DATASET_IS_FIXED = "a Dataset cannot be changed once created, because trainings refer to its rows; make a new one"
@@ -543,21 +544,39 @@ COST = {"name": "cost", "configMap": {"name": "my-metrics", "key": "cost.py"}}
 RULES += [
     rule(
         "metrics.primary must be a built-in metric (those that functions allows), or the name of one in custom",
-        training_job(metrics={"primary": "mcc", "custom": [COST]}),
-        training_job(metrics={"primary": "f2", "custom": [COST]}),
+        training_job(testDataset="test", metrics={"primary": "mcc", "custom": [COST]}),
+        training_job(testDataset="test", metrics={"primary": "f2", "custom": [COST]}),
         "TrainingJob: a primary metric that exists",
     ),
     rule(
         "a custom metric that is metrics.primary needs direction: Maximize or Minimize, since it picks the best checkpoint",
-        training_job(metrics={"primary": "cost", "custom": [COST | {"direction": "Minimize"}]}),
-        training_job(metrics={"primary": "cost", "custom": [COST]}),
+        training_job(testDataset="test", metrics={"primary": "cost", "custom": [COST | {"direction": "Minimize"}]}),
+        training_job(testDataset="test", metrics={"primary": "cost", "custom": [COST]}),
         "TrainingJob: a function that picks the best has a direction",
     ),
     rule(
         "a name in metrics.custom is that of a built-in metric; choose another one",
-        training_job(metrics={"custom": [COST]}),
-        training_job(metrics={"custom": [COST | {"name": "accuracy"}]}),
+        training_job(testDataset="test", metrics={"custom": [COST]}),
+        training_job(testDataset="test", metrics={"custom": [COST | {"name": "accuracy"}]}),
         "TrainingJob: a function of a name of its own",
+    ),
+    rule(
+        "metrics need validation or test rows to measure on: give validationSplit, for example",
+        training_job(metrics={"primary": "f1"}, validationSplit={"percent": 10}),
+        training_job(metrics={"primary": "f1"}),
+        "TrainingJob: rows to measure on",
+    ),
+    rule(
+        WARM_UP,
+        training_job(parameters={"lrSchedulerType": "constant", "warmupRatio": 0}),
+        training_job(parameters={"lrSchedulerType": "constant", "warmupRatio": 0.1}),
+        "TrainingJob: no warm-up where there is none",
+    ),
+    rule(
+        WARM_UP,
+        training_job(parameters={"lrSchedulerType": "constant"}),
+        training_job(parameters={"lrSchedulerType": "constant", "warmupRatio": 1e-3}),
+        "TrainingJob: a warm-up that was not asked for",
     ),
 ]
 CHANGES = [
