@@ -616,7 +616,6 @@ def test_a_stop_without_room_for_a_resume_point_says_where_the_run_goes_on(train
         "Stopped at epoch 1 after 5 of its steps; storage had no room for a resume point, so that it goes on from the one before"
     )
     monkeypatch.undo()
-    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
     assert [path.name for path in (trainer.storage / "runs" / "spam-v1" / "resume").iterdir()] == ["step-3"]
     assert trainer.run(trainer.job())["state"] == "Complete"
 
