@@ -5,6 +5,8 @@ Jobs ask for a GPU, where that is fast; what is trained, kept, resumed and serve
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,28 @@ def test_qlora_is_served_as_it_was_measured(tmp_path: Path, model_type: str, mon
     monkeypatch.setattr("winnow_classifier.checkpoint.round_body", lambda *_: None)
     with pytest.raises(AssertionError, match="not close"):  # over the weights as they were published
         expect_served_as_measured(last)
+
+
+# sys.modules has it as what cannot be imported: a server's image has no bitsandbytes.
+FRESH = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+sys.modules["bitsandbytes"] = None
+from pathlib import Path
+from test_trained_bodies import expect_served_as_measured
+for folder in sys.argv[1:]:
+    expect_served_as_measured(Path(folder))
+"""
+
+
+@pytest.mark.usefixtures("no_gpu_needed")
+def test_a_fresh_process_without_bitsandbytes_serves_qlora_as_it_was_measured(tmp_path: Path) -> None:
+    folders = []
+    for model_type in ("bert", "llama"):
+        trainer = wide(tmp_path / model_type, model_type)
+        trainer.run(trainer.job("QLoRA"))
+        folders.append(str(trainer.checkpoint(2)))
+    subprocess.run([sys.executable, "-c", FRESH, *folders], check=True)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,6 @@ def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
     monkeypatch.setattr(Learner, "predict", lambda learner, rows: stop.set() or predict(learner, rows))
     assert broken.run(broken.job(), stop)["state"] == "Stopped"
     monkeypatch.undo()
-    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
     assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == ["step-6"]
     assert broken.run(broken.job())["state"] == "Complete"
     expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))

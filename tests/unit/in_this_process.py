@@ -8,13 +8,17 @@ import torch
 from accelerate.state import AcceleratorState
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """Tiny matrices gain nothing from threads, and tests that run side by side would wait for each other's."""
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny matrices gain nothing from threads, and tests that run side by side would wait for each other's.
+
+    Of a whole module, so that it holds for a training that all tests of one look at.
+    """
     before = torch.get_num_threads()
-    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
-    torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
+        torch.set_num_threads(1)
+        yield
     torch.set_num_threads(before)
 
 

@@ -8,7 +8,7 @@ from random_answers import rows_of
 
 from winnow_classifier import intervals as bootstrap
 from winnow_classifier import metrics
-from winnow_classifier.intervals import intervals
+from winnow_classifier.intervals import intervals, mean_interval
 from winnow_classifier.labels import LabelSchema, TaskDetail
 
 
@@ -46,6 +46,14 @@ def test_an_interval_is_as_wide_as_theory_says():
     accuracy = metrics.evaluate(p, y, schema)["accuracy"]
     half = 1.96 * (accuracy * (1 - accuracy) / 2_000) ** 0.5
     assert found.metrics["accuracy"] == pytest.approx((accuracy - half, accuracy + half), abs=0.15 * half)
+
+
+@pytest.mark.parametrize("rows", [2_000, 100_000], ids=["all", "more than are resampled"])
+def test_so_is_the_interval_of_the_mean_of_a_score_of_each_row(rows):
+    scores = np.random.default_rng(0).exponential(size=rows)
+    half = 1.96 * scores.std() / rows**0.5
+    assert mean_interval(scores, seed=0) == pytest.approx((scores.mean() - half, scores.mean() + half), abs=0.15 * half)
+    assert mean_interval(scores[:1], seed=0) is None
 
 
 def test_labels_that_resamples_leave_out_do_not_move_an_interval_off_its_value():

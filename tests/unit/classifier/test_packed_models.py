@@ -64,6 +64,12 @@ def gradients(classifier, logits):
     return found
 
 
+def expect_the_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert_close(found[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
 def test_packed_texts_get_the_logits_of_each_text_alone(pair):
     packed, plain = pair
     with torch.no_grad():
@@ -84,10 +90,16 @@ def test_packed_texts_get_the_logits_of_a_padded_batch(pair):
 def test_packed_texts_give_the_gradients_of_each_text_alone(pair):
     packed, plain = pair
     ours = gradients(packed.base, packed(pack(sequences(), packed.position_start)))
-    theirs = gradients(plain, one_by_one(plain, sequences()))
-    assert ours.keys() == theirs.keys()
-    for name, expected in theirs.items():
-        assert_close(ours[name], expected, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    expect_the_same(ours, gradients(plain, one_by_one(plain, sequences())))
+
+
+@pytest.mark.parametrize(
+    ("pair", "side"), [("bert", "right"), ("llama", "right"), ("llama", "left")], indirect=["pair"]
+)
+def test_packed_texts_give_the_gradients_of_a_padded_batch(pair, side):
+    packed, plain = pair
+    ours = gradients(packed.base, packed(pack(sequences(), packed.position_start)))
+    expect_the_same(ours, gradients(plain, padded(plain, sequences(), side)))
 
 
 def test_a_text_is_not_touched_by_its_neighbours(pair):

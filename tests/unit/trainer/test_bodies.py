@@ -34,13 +34,30 @@ def gradients(network, logits):
     return found
 
 
-@pytest.mark.parametrize("model_type", ["deberta-v2", "gpt2", "gemma3", "qwen3_5"])
+PADDED = (
+    "albert",
+    "bloom",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "gemma3",
+    "gpt2",
+    "gpt_neo",
+    "gpt_neox",
+    "mpnet",
+    "opt",
+    "qwen3_5",
+)
+
+
+@pytest.mark.parametrize("model_type", PADDED)
 def test_a_type_that_does_not_pack_gives_the_logits_and_gradients_of_each_text_alone(tmp_path, model_type):
     model = classifier(tmp_path, model_type)
     plain = AutoModelForSequenceClassification.from_config(model.base.config, attn_implementation="eager").eval()
     plain.load_state_dict(model.base.state_dict())
     alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
     ours = model(pack(TEXTS))
+    assert not model.architecture.packs
     assert_close(ours, alone, rtol=1e-5, atol=1e-6)
     expected, found = gradients(plain, alone), gradients(model.base, ours)
     for name, gradient in expected.items():

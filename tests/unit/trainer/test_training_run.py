@@ -39,6 +39,7 @@ from winnow_trainer.prepare import prepare
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
 from winnow_trainer.room import Patience
+from winnow_trainer.steps import steps_of_epoch
 from winnow_trainer.train import train
 
 
@@ -516,6 +517,22 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_row(trainer, param
     assert str(raised.value).endswith("; no checkpoint yet")
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run_with_step_and_rows(trainer, monkeypatch):
+    losses = Learner.losses
+
+    def steep_after_the_first_step(learner, rows):  # finite losses, of which no finite gradient follows
+        found = losses(learner, rows)
+        if learner.optimizer.state:
+            found.register_hook(lambda gradient: gradient * float("inf"))
+        return found
+
+    monkeypatch.setattr(Learner, "losses", steep_after_the_first_step)
+    rows = ", ".join(str(row + 1) for row in sorted(steps_of_epoch(22, 4, seed=0, epoch=1)[1]))
+    with pytest.raises(DivergedError, match="the gradient is not a finite number") as raised:
+        trainer.run(trainer.job())
+    assert str(raised.value).endswith(f" at epoch 1, step 2, on the training rows {rows}; no checkpoint yet")
+
+
 @pytest.mark.parametrize("which", ["test", "validation"])
 def test_answers_that_are_not_finite_end_the_run_with_epoch_and_rows(trainer, which):
     poison(trainer, "agenda")
@@ -616,7 +633,6 @@ def test_a_stop_without_room_for_a_resume_point_says_where_the_run_goes_on(train
         "Stopped at epoch 1 after 5 of its steps; storage had no room for a resume point, so that it goes on from the one before"
     )
     monkeypatch.undo()
-    monkeypatch.setattr("winnow_trainer.train.usable_cpus", lambda: 1)
     assert [path.name for path in (trainer.storage / "runs" / "spam-v1" / "resume").iterdir()] == ["step-3"]
     assert trainer.run(trainer.job())["state"] == "Complete"
 
