@@ -246,6 +246,15 @@ def test_what_does_not_fit_together_is_said_before_anything_starts(
     assert says in output
 
 
+def test_resume_points_are_as_rare_as_they_are_dear_at_the_ends_of_epochs_too(tmp_path: Path) -> None:
+    """What the first one costs is not known before; after it none is cheap enough."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *torchrun, str(Path(__file__).parent / "points_of_a_run.py"), str(tmp_path)]
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=SECONDS)
+    steps_of_an_epoch = -(-22 // 8)
+    assert [(tmp_path / f"saved-{rank}").read_text() for rank in (0, 1)] == [str(steps_of_an_epoch), ""]
+
+
 def test_a_run_of_two_processes_does_not_go_on_in_one(folder: Folder) -> None:
     assert folder.train(folder.job("v1", processesPerNode=2, epochs=1))[0] == 0
     code, told = folder.train(folder.job("v1", epochs=1))

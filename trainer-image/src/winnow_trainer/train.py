@@ -396,8 +396,6 @@ class Training:
     def due(self, last: bool) -> bool:
         """Whether a resume point shall be written after this step, the last of its epoch or not; the first process says so."""
         since = self.clock() - self.saved[1]
-        if self.ranks.size > 1 and last:
-            return self.ranks.leads  # a stop while all measure finds them at different rows: too late for a point
         return self.ranks.leads and (last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)
 
     def save(self) -> None:
