@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
             saved.append(steps_done)
             return save(folder, steps_done, *rest)
 
-        resume.save = keep
+        vars(resume)["save"] = keep
         spec = job.spec.model_copy(update={"processes_per_node": 2})
         trainer.run(job.model_copy(update={"spec": spec}), ranks=ranks)
         (folder / f"saved-{ranks.rank}").write_text(" ".join(map(str, saved)))

@@ -73,9 +73,15 @@ def test_a_fresh_process_without_bitsandbytes_serves_qlora_as_it_was_measured(tm
 
 @pytest.mark.parametrize(
     ("method", "given"),
-    [("QLoRA", {}), ("QLoRA", {"gradientCheckpointing": True}), ("Full", {"optim": "adamw_8bit"})],
+    [
+        ("QLoRA", {}),
+        ("QLoRA", {"gradientCheckpointing": True}),
+        ("Full", {"optim": "adamw_8bit"}),
+        ("Full", {"optim": "paged_adamw_8bit"}),
+    ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")  # there they stay where they are
 @pytest.mark.usefixtures("no_gpu_needed")
 def test_they_end_with_the_same_bits_when_stopped_in_between(
     tmp_path: Path, method: str, given: dict[str, Any]

@@ -46,18 +46,6 @@ def test_every_token_has_a_place_in_the_buckets_and_finds_back(lengths):
     assert torch.equal(buckets.order[buckets.rank], torch.arange(len(lengths)))
 
 
-def test_short_texts_cost_a_third_of_what_padding_them_costs_at_least():
-    """Counted, not timed: tokens that are computed, of texts as customers ask them, eight at a time."""
-    generator = torch.Generator().manual_seed(7)
-    spread = torch.randn(800, generator=generator) * 0.5
-    lengths = (13 * spread.exp()).int().clamp(4, 96).tolist()
-    packs = [pack([[7] * length for length in lengths[start : start + 8]], multiple=32) for start in range(0, 800, 8)]
-    computed = sum(batch.input_ids.numel() for batch in packs)
-    padded_to_longest_of_all = max(lengths) * len(lengths)
-    assert 3 * computed <= padded_to_longest_of_all
-    assert computed <= 1.2 * sum(lengths)
-
-
 def test_a_pack_counts_positions_from_the_start_of_each_text():
     batch = pack([[5, 6, 7], [8], [9, 10]], position_start=2)
     assert batch.input_ids.tolist() == [5, 6, 7, 8, 9, 10]

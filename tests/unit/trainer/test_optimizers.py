@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 from pydantic import ValidationError
 from tiny_learner import ALL, learner
 from torch.testing import assert_close
@@ -76,6 +77,19 @@ def test_states_that_are_computed_again_give_the_same_weights(tmp_path, method, 
         each.read()
     for name, weight in kept.trainable.items():
         assert_close(again.trainable[name], weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("optim", "wanted"), [("adamw_8bit", AdamW8bit), ("paged_adamw_8bit", PagedAdamW8bit)])
+@pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")  # there they stay where they are
+def test_moments_of_eight_bits_are_those_of_bitsandbytes_paged_where_that_is_asked_for(optim, wanted):
+    weight = torch.nn.Parameter(torch.ones(64, 64))
+    given = {"optim": optim, "adamBeta1": 0.5, "adamBeta2": 0.75, "adamEpsilon": 1e-6}
+    optimizer = make_optimizer({"weight": weight}, Parameters.model_validate(given))
+    assert type(optimizer) is wanted
+    assert {"betas": (0.5, 0.75), "eps": 1e-6}.items() <= optimizer.defaults.items()
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert {optimizer.state[weight][moment].dtype for moment in ("state1", "state2")} == {torch.uint8}
 
 
 def test_betas_need_adamw():

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -179,6 +180,26 @@ def test_what_is_written_is_the_state_at_the_step_and_not_what_came_after(tmp_pa
     assert position.step == 3
     assert found["trainable"]["w"].tolist() == [1, 1, 1]
     assert found["optimizer"] == {"state": {0: {"step": torch.tensor(1.0)}}, "groups": [1]}
+
+
+def test_the_training_goes_on_while_a_point_is_written_and_knows_then_what_that_cost(tmp_path, monkeypatch):
+    written, goes_on, save = [], Event(), resume.save
+
+    def busy(*given):
+        assert goes_on.wait(timeout=60)
+        began = time.thread_time()
+        while time.thread_time() - began < 0.05:
+            pass
+        written.append(save(*given))
+
+    monkeypatch.setattr(resume, "save", busy)
+    writer = ResumeWriter(tmp_path)
+    writer.save(1, Position(step=1), {"w": torch.ones(3)})
+    assert (written, writer.affordable(1e9)) == ([], False)  # back before it is written, and one at a time
+    goes_on.set()
+    writer.wait()
+    assert len(written) == 1
+    assert writer.seconds >= 0.05
 
 
 def test_points_are_as_rare_as_they_are_dear(tmp_path):
