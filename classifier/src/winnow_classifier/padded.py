@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from winnow_classifier.errors import BaseModelError
-from winnow_classifier.packing import PackedBatch, plan_buckets
+from winnow_classifier.packing import PackedBatch
 
 AGREEMENT = (
     1e-3  # of the largest logit: float32 rounds in the seventh digit, a text that sees its padding moves the second
@@ -23,9 +23,8 @@ def padded_logits(network: Any, batch: PackedBatch, pad_token_id: int) -> Tensor
     """(B, C) float32, in the order of the texts: `network`'s own logits. In the precision of the weights, never less."""
     with torch.autocast(batch.input_ids.device.type, enabled=False):
         texts = batch.input_ids.split(list(batch.lengths))  # type: ignore[no-untyped-call]
-        groups = plan_buckets(batch.lengths)
-        logits = [group_logits(network, [texts[index] for index in group], pad_token_id) for group in groups]
-    order = torch.tensor([index for group in groups for index in group], device=batch.input_ids.device)
+        logits = [group_logits(network, [texts[index] for index in group], pad_token_id) for group in batch.groups]
+    order = torch.tensor([index for group in batch.groups for index in group], device=batch.input_ids.device)
     return torch.cat(logits)[torch.argsort(order)]
 
 
