@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,6 +119,12 @@ class RunningServer:
         found = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} "))]
         assert found, f"{name} is not among the metrics"
         return sum(found)
+
+    def exposed(self) -> dict[str, float]:
+        """All series as they stand there, without the model that each of them names: clf_requests_total{code="200"}."""
+        text = re.sub(r',?model_name="[^"]*",model_version="[^"]*",?', "", self.client.get("/metrics").text)
+        lines = [line.replace("{}", "").rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {series: float(value) for series, _, value in lines}
 
     def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds

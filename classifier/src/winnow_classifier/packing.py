@@ -106,6 +106,20 @@ class PackedBatch:
         """The plan of padded attention, made once for all layers."""
         return bucket_tensors(self.lengths, self.input_ids.device)
 
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """The same for a type that pads by itself, as indices."""
+        return plan_buckets(self.lengths)
+
+    @property
+    def places(self) -> int:
+        """How many a model that has run the batch computed, padding and all: T where it asked for neither plan."""
+        if "buckets" in vars(self):
+            return sum(bucket.rows * bucket.length for bucket in self.buckets.members)
+        if "groups" in vars(self):
+            return sum(len(group) * self.lengths[group[0]] for group in self.groups)
+        return len(self.input_ids)
+
     def to(self, device: torch.device | str) -> PackedBatch:
         if self.input_ids.device == torch.device(device):
             return self

@@ -24,16 +24,18 @@ def padded_logits(network: Any, batch: PackedBatch, pad_token_id: int) -> Tensor
     """(B, C) float32, in the order of the texts: `network`'s own logits. In the precision of the weights, never less."""
     with torch.autocast(batch.input_ids.device.type, enabled=False):
         texts = batch.input_ids.split(list(batch.lengths))  # type: ignore[no-untyped-call]
-        groups = groups_of(batch.lengths, longest_short_text(network.config))
+        longest_short = longest_short_text(network.config)
+        groups = batch.groups if longest_short is None else groups_of(batch.lengths, longest_short)
         logits = [group_logits(network, [texts[index] for index in group], pad_token_id) for group in groups]
     order = torch.tensor([index for group in groups for index in group], device=batch.input_ids.device)
     return torch.cat(logits)[torch.argsort(order)]
 
 
-def groups_of(lengths: Sequence[int], longest_short: int | None) -> list[list[int]]:
-    """Texts of like length together, as indices; but none that LongRoPE reads with other factors, where a type has them."""
-    limit = max(lengths) if longest_short is None else longest_short
-    sides = ([index for index, length in enumerate(lengths) if (length > limit) is long] for long in (False, True))
+def groups_of(lengths: Sequence[int], longest_short: int) -> list[list[int]]:
+    """Texts of like length together, as indices; but none that LongRoPE reads with other factors."""
+    sides = (
+        [index for index, length in enumerate(lengths) if (length > longest_short) is long] for long in (False, True)
+    )
     return [[side[i] for i in group] for side in sides for group in plan_buckets([lengths[index] for index in side])]
 
 

@@ -169,9 +169,9 @@ class Worker:
         started = time.perf_counter()
         for ticket, _ in batch:
             ticket.timing.started = ticket.timing.started or started
-        results, lacks_memory = None, False
+        results, padding, lacks_memory = None, 0.0, False
         try:
-            results = classify(served, [ticket.encoded[text] for ticket, text in batch])
+            results, padding = classify(served, [ticket.encoded[text] for ticket, text in batch])
         except Exception as err:
             lacks_memory = out_of_memory(err)
             if not lacks_memory:
@@ -180,6 +180,7 @@ class Worker:
         # Behind the handler: while it runs, the error's traceback holds all that the pass had computed, and halves would find
         # no more room than the whole.
         if results is not None:
+            self._metrics.padded(padding)
             self._complete(batch, results, finished)
             return True
         if len(batch) == 1:
@@ -251,16 +252,17 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def classify(served: Served, encoded: Sequence[Encoded]) -> list[Result | None]:
-    """One forward pass; None for a text whose logits are not finite: no probability is ever made up."""
+def classify(served: Served, encoded: Sequence[Encoded]) -> tuple[list[Result | None], float]:
+    """One forward pass, and the share of padding in it; None for a text whose logits are not finite: no probability is ever
+    made up."""
     with torch.inference_mode():
-        logits = served.logits([one.input_ids for one in encoded])
+        logits, padding = served.logits([one.input_ids for one in encoded])
         probabilities = served.schema.probabilities(logits)
     # numpy from here on: on a few numbers its calls are a third of torch's.
     values, shares = logits.numpy(), probabilities.numpy()
     finite = np.isfinite(values).all(axis=1).tolist()
     rows = zip(finite, values, shares, shares.argmax(axis=1).tolist(), served.schema.predicted(shares), strict=True)
-    return [Result(*row) if is_finite else None for is_finite, *row in rows]
+    return [Result(*row) if is_finite else None for is_finite, *row in rows], padding
 
 
 def resolve_all(tickets: Sequence[Ticket]) -> None:

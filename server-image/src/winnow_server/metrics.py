@@ -41,6 +41,12 @@ class Metrics:
         self._inference = one(Histogram, "clf_inference_duration_seconds", "A batch in the model", buckets=SECONDS)
         self._batch_size = one(Histogram, "clf_batch_size", "Texts in a batch", buckets=TEXTS)
         self._batch_tokens = one(Histogram, "clf_batch_tokens", "Tokens in a batch", buckets=TOKENS)
+        self._padding = one(
+            Histogram,
+            "clf_batch_padding_ratio",
+            "Share of padding in what a batch computes: in attention, or in all of a model that does not pack",
+            buckets=(0.0, *TENTHS),
+        )
         self._input_tokens = one(Histogram, "clf_input_tokens", "Tokens of a text, after a cut", buckets=TOKENS)
         self._truncated = one(Counter, "clf_truncated", "Texts that were cut")
         self._lines = each(Counter, "clf_stream_lines", "Lines of streams answered", "outcome")
@@ -83,6 +89,9 @@ class Metrics:
         self._batch_size.observe(texts)
         self._batch_tokens.observe(tokens)
         self._inference.observe(seconds)
+
+    def padded(self, share: float) -> None:
+        self._padding.observe(share)
 
     def classified(self, ticket: Ticket, labels: tuple[str, ...]) -> None:
         """A request that got its results."""

@@ -55,14 +55,14 @@ class Served:
     precision: str = "float32"  # of the body; the head is always float32
     rows: Sequence[examples.Example] = ()  # of the test set
 
-    def logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """(B, C) float32, on the CPU."""
+    def logits(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
+        """(B, C) float32, on the CPU; and of what was computed the share that was padding."""
         # Texts alone are few shapes, and filling one up would cost it time; batches are of any size.
         fills = self.precision == "bfloat16" and self.device.type == "cpu" and len(sequences) > 1
         fills = fills and self.encoder.max_seq_length >= TOKENS_MULTIPLE
         batch = pack(sequences, self.position_start, TOKENS_MULTIPLE if fills else 1).to(self.device)
         logits: Tensor = self.model(batch)[: len(sequences)]
-        return logits.float().cpu()
+        return logits.float().cpu(), 1 - sum(map(len, sequences)) / batch.places
 
     def encoders(self, count: int) -> list[Encoder]:
         """One for each thread: a tokenizer keeps state while it cuts a text."""

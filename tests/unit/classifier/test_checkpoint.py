@@ -1,6 +1,7 @@
 """Checkpoints: published whole, verified, and read again as they were."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -34,6 +35,14 @@ def test_a_loaded_checkpoint_answers_as_the_trained_model(tmp_path, folder, mode
         batch = pack([encoded.input_ids for encoded in loaded.encoder.encode(TEXTS)], model.position_start)
         # The adapter is merged into the weights: the same sums in another order.
         assert_close(loaded.model(batch), model(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_the_files_pages_mapped_into_memory_not_a_copy(base, folder):
+    publish(folder, base)
+    loaded = checkpoint.load(folder)
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".safetensors")]
+    (places,) = [range(*(int(end, 16) for end in line.split()[0].split("-"))) for line in mapped]
+    assert all(parameter.data_ptr() in places for parameter in loaded.model.parameters())
 
 
 def test_the_manifest_names_every_file_and_is_named_by_its_own_digest(base, folder):

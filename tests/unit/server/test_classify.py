@@ -3,6 +3,7 @@
 import pytest
 import tiny_server
 import torch
+from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from winnow_classifier.labels import TaskDetail
@@ -16,24 +17,28 @@ TEXTS = [
     "prize",
     "claim cash offer to win a prize",
 ]
+SEVERAL = ("joy", "anger", "surprise")
 LONG = "meeting report team monday lunch project notes review agenda budget thanks"  # eleven words: 13 tokens
-
-
-@pytest.fixture(scope="module", params=["bert", "llama"])
-def model_type(request):
-    return request.param
 
 
 @pytest.fixture(scope="module")
 def multilabel(tmp_path_factory):
-    labels = ("joy", "anger", "surprise")
-    folder = tiny_server.publish(tmp_path_factory.mktemp("multilabel"), "bert", TaskDetail.MULTILABEL, labels)
+    folder = tiny_server.publish(tmp_path_factory.mktemp("multilabel"), "bert", TaskDetail.MULTILABEL, SEVERAL)
     with tiny_server.running(folder) as server:
         yield server
 
 
-def test_probabilities_are_those_of_plain_transformers(tmp_path, model_type):
-    folder = tiny_server.publish(tmp_path, model_type)
+@pytest.mark.parametrize(
+    ("model_type", "task_detail", "labels", "activation"),
+    [
+        pytest.param("bert", TaskDetail.BINARY, ("ham", "spam"), nn.Softmax(dim=-1), id="binary"),
+        pytest.param("llama", TaskDetail.BINARY, ("ham", "spam"), nn.Softmax(dim=-1), id="binary, a decoder"),
+        pytest.param("bert", TaskDetail.MULTICLASS, SEVERAL, nn.Softmax(dim=-1), id="one of several"),
+        pytest.param("bert", TaskDetail.MULTILABEL, SEVERAL, nn.Sigmoid(), id="several at once"),
+    ],
+)
+def test_probabilities_are_those_of_plain_transformers(tmp_path, model_type, task_detail, labels, activation):
+    folder = tiny_server.publish(tmp_path, model_type, task_detail, labels)
     plain = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
@@ -42,7 +47,16 @@ def test_probabilities_are_those_of_plain_transformers(tmp_path, model_type):
     with tiny_server.running(folder) as server:
         served = torch.tensor(server.probabilities([*TEXTS, LONG]))
     assert served.std(dim=0).min() > 0.01, "the texts must differ for the comparison to say anything"
-    torch.testing.assert_close(served, logits.softmax(dim=-1), rtol=0, atol=1e-5)  # fp32, CPU
+    torch.testing.assert_close(served, activation(logits), rtol=0, atol=1e-5)  # fp32, CPU
+
+
+def test_probabilities_are_not_rounded(server, multilabel):
+    """As float32 gives them for the logits in the same answer, to the last bit."""
+    for asked, activation in ((server, nn.Softmax(dim=-1)), (multilabel, nn.Sigmoid())):
+        data = asked.classify(TEXTS, return_logits=True)["data"]
+        assert torch.tensor([item["probs"] for item in data]).equal(
+            activation(torch.tensor([item["logits"] for item in data]))
+        )
 
 
 def test_a_text_gets_the_same_probabilities_alone_in_a_batch_and_in_any_order(server):

@@ -75,6 +75,23 @@ def test_metrics_count_what_happened(checkpoint_folder):
         assert 'model_name="spam-detector",model_version="email-v1/epoch-2@sha256:' in names
 
 
+@pytest.mark.parametrize(
+    ("model_type", "places"),
+    [
+        pytest.param("bert", 2 * 16, id="in attention, which pads to a multiple of eight"),
+        pytest.param("deberta-v2", 2 * 12, id="in a type that does not pack"),
+    ],
+)
+def test_what_a_batch_computes_for_nothing_is_measured(tmp_path, model_type, places):
+    with tiny_server.running(tiny_server.publish(tmp_path, model_type)) as server:
+        for texts in (["prize", "prize"], ["prize", "prize " * 20]):
+            server.classify(texts)
+        exposed = server.exposed()
+        assert exposed["clf_batch_padding_ratio_count"] == 2
+        assert exposed['clf_batch_padding_ratio_bucket{le="0.0"}'] == 1
+        assert exposed["clf_batch_padding_ratio_sum"] == pytest.approx(1 - (3 + 12) / places)
+
+
 def test_the_documentation_has_the_metrics_that_there_are_and_no_others(server):
     server.classify("prize")
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()

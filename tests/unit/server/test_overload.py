@@ -1,13 +1,16 @@
 """More than the model can do, clients that leave, and a model that fails."""
 
+import re
 import socket
 import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 import tiny_server
 import torch
 
-from winnow_server import precision, tokenising
+from winnow_server import engine, precision, tokenising
 
 
 @pytest.fixture
@@ -44,6 +47,15 @@ class Background:
         return [answer.status_code for answer in self.answers]
 
 
+@contextmanager
+def sent(server, body):
+    """A request whose client leaves at the end."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        yield
+
+
 def hold(server, gate, waiting_texts):
     """One batch in the model, and these texts waiting behind it."""
     gate.close()
@@ -65,6 +77,28 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(narrow, gate):
     gate.open()
     assert background.statuses() == [200, 200]
     assert narrow.classify("prize")["data"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/predict", {"inputs": "prize"}, id="text-embeddings-inference"),
+        pytest.param("/v1/models/spam-detector:predict", {"instances": ["prize"]}, id="KServe"),
+        pytest.param(
+            "/v2/models/spam-detector/infer",
+            {"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "data": ["prize"]}]},
+            id="Open Inference Protocol",
+        ),
+    ],
+)
+def test_clients_of_other_protocols_read_in_their_own_words_that_the_queue_is_full(narrow, gate, path, body):
+    background = hold(narrow, gate, ["prize"] * 13)
+    response = narrow.client.post(path, json=body)
+    error = response.json()
+    assert (response.status_code, error["error_type"], error["code"]) == (429, "overloaded", "queue_full")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+    gate.open()
+    assert background.statuses() == [200, 200]
 
 
 def test_a_request_of_many_texts_gets_room_for_all_or_none(narrow, gate):
@@ -101,15 +135,73 @@ def test_the_work_of_a_client_that_left_is_dropped(narrow, gate):
     background = Background(narrow)
     background.send("meeting")
     assert gate.reached.wait(10)
-    host, port = narrow.url.removeprefix("http://").split(":")
-    body = b'{"input": ["prize", "cash", "win"]}'
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    with sent(narrow, b'{"input": ["prize", "cash", "win"]}'):
         narrow.until(lambda: narrow.metric("clf_queue_tokens") == 9)
     narrow.until(lambda: narrow.metric("clf_queue_tokens") == 0)
     gate.open()
     assert background.statuses() == [200]
     assert gate.batches == [[3]]
+
+
+def test_metrics_say_exactly_what_happened(narrow, gate):
+    started = time.perf_counter()
+    answers = narrow.classify(["prize", "win free money now prize claim cash offer click winner"])[
+        "data"
+    ]  # 3 + 12 tokens
+    narrow.refusal(422, json={"input": ""})
+    gate.close()
+    background = Background(narrow)
+    background.send("meeting")
+    assert gate.reached.wait(10)
+    with sent(narrow, b'{"input": "cash"}'):
+        narrow.until(lambda: narrow.exposed()["clf_queue_size"] == 1)
+    narrow.until(lambda: narrow.exposed()["clf_queue_size"] == 0)
+    background.send(["prize"] * 13)
+    narrow.until(lambda: narrow.exposed()["clf_queue_tokens"] == 39)
+    waits = time.perf_counter()
+    assert narrow.exposed()["clf_queue_size"] == 1
+    narrow.refusal(429, json={"input": "prize"})
+    assert narrow.exposed()["clf_requests_running"] == 2
+    waited = time.perf_counter() - waits
+    gate.open()
+    assert background.statuses() == [200, 200]
+    # A batch and a request are counted once they are answered.
+    narrow.until(lambda: narrow.exposed()["clf_batch_size_count"] == 5 and narrow.metric("clf_requests_total") == 6)
+    took = time.perf_counter() - started
+
+    answers += [item for answer in background.answers for item in answer.json()["data"]]
+    top = {label: [max(item["probs"]) for item in answers if item["label"] == label] for label in ("ham", "spam")}
+    exposed = narrow.exposed()
+    counted = {series: value for series, value in exposed.items() if re.search(r"_(total|count)\b", series)}
+    assert counted == {
+        'clf_requests_total{code="200",endpoint="/v1/classify"}': 3,
+        'clf_requests_total{code="422",endpoint="/v1/classify"}': 1,
+        'clf_requests_total{code="429",endpoint="/v1/classify"}': 1,
+        'clf_requests_total{code="499",endpoint="/v1/classify"}': 1,
+        'clf_request_duration_seconds_count{endpoint="/v1/classify"}': 6,
+        'clf_rejected_total{reason="queue_full"}': 1,
+        **{f'clf_predictions_total{{label="{label}"}}': len(found) for label, found in top.items()},
+        **{f'clf_confidence_count{{label="{label}"}}': len(found) for label, found in top.items()},
+        "clf_tokenize_duration_seconds_count": 3,
+        "clf_queue_duration_seconds_count": 3,
+        "clf_inference_duration_seconds_count": 5,
+        "clf_batch_size_count": 5,
+        "clf_batch_tokens_count": 5,
+        "clf_batch_padding_ratio_count": 5,
+        "clf_input_tokens_count": 16,
+        "clf_truncated_total": 0,
+        'clf_stream_lines_total{outcome="ok"}': 0,
+        'clf_stream_lines_total{outcome="error"}': 0,
+    }
+    assert (exposed["clf_batch_size_sum"], exposed["clf_batch_tokens_sum"]) == (16, 57)
+    for label, found in top.items():
+        assert exposed[f'clf_confidence_sum{{label="{label}"}}'] == pytest.approx(sum(found))
+    assert waited < exposed["clf_queue_duration_seconds_sum"] < took
+    assert waited < exposed["clf_inference_duration_seconds_sum"] < took
+    assert 2 * waited < exposed['clf_request_duration_seconds_sum{endpoint="/v1/classify"}'] < 3 * took
+    assert 0 < exposed["clf_tokenize_duration_seconds_sum"] < took
+    assert exposed["clf_model_info"] == 1
+    assert exposed["clf_model_load_seconds"] > 0
 
 
 def test_a_result_that_is_not_a_number_is_an_error_never_a_probability(checkpoint_folder):
@@ -220,6 +312,20 @@ def test_a_text_that_does_not_fit_in_memory_alone_is_named(checkpoint_folder, me
         assert (error["code"], error["param"]) == ("out_of_memory", "input[1]")
         assert server.probabilities(["prize"])
         assert server.client.get("/health").status_code == 200
+
+
+def test_a_batch_that_does_not_end_is_reported_dead_and_one_that_takes_long_is_not(narrow, gate, monkeypatch):
+    gate.close()
+    background = Background(narrow)
+    background.send("prize")
+    assert gate.reached.wait(10)
+    assert narrow.client.get("/v2/health/live").status_code == 200
+    monkeypatch.setattr(engine, "STUCK_SECONDS", 0.05)
+    narrow.until(lambda: narrow.client.get("/v2/health/live").status_code == 503)
+    assert narrow.client.get("/v2/health/ready").json() == {"ready": False, "phase": "failed"}
+    gate.open()
+    assert background.statuses() == [200]
+    narrow.until(lambda: narrow.client.get("/v2/health/live").status_code == 200)
 
 
 def test_a_model_that_keeps_failing_is_reported_dead(checkpoint_folder):

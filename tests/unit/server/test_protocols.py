@@ -236,6 +236,7 @@ def named(*outputs):
         ),
         pytest.param(INFER, {**infer(), "parameters": [1]}, 422, "parameters_type", "parameters", id="no parameters"),
         pytest.param(KSERVE, {"instances": ["a"] * 1025}, 422, "too_long", "instances", id="too many instances"),
+        pytest.param(KSERVE, {"inputs": ["a"] * 1025}, 422, "too_long", "inputs", id="by their other name too"),
         pytest.param(
             INFER, infer(shape=[1025], data=["a"] * 1025), 422, "too_long", "inputs[0].data", id="too many elements"
         ),
@@ -298,6 +299,7 @@ def test_kserves_v1_client_as_it_sends_its_requests(server, expected):
     headers = {"content-type": "application/json"}
     body = json.dumps({"instances": TEXTS}, separators=(",", ":"))
     answer = server.client.post("/v1/models/spam-detector:predict", content=body, headers=headers).json()
+    assert server.client.post(KSERVE, json={"inputs": TEXTS}).json() == answer
     for found, wanted in zip(answer["predictions"], expected, strict=True):
         assert (found["label"], found["predicted_labels"]) == (wanted["label"], wanted["predicted_labels"])
         assert list(found["scores"]) == ["ham", "spam"]

@@ -52,6 +52,12 @@ def test_a_refused_request(server, body, status, code, param, words):
     assert words in error["message"]
 
 
+@pytest.mark.parametrize("path", ["/classify", "/v1/classification"])
+def test_too_many_texts_are_refused_wherever_they_are_sent(server, path):
+    error = server.refusal(422, path=path, json={"input": ["a"] * 1025})
+    assert (error["code"], error["param"]) == ("too_long", "input")
+
+
 def test_the_words_of_a_refusal_hold_nothing_of_the_text(server):
     error = server.refusal(422, json={"input": [{"text": "secret words", "text_pair": "more secrets"}]})
     assert "secret" not in json.dumps(error)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import tiny_server
+import torch
 
 from winnow_server import stream
 from winnow_server.limits import Limits
@@ -96,6 +97,22 @@ def test_options_stand_in_the_query(server):
     assert left["scores"] == pytest.approx(end["scores"], abs=1e-5)
     refused = server.client.post(PATH, content=b'"a"', params={"truncation": "middle"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, "truncation")
+
+
+def test_a_line_that_the_model_gives_no_number_for_is_an_error_line(checkpoint_folder):
+    def poison(network):
+        def hook(_module, arguments, logits):
+            return logits.masked_fill(torch.tensor(arguments[0].lengths)[:, None] > 3, float("nan"))
+
+        network.register_forward_hook(hook)
+
+    with tiny_server.running(checkpoint_folder, prepare=poison) as server:
+        first, second, third = ask(server, ["prize", {"id": "b", "text": "free money"}, "cash"])
+        assert list(second) == ["index", "id", "error"]
+        assert (second["index"], second["id"], second["error"]["code"]) == (1, "b", "not_finite")
+        assert second["error"]["type"] == "internal_error"
+        assert first["scores"]
+        assert third["scores"]
 
 
 def test_requests_go_before_lines_that_wait(checkpoint_folder):

@@ -52,6 +52,17 @@ def test_batches_run_side_by_side_and_each_text_gets_its_own_probabilities(check
         assert probabilities == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_server_is_ready_once_each_worker_has_run_a_text_and_a_full_batch(checkpoint_folder):
+    gate = tiny_server.Gate()
+    gate.close()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard, workers=workers_on(2), wait=False) as server:
+        assert gate.reached.wait(20)
+        assert server.client.get("/v2/health/ready").json() == {"ready": False, "phase": "loading"}
+        gate.open()
+        server.until(lambda: server.client.get("/v2/health/ready").status_code == 200)
+        assert gate.batches == [[12], [12] * 5] * 2
+
+
 @pytest.mark.parametrize("cpus", range(1, 65))
 def test_the_workers_threads_are_never_more_than_the_cores(cpus):
     first, *others = workers_on(cpus)
