@@ -46,7 +46,7 @@ def job(trainer, name, parameters, **changes):
 class Told:
     """A tracker: what was told of each step."""
 
-    steps: dict = field(default_factory=dict)
+    steps: dict[int, dict[str, float]] = field(default_factory=dict)
 
     def log(self, step, values):
         if "train/loss" in values:
