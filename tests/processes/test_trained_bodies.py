@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from tiny_checkpoint import LABELS, publish
 from tiny_training import Trainer
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -65,6 +66,20 @@ def test_texts_around_the_length_where_longrope_changes_train_and_are_served_as_
     with torch.no_grad():
         alone = torch.cat([plain(torch.tensor([text])).logits for text in TEXTS])
         assert_close(loaded.model(pack(TEXTS)), alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", sorted(tiny_models.CONFIGS))
+@pytest.mark.parametrize("method", ["Full", "LoRA"])
+def test_a_loaded_checkpoint_of_each_type_answers_as_the_trained_model(
+    tmp_path: Path, model_type: str, method: str
+) -> None:
+    base = tiny_models.base_model(tmp_path / "base", model_type)
+    _, model = publish(tmp_path / "epoch-2", base, LABELS[3], method)
+    loaded = checkpoint.load(tmp_path / "epoch-2")
+    batch = pack(TEXTS, model.position_start)
+    with torch.no_grad():
+        # The adapter is merged into the weights: the same sums in another order.
+        assert_close(loaded.model(batch), model(batch), rtol=1e-4, atol=1e-4)
 
 
 def expect_served_as_measured(folder: Path, atol: float = 1e-5) -> None:

@@ -17,6 +17,7 @@ from transformers import (
     BertConfig,
     BloomConfig,
     CamembertConfig,
+    CTRLConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
@@ -160,6 +161,9 @@ CONFIGS: dict[str, Any] = {
         n_positions=64,
         pad_token_id=0,
         eos_token_id=3,
+    ),
+    "ctrl": lambda **sizes: CTRLConfig(
+        vocab_size=sizes["vocab_size"], n_embd=sizes["hidden_size"], n_layer=2, n_head=4, dff=48, pad_token_id=0
     ),
     "phimoe": lambda **sizes: PhimoeConfig(**sizes, num_key_value_heads=2, num_local_experts=2, eos_token_id=3),
     "qwen3_next": lambda **sizes: Qwen3NextConfig(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,15 +250,14 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
 
     Raises ConfigError with the names there are if a wanted one is not among them, or if there are none.
     """
-    heads = tuple(classifier.architecture.head)
+    heads, no_text = tuple(classifier.architecture.head), tuple(classifier.no_text)
     model_type = classifier.base.config.model_type
-    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed.
-    linear = [name for name, module in classifier.base.named_modules() if isinstance(module, nn.Linear | Conv1D)]
-    in_head = [name for name in linear if name.startswith(heads)]
-    in_body = [name for name in linear if not name.startswith((*heads, *classifier.no_text))]
-    endings = sorted(
-        end for end in {ending(name, in_head) for name in in_body} if not names_experts(classifier.base, end)
-    )
+    modules = {name: module for name, module in classifier.base.named_modules() if not name.startswith(no_text)}
+    in_body = [name for name, module in modules.items() if adapts(module) and not name.startswith(heads)]
+    # An end that another module's name has too would mean that one as well.
+    others = ends_of(modules.keys() - set(in_body))
+    endings = sorted({ending(name, others) for name in in_body})
+    endings = [end for end in endings if not names_experts(classifier.base, end)]
     if not endings:
         raise ConfigError(
             f"A model of type {model_type} has no linear layer below its head that LoRA could adapt; use method Full or HeadOnly."
@@ -270,7 +269,7 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
             f"parameters.loraTargetModules: in a model of type {model_type}, {', '.join(experts)} would mean its experts, which "
             f"LoRA leaves as they are. It adapts: {', '.join(endings)}; or all-linear."
         )
-    unknown = [name for name in wanted if not ends(in_body, name) or ends(in_head, name)]
+    unknown = [name for name in wanted if name not in ends_of(in_body) or name in others]
     if unknown:
         raise ConfigError(
             f"parameters.loraTargetModules: {', '.join(unknown)} not found in a model of type {model_type}. "
@@ -293,19 +292,23 @@ def names_experts(network: PreTrainedModel, end: str) -> bool:
     return bool(config.target_parameters)
 
 
-def ending(name: str, avoid: Sequence[str]) -> str:
-    """The shortest dotted end of a module's name that is not the end of any name to avoid."""
-    parts = name.split(".")
-    for length in range(1, len(parts)):
-        end = ".".join(parts[-length:])
-        if not ends(avoid, end):
-            return end
-    return name
+def adapts(module: nn.Module) -> bool:
+    """Whether it is a linear layer that LoRA can stand beside."""
+    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed. Some routers are an nn.Linear that gives
+    # several tensors.
+    of_transformers = type(module).__module__.startswith("transformers.")
+    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and not of_transformers)
 
 
-def ends(names: Sequence[str], end: str) -> bool:
-    """Whether any of the modules' names ends so, at a dot."""
-    return any(f".{name}".endswith(f".{end}") for name in names)
+def ending(name: str, avoid: Set[str]) -> str:
+    """The shortest dotted end of a module's name that is not among those to avoid."""
+    return min((end for end in ends_of([name]) if end not in avoid), key=len, default=name)
+
+
+def ends_of(names: Iterable[str]) -> set[str]:
+    """All that these modules' names end with, at a dot."""
+    split = (name.split(".") for name in names)
+    return {".".join(parts[start:]) for parts in split for start in range(len(parts))}
 
 
 def merge_lora(network: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -101,6 +101,17 @@ def test_lora_leaves_experts_as_they_are(tmp_path):
     }
 
 
+def test_lora_leaves_routers_of_experts_as_they_are(tmp_path):
+    model = add_lora(classifier(tmp_path, "phimoe"), Lora(4, 8, 0.05, ["all-linear"]))
+    assert torch.isfinite(model(pack([[5, 6, 7]]))).all()
+
+
+def test_the_end_of_a_lora_target_is_that_of_no_module_that_is_not_linear(tmp_path):
+    # Its layers are 0 and 1 of a list, as the linear layers of a block are 0 and 2 of theirs.
+    model = add_lora(classifier(tmp_path, "ctrl"), Lora(4, 8, 0.05, ["all-linear"]))
+    assert sum("lora_A" in name for name, _ in model.base.named_parameters()) == 12
+
+
 @pytest.mark.parametrize("target", ["down_proj", "shared_expert.gate_proj"])
 def test_a_lora_target_that_would_mean_experts_is_answered_with_those_there_are(tmp_path, target):
     with pytest.raises(ConfigError, match=f"qwen3_next, {target} would mean its experts.* adapts: in_proj_ba"):
