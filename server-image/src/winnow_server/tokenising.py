@@ -8,6 +8,7 @@ from typing import Protocol
 
 from winnow_classifier.tokens import Encoded, Side
 from winnow_server.errors import ApiError, InternalError, Unprocessable
+from winnow_server.logs import unworded
 from winnow_server.queue import TokenQueue
 from winnow_server.ticket import Ticket
 
@@ -87,12 +88,12 @@ def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> 
             ["left" if ticket.truncation == "left" else "right" for ticket in tickets for _ in ticket.texts],
             [max(encoder.template_tokens + 1, longest(ticket, encoder)) for ticket in tickets for _ in ticket.texts],
         )
-    except Exception:
+    except Exception as err:
         if len(tickets) > 1:  # one fails no other
             for ticket in tickets:
                 tokenise([ticket], encoder, queue)
             return
-        log.exception("Tokenising failed")
+        log.error("Tokenising failed", extra={"error": unworded(err)})
         reject(tickets[0], InternalError("The text could not be tokenised.", code="tokenising_failed"), queue)
         return
     for ticket in tickets:
