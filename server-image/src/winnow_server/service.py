@@ -136,11 +136,12 @@ class Service:
         """Raises Unavailable."""
         self._loaded(self._tokeniser)
 
-    def submit_background(self, text: str, *, truncation: Truncation | None) -> Ticket:
+    def submit_background(self, text: str, *, field: str, truncation: Truncation | None) -> Ticket:
         """One text that runs when nobody waits; finish_background() gives its result, drop() forgets it. The caller bounds
         how many there are. Raises Unavailable."""
         tokeniser = self._loaded(self._background_tokeniser)
-        ticket = Ticket([text], truncation=truncation or self.limits.truncation, background=True)
+        cut = truncation or self.limits.truncation
+        ticket = Ticket([text], field=field, truncation=cut, background=True)
         tokeniser.submit(ticket)
         return ticket
 
