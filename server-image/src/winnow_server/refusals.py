@@ -14,7 +14,7 @@ from winnow_server.logs import unworded
 
 log = logging.getLogger(__name__)
 
-OTHER_PROTOCOLS = ("/v2", "/predict", "/v1/models/")
+OTHER_PROTOCOLS = ("/v2", "/predict", "/info", "/v1/models/")
 
 
 async def refuse(request: Request, error: Exception) -> Response:

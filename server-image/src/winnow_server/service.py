@@ -95,6 +95,14 @@ class Service:
     def phase(self) -> Phase:
         return self._phase if self.alive() else Phase.FAILED
 
+    @property
+    def max_batch_tokens(self) -> int:
+        return self._queue.max_batch_tokens
+
+    @property
+    def max_queue_tokens(self) -> int:
+        return self._queue.max_tokens
+
     def drain(self) -> None:
         """For good, also where the model still loads: it then answers who asks, and wants nobody."""
         self.draining.set()

@@ -23,9 +23,10 @@ CLOSED = [
     ("GET", "/v2"),
     ("GET", "/v1/models"),
     ("GET", "/v1/model"),
+    ("GET", "/info"),
     ("GET", "/what/nobody/wrote/yet"),
 ]
-OPEN = ["/health", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui/", "/docs/", "/openapi.json"]
+OPEN = ["/health", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui/", "/docs/", "/openapi.json"]
 
 
 def mount(folder, keys):
