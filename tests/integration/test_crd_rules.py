@@ -45,7 +45,7 @@ OUR_ENV = (
     "env sets a variable that Winnow sets itself (HOME, HF_HOME, HF_TOKEN, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, "
     "AWS_ENDPOINT_URL_S3, AWS_REGION, and names that begin with BASE_AWS_); credentials belong into baseModel and storage"
 )
-OUR_PATHS = ".path begins like a path of the server itself (/classify, /docs, /health, /metrics, /openapi.json, /predict, /ui, /v1, /v2); choose another"
+OUR_PATHS = ".path begins like a path of the server itself (/classify, /docs, /health, /info, /metrics, /openapi.json, /ping, /predict, /ui, /v1, /v2); choose another"
 
 HUB = {"huggingFace": {"repo": "owner/model"}}
 PUBLIC_BUCKET = {"s3": {"uri": "s3://models/llama"}}

@@ -104,6 +104,18 @@ def test_sigterm_under_load_fails_no_request(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+def test_a_second_sigterm_ends_the_waiting(tmp_path: Path) -> None:
+    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "600")
+    logged(process, "Ready")
+    process.send_signal(signal.SIGTERM)
+    logged(process, "Draining")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    logged(process, "Stopped")
+    assert process.stderr is not None
+    process.stderr.close()
+
+
 def test_a_stop_while_the_model_loads_ends_in_0(tmp_path: Path) -> None:
     """The loading thread is then inside of torch: here, for seconds, in a first batch of a million tokens."""
     process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0", "--max-batch-tokens", 10**6)

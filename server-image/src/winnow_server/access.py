@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 MAX_KEY_BYTES = 4_096
 # Closed is the default: a new route is closed until someone writes it here. Probes and Prometheus bring no key, a browser
 # brings none for a page; the pages hold nothing of the model and ask with a key. /v1/model is closed: labels and metrics.
-OPEN = frozenset({"/", "/health", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui", "/docs", "/openapi.json"})
+OPEN = frozenset(
+    {"/", "/health", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui", "/docs", "/openapi.json"}
+)
 OPEN_FOLDERS = ("/ui/", "/docs/")
 
 

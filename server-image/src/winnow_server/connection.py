@@ -1,7 +1,7 @@
 """One connection, between its bytes and the application: uvicorn's protocol with what it does without.
 
-A request's head is bounded in bytes and in time, an offer to speak another protocol is no more than a header, and what is on
-its way as the server stops is answered.
+A request's head is bounded in bytes and in time, an answer in how long nothing of it is taken, an offer to speak another
+protocol is no more than a header, and what is on its way as the server stops is answered.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES = 64 * 1024  # request line and headers; no proxy in front lets more through
 HEAD_SECONDS = 30.0  # as for a body
+TAKE_SECONDS = 120.0  # in which a client has to take something of what is written for it
 LAST_SECONDS = 0.2  # for a request that is on its way as the server stops: a round trip
 # For the rest of a refused request, unread: to close over it could take the answer from the client.
 LINGER_SECONDS = 1.0
@@ -32,12 +33,22 @@ class Connection(HttpToolsProtocol):
         self._in_body = False
         self._left = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
+        self._taking: asyncio.TimerHandle | None = None
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._left.set()
         self._head_came()
+        self._all_taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        self._all_taken()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -129,6 +140,22 @@ class Connection(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _await_taking(self) -> None:
+        self._taking = self.loop.call_later(TAKE_SECONDS, self._look_at_taking, self.transport.get_write_buffer_size())
+
+    def _all_taken(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
+
+    def _look_at_taking(self, before: int) -> None:
+        """To close the connection would be to wait for the client once more."""
+        if self.transport.get_write_buffer_size() < before:
+            self._await_taking()
+        else:
+            log.warning("A client takes nothing of its answer")
+            self.transport.abort()
 
     def _too_late(self) -> None:
         if self._held:

@@ -10,16 +10,18 @@ from starlette.types import Scope
 from winnow_server.edge import CLIENT_LEFT
 from winnow_server.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound
 from winnow_server.json_answer import Json
+from winnow_server.logs import unworded
 
 log = logging.getLogger(__name__)
 
-OTHER_PROTOCOLS = ("/v2", "/predict", "/v1/models/")
+OTHER_PROTOCOLS = ("/v2", "/predict", "/info", "/v1/models/")
 
 
 async def refuse(request: Request, error: Exception) -> Response:
     refused = as_api_error(error, request)
     if refused.status >= 500 and not isinstance(error, ApiError):
-        log.error("Request failed", exc_info=error, extra={"requestId": request.scope["state"]["request_id"]})
+        facts = {"requestId": request.scope["state"]["request_id"], "error": unworded(error)}
+        log.error("Request failed", extra=facts)
     return refusal(refused, request.scope)
 
 

@@ -24,7 +24,7 @@ from winnow_server.ticket import Ticket
 
 class Routes:
     def __init__(self, service: Service, version: str) -> None:
-        """version: the server's own, for Open Inference Protocol."""
+        """version: the server's own, for other servers' clients."""
         self._service = service
         self._limits = service.limits
         self._version = version
@@ -59,6 +59,9 @@ class Routes:
         tei.wants_logits(asked, self._service.schema)
         ticket = await self._run(request, tei.texts(asked), truncation=tei.truncation(asked), field="inputs")
         return self._answer(tei.answer(asked, ticket, self._service.schema), ticket)
+
+    async def tei_info(self, request: Request) -> Response:
+        return Json(tei.info(self._service, self._version))
 
     async def kserve_predict(self, request: Request) -> Response:
         self._check_path(request)

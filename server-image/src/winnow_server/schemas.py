@@ -1,5 +1,6 @@
 """Request bodies: bounded, unknown fields refused, every complaint names the field."""
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -135,7 +136,7 @@ class ClassificationRequest(Body):
 def parse(kind: type[AnyBody], body: bytes | bytearray, named: str = "The body") -> AnyBody:
     """Raises BadRequest if it is not JSON, Unprocessable if it is not what the endpoint takes."""
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body.removeprefix(BOM_UTF8))  # which editors and PowerShell write
     except ValidationError as err:
         raise from_validation(err, named) from err
 
@@ -144,15 +145,20 @@ def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "inp
     """Raises Unprocessable for a text without a character that is not white space, and for one that is far too long."""
     texts = [item if isinstance(item, str) else item.text for item in items]
     for number, text in enumerate(texts):
-        if not text or text.isspace():
-            raise Unprocessable(f"{field}[{number}] is empty.", code="text_empty", param=f"{field}[{number}]")
-        if len(text) > max_characters:
-            raise Unprocessable(
-                f"{field}[{number}] has {len(text)} characters, the limit is {max_characters}. Shorten it.",
-                code="text_too_many_characters",
-                param=f"{field}[{number}]",
-            )
+        check_text(text, max_characters, f"{field}[{number}]")
     return texts
+
+
+def check_text(text: str, max_characters: int, named: str) -> None:
+    """Raises Unprocessable. named: as its sender knows it."""
+    if not text or text.isspace():
+        raise Unprocessable(f"{named} is empty.", code="text_empty", param=named)
+    if len(text) > max_characters:
+        raise Unprocessable(
+            f"{named} has {len(text)} characters, the limit is {max_characters}. Shorten it.",
+            code="text_too_many_characters",
+            param=named,
+        )
 
 
 def from_validation(err: ValidationError, named: str = "The body") -> ApiError:
@@ -162,6 +168,7 @@ def from_validation(err: ValidationError, named: str = "The body") -> ApiError:
     first = err.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         reason = first["ctx"]["error"] if "ctx" in first else "unreadable"
+        reason = reason.replace("line 1 column", "column")  # most bodies have one line, and a line of a stream is one
         return BadRequest(f"{named} is not JSON: {reason}.", code="json_invalid")
     param = path(first["loc"])
     message = WORDS.get(first["type"], first["msg"].rstrip("."))

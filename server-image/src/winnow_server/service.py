@@ -95,6 +95,14 @@ class Service:
     def phase(self) -> Phase:
         return self._phase if self.alive() else Phase.FAILED
 
+    @property
+    def max_batch_tokens(self) -> int:
+        return self._queue.max_batch_tokens
+
+    @property
+    def max_queue_tokens(self) -> int:
+        return self._queue.max_tokens
+
     def drain(self) -> None:
         """For good, also where the model still loads: it then answers who asks, and wants nobody."""
         self.draining.set()
@@ -136,11 +144,12 @@ class Service:
         """Raises Unavailable."""
         self._loaded(self._tokeniser)
 
-    def submit_background(self, text: str, *, truncation: Truncation | None) -> Ticket:
+    def submit_background(self, text: str, *, field: str, truncation: Truncation | None) -> Ticket:
         """One text that runs when nobody waits; finish_background() gives its result, drop() forgets it. The caller bounds
         how many there are. Raises Unavailable."""
         tokeniser = self._loaded(self._background_tokeniser)
-        ticket = Ticket([text], truncation=truncation or self.limits.truncation, background=True)
+        cut = truncation or self.limits.truncation
+        ticket = Ticket([text], field=field, truncation=cut, background=True)
         tokeniser.submit(ticket)
         return ticket
 

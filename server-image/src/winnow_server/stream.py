@@ -6,7 +6,6 @@ the sender writes what is finished. A full window stops the reader, and with it,
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
@@ -19,17 +18,19 @@ from starlette.types import Receive, Scope, Send
 
 from winnow_server.errors import ApiError, Overloaded, RequestTimedOut, Unavailable
 from winnow_server.protocols import ndjson
+from winnow_server.schemas import check_text
 from winnow_server.service import Service
 from winnow_server.thresholds import Rules
 from winnow_server.ticket import Ticket
-
-log = logging.getLogger(__name__)
 
 WINDOW_LINES = 256  # read and not answered: enough to fill batches
 WINDOW_CHARACTERS = 1024 * 1024
 # Results that the client has not taken yet. Many clients send everything before they read anything: this much of it works.
 UNREAD_BYTES = 8 * 1024 * 1024
-IDLE_SECONDS = 120.0  # without a byte from the client, or with none taken by it
+PIECE_BYTES = (
+    64 * 1024
+)  # that leave this count at once: the connection holds some of them, however slowly they are taken
+IDLE_SECONDS = 120.0  # without a byte from the client
 RETRY_AFTER_SECONDS = 10
 
 
@@ -146,9 +147,10 @@ class Stream(Response):
             return Pending(index, None, line, 0)
         id_ = None
         try:
-            item = ndjson.item_of(line, self._service.limits.text_characters)
+            item = ndjson.item_of(line)
             id_ = item.id
-            ticket = self._service.submit_background(item.text, truncation=self._options.truncation)
+            check_text(item.text, self._service.limits.text_characters, ndjson.FIELD)
+            ticket = self._service.submit_background(item.text, field=ndjson.FIELD, truncation=self._options.truncation)
             return Pending(index, id_, ticket, len(item.text))
         except ApiError as err:
             return Pending(index, id_, err, 0)
@@ -199,17 +201,13 @@ class Stream(Response):
         while more:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._unread or self._finished)
-                body, self._unread = bytes(self._unread), bytearray()
-                more = not self._finished
+                body = bytes(self._unread[:PIECE_BYTES])
+                del self._unread[:PIECE_BYTES]
+                more = bool(self._unread) or not self._finished
                 self._changed.notify_all()
             if not more:
                 self._slot.close()  # before the client can know that its stream is over, and begin the next
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await send({"type": "http.response.body", "body": body, "more_body": more})
-            except TimeoutError:
-                log.warning("A stream's client takes no results")
-                raise ClientDisconnect from None
+            await send({"type": "http.response.body", "body": body, "more_body": more})
         leaving.cancel()
 
 

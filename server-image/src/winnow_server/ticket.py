@@ -67,9 +67,9 @@ class Ticket:
         max_tokens: int | None = None,
         background: bool = False,
     ) -> None:
-        """field: of the request, that the texts stand in. max_tokens: that a text may have, if less than the model reads.
-        background: runs only when nobody waits for an answer, and takes no
-        room in the queue from those who do."""
+        """field: of the request, that the texts stand in, or the text if it is a line in the background. max_tokens: that a text
+        may have, if less than the model reads. background: runs only when nobody waits for an answer, and takes no room in the
+        queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
@@ -92,8 +92,8 @@ class Ticket:
         self.timing.tokenised = time.perf_counter()
 
     def named(self, text: int) -> str:
-        """A text as its sender knows it: input[3]."""
-        return f"{self.field}[{text}]"
+        """A text as its sender knows it: input[3], or of a line just text."""
+        return self.field if self.background else f"{self.field}[{text}]"
 
     def complete(self, text: int, result: Result) -> bool:
         """Keeps one text's result; True with the last one."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from winnow_classifier.tokens import Encoded, Side
 from winnow_server.errors import ApiError, InternalError, Unprocessable
+from winnow_server.logs import unworded
 from winnow_server.queue import TokenQueue
 from winnow_server.ticket import Ticket
 
@@ -113,7 +114,7 @@ def encode_each(ticket: Ticket, encoder: Encoder) -> list[Encoded]:
         try:
             encoded += encode([(ticket, text)], encoder)
         except Exception as err:
-            log.exception("Tokenising failed")
+            log.error("Tokenising failed", extra={"error": unworded(err)})
             raise InternalError.tokenising_failed(ticket.named(number)) from err
     return encoded
 

@@ -1,10 +1,14 @@
 """API keys: who may ask, what is open, and keys that change while the server runs."""
 
+import hmac
 import json
 import logging
+import pickle
 
 import pytest
 import tiny_server
+
+from winnow_server.access import ApiKeys
 
 KEY, OTHER = "k-3f9a81c2", "k-other-77"
 CLOSED = [
@@ -19,9 +23,10 @@ CLOSED = [
     ("GET", "/v2"),
     ("GET", "/v1/models"),
     ("GET", "/v1/model"),
+    ("GET", "/info"),
     ("GET", "/what/nobody/wrote/yet"),
 ]
-OPEN = ["/health", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui/", "/docs/", "/openapi.json"]
+OPEN = ["/health", "/ping", "/v2/health/live", "/v2/health/ready", "/metrics", "/ui/", "/docs/", "/openapi.json"]
 
 
 def mount(folder, keys):
@@ -111,6 +116,18 @@ def test_a_folder_that_is_not_there_yet_is_closed_until_it_comes(checkpoint_fold
         assert server.client.get("/v1/model", headers=bearer(KEY)).status_code == 401
         mount(tmp_path / "keys", {"alice": KEY})
         server.until(lambda: server.client.get("/v1/model", headers=bearer(KEY)).status_code == 200)
+
+
+def test_keys_are_kept_and_compared_as_digests_only(tmp_path, monkeypatch):
+    mount(tmp_path / "keys", {"alice": KEY, "bob": OTHER})
+    keys = ApiKeys()
+    keys.read(tmp_path / "keys")
+    compare, compared = hmac.compare_digest, []
+    monkeypatch.setattr(hmac, "compare_digest", lambda *pair: compared.append(pair) or compare(*pair))
+    keys.check({"headers": [(b"x-api-key", KEY.encode())]})
+    assert [len(digest) for pair in compared for digest in pair] == [32] * 4
+    held = pickle.dumps((keys, compared))
+    assert KEY.encode() not in held and OTHER.encode() not in held
 
 
 def test_no_key_gets_into_logs_metrics_or_descriptions(guarded, caplog):

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import tiny_server
@@ -101,6 +102,35 @@ def test_a_connection_may_idle_between_requests_and_a_body_has_its_own_time(serv
             client.sendall(BODY[5:])
             assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
             time.sleep(0.5)
+
+
+@contextmanager
+def three_long_answers(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder) as server, connect(server) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_000)
+        asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n%s\r\n"
+        client.sendall(asked % b"" * 2 + asked % b"Connection: close\r\n")
+        yield server, client
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_who_takes_nothing_of_an_answer_loses_the_connection(checkpoint_folder, monkeypatch):
+    monkeypatch.setattr(connection, "TAKE_SECONDS", 0.3)
+    with three_long_answers(checkpoint_folder) as (server, _):
+        server.until(lambda: len(server.process.server_state.connections) == 2)
+        server.until(lambda: len(server.process.server_state.connections) == 1)
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_an_answer_may_be_taken_slowly(checkpoint_folder, monkeypatch):
+    monkeypatch.setattr(connection, "TAKE_SECONDS", 0.8)
+    content = b""
+    with three_long_answers(checkpoint_folder) as (_, client):
+        while piece := client.recv(10_000):
+            content += piece
+            time.sleep(0.1)
+    assert content.count(b'"openapi":"3.1.0"') == 3
+    assert content.endswith(b"}")
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])

@@ -1,16 +1,23 @@
 """Probes, metrics, what is served, and the files of the test page."""
 
+import json
 import logging
 import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import tiny_server
 
 import winnow_server
+from winnow_classifier.tokens import Encoder
+from winnow_server import responses
+from winnow_server.logs import JsonFormatter
+from winnow_server.protocols import ndjson
 
 STATIC = Path(winnow_server.__file__).parent / "static"
 
@@ -123,12 +130,76 @@ def test_probes_are_answered_while_long_texts_are_tokenised(server):
     assert max(waits) < took / 2
 
 
-def test_no_text_gets_into_the_log(server, caplog):
+TEXT = "free money"
+TENSOR = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
+KSERVE, INFER = "/v1/models/spam-detector:predict", "/v2/models/spam-detector/infer"
+
+
+def lines(*values):
+    return "".join(f"{json.dumps(value)}\n" for value in values)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/classify", {"input": TEXT}, 200),
+        ("/v1/classify", {"input": [TEXT, ""]}, 422),
+        ("/v1/classify", {"input": TEXT, TEXT: 1}, 422),
+        pytest.param("/v1/classify", f'{{"input": "{TEXT}', 400, id="broken JSON"),
+        ("/v1/classification", {"input": TEXT}, 200),
+        ("/v1/classification", {"input": TEXT, "model": TEXT}, 404),
+        ("/predict", {"inputs": TEXT}, 200),
+        ("/predict", {"inputs": [TEXT, TEXT]}, 422),
+        (KSERVE, {"instances": [TEXT]}, 200),
+        (KSERVE, {"instances": [{"text": [TEXT]}]}, 422),
+        (INFER, {"inputs": [TENSOR]}, 200),
+        (INFER, {"inputs": [{**TENSOR, "data": [TEXT, TEXT]}]}, 422),
+        pytest.param("/v1/classify/batch", lines(TEXT, {"text": TEXT, TEXT: 1}, [TEXT]) + TEXT, 200, id="a stream"),
+    ],
+)
+def test_no_text_gets_into_the_log(server, caplog, path, body, status):
     caplog.set_level(logging.DEBUG)
-    server.classify("free money")
-    server.refusal(422, json={"input": ["free money", ""]})
-    assert {record.getMessage() for record in caplog.records if record.name == "winnow_server.edge"} == {"Request"}
+    content = body if isinstance(body, str) else json.dumps(body)
+    assert server.client.post(path, content=content).status_code == status
+    server.until(lambda: any(record.getMessage() == "Request" for record in caplog.records))
     assert all("money" not in str(vars(record)) for record in caplog.records)
+
+
+def raise_quoting(function):
+    """The function, failing with a message that quotes a text about money."""
+
+    def failing(*arguments, **named):
+        if "money" in repr(arguments):
+            raise ValueError(f"cannot read {arguments}") from KeyError(repr(arguments))
+        return function(*arguments, **named)
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "message"),
+    [
+        (Encoder, "encode", "Tokenising failed"),
+        (responses, "classify", "Request failed"),
+    ],
+)
+def test_an_error_that_quotes_a_text_is_logged_without_it(server, caplog, monkeypatch, module, function, message):
+    monkeypatch.setattr(module, function, raise_quoting(getattr(module, function)))
+    server.refusal(500, json={"input": TEXT})
+    (record,) = [record for record in caplog.records if record.getMessage() == message]
+    logged = json.loads(JsonFormatter().format(record))
+    assert "money" not in str(vars(record))
+    assert "builtins.ValueError\n" in logged["error"] and "builtins.KeyError\n" in logged["error"]
+    assert "raise ValueError(" in logged["error"]
+
+
+def test_an_error_in_a_stream_is_logged_with_what_it_was(server, caplog, monkeypatch):
+    monkeypatch.setattr(ndjson, "rendered", raise_quoting(ndjson.rendered))
+    with suppress(httpx.RemoteProtocolError):  # its answer may have begun
+        server.client.post("/v1/classify/batch", content=lines({"text": TEXT, "id": TEXT}))
+    (record,) = [record for record in caplog.records if record.getMessage() == "Request failed"]
+    assert "money" not in str(vars(record))
+    assert "builtins.ValueError\n" in record.error
 
 
 @pytest.mark.parametrize("path", ["/", "/ui"])

@@ -22,6 +22,8 @@ CALLS = [
     ("post", "/v1/classification", "/v1/classification", {"input": "prize", "data_format": "probs"}),
     ("post", "/predict", "/predict", {"inputs": [["prize"], ["meeting"]]}),
     ("post", "/", "/", {"inputs": "prize"}),
+    ("get", "/info", "/info", None),
+    ("get", "/ping", "/ping", None),
     ("post", "/v1/models/{model}:predict", "/v1/models/spam-detector:predict", {"instances": ["prize"]}),
     ("post", "/v2/models/{model}/infer", "/v2/models/spam-detector/infer", {"inputs": [TENSOR]}),
     ("get", "/v2/models/{model}", "/v2/models/spam-detector", None),

@@ -1,5 +1,8 @@
 """Behind an Ingress that hands on its path: the same server below it, its pages with relative addresses."""
 
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 import tiny_server
@@ -48,3 +51,11 @@ def test_a_prefix_that_cannot_be_one_is_refused(wrong, capsys):
     with pytest.raises(SystemExit):
         settings.parse(["--checkpoint", "c", "--path-prefix", wrong])
     assert "must begin with a slash and end without one" in capsys.readouterr().err
+
+
+def test_the_api_refuses_routes_that_would_hide_a_path_of_the_servers(server):
+    crd = (Path(__file__).parents[3] / "crds" / "deployments.yaml").read_text()
+    rules = re.findall(r"""rule: "!self\.matches\('(.*?)'\)"\n +message: "(?:ingress|httpRoute)""", crd)
+    paths = server.client.get("/openapi.json").json()["paths"].keys() - {"/"}
+    assert len(rules) == 2
+    assert [path for path in paths for rule in rules if not re.search(rule, path)] == []

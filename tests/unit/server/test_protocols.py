@@ -53,6 +53,21 @@ def test_hugging_faces_inference_client(server, expected):
         InferenceClient(model=server.url).text_classification(TEXTS[0], function_to_apply="sigmoid")
 
 
+def test_hugging_faces_inference_client_asks_what_is_served(server):
+    client = InferenceClient(model=server.url, provider="hf-inference")
+    assert client.health_check()
+    info = client.get_endpoint_info()
+    card = server.client.get("/v1/model").json()
+    assert (info["model_id"], info["model_sha"], info["model_dtype"]) == ("spam-detector", card["digest"], "float32")
+    assert info["model_type"]["classifier"] == {
+        "id2label": {"0": "ham", "1": "spam"},
+        "label2id": {"ham": 0, "spam": 1},
+    }
+    assert (info["max_input_length"], info["max_client_batch_size"]) == (tiny_server.MAX_TOKENS, 1_024)
+    assert (info["max_batch_tokens"], info["max_concurrent_requests"]) == (64, 4_096)
+    assert info["auto_truncate"]
+
+
 @pytest.mark.parametrize(
     ("path", "one", "field"),
     [

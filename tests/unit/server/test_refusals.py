@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -72,6 +73,27 @@ def test_ten_megabytes_are_refused_before_they_are_read(server):
 def test_a_body_that_hides_its_size_is_refused_as_soon_as_it_is_too_large(server):
     chunks = (b"x" * MEBIBYTE for _ in range(4))  # sent with Transfer-Encoding: chunked
     assert server.refusal(413, content=chunks)["code"] == "body_too_large"
+
+
+def test_a_body_has_its_time_however_steadily_it_comes(server, monkeypatch):
+    monkeypatch.setattr("winnow_server.body.BODY_SECONDS", 0.3)
+    host, port = server.url.removeprefix("http://").split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=0.05) as client:
+        client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(200):
+            client.sendall(b" ")
+            with suppress(TimeoutError):
+                answer = client.recv(65_536)
+                break
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "body_timeout"
+
+
+def test_a_mark_before_the_body_is_none_of_it(server):
+    """As PowerShell writes UTF-8."""
+    answered = server.client.post("/v1/classify", content=b'\xef\xbb\xbf{"input": "prize"}')
+    assert answered.status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/classify/batch"])

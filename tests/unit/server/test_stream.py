@@ -1,15 +1,17 @@
 """POST /v1/classify/batch: lines in, lines out."""
 
+import http.client
 import json
 import socket
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager
 
 import pytest
 import tiny_server
 import torch
 
-from winnow_server import stream
+from winnow_server import connection, stream
 from winnow_server.limits import Limits
 
 PATH = "/v1/classify/batch"
@@ -58,7 +60,11 @@ def test_a_bad_line_answers_an_error_line_and_the_stream_goes_on(server):
     assert [answer["index"] for answer in answers] == [0, 1, 2, 3, 4, 5, 6]
     codes = [answer.get("error", {}).get("code") for answer in answers]
     assert codes == [None, "json_invalid", "text_empty", "missing", None, "text_too_long", None]
-    assert answers[4]["id"] == "b"
+    assert (answers[2]["id"], answers[4]["id"]) == ("a", "b")
+    assert [answers[place]["error"]["message"].partition(".")[0] for place in (2, 5)] == [
+        "text is empty",
+        "text has 22 tokens, 12 are read",
+    ]
     assert server.metric("clf_stream_lines_total") >= 7
 
 
@@ -69,9 +75,10 @@ def test_a_bad_line_answers_an_error_line_and_the_stream_goes_on(server):
             b'"win","text":"other","id":"x"', "json_invalid", "The line is not JSON", id="members behind a text"
         ),
         pytest.param(
-            b'"a"}', "json_invalid", "column 4", id="where it goes wrong is counted from the line's beginning"
+            b'"a"}', "json_invalid", "at column 4.", id="where it goes wrong is counted from the line's beginning"
         ),
-        pytest.param(b"[1]", "model_type", "The line must be an object", id="a list"),
+        pytest.param(b"[1]", "line_type", "The line must be a text, or an object with a text", id="a list"),
+        pytest.param(b"null", "line_type", "The line must be a text, or an object with a text", id="nothing"),
     ],
 )
 def test_a_line_is_read_as_it_stands(server, line, code, words):
@@ -79,6 +86,21 @@ def test_a_line_is_read_as_it_stands(server, line, code, words):
     assert answer["error"]["code"] == code
     assert words in answer["error"]["message"]
     assert "id" not in answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'"prize"\r\n\r\n{"text": "prize"}\r\n', id="as on Windows"),
+        pytest.param(
+            b'\xef\xbb\xbf"prize"\n\xef\xbb\xbf{"text": "prize"}\n', id="files with a mark, one behind the other"
+        ),
+        pytest.param(b' "prize"\t\n {"text": "prize"}', id="white space around, and no end of the last line"),
+    ],
+)
+def test_lines_are_read_as_editors_write_them(server, body):
+    first, second = ask(server, [body])
+    assert first["scores"] == pytest.approx(second["scores"], abs=1e-5)
 
 
 def test_a_line_that_is_too_large_is_left_out_without_being_held(checkpoint_folder):
@@ -138,14 +160,109 @@ def test_requests_go_before_lines_that_wait(checkpoint_folder):
         assert all(sum(batch) <= 4 for batch in gate.batches[2:6])
 
 
+def connect(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def head(length):
+    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH.encode(), length)
+
+
 @contextmanager
 def begun(server, lines, length):
     """A stream of so many lines so far, whose client leaves before it has sent what it announced."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH.encode(), length))
-        client.sendall(b'"prize"\n' * lines)
-        yield
+    with connect(server) as client:
+        client.sendall(head(length) + b'"prize"\n' * lines)
+        yield client
+
+
+def told(client, words):
+    """The next line that comes with these words."""
+    content = b""
+    while words not in content or not content.endswith(b"\n"):
+        piece = client.recv(65_536)
+        assert piece, content
+        content += piece
+    return next(json.loads(line) for line in content.splitlines() if words in line)
+
+
+@contextmanager
+def unread(server, lines):
+    """A stream of wrong lines, whose client does not read what comes."""
+    with closing(http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)) as client:
+        client.connect()
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.request("POST", PATH, b"x\n" * lines, {"X-Request-Id": "r" * 128})
+        yield client
+
+
+def settled(server, name):
+    """The metric, once it is something and stays as it is."""
+    seen, since = 0.0, 0.0
+
+    def stays():
+        nonlocal seen, since
+        value, now = server.metric(name), time.monotonic()
+        if value != seen:
+            seen, since = value, now
+        return seen > 0 and now - since > 0.5
+
+    server.until(stays)
+    return seen
+
+
+def test_each_answer_is_there_before_the_next_line_is_sent(server):
+    with connect(server) as client:
+        client.sendall(head(1_000))
+        for number, word in enumerate((b"prize", b"meeting", b"cash")):
+            client.sendall(b'"%s"\n' % word)
+            assert told(client, b'"index":%d' % number)["label"] in ("ham", "spam")
+
+
+def test_a_client_that_sends_nothing_more_is_told_from_which_line_on(server, monkeypatch):
+    monkeypatch.setattr(stream, "IDLE_SECONDS", 0.3)
+    with begun(server, lines=2, length=1_000) as client:
+        last = told(client, b"body_timeout")
+    assert (last["index"], last["error"]["message"][:23]) == (2, "Nothing came for 0.3 s.")
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_answers_wait_for_a_client_that_does_not_read_up_to_a_size(checkpoint_folder, monkeypatch):
+    monkeypatch.setattr(stream, "UNREAD_BYTES", 500_000)
+    with tiny_server.running(checkpoint_folder) as server:
+        with unread(server, lines=1) as client:
+            answer = client.getresponse().read()
+        with unread(server, lines=10_000) as client:
+            assert 500_000 < settled(server, "clf_stream_lines_total") * len(answer) < 1_000_000
+            left = 200_000
+            while left > 0:  # it goes on a little: what it lets the server write then is bounded too
+                left -= len(client.sock.recv(left))
+            server.until(lambda: server.metric("clf_stream_lines_total") * len(answer) > 600_000)
+            assert settled(server, "clf_stream_lines_total") * len(answer) < 1_200_000
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_a_client_that_takes_no_answers_loses_its_connection(checkpoint_folder, monkeypatch):
+    monkeypatch.setattr(stream, "UNREAD_BYTES", 10_000)
+    monkeypatch.setattr(connection, "TAKE_SECONDS", 0.3)
+    with tiny_server.running(checkpoint_folder) as server, unread(server, lines=10_000):
+        server.until(lambda: server.metric("clf_stream_lines_total") > 0)
+        server.until(lambda: server.metric("clf_requests_running") == 0)
+        server.until(lambda: len(server.process.server_state.connections) == 1)
+
+
+def test_long_lines_fill_the_window_sooner(checkpoint_folder, monkeypatch):
+    monkeypatch.setattr(stream, "WINDOW_CHARACTERS", 1_000)
+    gate = tiny_server.Gate()
+    with tiny_server.running(checkpoint_folder, prepare=gate.guard) as server:
+        gate.close()
+        with begun(server, lines=0, length=100_000) as client:
+            client.sendall(b'"%s"\n' % (b"prize " * 20) * 200)
+            assert gate.reached.wait(10)
+            waiting = settled(server, "clf_background_tokens")
+            gate.open()
+    assert waiting <= tiny_server.MAX_TOKENS * 10
 
 
 def test_the_work_of_a_stream_whose_client_left_is_dropped(checkpoint_folder):
@@ -203,16 +320,9 @@ def test_only_so_many_streams_run_at_once(checkpoint_folder):
 
 
 def test_a_server_that_stops_says_from_which_line_on_to_send_again(checkpoint_folder):
-    with tiny_server.running(checkpoint_folder) as server:
-        host, port = server.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port))) as client:
-            client.sendall(
-                b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" % PATH.encode() + b'"prize"\n"cash"\n'
-            )
-            server.until(lambda: server.metric("clf_stream_lines_total") == 2)
-            server.on_loop(server.service.drain)
-            content = b""
-            while b"draining" not in content:
-                content += client.recv(65_536)
-    last = next(json.loads(line) for line in content.splitlines() if b"draining" in line)
+    with tiny_server.running(checkpoint_folder) as server, connect(server) as client:
+        client.sendall(head(1_000) + b'"prize"\n"cash"\n')
+        server.until(lambda: server.metric("clf_stream_lines_total") == 2)
+        server.on_loop(server.service.drain)
+        last = told(client, b"draining")
     assert (last["index"], last["error"]["code"]) == (2, "draining")

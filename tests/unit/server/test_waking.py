@@ -334,7 +334,8 @@ def test_probes_and_pages_wake_nobody():
     with waker() as scene:
         ready = scene.client.get("/v2/health/ready")
         assert (ready.status_code, ready.json()) == (200, {"ready": True, "phase": "asleep"})
-        assert scene.client.get("/v2/health/live").status_code == 200
+        for live in ("/v2/health/live", "/health", "/ping"):
+            assert scene.client.get(live).status_code == 200
         for page in ("/ui/", "/docs/", "/openapi.json", "/"):
             assert scene.client.get(page).status_code == 503
         assert scene.metric("clf_recently_used") == 0

@@ -1,19 +1,21 @@
 """POST /v1/classify/batch: one JSON value a line in, one a line out. How these flow: stream.py."""
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, Field, RootModel, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, RootModel, field_validator
 from pydantic_core import PydanticCustomError
 
 from winnow_server.errors import ApiError, TooLarge
 from winnow_server.limits import Truncation
 from winnow_server.responses import judged, named
-from winnow_server.schemas import AskedThresholds, Body, Item, ModelName, parse, texts_of
+from winnow_server.schemas import AskedThresholds, Body, Item, ModelName, parse
 from winnow_server.ticket import Ticket
 
 MEDIA_TYPE = "application/x-ndjson"
+FIELD = "text"  # of a line: where its errors say that they are, also where the line is nothing else
 
 
 class Options(Body):
@@ -39,8 +41,14 @@ class Options(Body):
             ) from None
 
 
-class Text(RootModel[str]):
-    """A line that is a text."""
+def as_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("line_type", "must be a text, or an object with a text")
+    return value
+
+
+class Text(RootModel[Annotated[str, BeforeValidator(as_text)]]):
+    """A line that is no object."""
 
 
 class Line(RootModel[str | Item]):
@@ -71,14 +79,11 @@ class LineAnswer(BaseModel):
     error: LineError | None = None
 
 
-def item_of(line: bytes, max_characters: int) -> Item:
+def item_of(line: bytes) -> Item:
     """Raises ApiError."""
-    if line.lstrip().startswith(b'"'):
-        item = Item(text=parse(Text, line, "The line").root)
-    else:
-        item = parse(Item, line, "The line")
-    texts_of([item], max_characters)
-    return item
+    if line.removeprefix(BOM_UTF8).lstrip().startswith(b"{"):
+        return parse(Item, line, "The line")
+    return Item(text=parse(Text, line, "The line").root)
 
 
 def rendered(

@@ -1,4 +1,4 @@
-"""text-embeddings-inference's POST /predict, which Hugging Face's InferenceClient speaks too."""
+"""text-embeddings-inference's POST /predict and GET /info, which Hugging Face's InferenceClient speaks too."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,9 @@ from winnow_server.errors import Unprocessable
 from winnow_server.limits import Truncation
 from winnow_server.responses import by_score
 from winnow_server.schemas import MAX_INPUTS, Body, refuse_too_many
+from winnow_server.service import Service
 from winnow_server.ticket import Ticket
+from winnow_server.tokenising import WORKERS
 
 PAIRS = (
     "{field} is a pair of texts, which text-embeddings-inference gives to models that compare two; this model reads one "
@@ -77,6 +79,48 @@ class Prediction(BaseModel):
 
 class PredictAnswer(RootModel[list[Prediction] | list[list[Prediction]]]):
     """Highest score first: one list for one text, a list of lists for a batch."""
+
+
+class Labels(BaseModel):
+    id2label: dict[str, str]
+    label2id: dict[str, int]
+
+
+class ModelType(BaseModel):
+    classifier: Labels
+
+
+class Info(BaseModel):
+    model_id: str
+    model_sha: str = Field(description="The checkpoint's digest.")
+    model_dtype: str | None = Field(description="That the model computes in; null while it loads.")
+    model_type: ModelType
+    max_concurrent_requests: int = Field(description="There is no such bound but the queue's, in tokens: of one each.")
+    max_input_length: int = Field(description="Tokens of a text that are read.")
+    max_batch_tokens: int
+    max_client_batch_size: int = Field(description="Texts in a request.")
+    auto_truncate: bool = Field(description="Whether a text that is too long is cut where a request does not say.")
+    tokenization_workers: int
+    version: str = Field(description="Winnow's.")
+
+
+def info(service: Service, version: str) -> dict[str, Any]:
+    manifest = service.announced.manifest
+    names = {str(number): name for number, name in enumerate(manifest.labels)}
+    labels = {"id2label": names, "label2id": {name: int(number) for number, name in names.items()}}
+    return {
+        "model_id": service.announced.name,
+        "model_sha": service.announced.digest,
+        "model_dtype": service.precision,
+        "model_type": {"classifier": labels},
+        "max_concurrent_requests": service.max_queue_tokens,
+        "max_input_length": manifest.max_seq_length,
+        "max_batch_tokens": service.max_batch_tokens,
+        "max_client_batch_size": MAX_INPUTS,
+        "auto_truncate": service.limits.truncation != "error",
+        "tokenization_workers": WORKERS,
+        "version": version,
+    }
 
 
 def texts(request: PredictRequest) -> list[str]:

@@ -23,9 +23,9 @@ export async function classifyAll(texts, { signal, onAnswer }) {
   }
 }
 
-// Each line is a request of one text to the server, and is named so.
+// The server names the field of the line.
 function inWords({ error }) {
-  return { error: { ...error, message: error.message.replace(/^input\[0\]/, "The text") } };
+  return { error: { ...error, message: error.message.replace(/^text\b/, "The text") } };
 }
 
 function endOfPart(texts, first) {

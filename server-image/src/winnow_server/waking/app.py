@@ -52,6 +52,7 @@ QUESTIONS = (
     "/v1/models/{model:path}",
     "/v1/model",
     "/v1/examples",
+    "/info",
 )
 PAGES = ("/openapi.json", "/ui", "/docs", "/ui/{file:path}", "/docs/{file:path}")
 # Of one connection (RFC 9110, 7.6.1); the client's library says the length anew.
@@ -209,6 +210,7 @@ def create_app(
     app = Starlette(
         routes=[
             PathRoute("/health", live),
+            PathRoute("/ping", live),
             PathRoute("/v2/health/live", live),
             PathRoute("/v2/health/ready", ready),
             PathRoute("/metrics", metrics),
