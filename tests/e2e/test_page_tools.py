@@ -131,6 +131,35 @@ def test_a_row_of_the_test_set_is_tried(browser: WebDriver, address: str, reques
     keep(browser, "example-dark", request)
 
 
+def test_the_card_says_what_the_model_is_made_of_and_how_good_it_is(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    entries = (
+        "return Object.fromEntries([...document.querySelectorAll(arguments[0])].map("
+        "(one) => [one.querySelector('dt').textContent, one.querySelector('dd').textContent]))"
+    )
+    about = browser.execute_script(entries, "#about > div")
+    assert (about["Base model"], about["Method"], about["Trained on"]) == ("tiny", "Full", "40 rows")
+    assert browser.execute_script(entries, "#metrics > div") == {"f1": "0.97"}, "roc_auc has no value"
+    assert browser.execute_script(entries, "#metrics > .primary") == {"f1": "0.97"}
+    assert one(browser, "#metrics-heading").is_displayed()
+
+
+def test_the_page_is_as_light_or_dark_as_the_system(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+
+    def brightness(selector: str, of: str) -> int:
+        style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+        return sum(map(int, re.findall(r"\d+", browser.execute_script(style, selector, of))[:3]))
+
+    for selector in ("body", ".card"):
+        assert brightness(selector, "backgroundColor") > 600 > 300 > brightness(selector, "color")
+    darken(browser)
+    for selector in ("body", ".card"):
+        assert brightness(selector, "backgroundColor") < 300 < 600 < brightness(selector, "color")
+
+
 def test_a_threshold_is_tried_out_with_the_servers_own_decision(
     browser: WebDriver, address: str, request: pytest.FixtureRequest
 ) -> None:
@@ -355,7 +384,17 @@ def test_a_quote_that_never_ends_does_not_make_one_text_of_all_lines(browser: We
     assert one(browser, "#preview-rows").text.startswith('"Hello, you')
 
 
-def test_the_code_runs_as_it_stands_and_holds_no_key(browser: WebDriver, tmp_path: Path) -> None:
+def copied(browser: WebDriver, what: str, words: str) -> str:
+    """What its button leaves in the clipboard, as it can be pasted."""
+    one(browser, f"button[data-copies={what}]").click()
+    wait_for_text(browser, "#copied", words)
+    text = one(browser, "#text")
+    text.clear()
+    text.send_keys(Keys.CONTROL, "v")
+    return str(text.get_property("value"))
+
+
+def test_the_code_runs_as_it_is_copied_and_holds_no_key(browser: WebDriver, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / "alice").write_text(KEY)
@@ -369,7 +408,10 @@ def test_the_code_runs_as_it_stands_and_holds_no_key(browser: WebDriver, tmp_pat
         one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
         wait(browser, "#facts")
         one(browser, ".code summary").click()
-        curl, python = one(browser, "#curl").text, one(browser, "#python").text
+        curl = copied(browser, "curl", "The command copied.")
+        # As a page has it that came by plain http from another machine.
+        browser.execute_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        python = copied(browser, "python", "The program copied.")
         assert KEY not in curl + python
         environment = {**os.environ, "WINNOW_API_KEY": KEY}
         answers = []
@@ -379,8 +421,6 @@ def test_the_code_runs_as_it_stands_and_holds_no_key(browser: WebDriver, tmp_pat
             answers.append(done.stdout)
         assert json.loads(answers[0])["data"][0]["label"] in LABELS
         assert json.loads(answers[0])["data"][0]["label"] in answers[1]
-        one(browser, "button[data-copies=curl]").click()
-        wait_for_text(browser, "#copied", "The command copied.")
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):

@@ -40,9 +40,9 @@ def test_a_loaded_checkpoint_answers_as_the_trained_model(tmp_path, folder, mode
 def test_weights_are_the_files_pages_mapped_into_memory_not_a_copy(base, folder):
     publish(folder, base)
     loaded = checkpoint.load(folder)
-    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".safetensors")]
-    (places,) = [range(*(int(end, 16) for end in line.split()[0].split("-"))) for line in mapped]
-    assert all(parameter.data_ptr() in places for parameter in loaded.model.parameters())
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
+    places = [range(*(int(end, 16) for end in line.split()[0].split("-"))) for line in mapped]
+    assert all(any(parameter.data_ptr() in each for each in places) for parameter in loaded.model.parameters())
 
 
 def test_the_manifest_names_every_file_and_is_named_by_its_own_digest(base, folder):
