@@ -264,7 +264,7 @@ REFUSALS = [
         id="one class",
     ),
     pytest.param(
-        {"metrics": {"primary": "f1"}},
+        {"metrics": {"primary": "f1"}, "validationSplit": {"percent": 20}},
         {"taskDetail": "Multiclass", "labels": [["a", 1], ["b", 1], ["c", 1]], "labelCount": 3},
         "MetricDoesNotFit",
         "f1_macro",
