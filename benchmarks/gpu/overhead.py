@@ -57,8 +57,8 @@ class Loaded:
     precision: str = "bfloat16"
     rows: tuple[()] = ()
 
-    def logits(self, sequences: Sequence[list[int]]) -> Tensor:
-        return self.answer(sequences)
+    def logits(self, sequences: Sequence[list[int]]) -> tuple[Tensor, float]:
+        return self.answer(sequences), 0.0
 
     def encoders(self, count: int) -> list[Encoder]:
         return [copy.deepcopy(self.encoder) for _ in range(count)]

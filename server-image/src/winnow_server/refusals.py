@@ -10,7 +10,7 @@ from starlette.types import Scope
 from winnow_server.edge import CLIENT_LEFT
 from winnow_server.errors import ApiError, BadRequest, InternalError, MethodNotAllowed, NotFound
 from winnow_server.json_answer import Json
-from winnow_server.logs import unworded
+from winnow_server.unworded import unworded
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from winnow_classifier.tokens import Encoded, Side
 from winnow_server.errors import ApiError, InternalError, Unprocessable
-from winnow_server.logs import unworded
 from winnow_server.queue import TokenQueue
 from winnow_server.ticket import Ticket
+from winnow_server.unworded import unworded
 
 log = logging.getLogger(__name__)
 
