@@ -15,9 +15,8 @@ from winnow_classifier.errors import BaseModelError
 from winnow_classifier.longrope import longest_short_text
 from winnow_classifier.packing import PackedBatch, plan_buckets
 
-AGREEMENT = (
-    1e-3  # of the largest logit: float32 rounds in the seventh digit, a text that sees its padding moves the second
-)
+# Of the largest logit: float32 rounds in the seventh digit, a text that sees its padding moves the second.
+AGREEMENT = 1e-3
 
 
 def padded_logits(network: Any, batch: PackedBatch, pad_token_id: int) -> Tensor:

@@ -27,9 +27,8 @@ WINDOW_LINES = 256  # read and not answered: enough to fill batches
 WINDOW_CHARACTERS = 1024 * 1024
 # Results that the client has not taken yet. Many clients send everything before they read anything: this much of it works.
 UNREAD_BYTES = 8 * 1024 * 1024
-PIECE_BYTES = (
-    64 * 1024
-)  # that leave this count at once: the connection holds some of them, however slowly they are taken
+# That leave this count at once: the connection holds some of them, however slowly they are taken.
+PIECE_BYTES = 64 * 1024
 IDLE_SECONDS = 120.0  # without a byte from the client
 RETRY_AFTER_SECONDS = 10
 

@@ -245,9 +245,8 @@ def place(
     shape = shape_of(model, trained)
     computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
     capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
-    kept_rows = (
-        rows if method == "HeadOnly" and model.architecture.packs else None
-    )  # as learner.py keeps their features
+    # As learner.py keeps their features.
+    kept_rows = rows if method == "HeadOnly" and model.architecture.packs else None
     needs = demand(shape, method, parameters, computed, kept_rows)
     if not can_keep_less(model):
         if parameters.gradient_checkpointing:

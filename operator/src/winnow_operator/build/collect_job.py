@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from winnow_operator import api
 from winnow_operator.build import common
@@ -20,7 +19,6 @@ DEADLINE_SECONDS = 600  # imports wait for it, so it may not take for ever
 KEPT_SECONDS = 3_600
 _LEFT = f"{GROUP}/left-by"
 _CHECKPOINTS = f"{GROUP}/checkpoints"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,20 +84,12 @@ def collect_job(
 
 def left_by(job: Object) -> tuple[tuple[str, str], ...]:
     """(dataset, digest or empty) of those that a collect Job cleans up after."""
-    return _written(job, _LEFT, _PAIRS)
+    return common.noted(job, _LEFT, _PAIRS, ())
 
 
 def checkpoints_of(job: Object) -> tuple[str, ...]:
     """RUN/CHECKPOINT of those that a collect Job removes."""
-    return _written(job, _CHECKPOINTS, _NAMES)
-
-
-def _written(job: Object, annotation: str, form: TypeAdapter[tuple[T, ...]]) -> tuple[T, ...]:
-    """Nothing where somebody has made something else of the annotation."""
-    try:
-        return form.validate_json((job["metadata"].get("annotations") or {}).get(annotation, "[]"))
-    except ValidationError:
-        return ()
+    return common.noted(job, _CHECKPOINTS, _NAMES, ())
 
 
 _PAIRS = TypeAdapter(tuple[tuple[str, str], ...])

@@ -6,13 +6,16 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from winnow_operator import api
 from winnow_operator.pods import FINAL_EXIT_CODES, STOPPED_EXIT_CODE
 from winnow_operator.resources import API_VERSION, GROUP, MANAGED_BY, PART_OF, Object
+
+T = TypeVar("T")
 
 STORAGE = "/storage"
 SETTINGS = "/etc/winnow"
@@ -299,3 +302,12 @@ def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
 
 def user_env(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[Object]:
     return [api.to_raw(variable) for variable in spec.env or ()]
+
+
+def noted(obj: Object, annotation: str, form: TypeAdapter[T], otherwise: T) -> T:
+    """What we wrote into it. `otherwise` where nothing stands there, or something else: who may edit an object may edit its annotations."""
+    text = (obj["metadata"].get("annotations") or {}).get(annotation)
+    try:
+        return form.validate_json(text) if text else otherwise
+    except ValidationError:
+        return otherwise

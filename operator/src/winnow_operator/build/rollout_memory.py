@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter
 
 from winnow_operator import api
+from winnow_operator.build.common import noted
 from winnow_operator.build.served import Served
 from winnow_operator.resources import GROUP, Object
 
@@ -54,12 +55,7 @@ class Memory:
 
     @staticmethod
     def of(deployment: Object | None) -> Memory:
-        """Nothing where somebody has made something else of the annotation."""
-        text = (deployment["metadata"].get("annotations") or {}).get(ROLLOUT) if deployment else None
-        try:
-            return _MEMORY.validate_json(text) if text else NOTHING
-        except ValidationError:
-            return NOTHING
+        return noted(deployment, ROLLOUT, _MEMORY, NOTHING) if deployment else NOTHING
 
 
 NOTHING = Memory()

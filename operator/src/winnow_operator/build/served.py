@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from winnow_operator import api
+from winnow_operator.build.common import noted
 from winnow_operator.resources import GROUP, Object
 
 SERVED = f"{GROUP}/served"
@@ -37,12 +38,8 @@ class Served:
 
     @staticmethod
     def of(deployment: Object) -> Served | None:
-        """None where it says nothing of ours any more: anybody who may edit a Deployment may edit its annotations."""
-        text = (deployment["metadata"].get("annotations") or {}).get(SERVED)
-        try:
-            return _SERVED.validate_json(text) if text else None
-        except ValidationError:
-            return None
+        """None where it says nothing of ours any more."""
+        return noted(deployment, SERVED, _SERVED, None)
 
 
-_SERVED = TypeAdapter(Served)
+_SERVED: TypeAdapter[Served | None] = TypeAdapter(Served)
