@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,7 +196,7 @@ def load_network(
     register()
     quiet_transformers()
     try:
-        network = AutoModelForSequenceClassification.from_pretrained(
+        network, found = AutoModelForSequenceClassification.from_pretrained(
             directory,
             config=config,
             dtype=dtype,
@@ -207,11 +207,35 @@ def load_network(
             quantization_config=quantisation(config) if four_bit else None,
             # The base may be a classifier itself, for other labels: its head starts anew.
             ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BaseModelError(f"The weights in {directory} cannot be loaded: {error}") from error
+    unlike = dict.fromkeys(found["missing_keys"], "missing") | {
+        name: f"{list(there)} instead of {list(wanted)}" for name, there, wanted in found["mismatched_keys"]
+    }
+    check_body(network, unlike, directory)
     choose_by_text(network, config)
     return network  # type: ignore[no-any-return]
+
+
+def check_body(network: PreTrainedModel, unlike: Mapping[str, str], directory: Path) -> None:
+    """`unlike`: tensors that the weights in `directory` lack or have in another shape, which transformers starts at random.
+    A head may be among them, and a pooler, which models that guess words have none of.
+
+    Raises BaseModelError for others: the body would be noise, and nobody told.
+    """
+    no_text = tuple(f"{name}." for name in Classifier(network).no_text)
+    random = sorted(
+        name
+        for name in unlike
+        if name.startswith(f"{network.base_model_prefix}.") and not name.startswith(no_text) and "pooler" not in name.split(".")
+    )
+    if random:
+        raise BaseModelError(
+            f"The weights in {directory} do not fit its {CONFIG}: {len(random):,} of the body's tensors would start "
+            f"at random, the first {random[0]} ({unlike[random[0]]}). Take both files from the same model."
+        )
 
 
 def quiet_transformers() -> None:

@@ -61,15 +61,21 @@ def head_of(network: Any) -> tuple[str, ...]:
 
 @torch.no_grad()
 def check_company(network: nn.Module, vocabulary: int, pad_token_id: int) -> None:
-    """Raises BaseModelError where a text gets other logits among longer ones than alone: no such model trains correctly."""
+    """Raises BaseModelError where a text gets other logits among longer ones than alone: no such model trains correctly. Or
+    none at all, as of X-MOD, which wants to know the text's language."""
     generator = torch.Generator().manual_seed(0)
     texts = [torch.randint(vocabulary, (length,), generator=generator) for length in (3, 12, 9)]
     texts = [torch.where(text == pad_token_id, (pad_token_id + 1) % vocabulary, text) for text in texts]
     device = next(network.parameters()).device
     training = network.training
     network.eval()
-    alone = torch.cat([group_logits(network, [text.to(device)], pad_token_id) for text in texts])
-    among = group_logits(network, [text.to(device) for text in texts], pad_token_id)
+    try:
+        alone = torch.cat([group_logits(network, [text.to(device)], pad_token_id) for text in texts])
+        among = group_logits(network, [text.to(device) for text in texts], pad_token_id)
+    except ValueError as error:
+        raise BaseModelError(
+            f"{type(network).__name__} cannot read a text alone: {error} Use another base model."
+        ) from error
     network.train(training)
     off = float((alone - among).abs().max() / alone.abs().max().clamp(min=1e-6))
     if not off <= AGREEMENT:

@@ -85,7 +85,7 @@ def tokenise(tickets: Sequence[Ticket], encoder: Encoder, queue: TokenQueue) -> 
     """The requests go on to the queue, or are refused. On the thread that the encoder belongs to."""
     try:
         encoded = iter(encode([(ticket, text) for ticket in tickets for text in ticket.texts], encoder))
-    except Exception:
+    except BaseException:  # a panic of the tokenizers library is no Exception, and the thread would end with it
         encoded = None
     for ticket in tickets:
         try:
@@ -113,7 +113,7 @@ def encode_each(ticket: Ticket, encoder: Encoder) -> list[Encoded]:
     for number, text in enumerate(ticket.texts):
         try:
             encoded += encode([(ticket, text)], encoder)
-        except Exception as err:
+        except BaseException as err:
             log.error("Tokenising failed", extra={"error": unworded(err)})
             raise InternalError.tokenising_failed(ticket.named(number)) from err
     return encoded

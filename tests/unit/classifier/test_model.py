@@ -177,6 +177,37 @@ def test_code_that_comes_with_a_model_is_never_run_whatever_is_answered(tmp_path
     assert not (folder / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("model_type", "change", "told"),
+    [
+        pytest.param(
+            "bert",
+            lambda config: config | {"num_hidden_layers": config["num_hidden_layers"] + 1},
+            r"16 of the body's .* bert\.encoder\.layer\.\d\.attention.*\(missing\)",
+            id="a layer more",
+        ),
+        pytest.param(
+            "llama",
+            lambda config: config | {"vocab_size": 2 * config["vocab_size"]},
+            r"1 of the body's .* model\.embed_tokens\.weight \(\[\d+, \d+\] instead of \[\d+, \d+\]\)",
+            id="twice the tokens",
+        ),
+        pytest.param(
+            "gemma3",
+            lambda config: config["text_config"] | {"model_type": "gemma3_text"},
+            r"of the body's tensors would start at random",
+            id="a part of the config",
+        ),
+    ],
+)
+def test_weights_of_another_model_than_the_config_are_refused(tmp_path, model_type, change, told):
+    tiny_models.base_model(tmp_path, model_type)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(BaseModelError, match=told):
+        load_network(tmp_path, classifier_config(tmp_path, SCHEMA, PAD))
+
+
 def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
     classifier(tmp_path / "base").base.save_pretrained(tmp_path / "other")
     two = LabelSchema(TaskDetail.BINARY, ("no", "yes"))

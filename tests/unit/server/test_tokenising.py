@@ -10,14 +10,22 @@ from winnow_server.ticket import Ticket
 from winnow_server.tokenising import tokenise
 
 
+class Panic(BaseException):
+    """As the tokenizers library raises it where Rust gave up: no Exception."""
+
+
 class Fragile(Encoder):
+    error: type[BaseException] = ValueError
+
     def encode(self, texts, *given):
         if "boom" in texts:
-            raise ValueError("a text that nobody thought of")
+            raise self.error("a text that nobody thought of")
         return super().encode(texts, *given)
 
 
-async def test_a_text_that_cannot_be_tokenised_fails_no_other_request():
+@pytest.mark.parametrize("error", [ValueError, Panic])
+async def test_a_text_that_cannot_be_tokenised_fails_no_other_request(monkeypatch, error):
+    monkeypatch.setattr(Fragile, "error", error)
     queue = TokenQueue(max_tokens=100, max_batch_tokens=50)
     before, broken, behind = (Ticket([text]) for text in ("prize", "boom", "see you monday"))
     tokenise([before, broken, behind], Fragile(tiny_models.tokenizer("bert"), "{text}", 12), queue)

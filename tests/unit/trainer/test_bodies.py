@@ -8,7 +8,7 @@ import torch
 from tiny_learner import learner
 from tiny_training import Trainer
 from torch.testing import assert_close
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, XmodConfig
 
 from winnow_classifier.architectures import longest_text
 from winnow_classifier.errors import BaseModelError, ConfigError
@@ -75,6 +75,14 @@ def test_a_model_that_sees_its_padding_is_refused(tmp_path):
     model.base.forward = lambda input_ids, attention_mask: forward(input_ids=input_ids)
     with pytest.raises(BaseModelError, match="other logits in a padded batch than alone"):
         check_company(model.base, 34, 0)
+
+
+def test_a_model_that_wants_more_than_a_text_is_refused(tmp_path):
+    model = AutoModelForSequenceClassification.from_config(
+        XmodConfig(vocab_size=34, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    )
+    with pytest.raises(BaseModelError, match="XmodForSequenceClassification cannot read a text alone: .*language"):
+        check_company(model, 34, 1)
 
 
 def test_an_encoder_decoder_is_refused_with_what_to_take(tmp_path):
