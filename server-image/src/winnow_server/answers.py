@@ -103,7 +103,7 @@ class DatasetEntry(BaseModel):
     rows: int
 
 
-class Line(BaseModel):
+class CalibrationLine(BaseModel):
     slope: float
     intercept: float
 
@@ -111,7 +111,7 @@ class Line(BaseModel):
 class Calibration(BaseModel):
     method: Literal["Temperature", "Platt"]
     temperature: float | None = Field(default=None, description="Divides the logits.")
-    labels: dict[str, Line] | None = Field(default=None, description="slope * logit + intercept.")
+    labels: dict[str, CalibrationLine] | None = Field(default=None, description="slope * logit + intercept.")
 
 
 class Abstain(BaseModel):

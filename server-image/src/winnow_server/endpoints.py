@@ -77,7 +77,7 @@ def endpoints(routes: Routes) -> tuple[Endpoint, ...]:
         Endpoint("/info", routes.tei_info, OTHERS, "The model and its bounds, as text-embeddings-inference's clients ask",
                  tei.Info, flat_errors=True),
         Endpoint("/v1/models/{model:path}:predict", routes.kserve_predict, OTHERS, "As KServe V1 clients send it",
-                 kserve.PredictAnswer, kserve.PredictRequest, errors=WORK, flat_errors=True),
+                 kserve.KServeAnswer, kserve.KServeRequest, errors=WORK, flat_errors=True),
         replace(infer, path=f"{version}/infer", summary="Inference on this version"),
         infer,
         Endpoint(f"{version}/ready", routes.oip_model_ready, OIP, "Is this version ready?", oip.ModelReady,

@@ -65,7 +65,7 @@ class Routes:
 
     async def kserve_predict(self, request: Request) -> Response:
         self._check_path(request)
-        asked = parse(kserve.PredictRequest, await self._body(request))
+        asked = parse(kserve.KServeRequest, await self._body(request))
         ticket = await self._run(request, asked.instances, field="instances")
         return self._answer(kserve.answer(ticket, self._service.announced.manifest.labels), ticket)
 

@@ -71,9 +71,9 @@ function kind(schema) {
   if (schema.anyOf) return schema.anyOf.map(kind).join(" or ");
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
-  if (schema.type === "array") return `list of ${schema.items ? kind(schema.items) : "values"}`;
+  if (schema.type === "array") return `list of ${grouped(schema.items ? kind(schema.items) : "values")}`;
   if (schema.type === "object" && typeof schema.additionalProperties === "object") {
-    return `object of ${kind(schema.additionalProperties)} by name`;
+    return `object of ${grouped(kind(schema.additionalProperties))} by name`;
   }
   const bounds = [
     "minimum" in schema ? `from ${schema.minimum}` : "",
@@ -81,6 +81,11 @@ function kind(schema) {
     "maxLength" in schema ? `up to ${schema.maxLength} characters` : "",
   ].filter(Boolean);
   return [schema.type ?? "any value", ...bounds].join(" ");
+}
+
+// What is one of several, within a list or an object.
+function grouped(words) {
+  return words.includes(" or ") ? `(${words})` : words;
 }
 
 function table(names, rows) {

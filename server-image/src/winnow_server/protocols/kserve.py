@@ -9,7 +9,7 @@ from winnow_server.schemas import MAX_INPUTS, Body, Item, as_items
 from winnow_server.ticket import Ticket
 
 
-class PredictRequest(Body):
+class KServeRequest(Body):
     instances: Annotated[
         list[Item],
         BeforeValidator(as_items, json_schema_input_type=list[str | Item]),
@@ -17,7 +17,7 @@ class PredictRequest(Body):
     ] = Field(validation_alias=AliasChoices("instances", "inputs"), description="Texts, or objects with a text.")
 
 
-class Prediction(BaseModel):
+class KServePrediction(BaseModel):
     label: str = Field(description="The most probable label.")
     predicted_labels: list[str] = Field(description="The decision: one label, or with several at once perhaps none.")
     abstained: bool = Field(description="True: not sure enough; take it for no decision.")
@@ -27,8 +27,8 @@ class Prediction(BaseModel):
     original_tokens: int = Field(description="Before a cut.")
 
 
-class PredictAnswer(BaseModel):
-    predictions: list[Prediction]
+class KServeAnswer(BaseModel):
+    predictions: list[KServePrediction]
 
 
 class ModelState(BaseModel):
