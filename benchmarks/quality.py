@@ -7,9 +7,9 @@ kind of task it is follows from the rows: one label or none (Binary), exactly on
 the training rows are validation rows; the rest train, through the command line as a user's would. The best epoch on
 validation rows counts. --peer trains transformers' Trainer on the same rows with the same settings (Multiclass only).
 
-The bars: Binary F1 0.97; Multilabel macro-F1 0.50 with fitted thresholds and 0.05 above threshold 0.5; Multiclass within
-half a point of the Trainer in two thirds of its time; expected calibration error 0.02 everywhere. --epochs, --rows and
---minutes bound the time, and may miss them.
+The bars: Binary F1 0.97; Multilabel macro-F1 0.50 with fitted thresholds and 0.05 above threshold 0.5 on the same
+probabilities, those that are served; Multiclass within half a point of the Trainer in two thirds of its time; expected
+calibration error 0.02 everywhere. --epochs, --rows and --minutes bound the time, and may miss them.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def trainers_best(rows: Rows, base: Path, epochs: int) -> dict[str, Any]:
 
 
 def failures(task: TaskDetail, ours: dict[str, Any], theirs: dict[str, Any] | None) -> list[str]:
-    before, after = ours["before"], ours["after"]
+    calibrated, after = ours["calibrated"], ours["after"]
     found = []
     if after["ece"] > ECE_BAR:
         found.append(f"expected calibration error {after['ece']:.4f} of at most {ECE_BAR}")
@@ -224,8 +224,9 @@ def failures(task: TaskDetail, ours: dict[str, Any], theirs: dict[str, Any] | No
         found.append(f"F1 {after['f1']:.4f} of {BINARY_F1_BAR}")
     if task is TaskDetail.MULTILABEL and after["f1_macro"] < MACRO_F1_BAR:
         found.append(f"macro-F1 {after['f1_macro']:.4f} of {MACRO_F1_BAR}")
-    if task is TaskDetail.MULTILABEL and after["f1_macro"] < before["f1_macro"] + FITTED_BAR:
-        found.append(f"macro-F1 {after['f1_macro']:.4f}, at 0.5 {before['f1_macro']:.4f}: less than {FITTED_BAR} more")
+    if task is TaskDetail.MULTILABEL and after["f1_macro"] < calibrated["f1_macro"] + FITTED_BAR:
+        at_half = calibrated["f1_macro"]
+        found.append(f"macro-F1 {after['f1_macro']:.4f}, at 0.5 {at_half:.4f}: less than {FITTED_BAR} more")
     if theirs and after["accuracy"] < theirs["accuracy"] - ACCURACY_BAR:
         found.append(f"accuracy {after['accuracy']:.4f}, the Trainer's {theirs['accuracy']:.4f}")
     if theirs and ours["seconds"] > theirs["seconds"] * TIME_BAR:
