@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from winnow_operator import api, drift
+from winnow_operator import api, drift, pods
 from winnow_operator.build.common import digest
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
@@ -109,7 +109,8 @@ class Executor:
             except ApiError as err:
                 kind = child.obj["kind"]
                 message = f"The API server refused {kind} {name_of(child.obj)}: {err.message}"
-                refusal = Refusal(Reason.API_REFUSED, message, kind, final=not err.transient)
+                passing = err.transient or pods.lack_room(err.message)
+                refusal = Refusal(Reason.API_REFUSED, message, kind, final=not passing)
                 if err.transient:
                     passes = passes or NotWrittenError(refusal, err, around=stands_around(child))
             else:

@@ -92,7 +92,7 @@ def refused(job: Object, events: Iterable[Object]) -> str:
 
 
 def lack_room(refused: str) -> bool:
-    """Whether pods were refused for a quota: as on full nodes, there is room again when others end."""
+    """Whether pods, or what makes them, were refused for a quota: as on full nodes, there is room again when others end."""
     return "exceeded quota" in refused
 
 

@@ -279,9 +279,21 @@ async def test_each_thing_around_says_why_it_is_not_there() -> None:
         here.server.refused["ingresses"] = (422, "already defined")
         await here.visits()
         status = here.server.statuses[-1]
-        assert conditions_of(status)["Autoscaled"] == conditions_of(status)["Exposed"] == ("False", "ApiRefused")
+        assert conditions_of(status)["Autoscaled"] == ("Unknown", "ApiRefused")
+        assert conditions_of(status)["Exposed"] == ("False", "ApiRefused")
         assert "exceeded quota" in message_of(status, "Autoscaled")
         assert "already defined" in message_of(status, "Exposed")
+
+
+@pytest.mark.parametrize(("message", "told"), [("exceeded quota: q", "Reconciling"), ("no such class", "Stalled")])
+async def test_a_quota_is_waited_for_whatever_it_refuses(message: str, told: str) -> None:
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment())
+        here.server.refused["deployments"] = (403, message)
+        await here.visits()
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Ready"] == ("False", "ApiRefused")
+        assert {"Reconciling", "Stalled"} & conditions_of(status).keys() == {told}
 
 
 async def test_a_webhook_that_is_away_for_one_thing_around_holds_no_other_back() -> None:
