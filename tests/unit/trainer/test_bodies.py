@@ -81,7 +81,7 @@ def test_a_model_that_wants_more_than_a_text_is_refused(tmp_path):
     model = AutoModelForSequenceClassification.from_config(
         XmodConfig(vocab_size=34, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     )
-    with pytest.raises(BaseModelError, match="XmodForSequenceClassification cannot read a text alone: .*language"):
+    with pytest.raises(BaseModelError, match=r"XmodForSequenceClassification cannot read a text alone: .*language"):
         check_company(model, 34, 1)
 
 
