@@ -221,17 +221,18 @@ def load_network(
 
 def check_body(network: PreTrainedModel, unlike: Mapping[str, str], directory: Path) -> None:
     """`unlike`: tensors that the weights in `directory` lack or have in another shape, which transformers starts at random.
-    A head may be among them, a pooler, which models that guess words have none of, and what nobody learns, such as
+    A head may be among them, a pooler with it, which models that guess words have none of, and what nobody learns, such as
     sinusoidal positions.
 
     Raises BaseModelError for others: the body would be noise, and nobody told.
     """
-    no_text = tuple(f"{name}." for name in Classifier(network).no_text)
-    learned = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
-    in_body = {
-        name for name in learned if name.startswith(f"{network.base_model_prefix}.") and not name.startswith(no_text)
-    }
-    random = sorted(name for name in in_body & unlike.keys() if "pooler" not in name.split("."))
+    classifier = Classifier(network)
+    elsewhere = tuple(f"{name}." for name in (*classifier.architecture.head, *classifier.no_text))
+    random = sorted(
+        name
+        for name, parameter in network.named_parameters()
+        if name in unlike and parameter.requires_grad and not name.startswith(elsewhere)
+    )
     if random:
         raise BaseModelError(
             f"The weights in {directory} do not fit its {CONFIG}: {len(random):,} of the body's tensors would start "

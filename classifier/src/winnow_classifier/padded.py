@@ -73,8 +73,9 @@ def check_company(network: nn.Module, vocabulary: int, pad_token_id: int) -> Non
         alone = torch.cat([group_logits(network, [text.to(device)], pad_token_id) for text in texts])
         among = group_logits(network, [text.to(device) for text in texts], pad_token_id)
     except ValueError as error:
+        why = str(error).rstrip(".")
         raise BaseModelError(
-            f"{type(network).__name__} cannot read a text alone: {error} Use another base model."
+            f"{type(network).__name__} cannot read a text alone: {why}. Use another base model."
         ) from error
     network.train(training)
     off = float((alone - among).abs().max() / alone.abs().max().clamp(min=1e-6))
