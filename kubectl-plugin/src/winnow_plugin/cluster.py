@@ -4,10 +4,11 @@ Objects are plain JSON."""
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -257,8 +258,9 @@ async def _configure(configuration: Configuration, place: Place) -> str:
         config.load_incluster_config(client_configuration=configuration)
         return _pods_namespace()
     try:
-        loader = await config.load_kube_config(files, place.context, configuration, persist_config=False)
-        return str(loader.current_context["context"].get("namespace") or "default")
+        with _said_by_the_client() as said:
+            loader = await config.load_kube_config(files, place.context, configuration, persist_config=False)
+        namespace = str(loader.current_context["context"].get("namespace") or "default")
     except config.ConfigException as err:
         if place.context and f"name {place.context} in" in str(err) and "contexts" in str(err):
             raise ConfigError(
@@ -267,6 +269,35 @@ async def _configure(configuration: Configuration, place: Place) -> str:
         raise ConfigError(f"the kubeconfig {files} cannot be used: {err}", hint=CHECK_CONFIG) from err
     except (OSError, YAMLError) as err:
         raise ConfigError(f"the kubeconfig {files} cannot be read: {err}", hint=CHECK_CONFIG) from err
+    except (TypeError, AttributeError, LookupError, ValueError) as err:
+        # The client takes it for granted that the file is what it should be: an empty one, as /dev/null, is not.
+        raise ConfigError(
+            f"the kubeconfig {files} cannot be used: it is empty, or something else than a kubeconfig",
+            hint=CHECK_CONFIG,
+        ) from err
+    if said and not configuration.api_key and not configuration.cert_file:
+        raise ConfigError(
+            f"the kubeconfig {files} names a program to log in with, and that failed: {'; '.join(said)}",
+            hint="log in anew, as with kubectl, which runs the same program",
+        )
+    return namespace
+
+
+@contextmanager
+def _said_by_the_client() -> Iterator[list[str]]:
+    """What it only logs: that a program of the kubeconfig gave no credentials. Without them it would go on as nobody."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    said: list[str] = []
+    log, listener = logging.getLogger("kubernetes"), Listener(logging.ERROR)
+    log.addHandler(listener)
+    try:
+        yield said
+    finally:
+        log.removeHandler(listener)
 
 
 def _kubeconfig(place: Place) -> str | None:
