@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from integration_client import DATASET, EVENT, JOB, MODEL_SERVICE, NAMESPACE, TRAINING_JOB, Object, RefusedError
+from integration_client import DATASET, EVENT, JOB, MODEL_SERVICE, NAMESPACE, QUOTA, TRAINING_JOB, Object, RefusedError
 from integration_cluster import DIGEST, Cluster, condition, trained
 from integration_manifests import dataset, training_job
 from integration_operator import Operator
@@ -80,6 +80,27 @@ async def test_it_goes_when_the_training_is_suspended_or_deleted(cluster: Cluste
     else:
         await cluster.delete(TRAINING_JOB, "v1")
     await cluster.until_gone(DATASET, "rows")
+
+
+async def test_a_training_whose_batch_job_is_refused_holds_it_quietly_and_keeps_nobody_from_deleting_it(
+    cluster: Cluster,
+) -> None:
+    await cluster.ready_rows()
+    hard = {"count/jobs.batch": "1"}  # that of the import
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one"}, "spec": {"hard": hard}}
+    await cluster.apply(quota)
+    await cluster.until("the quota to hold", QUOTA, lambda found: found["status"]["used"] == hard, name="one")
+    await cluster.apply(training_job())
+    await cluster.expect(TRAINING_JOB, "v1", "Accepted", status="False", reason="ApiRefused", says="exceeded quota")
+    await cluster.until("the finalizer", DATASET, held, name="rows")
+    await cluster.quiet(DATASET, 2.0)
+    await cluster.change(TRAINING_JOB, "v1", suspend=True)
+    await cluster.until("it to be off", DATASET, lambda obj: not held(obj), name="rows")
+    await cluster.change(TRAINING_JOB, "v1", suspend=False)
+    await cluster.until("the finalizer again", DATASET, held, name="rows")
+    await cluster.delete(DATASET, "rows")
+    await cluster.until_gone(DATASET, "rows")
+    await cluster.expect(TRAINING_JOB, "v1", "Accepted", status="False", reason="DatasetNotFound")
 
 
 async def test_with_two_trainings_it_waits_for_the_last_one(cluster: Cluster) -> None:

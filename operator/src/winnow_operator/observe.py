@@ -243,13 +243,14 @@ def _import_jobs(store: Store, obj: api.Dataset) -> tuple[Object, ...]:
 
 
 def _readers(store: Store, obj: api.Dataset) -> tuple[str, ...]:
-    """TrainingJobs with a batch Job that reads its rows, or will; also one that is being deleted, until its batch Job is gone."""
+    """TrainingJobs with a batch Job that reads its rows, or will; also one that is being deleted, until its batch Job is gone,
+    and, as long as nobody wants the Dataset to go, one whose batch Job is refused."""
     namespace = obj.metadata.namespace
     found = []
     for job in store.models(api.TrainingJob, TRAINING_JOB, namespace, leaving=True):
         if in_use.reads(job, obj):
             jobs, _ = _jobs_and_pods(store, Key(TRAINING_JOB, namespace, job.metadata.name), job.metadata.uid)
-            if in_use.active(jobs):
+            if in_use.active(jobs) or (in_use.refused(job) and not in_use.leaving(obj)):
                 found.append(job.metadata.name)
     return tuple(found)
 

@@ -21,6 +21,7 @@ from winnow_operator.resources import (
     Object,
     Resource,
     being_deleted,
+    condition_of,
     key_of,
     name_of,
     namespace_of,
@@ -97,10 +98,11 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
         yield from _of_service(store, namespace, name)
     elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
         yield from _those(store, TRAINING_JOB, namespace, lambda job: job["spec"]["modelService"] == name)
-    elif resource == DATASET:
+    elif resource == DATASET and (_changed(new, old, "spec") or _changed(new, old, "status")):
+        # Not for the finalizer alone, which is put on and taken off for their sake.
         yield from _those(store, TRAINING_JOB, namespace, lambda job: _may_read(job, name))
     elif resource == TRAINING_JOB:
-        if new is None:
+        if new is None or _accepted(new) != _accepted(old):
             yield from _datasets(obj, 0)
         if _checkpoints_changed(new, old):
             yield from _those(store, DEPLOYMENT, namespace, lambda one: _may_choose(one["spec"], obj))
@@ -128,6 +130,11 @@ def _may_choose(spec: Object, job: Object) -> bool:
 def _goes_on_from(spec: Object) -> str | None:
     name: str | None = ((spec.get("baseModel") or {}).get("checkpoint") or {}).get("trainingJob")
     return name
+
+
+def _accepted(job: Object | None) -> object:
+    """Why it may start or not: while its batch Job is refused, its Datasets are held."""
+    return (condition_of(job, "Accepted") or {}).get("reason") if job else None
 
 
 def _continued(job: Object | None) -> object:

@@ -14,6 +14,7 @@ from winnow_operator.resources import (
     DATASET,
     DEPLOYMENT,
     GUESTS,
+    IN_USE,
     JOB,
     MODEL_SERVICE,
     POD,
@@ -198,6 +199,19 @@ def test_a_dataset_leads_to_the_jobs_that_use_it() -> None:
 def test_a_dataset_does_not_lead_to_jobs_that_have_ended() -> None:
     ended = newer(JOB_V1, status={"completionTime": "2026-11-23T12:00:00Z"})
     assert visited(filled(ended), ROWS, None).keys() == {"Dataset/rows", "ModelService/spam"}
+
+
+def test_the_finalizer_of_a_dataset_leads_to_no_job() -> None:
+    held = newer(ROWS)
+    held["metadata"] = {**held["metadata"], "finalizers": [IN_USE]}
+    assert "TrainingJob/v1" not in visited(filled(), held, ROWS)
+
+
+def test_a_training_that_is_refused_leads_to_the_rows_that_are_held_for_it() -> None:
+    told = {"type": "Accepted", "status": "False", "reason": "ApiRefused"}
+    refused = newer(JOB_V1, status={"conditions": [told]})
+    assert visited(filled(), refused, JOB_V1)["Dataset/rows"] == 0
+    assert "Dataset/rows" not in visited(filled(), newer(refused, "100"), refused)
 
 
 def test_rows_that_were_stored_are_noted_at_once() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from winnow_operator import api, conditions, pods
 from winnow_operator.plan import Child, Hold, Release, Turn
+from winnow_operator.reasons import Reason
 from winnow_operator.resources import IN_USE, Object
 
 SHOWN_JOBS = 5
@@ -18,6 +19,13 @@ SHOWN_JOBS = 5
 def active(jobs: Iterable[Object]) -> bool:
     """Whether a pod of these batch Jobs may read rows, or will: one that is being deleted still writes its resume point."""
     return any(pods.outcome(job) is None for job in jobs)
+
+
+def refused(job: api.TrainingJob) -> bool:
+    """Whether its batch Job could not be made, and is tried again: what is held for it stays held, or one side would take the
+    finalizer off and the other put it on for ever."""
+    accepted = job.status.condition("Accepted")
+    return accepted is not None and accepted.reason in (Reason.API_REFUSED, Reason.NAME_CONFLICT)
 
 
 def reads(job: api.TrainingJob, dataset: api.Dataset) -> bool:
