@@ -22,6 +22,11 @@ BOUNDS = [
     pytest.param(training_job(method="DoRA"), 'Unsupported value: "DoRA"', id="a method that exists"),
     pytest.param(training_job(parameters={"headInit": "Zero"}), 'Unsupported value: "Zero"', id="a start that exists"),
     pytest.param(training_job(trainingDataset="Rows"), "should match", id="a reference that can exist"),
+    pytest.param(
+        model_service(baseModel={"image": {"reference": "docker.io/winnow/base:1\xa0"}}),
+        "should match",
+        id="no space that was pasted along, which the operator's types refuse",
+    ),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
     pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),
     pytest.param(deployment(follow="Best"), 'Unsupported value: "Best"', id="whom one can follow"),

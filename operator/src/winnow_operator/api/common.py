@@ -32,7 +32,7 @@ OwnName = Annotated[
     str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 ]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-ImageReference = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+ImageReference = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s\xa0]+$")]
 SeenName = Annotated[str, StringConstraints(max_length=253)]
 CheckpointName = Annotated[str, StringConstraints(max_length=63)]
 Digest = Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -158,9 +158,9 @@ class S3Prefix(Spec):
             min_length=8, max_length=512, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-._a-zA-Z0-9]+)*/?$"
         ),
     ]
-    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
-        None
-    )
+    endpoint: (
+        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
+    ) = None
     region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
 
 

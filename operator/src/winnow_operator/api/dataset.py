@@ -58,7 +58,7 @@ class ImageFileSource(Spec):
 class HttpSource(Spec):
     """A file that a web server has."""
 
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s]+$")]
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0]+$")]
     sha256: Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -68,9 +68,9 @@ class S3Source(Spec):
     uri: Annotated[
         str, StringConstraints(min_length=6, max_length=1024, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?$")
     ]
-    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
-        None
-    )
+    endpoint: (
+        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
+    ) = None
     region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
     secret_ref: SecretRef | None = None
 
@@ -79,12 +79,12 @@ class HuggingFaceSource(HubRepository):
     """A split of a dataset repository of the Hugging Face Hub."""
 
     config: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    split: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+\s/]+$")] | None = None
+    split: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+\s\xa0/]+$")] | None = None
     text_column: LabelName | None = None
     label_column: LabelName | None = None
-    endpoint: Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s]+$")] | None = (
-        None
-    )
+    endpoint: (
+        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
+    ) = None
 
 
 class UploadSource(Spec):

@@ -191,7 +191,7 @@ class MlflowSecretRef(Spec):
 class Mlflow(Spec):
     """A run in an MLflow server."""
 
-    tracking_uri: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s@?#]+$")]
+    tracking_uri: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0@?#]+$")]
     experiment: Annotated[str, StringConstraints(min_length=1, max_length=250)]
     secret_ref: MlflowSecretRef | None = None
 
@@ -210,7 +210,7 @@ class Wandb(Spec):
 
     project: WandbName
     entity: WandbName | None = None
-    base_url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s@?#]+$")] = (
+    base_url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0@?#]+$")] = (
         "https://api.wandb.ai"
     )
     secret_ref: WandbSecretRef
