@@ -11,6 +11,7 @@ from integration_client import (
     CONFIG_MAP,
     DATASET,
     DEPLOYMENT,
+    JOB,
     MODEL_SERVICE,
     POD,
     QUOTA,
@@ -204,6 +205,17 @@ async def test_a_config_map_that_is_missing_is_waited_for(cluster: Cluster) -> N
     await cluster.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "rows"}, "data": {"train.jsonl": "{}"}}
     )
+    await cluster.import_rows()
+
+
+async def test_an_import_that_a_queue_holds_says_so_and_goes_on_once_it_is_admitted(cluster: Cluster) -> None:
+    await cluster.apply(model_service(), dataset())
+    pod = await cluster.pod_of(DATASET, "rows")
+    # As Kueue does, which may manage Jobs that name no queue: it stops a pod that was made too soon.
+    await cluster.client.patch(JOB, cluster.namespace, pod.job, {"spec": {"suspend": True}})
+    rows = await cluster.expect(DATASET, "rows", "Ready", status="False", reason="Queued", says="admitted by its queue")
+    assert kstatus(rows) == "InProgress"
+    await cluster.client.patch(JOB, cluster.namespace, pod.job, {"spec": {"suspend": False}})
     await cluster.import_rows()
 
 

@@ -74,9 +74,17 @@ def outcome(job: Object) -> Outcome | None:
     return None
 
 
+QUEUED = "The batch Job waits to be admitted by its queue"
+
+
+def queued(job: Object) -> bool:
+    """Whether Kueue, which may take Jobs that name no queue too, does not let it run yet: it has no pod until then."""
+    return bool(job["spec"].get("suspend"))
+
+
 def too_few(job: Object, made: Iterable[Object]) -> bool:
     """Whether a Job that may run lacks pods: they are on their way, or the API server refuses them."""
-    if outcome(job) or being_deleted(job) or job["spec"].get("suspend"):
+    if outcome(job) or being_deleted(job) or queued(job):
         return False
     return len(of_each_index(made)) < int(job["spec"].get("parallelism", 1))
 

@@ -413,6 +413,17 @@ def test_a_measurement_that_gets_no_pod_says_so() -> None:
     assert message_of(status, "Promoted").endswith("the gate measures it. exceeded quota")
 
 
+def test_a_measurement_that_a_queue_holds_says_so() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.jobs[0]["spec"]["suspend"] = True
+    status = plan(world.seen(), NOW, CONFIG).status
+    assert message_of(status, "Promoted").endswith(
+        "the gate measures it. The batch Job waits to be admitted by its queue"
+    )
+
+
 def test_what_measures_does_not_keep_a_volume_that_is_being_deleted() -> None:
     world = live()
     world.to("epoch-2", gate=FLOORS)

@@ -159,6 +159,8 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
             return _State(False, trouble.reason, _in_words(seen, trouble.message), final=final)
         if pod is None and seen.pods_refused:
             return _State(False, Reason.API_REFUSED, seen.pods_refused, final=not pods.lack_room(seen.pods_refused))
+        if pod is None and pods.queued(job):
+            return _State(False, Reason.QUEUED, pods.QUEUED)
         if seen.obj.spec.source.upload and not (pod and pods.ready(pod)):
             message = f"The import waits for the file: {_upload_command(seen.obj)}"
             return _State(False, Reason.AWAITING_UPLOAD, message)

@@ -148,8 +148,8 @@ def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
         final = not pods.lack_room(seen.pods_refused)
         return _State("Starting", Reason.API_REFUSED, seen.pods_refused, final=final)
     if pod is None:
-        if job["spec"].get("suspend"):
-            return _State("Starting", Reason.QUEUED, "The batch Job waits to be admitted by its queue")
+        if pods.queued(job):
+            return _State("Starting", Reason.QUEUED, pods.QUEUED)
         return _State("Starting", Reason.STARTING, "The batch Job was created; its pod follows")
     if pods.running(pod) and there < nodes:
         return _State("Starting", Reason.STARTING, f"{there} of {nodes} pods run; the others follow")

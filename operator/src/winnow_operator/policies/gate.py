@@ -151,7 +151,7 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     own = [pod for pod in seen.job_pods if _of(pod, job)]
     if being_deleted(job) or outcome is None:
         trouble = next((found for pod in own if (found := pods.trouble(pod))), None)
-        why = trouble.message if trouble else "" if own else seen.pods_refused
+        why = trouble.message if trouble else "" if own else pods.QUEUED if pods.queued(job) else seen.pods_refused
         return Verdict(None, f"{waiting}{f'. {why}' if why else ''}", children=stale)
     pod = newest([pod for pod in own if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
