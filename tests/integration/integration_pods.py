@@ -79,6 +79,14 @@ class Pod:
         )
         await self._report(phase, self._terminated(exit_code, reason, said), ready=False, conditions=more)
 
+    async def lose_company(self, name: str) -> None:
+        """A container that a mesh put beside ours is killed for its memory; the kubelet tells of all of them by name."""
+        pod = await self._client.get(POD, self.namespace, self.name)
+        assert pod is not None
+        other = {"name": name, "image": "mesh", "imageID": "", "ready": False, "started": False, "restartCount": 0}
+        killed = {**other, "state": self._terminated(137, "OOMKilled", ""), "lastState": {}}
+        await self._patch({"containerStatuses": [killed, *pod["status"]["containerStatuses"]]})
+
     async def disappear(self) -> None:
         """What a kubelet does last for a pod that was being deleted."""
         await self._client.delete(POD, self.namespace, self.name, grace_seconds=0)

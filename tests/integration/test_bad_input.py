@@ -370,6 +370,18 @@ async def test_a_training_that_is_killed_for_its_memory_says_so_and_is_not_tried
     await cluster.quiet(POD)
 
 
+async def test_what_ends_beside_the_trainer_ends_no_training(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    await pod.start()
+    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    await pod.lose_company("linkerd-proxy")
+    await cluster.quiet(TRAINING_JOB)
+    await pod.end(0, trained())
+    await cluster.expect(TRAINING_JOB, "v1", "Complete")
+
+
 async def test_a_training_whose_pod_is_killed_is_tried_again_as_often_as_restarts_are_allowed(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.apply(training_job(maxRestarts=1))

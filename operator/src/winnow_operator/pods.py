@@ -21,6 +21,9 @@ FINAL_EXIT_CODES = (10, 11, 12)
 FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 
+# Those that we build. A mesh or an agent may put others beside them, whose end says nothing about ours.
+CONTAINERS = frozenset({"importer", "trainer", "collector", "compare", "server", "waker"})
+
 # After ten events like it within ten minutes the API server is told of all of them as one.
 _PREFIX = r'^(\(combined from similar events\): )?Error creating: ((pods|Pod) "[^"]*" is (forbidden|invalid): )?'
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
@@ -114,9 +117,14 @@ def _containers(pod: Object) -> list[Object]:
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
+def own(pod: Object) -> list[Object]:
+    """The status of the pod's container of ours; the kubelet tells of all of them by name."""
+    return [one for one in status_of(pod).get("containerStatuses") or [] if one["name"] in CONTAINERS]
+
+
 def ended(pod: Object) -> Ended | None:
     """How the pod's container ended, or None if it did not (yet), or the kubelet could not tell."""
-    for container in status_of(pod).get("containerStatuses") or []:
+    for container in own(pod):
         terminated = (container.get("state") or {}).get("terminated")
         if terminated:
             return _ended(terminated)
@@ -132,7 +140,7 @@ def out_of_memory(pods: Iterable[Object]) -> Object | None:
 
 def last_crash(pod: Object) -> Ended | None:
     """The last bad end of a container that the kubelet restarts for ever."""
-    for container in status_of(pod).get("containerStatuses") or []:
+    for container in own(pod):
         for state in ("state", "lastState"):
             terminated = (container.get(state) or {}).get("terminated")
             if terminated and terminated.get("exitCode") != 0:

@@ -28,6 +28,7 @@ from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.service import service
 from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.plan import Config, FetchLimits
+from winnow_operator.pods import CONTAINERS
 from winnow_operator.resources import Object
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -375,6 +376,7 @@ def test_every_pod_meets_the_restricted_security_standard(name: str) -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         (container,) = pod["containers"]
+        assert container["name"] in CONTAINERS, "its end would not be seen"
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -11,6 +11,7 @@ from operator_scene import (
     DIGEST,
     NOW,
     OTHER_DIGEST,
+    beside,
     completed,
     conditions_of,
     deployment,
@@ -513,6 +514,17 @@ def test_what_says_nothing_against_a_checkpoint_takes_nothing_back(pod: Any) -> 
     world.crash(OTHER_DIGEST, **pod)
     world.settle()
     assert (world.served, world.says()) == ("epoch-2", ("Unknown", "RollingOut"))
+
+
+def test_a_crash_of_a_container_beside_the_server_takes_nothing_back() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.roll_out()
+    world.crash(OTHER_DIGEST, exit_code=0)
+    world.came_up_again()
+    beside(world.pods[0], state={"running": {}}, lastState={"terminated": {"exitCode": 1}}, restartCount=9)
+    world.settle()
+    assert (world.served, world.says("Ready")) == ("epoch-2", ("True", "Live"))
 
 
 def test_a_kill_that_nobody_explains_is_blamed_on_the_checkpoint_the_third_time() -> None:

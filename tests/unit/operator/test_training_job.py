@@ -13,6 +13,7 @@ from operator_scene import (
     DIGEST,
     NOW,
     OTHER_DIGEST,
+    beside,
     completed,
     condition,
     conditions_of,
@@ -351,6 +352,15 @@ def test_any_other_kill_is_a_restart(pod: Any, says: str) -> None:
     status = plan(ready(obj, jobs=(job,), pods=(pod_of(job, **pod),)), NOW, CONFIG).status
     assert conditions_of(status)["Running"] == ("False", "Restarting")
     assert says in message_of(status, "Running")
+
+
+def test_what_a_container_beside_ours_did_is_not_taken_for_the_training() -> None:
+    done = ended(0, told(bestCheckpoint="epoch-2"))
+    beside(done.pods[0], state={"terminated": {"exitCode": 0, "reason": "Completed"}})
+    assert "epoch-2" in message_of(plan(done, NOW, CONFIG).status, "Complete")
+    goes_on = running()
+    beside(goes_on.pods[0], state={"terminated": {"exitCode": 137, "reason": "OOMKilled"}})
+    assert conditions_of(plan(goes_on, NOW, CONFIG).status)["Running"] == ("True", "Training")
 
 
 def test_a_job_whose_pods_are_gone_still_fails_in_words() -> None:

@@ -123,4 +123,4 @@ def _pods(seen: DeploymentSeen, served: Served) -> list[Object]:
 
 
 def _restarts(pod: Object) -> int:
-    return max((int(one.get("restartCount", 0)) for one in status_of(pod).get("containerStatuses") or []), default=0)
+    return max((int(one.get("restartCount", 0)) for one in pods.own(pod)), default=0)
