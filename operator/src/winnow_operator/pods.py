@@ -157,6 +157,11 @@ def running(pod: Object) -> bool:
     return status_of(pod).get("phase") == "Running"
 
 
+def outlived(pod: Object) -> bool:
+    """Whether our container has ended and others keep the pod running, for which the Job waits."""
+    return running(pod) and ended(pod) is not None
+
+
 def over(pod: Object) -> bool:
     """Whether it runs no more; Unknown is that of a node that was lost."""
     return status_of(pod).get("phase") in ("Succeeded", "Failed", "Unknown")

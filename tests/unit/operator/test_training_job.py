@@ -363,6 +363,12 @@ def test_what_a_container_beside_ours_did_is_not_taken_for_the_training() -> Non
     assert conditions_of(plan(goes_on, NOW, CONFIG).status)["Running"] == ("True", "Training")
 
 
+def test_a_pod_that_others_keep_running_says_so() -> None:
+    done = running(exit_code=0)
+    beside(done.pods[0], state={"running": {}})["status"]["phase"] = "Running"
+    assert message_of(plan(done, NOW, CONFIG).status, "Running").endswith("other containers keep the pod running")
+
+
 def test_a_job_whose_pods_are_gone_still_fails_in_words() -> None:
     job = job_of(training_job(), outcome="Failed", reason="BackoffLimitExceeded", ended=NOW)
     assert plan(ready(jobs=(job,)), later(5), CONFIG).requeue_after == 1  # the pod may come yet

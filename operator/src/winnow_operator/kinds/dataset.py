@@ -164,6 +164,9 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
         if seen.obj.spec.source.upload and not (pod and pods.ready(pod)):
             message = f"The import waits for the file: {_upload_command(seen.obj)}"
             return _State(False, Reason.AWAITING_UPLOAD, message)
+        if pod and pods.outlived(pod):
+            message = f"The import has ended, but other containers keep its pod {name_of(pod)} running"
+            return _State(False, Reason.IMPORTING, message)
         message = "The rows are being read and checked" if pod else "The import's pod is awaited"
         return _State(False, Reason.IMPORTING, message)
     ended = pods.ended(pod) if pod else None

@@ -153,6 +153,9 @@ def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
         return _State("Starting", Reason.STARTING, "The batch Job was created; its pod follows")
     if pods.running(pod) and there < nodes:
         return _State("Starting", Reason.STARTING, f"{there} of {nodes} pods run; the others follow")
+    if pods.outlived(pod):
+        message = f"The trainer of pod {pod['metadata']['name']} has ended, but other containers keep the pod running"
+        return _State("Running", Reason.TRAINING, message)
     if pods.running(pod):
         who = f"Pod {pod['metadata']['name']} trains" if nodes == 1 else f"{nodes} pods train"
         return _State("Running", Reason.TRAINING, who)
