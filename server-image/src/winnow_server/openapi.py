@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from winnow_server import answers
 from winnow_server.access import is_open
 from winnow_server.endpoints import JSON, OCTETS, Endpoint
+from winnow_server.refusals import is_foreign
 
 REFERENCE = "#/components/schemas/{model}"
 PARAMETER = re.compile(r"\{(\w+)\}")
@@ -97,7 +98,7 @@ def operation(endpoint: Endpoint, schemas: Schemas, open_to_all: bool) -> dict[s
     if endpoint.body:
         content: dict[str, Any] = {endpoint.media_type: {"schema": schemas.of(endpoint.body, "validation")}}
         found["requestBody"] = {"required": True, "content": content | octets(endpoint)}
-    shape = answers.FlatErrorAnswer if endpoint.flat_errors else answers.ErrorAnswer
+    shape = answers.FlatErrorAnswer if is_foreign(endpoint.path) else answers.ErrorAnswer
     for status in endpoint.errors:
         if status == 401 and not closed:
             continue
@@ -106,6 +107,8 @@ def operation(endpoint: Endpoint, schemas: Schemas, open_to_all: bool) -> dict[s
             "content": {JSON: {"schema": schemas.of(shape, "serialization")}},
             **({"headers": HEADERS[status]} if status in HEADERS else {}),
         }
+    if endpoint.unwell:
+        found["responses"]["503"] = {**found["responses"]["200"], "description": "Otherwise"}
     if closed:
         found["security"] = [{"bearer": []}, {"header": []}]
     return found

@@ -87,6 +87,19 @@ def test_errors_are_as_described(server, described, path):
     Draft202012Validator(nothing_else(schema_of(described, content))).validate(refused.json())
 
 
+@pytest.mark.parametrize(("method", "template", "path", "body"), CALLS, ids=[f"{one[0]} {one[1]}" for one in CALLS])
+def test_refusals_are_as_described(server, described, method, template, path, body):
+    refused = server.client.delete(path)
+    content = described["paths"][template][method]["responses"]["405"]["content"]["application/json"]
+    Draft202012Validator(nothing_else(schema_of(described, content))).validate(refused.json())
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/health", "/ping"])
+def test_what_a_probe_is_told_of_a_server_that_is_not_well_is_described(described, path):
+    answered = described["paths"][path]["get"]["responses"]
+    assert answered["503"]["content"] == answered["200"]["content"]
+
+
 def test_what_is_documented_in_words_is_described(described):
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
     documented = set(re.findall(r"`(?:GET|POST) (/[^`]*)`", page)) - {"/ui/", "/docs/", "/openapi.json"}
