@@ -92,7 +92,7 @@ def operation(endpoint: Endpoint, schemas: Schemas, open_to_all: bool) -> dict[s
     ]
     if endpoint.query:
         properties = schemas.resolved(endpoint.query, "validation")["properties"]
-        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+        parameters += [{"name": name, "in": "query", **as_written(schema)} for name, schema in properties.items()]
     if parameters:
         found["parameters"] = parameters
     if endpoint.body:
@@ -112,6 +112,12 @@ def operation(endpoint: Endpoint, schemas: Schemas, open_to_all: bool) -> dict[s
     if closed:
         found["security"] = [{"bearer": []}, {"header": []}]
     return found
+
+
+def as_written(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a parameter. What may be an object is JSON: by itself OpenAPI would make a parameter of each of its fields."""
+    is_json = any(one.get("type") == "object" for one in schema.get("anyOf", ()))
+    return {"content": {JSON: {"schema": schema}}} if is_json else {"schema": schema}
 
 
 def success(endpoint: Endpoint, schemas: Schemas) -> dict[str, Any]:
