@@ -376,6 +376,33 @@ def test_a_label_may_be_named_as_what_every_object_has(browser: WebDriver, tmp_p
         assert one(browser, "#threshold-value").text == "not set"
 
 
+def test_another_checkpoint_takes_over_under_an_open_page(browser: WebDriver, tmp_path: Path) -> None:
+    with served(tmp_path / "old") as address:
+        browser.get(f"{address}/ui/")
+        one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+        wait(browser, "#facts")
+        slide(browser, 0.9)
+        wait_for_text(browser, "#threshold-words", "Tried on this page only")
+        old = one(browser, "#digests").get_property("textContent")
+    port = str(urlsplit(address).port)
+    with served(
+        tmp_path / "new", "--port", port, labels=("low", "high", "constructor"), task_detail=TaskDetail.MULTICLASS
+    ):
+        one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
+        wait_for_text(browser, "#labels", "constructor")
+        assert one(browser, "#digests").get_property("textContent") != old
+        assert chips(browser) <= {"low", "high", "constructor"}
+        assert not one(browser, "#threshold-reset").is_displayed()
+        paste(browser, "text\nwin free money now\n")
+        one(browser, "#score").click()
+        wait(browser, "#download")
+        with download(browser, tmp_path, "pasted-scored.csv").open(newline="", encoding="utf-8") as file:
+            (scored,) = csv.DictReader(file)
+        item = ask(address, "win free money now")
+        found = [float(scored[f"probability of {label}"]) for label in ("low", "high", "constructor")]
+        assert found == pytest.approx(item["probs"], abs=1e-5)
+
+
 def test_a_quote_that_never_ends_does_not_make_one_text_of_all_lines(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")

@@ -7,7 +7,8 @@ protocol is no more than a header, and what is on its way as the server stops is
 import asyncio
 import logging
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import httptools
 import orjson
@@ -21,8 +22,17 @@ HEAD_BYTES = 64 * 1024  # request line and headers; no proxy in front lets more 
 HEAD_SECONDS = 30.0  # as for a body
 TAKE_SECONDS = 120.0  # in which a client has to take something of what is written for it
 LAST_SECONDS = 0.2  # for a request that is on its way as the server stops: a round trip
-# For the rest of a refused request, unread: to close over it could take the answer from the client.
-LINGER_SECONDS = 1.0
+# For the rest of a request that was answered before all of it came: to close over it would reset the connection, and who
+# sends everything before reading anything never saw the answer.
+LINGER_SECONDS = 5.0
+
+
+class Outlet(NamedTuple):
+    """The transport, for an answer that may be the connection's last."""
+
+    write: Callable[[bytes], None]
+    is_closing: Callable[[], bool]
+    close: Callable[[], None]
 
 
 class Connection(HttpToolsProtocol):
@@ -86,7 +96,7 @@ class Connection(HttpToolsProtocol):
         if self._in_work():
             super().shutdown()
         else:
-            self.loop.call_later(LAST_SECONDS, super().shutdown)
+            self.loop.call_later(LAST_SECONDS, self._stop)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -103,6 +113,7 @@ class Connection(HttpToolsProtocol):
         self._head_came()
         self._in_body = True
         super().on_headers_complete()
+        self.cycle.transport = Outlet(self.transport.write, self.transport.is_closing, self._close)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         self._held = 0
@@ -172,6 +183,24 @@ class Connection(HttpToolsProtocol):
         request_id = uuid.uuid4().hex
         log.info("Request", extra={"requestId": request_id, "status": error.status})
         self.transport.write(STATUS_LINE[error.status] + answer(error.body(request_id), request_id))
+        self._linger()
+
+    def _stop(self) -> None:
+        if self._in_work():
+            super().shutdown()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        if self._in_body and not self.transport.is_closing():
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Half-closed; what still comes is read, and forgotten."""
+        self._refused = True
+        self.pipeline.clear()
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 

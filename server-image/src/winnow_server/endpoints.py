@@ -29,7 +29,7 @@ class Endpoint:
     body: type[BaseModel] | None = None  # of a POST
     query: type[BaseModel] | None = None
     errors: tuple[int, ...] = (401, 405)
-    flat_errors: bool = False
+    unwell: bool = False  # its answer may also come with 503
     media_type: str = JSON
     binary: bool = False  # also takes and gives tensors as bytes
     described: str = ""
@@ -56,7 +56,6 @@ def endpoints(routes: Routes) -> tuple[Endpoint, ...]:
         oip.InferAnswer,
         oip.InferRequest,
         errors=WORK,
-        flat_errors=True,
         binary=True,
         described=f"Tensors may also travel as bytes, with the header {oip_binary.JSON_LENGTH}.",
     )
@@ -72,31 +71,31 @@ def endpoints(routes: Routes) -> tuple[Endpoint, ...]:
                  described="Answers come in the order of the lines, as soon as they are there. A line that is wrong answers "
                  "an error line, and the stream goes on. The lines run only while no other request waits."),
         Endpoint("/predict", routes.predict, OTHERS, "As text-embeddings-inference and Hugging Face's clients send it",
-                 tei.PredictAnswer, tei.PredictRequest, errors=WORK, flat_errors=True),
-        Endpoint("/", routes.predict, OTHERS, "The same", tei.PredictAnswer, tei.PredictRequest, errors=WORK, flat_errors=True),
+                 tei.PredictAnswer, tei.PredictRequest, errors=WORK),
+        Endpoint("/", routes.predict, OTHERS, "The same", tei.PredictAnswer, tei.PredictRequest, errors=WORK),
         Endpoint("/info", routes.tei_info, OTHERS, "The model and its bounds, as text-embeddings-inference's clients ask",
-                 tei.Info, flat_errors=True),
+                 tei.Info),
         Endpoint("/v1/models/{model:path}:predict", routes.kserve_predict, OTHERS, "As KServe V1 clients send it",
-                 kserve.KServeAnswer, kserve.KServeRequest, errors=WORK, flat_errors=True),
+                 kserve.KServeAnswer, kserve.KServeRequest, errors=WORK),
         replace(infer, path=f"{version}/infer", summary="Inference on this version"),
         infer,
         Endpoint(f"{version}/ready", routes.oip_model_ready, OIP, "Is this version ready?", oip.ModelReady,
-                 errors=(401, 404, 405, 503), flat_errors=True),
+                 errors=(401, 404, 405, 503)),
         Endpoint(f"{model}/ready", routes.oip_model_ready, OIP, "Is the model ready?", oip.ModelReady,
-                 errors=(401, 404, 405, 503), flat_errors=True),
+                 errors=(401, 404, 405, 503)),
         Endpoint(version, routes.oip_model, OIP, "The version's tensors", oip.ModelMetadata,
-                 errors=(401, 404, 405), flat_errors=True),
+                 errors=(401, 404, 405)),
         Endpoint(model, routes.oip_model, OIP, "The model's tensors", oip.ModelMetadata,
-                 errors=(401, 404, 405), flat_errors=True),
-        Endpoint("/v2", routes.oip_server, OIP, "The server", oip.ServerMetadata, flat_errors=True),
-        Endpoint("/v2/health/live", routes.live, OIP, "200 while the process can do its work", answers.Live, errors=(405,)),
-        Endpoint("/v2/health/ready", routes.ready, OIP, "200 while it wants requests", answers.Ready, errors=(405,)),
-        Endpoint("/health", routes.live, ABOUT, "200 while the process can do its work", answers.Live, errors=(405,)),
-        Endpoint("/ping", routes.live, ABOUT, "The same, where text-embeddings-inference's clients ask", answers.Live, errors=(405,)),
+                 errors=(401, 404, 405)),
+        Endpoint("/v2", routes.oip_server, OIP, "The server", oip.ServerMetadata),
+        Endpoint("/v2/health/live", routes.live, OIP, "200 while the process can do its work", answers.Live, errors=(405,), unwell=True),
+        Endpoint("/v2/health/ready", routes.ready, OIP, "200 while it wants requests", answers.Ready, errors=(405,), unwell=True),
+        Endpoint("/health", routes.live, ABOUT, "200 while the process can do its work", answers.Live, errors=(405,), unwell=True),
+        Endpoint("/ping", routes.live, ABOUT, "The same, where text-embeddings-inference's clients ask", answers.Live, errors=(405,), unwell=True),
         Endpoint("/metrics", routes.metrics, ABOUT, "Prometheus", media_type="text/plain", errors=(405,)),
         Endpoint("/v1/models", routes.models, ABOUT, "The model, as OpenAI's clients list it", answers.ModelList),
         Endpoint("/v1/models/{model:path}", routes.listed_model, ABOUT, "The model, as KServe's and OpenAI's clients ask for it",
-                 kserve.ModelState, errors=(401, 404, 405, 503), flat_errors=True),
+                 kserve.ModelState, errors=(401, 404, 405, 503)),
         Endpoint("/v1/model", routes.card, ABOUT, "Labels, checkpoint, metrics, digests: what is served", answers.ModelCard),
         Endpoint("/v1/examples", routes.examples, ABOUT, "Rows of the test set to try, mistakes among them", answers.Examples),
         Endpoint("/", routes.page, ABOUT, "Browsers are sent to the test page", answers.Alive, errors=(405,)),

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from winnow_server import answers
 from winnow_server.access import is_open
 from winnow_server.endpoints import JSON, OCTETS, Endpoint
+from winnow_server.refusals import is_foreign
 
 REFERENCE = "#/components/schemas/{model}"
 PARAMETER = re.compile(r"\{(\w+)\}")
@@ -91,13 +92,13 @@ def operation(endpoint: Endpoint, schemas: Schemas, open_to_all: bool) -> dict[s
     ]
     if endpoint.query:
         properties = schemas.resolved(endpoint.query, "validation")["properties"]
-        parameters += [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+        parameters += [{"name": name, "in": "query", **as_written(schema)} for name, schema in properties.items()]
     if parameters:
         found["parameters"] = parameters
     if endpoint.body:
         content: dict[str, Any] = {endpoint.media_type: {"schema": schemas.of(endpoint.body, "validation")}}
         found["requestBody"] = {"required": True, "content": content | octets(endpoint)}
-    shape = answers.FlatErrorAnswer if endpoint.flat_errors else answers.ErrorAnswer
+    shape = answers.FlatErrorAnswer if is_foreign(endpoint.path) else answers.ErrorAnswer
     for status in endpoint.errors:
         if status == 401 and not closed:
             continue
@@ -106,9 +107,17 @@ def operation(endpoint: Endpoint, schemas: Schemas, open_to_all: bool) -> dict[s
             "content": {JSON: {"schema": schemas.of(shape, "serialization")}},
             **({"headers": HEADERS[status]} if status in HEADERS else {}),
         }
+    if endpoint.unwell:
+        found["responses"]["503"] = {**found["responses"]["200"], "description": "Otherwise"}
     if closed:
         found["security"] = [{"bearer": []}, {"header": []}]
     return found
+
+
+def as_written(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a parameter. What may be an object is JSON: by itself OpenAPI would make a parameter of each of its fields."""
+    is_json = any(one.get("type") == "object" for one in schema.get("anyOf", ()))
+    return {"content": {JSON: {"schema": schema}}} if is_json else {"schema": schema}
 
 
 def success(endpoint: Endpoint, schemas: Schemas) -> dict[str, Any]:

@@ -31,9 +31,13 @@ async def answer_nobody(request: Request, error: Exception) -> Response:
 
 def refusal(error: ApiError, scope: Scope) -> Response:
     request_id = scope["state"]["request_id"]
-    foreign = scope["path"] == "/" or scope["path"].startswith(OTHER_PROTOCOLS)
-    body = error.flat(request_id) if foreign else error.body(request_id)
+    body = error.flat(request_id) if is_foreign(scope["path"]) else error.body(request_id)
     return Json(body, error.status, headers={**error.challenge, **error.headers})
+
+
+def is_foreign(path: str) -> bool:
+    """Whether it is another protocol's, whose clients read flat errors."""
+    return path == "/" or path.startswith(OTHER_PROTOCOLS)
 
 
 def as_api_error(error: Exception, request: Request) -> ApiError:

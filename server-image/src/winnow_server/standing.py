@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from winnow_classifier.decision import Decision, parse
-from winnow_classifier.errors import CheckpointError
+from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_server.service import Service
 from winnow_server.thresholds import NONE, Rules, Thresholds
 
@@ -23,7 +23,7 @@ class Standing:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._decision: Decision | None = None
-        self._override: Thresholds = NONE
+        self._override: Thresholds | None = None  # before the first look
         self._begun = False
 
     def take_decision(self, path: Path) -> None:
@@ -42,15 +42,18 @@ class Standing:
             log.info("Decision read", extra={"file": str(path), "digest": self._service.decision})
 
     def take_override(self, path: Path) -> None:
-        """The Deployment's. Labels that the checkpoint lacks are said in the log and left out; a file that cannot be read
-        changes nothing."""
+        """The Deployment's. Labels that the checkpoint lacks are said in the log and left out. Raises ConfigError if the first
+        file is missing or wrong; a later one that is wrong changes nothing. Raises OSError."""
         try:
-            found = CONTENT.validate_json(path.read_bytes()) if path.exists() else NONE
-        except ValidationError as err:
-            log.error(
-                "Thresholds must be an object of numbers from 0 to 1", extra={"file": str(path), "error": str(err)}
-            )
+            found = read_thresholds(path)
+            if found is None and self._override is None:
+                raise ConfigError(f"There is no file {path}.")
+        except ConfigError as err:
+            if self._override is None:
+                raise
+            log.error("Thresholds cannot be used", extra={"file": str(path), "error": str(err)})
             return
+        found = found or NONE
         known = self._service.schema.labels
         unknown = sorted(set(found) - set(known))
         if unknown:
@@ -61,10 +64,24 @@ class Standing:
 
     def _apply(self) -> None:
         decision = self._decision
-        thresholds = {**(decision.thresholds if decision else {}), **self._override}
+        thresholds = {**(decision.thresholds if decision else {}), **(self._override or NONE)}
         self._service.rules = Rules(
             decision.calibration if decision else None, thresholds, decision.abstain if decision else None
         )
+
+
+def read_thresholds(path: Path) -> Thresholds | None:
+    """None where there is no file. Raises ConfigError, OSError."""
+    try:
+        return CONTENT.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{path} must hold an object of numbers from 0 to 1 by label: {where}{': ' if where else ''}{first['msg']}."
+        ) from err
 
 
 def read_decision(path: Path, service: Service) -> tuple[Decision, str] | None:

@@ -170,6 +170,40 @@ def test_a_body_whose_answer_came_before_it_is_read_to_its_end(server):
         assert rest(client).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("head", [b"1.1\r\nHost: x\r\nConnection: close", b"1.0"])  # the second is nginx's
+def test_the_last_answer_of_a_connection_is_not_lost_over_a_body_that_is_still_sent(server, head):
+    body = bytes(16 * 1024 * 1024)
+    with connect(server) as client:
+        client.sendall(b"POST /v1/classify HTTP/%s\r\nContent-Length: %d\r\n\r\n" % (head, len(body)))
+        client.sendall(body)
+        assert error(rest(client), 413)["code"] == "body_too_large"
+
+
+def test_what_follows_the_last_answer_of_a_connection_is_not_answered(server):
+    answer = exchange(server, POST + b"Connection: close\r\n\r\n" + BODY + POST + b"\r\n" + BODY[:5])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_stream_that_ends_with_the_server_ends_in_full(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder) as server, connect(server) as client:
+        client.sendall(
+            b"POST /v1/classify/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b'"prize"\n'
+        )
+        answer = client.recv(65_536)
+
+        def stop():
+            server.service.drain()
+            server.process.should_exit = True
+
+        server.on_loop(stop)
+        while b'"draining"' not in answer:
+            answer += client.recv(65_536)
+        time.sleep(2 * connection.LAST_SECONDS)
+        client.sendall(bytes(16 * 1024 * 1024))
+        assert (answer + rest(client)).endswith(b"0\r\n\r\n")
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_curl_that_offers_http2_is_answered(server):
     command = ["curl", "-s", "--http2", "-d", BODY.decode(), f"{server.url}/v1/classify"]

@@ -67,6 +67,7 @@ def test_the_checkpoints_thresholds_stand_below_the_deployments_and_the_requests
     folder = tiny_server.publish(tmp_path)
     decisions.replace_file(folder, binary(thresholds={"spam": 0.0}))
     file = tmp_path / "thresholds.json"
+    file.write_text("{}")
     with tiny_server.running(folder, thresholds=file) as server:
         assert server.classify("meeting")["data"][0]["predicted_labels"] == ["spam"]
         assert server.classify("meeting", thresholds=1)["data"][0]["predicted_labels"] == ["ham"]
@@ -114,6 +115,7 @@ def test_what_is_no_decision_is_said_so(content, tmp_path):
 
 def test_a_file_that_is_no_decision_holds_up_no_other_file(tmp_path):
     folder, thresholds = tiny_server.publish(tmp_path), tmp_path / "thresholds.json"
+    thresholds.write_text("{}")
     with tiny_server.running(folder, thresholds=thresholds) as server:
         for number, content in enumerate(NOT_A_DECISION):
             (folder / DECISION).write_bytes(content)

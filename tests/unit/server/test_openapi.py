@@ -1,5 +1,6 @@
 """openapi.json and its page: valid, complete, and true to what the server answers."""
 
+import json
 import re
 from pathlib import Path
 
@@ -85,6 +86,27 @@ def test_errors_are_as_described(server, described, path):
     refused = server.client.post(path, json={"nothing": 1})
     content = described["paths"][path]["post"]["responses"][str(refused.status_code)]["content"]["application/json"]
     Draft202012Validator(nothing_else(schema_of(described, content))).validate(refused.json())
+
+
+@pytest.mark.parametrize(("method", "template", "path", "body"), CALLS, ids=[f"{one[0]} {one[1]}" for one in CALLS])
+def test_refusals_are_as_described(server, described, method, template, path, body):
+    refused = server.client.delete(path)
+    content = described["paths"][template][method]["responses"]["405"]["content"]["application/json"]
+    Draft202012Validator(nothing_else(schema_of(described, content))).validate(refused.json())
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/health", "/ping"])
+def test_what_a_probe_is_told_of_a_server_that_is_not_well_is_described(described, path):
+    answered = described["paths"][path]["get"]["responses"]
+    assert answered["503"]["content"] == answered["200"]["content"]
+
+
+def test_thresholds_in_a_query_are_json_as_the_server_reads_them(server, described):
+    parameters = {one["name"]: one for one in described["paths"]["/v1/classify/batch"]["post"]["parameters"]}
+    asked = {"spam": 0.0}
+    Draft202012Validator(schema_of(described, parameters["thresholds"]["content"]["application/json"])).validate(asked)
+    answer = server.client.post("/v1/classify/batch", params={"thresholds": json.dumps(asked)}, content=b'"meeting"')
+    assert answer.json()["predicted_labels"] == ["spam"]
 
 
 def test_what_is_documented_in_words_is_described(described):

@@ -37,6 +37,26 @@ def test_a_key_that_cannot_be_read_is_said_so(checkpoint_folder, tmp_path, capsy
         wake.wake(wake.parse(["--name", "web", "--upstream", "http://127.0.0.1:9", "--port", "0", *map(str, keys)]))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "There is no file"),
+        ('{"spam": 0.9,}', "must hold an object of numbers from 0 to 1 by label: Invalid JSON"),
+        ('{"spam": 90}', "by label: spam: Input should be less than or equal to 1"),
+    ],
+)
+def test_thresholds_that_cannot_be_used_are_said_so(checkpoint_folder, tmp_path, capsys, content, words):
+    """Not served by: nobody would see that the file that was named decides nothing."""
+    file = tmp_path / "thresholds.json"
+    if content is not None:
+        file.write_text(content)
+    wanted = ["--checkpoint", checkpoint_folder, "--port", 0, "--thresholds", file]
+    assert run(settings.parse([str(argument) for argument in wanted])) == 10
+    said = capsys.readouterr().err
+    assert str(file) in said
+    assert words in said
+
+
 def test_another_checkpoint_than_the_one_asked_for_is_not_served(checkpoint_folder):
     wanted = settings.parse(["--checkpoint", str(checkpoint_folder), "--digest", "sha256:" + "0" * 64])
     with pytest.raises(CheckpointError, match="digest"):

@@ -40,6 +40,14 @@ MEBIBYTE = 1024 * 1024
         pytest.param(
             {"input": "a", "truncation": "middle"}, 422, "literal_error", "truncation", "left", id="cut in the middle"
         ),
+        pytest.param(
+            {"input": "a", "priority": 10**30},
+            422,
+            "int_parsing_size",
+            "priority",
+            "priority is too",
+            id="a huge number",
+        ),
         pytest.param({"input": "a", "top_k": 0}, 422, "greater_than_equal", "top_k", "at least 1", id="top none"),
         pytest.param(
             {"input": "a", "model": "gpt"}, 404, "model_not_found", "model", "spam-detector", id="other model"

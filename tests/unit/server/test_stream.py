@@ -117,8 +117,12 @@ def test_options_stand_in_the_query(server):
     (left,), (end,) = ask(server, [text], truncation="left"), ask(server, ["meeting " * 10])
     assert left["truncated"]
     assert left["scores"] == pytest.approx(end["scores"], abs=1e-5)
-    refused = server.client.post(PATH, content=b'"a"', params={"truncation": "middle"})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "truncation")
+    for option, words in (
+        ("truncation", "must be 'right', 'left' or 'error'"),
+        ("return_logits", "must be true or false"),
+    ):
+        refused = server.client.post(PATH, content=b'"a"', params={option: "middle"})
+        assert (refused.status_code, refused.json()["error"]["message"]) == (422, f"{option} {words}.")
 
 
 def test_a_line_that_the_model_gives_no_number_for_is_an_error_line(checkpoint_folder):

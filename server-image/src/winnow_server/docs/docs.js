@@ -35,7 +35,10 @@ function endpoint(method, path, operation) {
   ));
   if (operation.description) made.append(element("p", { textContent: operation.description }));
   if (operation.parameters) {
-    const rows = operation.parameters.map((one) => [`${one.name} (${one.in})`, kind(one.schema), one.schema.description]);
+    const rows = operation.parameters.map((one) => {
+      const schema = one.schema ?? one.content["application/json"].schema;
+      return [`${one.name} (${one.in})`, kind(schema), schema.description];
+    });
     made.append(element("h3", { textContent: "Parameters" }), table(["name", "type", "meaning"], rows));
   }
   if (operation.requestBody) made.append(element("h3", { textContent: "Request" }), contents(operation.requestBody.content));

@@ -40,6 +40,7 @@ export async function classify(text, { thresholds, signal } = {}) {
   return {
     text,
     tried: thresholds,
+    version: body.model_version,
     labels: body.labels,
     several: body.problem_type === "multi_label_classification",
     probabilities: item.probs,
@@ -92,7 +93,10 @@ async function send(url, options) {
 async function answerOf(response) {
   const body = await response.json().catch(() => null);
   if (response.status === 401) throw new KeyNeeded(key === null ? "This model answers with an API key only." : body?.error?.message);
-  if (!response.ok) throw new Error(body?.error?.message ?? `The server answered ${response.status}.`);
+  if (!response.ok) {
+    const error = new Error(body?.error?.message ?? `The server answered ${response.status}.`);
+    throw Object.assign(error, { code: body?.error?.code });
+  }
   if (body === null) throw new Error("The answer is not JSON. Is something between this page and the server?");
   return body;
 }

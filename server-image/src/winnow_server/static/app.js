@@ -34,9 +34,16 @@ async function run(words) {
   state.set({ busy: true, error: null });
   try {
     const result = await classify(words, { thresholds: state.whatIf, signal });
-    if (!signal.aborted) state.succeed(result);
+    if (signal.aborted) return;
+    state.succeed(result);
+    if (state.model && state.model.model_version !== result.version) load(); // another checkpoint took over
   } catch (error) {
     if (signal.aborted) return;
+    if (error.code === "label_unknown") {
+      // Thresholds were tried on a checkpoint with other labels.
+      state.set({ whatIf: {} });
+      return run(words);
+    }
     if (error instanceof KeyNeeded) askForKey(error);
     state.fail(error);
   }
@@ -119,7 +126,7 @@ function load() {
       state.set({ model, modelError: null, keyError: null, error: null });
       if (asked) text.focus();
       fetchExamples().then(
-        (examples) => state.set({ examples }),
+        (examples) => state.set({ examples, example: null }),
         () => {}, // a server without examples is no error
       );
     },

@@ -106,7 +106,7 @@ export function wireBatch(state, askForKey) {
   }
 
   function download() {
-    const address = URL.createObjectURL(new Blob([scored(state.batch, state.model.labels)], { type: "text/csv" }));
+    const address = URL.createObjectURL(new Blob([scored(state.batch)], { type: "text/csv" }));
     const link = Object.assign(document.createElement("a"), { href: address, download: nameOfScored(state.batch.name) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
@@ -118,13 +118,15 @@ function nameOfScored(name) {
 }
 
 // The rows as they came, with what the model said of them: in the order of the file, only those with an answer.
-function scored({ rows, separator, header, answers }, labels) {
+// Labels are the answers' own: another checkpoint may have taken over since the page was opened.
+function scored({ rows, separator, header, answers }) {
+  const labels = [...new Set(answers.flatMap((answer) => Object.keys(answer.scores ?? {})))];
   const width = rows.reduce((most, row) => Math.max(most, row.length), 0); // too many for the arguments of one call
   const padded = (row) => [...row, ...Array(width - row.length).fill("")];
   const cells = answers.map((answer, index) => [
     ...padded(rows[index + (header ? 1 : 0)]),
     answer.error ? "" : answer.predicted_labels.join(" | "),
-    ...labels.map((label) => (answer.error ? "" : answer.scores[label])),
+    ...labels.map((label) => (Object.hasOwn(answer.scores ?? {}, label) ? answer.scores[label] : "")),
     answer.error ? "" : answer.abstained,
     answer.error ? "" : answer.truncated,
     answer.error?.message ?? "",

@@ -7,6 +7,7 @@ import { byId, element, fraction, milliseconds, number, percent, say, verdict } 
 import { curl, python } from "./snippets.js";
 
 const DEFAULT_THRESHOLD = 0.5; // where several labels may hold and none is set
+let listed = null; // the examples that can be chosen
 
 export function render(state) {
   renderModel(state.model);
@@ -67,8 +68,8 @@ function rows(dataset) {
 function renderExamples({ examples, example }) {
   const select = byId("example");
   byId("examples").hidden = examples.length === 0;
-  if (select.dataset.count !== String(examples.length)) {
-    select.dataset.count = examples.length;
+  if (listed !== examples) {
+    listed = examples;
     const group = (label, correct) => {
       const options = examples.flatMap((one, index) => (one.correct === correct ? [option(one, index)] : []));
       return options.length ? [element("optgroup", { label }, ...options)] : [];
