@@ -13,6 +13,7 @@ import tiny_training
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_score, recall_score
 
 from winnow_classifier import checkpoint, metrics
@@ -75,6 +76,26 @@ def test_temperature_minimises_log_loss_as_scikit_learn_counts_it():
 
     found = calibrate.temperature(rows.logits.double().numpy(), rows.targets.astype(float))
     assert loss(found) <= min(loss(found * 0.98), loss(found * 1.02)) + 1e-6
+
+
+@pytest.mark.parametrize(("size", "seed"), [(12, 3), (24, 6), (24, 12)])
+def test_a_line_is_that_of_scikit_learn_also_where_logits_are_large(size, seed):
+    random = np.random.default_rng(seed)
+    holds = (random.random(4_000) < 0.3).astype(float)
+    believed = np.where(random.random(4_000) < 0.05, 1 - holds, holds)
+    logits = (2 * believed - 1) * size + random.normal(size=4_000) * (1 if size == 12 else 3)
+    line = calibrate.line(logits, holds)
+    expected = LogisticRegression(C=1e6).fit(logits[:, None], holds)
+    found = 1 / (1 + np.exp(-(line.slope * logits + line.intercept)))
+    # So many rows leave next to nothing of what is believed beforehand.
+    np.testing.assert_allclose(found, expected.predict_proba(logits[:, None])[:, 1], atol=0.005)
+
+
+def test_a_line_never_turns_the_order_of_probabilities_round():
+    logits = np.linspace(-5, 5, 200)
+    line = calibrate.line(logits, (logits < 1).astype(float))
+    assert line.slope == calibrate.MIN_SLOPE
+    assert 1 / (1 + np.exp(-line.intercept)) == pytest.approx(0.6, abs=0.01)  # the share that holds
 
 
 def test_rows_without_an_error_do_not_make_certainties():

@@ -43,6 +43,16 @@ def score(functions, rows=1):
     return functions.score(TEXTS * rows, np.tile(TARGETS, (rows, 1)), np.tile(PROBABILITIES, (rows, 1)), SCHEMA)
 
 
+def test_a_sum_over_a_set_of_labels_ends_in_the_same_bits_in_each_process(functions):
+    source = """
+    WEIGHTS = {"bill": 0.1, "card": 0.7, "other": 1 / 3}
+    def score(input_text, expected, predicted):
+        return sum(WEIGHTS[label] * predicted[label] for label in set(expected) | set(predicted))
+    """
+    several = score(functions(**{f"cost_{number}": source for number in range(8)}))
+    assert len({each.scores.tobytes() for each in several}) == 1
+
+
 def test_several_functions_score_each_row(functions):
     cost, length = score(
         functions(

@@ -445,6 +445,15 @@ def test_what_is_odd_about_the_rows_is_told_in_words(trainer):
     )
 
 
+def test_test_rows_without_any_label_are_told_of(trainer):
+    schema = LabelSchema(TaskDetail.MULTILABEL, ("a", "b"))
+    words, spam = tiny_models.texts(20, 5)
+    train = store_dataset(trainer.storage, schema, words, np.array([[one, 0] for one in spam], dtype=np.int8))
+    none = store_dataset(trainer.storage, schema, ["one", "two"], np.zeros((2, 2), dtype=np.int8))
+    job = with_spec(trainer.job(numTrainEpochs=1), trainingDataset=str(train.path), testDataset=str(none.path))
+    assert said(trainer.run(job))["SingleClass"] == "every one of the 2 test rows has no label: metrics say little"
+
+
 def test_rows_of_one_label_only_teach_nothing(trainer):
     job = trainer.job(rows=1)
     with pytest.raises(DataError, match=r"same labels \(ham\), so there is nothing to learn"):

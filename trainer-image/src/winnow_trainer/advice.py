@@ -114,7 +114,9 @@ def _labels(name: str, part: HeldOut, data: Data) -> Iterator[Warn]:
     schema = data.train.schema
     if (part.targets == part.targets[0]).all():
         held = [schema.labels[column] for column in np.flatnonzero(part.targets[0])]
-        labels = f"the label {_names(held)}" if len(held) == 1 else f"the same {len(held)} labels"
+        labels = (
+            f"the label {_names(held)}" if len(held) == 1 else f"the same {len(held)} labels" if held else "no label"
+        )
         yield Warn(
             "SingleClass", f"every one of the {len(part.targets):,} {name} rows has {labels}: metrics say little"
         )

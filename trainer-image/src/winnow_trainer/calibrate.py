@@ -48,14 +48,22 @@ def temperature(logits: Floats, targets: Floats) -> float:
 def line(logits: Floats, targets: Floats) -> Line:
     """Slope and intercept of one label's logit before its sigmoid. Source: Platt 1999; logits (N,), targets (N,)."""
 
-    def loss(at: Floats) -> tuple[float, Floats]:
-        slope, intercept = at
-        z = slope * logits + intercept
-        prior = np.array([(slope - 1) / SLOPE_SD, intercept / INTERCEPT_SD])
-        nats = (np.logaddexp(0, z) - targets * z).sum() + (prior**2).sum() / 2
-        residual = expit(z) - targets
-        gradient = np.array([(residual * logits).sum(), residual.sum()]) + prior / [SLOPE_SD, INTERCEPT_SD]
-        return float(nats), gradient
+    inputs = np.stack([logits, np.ones_like(logits)])
+    usual, precision = np.array([1.0, 0.0]), np.array([SLOPE_SD, INTERCEPT_SD]) ** -2
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE, None), (None, None)])
-    return Line(slope=float(found.x[0]), intercept=float(found.x[1]))
+    def loss(at: Floats) -> float:
+        z = at @ inputs
+        return float((np.logaddexp(0, z) - targets * z).sum() + precision @ (at - usual) ** 2 / 2)
+
+    def gradient(at: Floats) -> Floats:
+        return np.asarray(inputs @ (expit(at @ inputs) - targets) + precision * (at - usual))
+
+    def curvature(at: Floats) -> Floats:
+        z = at @ inputs
+        return np.asarray(inputs * (expit(z) * expit(-z)) @ inputs.T + np.diag(precision))
+
+    # By the curvature: without it L-BFGS-B ended halfway where logits are large, with probabilities off by 0.1 and more.
+    slope, intercept = minimize(loss, usual, jac=gradient, hess=curvature, method="trust-exact").x
+    if slope < MIN_SLOPE:
+        slope, intercept = MIN_SLOPE, minimize_scalar(lambda other: loss(np.array([MIN_SLOPE, other]))).x
+    return Line(slope=float(slope), intercept=float(intercept))

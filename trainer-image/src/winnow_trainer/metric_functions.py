@@ -197,15 +197,23 @@ class _Function:
         self._folder = tempfile.TemporaryDirectory(prefix="metric-")
         file = Path(self._folder.name) / f"{self.name}.py"
         file.write_bytes(self.source)
-        command = [sys.executable, "-I", metric_worker.__file__, str(file), str(int(self._seconds) or 1)]
+        # As isolated as -I makes it, which would not read PYTHONHASHSEED.
+        command = [sys.executable, "-P", "-s", metric_worker.__file__, str(file), str(int(self._seconds) or 1)]
         self._process = subprocess.Popen(
             [*command, str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self._folder.name,
-            # Nothing of ours: there may be keys of storage in it. One thread, or each takes its share of the addresses.
-            env={"HOME": self._folder.name, "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            # Nothing of ours: there may be keys of storage in it. One thread, or each takes its share of the addresses. Sets
+            # of labels in the same order in each process: sums over them would end in other bits after a restart.
+            env={
+                "HOME": self._folder.name,
+                "LANG": "C.UTF-8",
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+                "PYTHONHASHSEED": "0",
+            },
             start_new_session=True,  # what it starts ends with it
         )
         assert self._process.stdin and self._process.stdout

@@ -1,4 +1,4 @@
-"""The process in which one metric function runs: python -I metric_worker.py NAME.py CPU_SECONDS MEMORY_BYTES.
+"""The process in which one metric function runs: python -P -s metric_worker.py NAME.py CPU_SECONDS MEMORY_BYTES.
 
 It imports nothing of Winnow and reads no environment. On stdin a line of JSON for each batch of rows, on stdout one answer
 for each line: {"scores": […]} or {"error": "…", "row": n}. The first answer says that `score` is there. What the function
