@@ -74,7 +74,6 @@ class Reason(StrEnum):
     )
 
     # TrainingJob: the run
-    WAITING = "Waiting", "Nothing runs before the job is accepted."
     NOT_SUSPENDED = "NotSuspended", "spec.suspend is false."
     SUSPENDED = "Suspended", "spec.suspend is true; the run goes on from its resume point when it is false again."
     STOPPING = "Stopping", "The pod writes its resume point before it ends."
