@@ -33,8 +33,8 @@ class Reason(StrEnum):
         "StorageBeingDeleted",
         "The claim is being deleted and waits for the pods that use it; nothing new starts on it.",
     )
-    COLLECTED = "Collected", "What deleted datasets left in storage was removed."
-    COLLECTION_FAILED = "CollectionFailed", "What deleted datasets left in storage could not be removed (yet)."
+    COLLECTED = "Collected", "Rows of deleted datasets, or checkpoints beyond retention, were removed from storage."
+    COLLECTION_FAILED = "CollectionFailed", "What nobody needs any more could not be removed from storage (yet)."
 
     # Dataset
     VERIFIED = "Verified", "All rows are valid and stored."
