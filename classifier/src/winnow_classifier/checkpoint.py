@@ -194,7 +194,7 @@ def write(
     return content, manifest
 
 
-def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None) -> None:
     """The network as plain transformers (or peft, for an adapter with its head) loads it."""
     if isinstance(model.network, PreTrainedModel):
         model.network.save_pretrained(directory, state_dict=weights)
@@ -277,7 +277,6 @@ def load(
     digest: str | None = None,
     base_model: str | None = None,
     storage: Path | None = None,
-    device: str | torch.device = "cpu",
     resolve: base_models.Resolve = base_models.resolve,
 ) -> LoadedCheckpoint:
     """A checkpoint ready to classify, verified first. `base_model` says where an adapter's base is now, if it moved.
@@ -291,7 +290,7 @@ def load(
         network = adapted_network(directory, manifest, reference, resolve(reference, storage))
     else:
         network = plain(directory)
-    model = Classifier(network, manifest.pooling).eval().requires_grad_(False).to(device)
+    model = Classifier(network, manifest.pooling).eval().requires_grad_(False)
     try:
         tokenizer = load_tokenizer(directory)
     except BaseModelError as error:

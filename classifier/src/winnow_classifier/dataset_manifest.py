@@ -97,7 +97,7 @@ def options_of(dataset: Dataset) -> RowOptions:
     )
 
 
-def row_options(given: GivenOptions, manifest: Path | None = None) -> tuple[RowOptions, str | None]:
+def row_options(given: GivenOptions, manifest: Path | None) -> tuple[RowOptions, str | None]:
     """From the manifest if there is one, else from what is given; and the dataset's name where the manifest has it.
 
     Raises ConfigError naming the option or the field.
