@@ -33,6 +33,8 @@ OwnName = Annotated[
 ]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 ImageReference = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s\xa0]+$")]
+ServerUrl = Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")]
+Region = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")]
 SeenName = Annotated[str, StringConstraints(max_length=253)]
 CheckpointName = Annotated[str, StringConstraints(max_length=63)]
 Digest = Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -158,10 +160,8 @@ class S3Prefix(Spec):
             min_length=8, max_length=512, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-._a-zA-Z0-9]+)*/?$"
         ),
     ]
-    endpoint: (
-        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
-    ) = None
-    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
+    endpoint: ServerUrl | None = None
+    region: Region | None = None
 
 
 class S3Model(S3Prefix):
