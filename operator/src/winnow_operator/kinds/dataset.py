@@ -150,7 +150,7 @@ def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _Sta
 
 def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
     outcome = pods.outcome(job)
-    pod = pods.latest(seen.pods)
+    pod = newest(seen.pods)
     if outcome is None:
         trouble = pods.trouble(pod) if pod else None
         if trouble:
