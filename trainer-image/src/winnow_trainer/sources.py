@@ -3,7 +3,6 @@ is mounted is read in row_paths.py."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pydantic.alias_generators import to_camel
 from winnow_classifier import row_paths
 from winnow_classifier.bucket import Credentials, signature
 from winnow_classifier.errors import ConfigError, SourceError
+from winnow_classifier.files import sha256_of_file
 from winnow_classifier.manifest import describe
 from winnow_trainer import hub_dataset
 from winnow_trainer.fetch import CONTENT, Answer, Fetcher, Limits, shown, status_text
@@ -117,9 +117,7 @@ def _http(source: HttpSource, folder: Path, fetcher: Fetcher) -> Path:
         hints = {401: "rows behind a log-in are fetched from s3 or a volume", 403: "the server refuses this cluster"}
         hint = hints.get(answer.status, "check spec.source.http.url")
         raise SourceError(f"{shown(source.url)} answers {status_text(answer.status)}", hint)
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != source.sha256:
+    if (found := sha256_of_file(file)) != source.sha256:
         message = f"{shown(source.url)} has the SHA-256 {found}, and {source.sha256} is wanted"
         raise SourceError(message, hint="the file is another one: check it, and make a Dataset with its digest")
     return file
