@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_camel
 from winnow_classifier.class_labels import ClassNames
 from winnow_classifier.errors import SourceError
 from winnow_classifier.files import sha256_of_file
+from winnow_classifier.manifest import Manifest
 from winnow_classifier.profile import Warn
 from winnow_classifier.row_paths import MAX_FILES, is_a_path
 from winnow_trainer import hub_card, hub_files
@@ -38,16 +39,12 @@ CARD_BYTES = 8 * 1024 * 1024
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-class TokenRef(_Spec):
+class TokenRef(Manifest):
     name: str
     key: str = "token"
 
 
-class HubSource(_Spec):
+class HubSource(Manifest):
     repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
     revision: str = Field(MAIN, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     config: str | None = None
