@@ -7,10 +7,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 from pydantic.alias_generators import to_camel
 
-GROUP = "winnow.dev"
-VERSION = "v1alpha1"
-GROUP_VERSION = f"{GROUP}/{VERSION}"
-
 # Child objects add up to eleven characters to a name, and labels hold 63.
 NAME_LENGTH = 52
 TEN_YEARS_SECONDS = 315_360_000
