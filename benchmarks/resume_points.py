@@ -26,7 +26,7 @@ from training import PARAMETERS, Task, load
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer import resume
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import build
+from winnow_trainer.methods import assemble
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import COST, ResumeWriter
 from winnow_trainer.steps import steps_of_epoch
@@ -39,7 +39,8 @@ WAYS: tuple[Way, ...] = ("none", "beside", "before")
 def learner(task: Task, method: Literal["Full", "LoRA"]) -> Learner:
     parameters = PARAMETERS.model_copy(update={"learning_rate": 1e-5}).resolved(method, "cls")
     accelerator = make_accelerator()
-    model = build(task.base, task.tokenizer, task.schema, method, parameters, accelerator.device)
+    device = accelerator.device
+    model = assemble(task.base, task.tokenizer, task.schema, method, parameters, device).to(device)
     return Learner(model, task.train, task.schema, method, parameters, accelerator, Event())
 
 

@@ -51,7 +51,7 @@ from winnow_classifier.tokens import Encoder, load_tokenizer
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.job import Parameters
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import build
+from winnow_trainer.methods import assemble
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.train import make_accelerator
@@ -144,7 +144,8 @@ def load(data: Path | None) -> Task:
 def winnow(task: Task, rows: Examples, epochs: int, fp32: bool = False) -> Trained:
     """The trainer's own learner, without storage: no checkpoint, no resume point."""
     accelerator = Accelerator(cpu=True) if fp32 else make_accelerator()
-    model = build(task.base, task.tokenizer, task.schema, "Full", PARAMETERS, accelerator.device)
+    device = accelerator.device
+    model = assemble(task.base, task.tokenizer, task.schema, "Full", PARAMETERS, device).to(device)
     learner = Learner(model, rows, task.schema, "Full", PARAMETERS, accelerator, Event())
     total = epochs * count_steps(len(rows), PARAMETERS.batch_size)
     rate = PARAMETERS.learning_rate or 0.0

@@ -18,7 +18,7 @@ from winnow_trainer import fsdp
 from winnow_trainer.examples import encode
 from winnow_trainer.job import Method, Parameters
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import build
+from winnow_trainer.methods import assemble, keep_less
 from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.steps import Rows
 
@@ -58,7 +58,9 @@ def learner(
     texts, _ = tiny_models.texts(len(targets), seed=3)
     examples = encode(texts, targets, Encoder(tokenizer, "{text}", 16))
     accelerator = Accelerator(cpu=True, mixed_precision="bf16" if bfloat16 else "no")
-    model = build(base, tokenizer, schema, method, resolved, accelerator.device)
+    model = assemble(base, tokenizer, schema, method, resolved, accelerator.device).to(accelerator.device)
+    if resolved.gradient_checkpointing:
+        keep_less(model)
     if cuts:
         fsdp.cut(model, ranks.size, torch.device("cpu"), torch.bfloat16 if bfloat16 else None)
     return Learner(model, examples, schema, method, resolved, accelerator, Event(), rows, ranks)

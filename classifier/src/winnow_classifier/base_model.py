@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -13,13 +12,13 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
+from winnow_classifier.files import is_full, sha256_of_files
 
 if TYPE_CHECKING:
     from winnow_classifier.base_bucket import BaseBucket
@@ -134,17 +133,6 @@ def digest(directory: Path) -> str:
     return "sha256:" + hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def sha256_of_files(paths: Iterable[Path]) -> list[str]:
-    """hashlib lets go of the interpreter lock, so the shards of a large model are read side by side."""
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(sha256_of_file, paths))
-
-
-def sha256_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def pinned(reference: str, directory: Path) -> str:
     """`reference` as it was resolved: the name of a branch is replaced by the commit that it named, and what lies in a
     bucket gets the version that lay there."""
@@ -208,8 +196,7 @@ def downloaded(reference: str, models: Path, version: str, download: Callable[[s
                     shutil.rmtree(temporary, ignore_errors=True)
     except OSError as err:
         message = f"{models}: {err.strerror or err}, while {reference} was downloaded"
-        full = err.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (StorageFull(message, "it needs more room") if full else StorageError(message)) from err
+        raise (StorageFull(message, "it needs more room") if is_full(err) else StorageError(message)) from err
     return found
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from winnow_classifier import base_model as base_models
 from winnow_classifier.architectures import Pooling
 from winnow_classifier.errors import BaseModelError, CheckpointError
+from winnow_classifier.files import sha256_of_files, sync
 from winnow_classifier.four_bit import round_body
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, load_network, merge_lora, read_config
@@ -184,7 +184,7 @@ def write(
         sync(directory / name)
     files = {
         path.name: FileEntry(sha256=sha256, size_bytes=path.stat().st_size)
-        for path, sha256 in zip(paths, base_models.sha256_of_files(paths), strict=True)
+        for path, sha256 in zip(paths, sha256_of_files(paths), strict=True)
     }
     manifest = manifest.model_copy(update={"files": files})
     content = manifest_bytes(manifest)
@@ -194,7 +194,7 @@ def write(
     return content, manifest
 
 
-def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None) -> None:
     """The network as plain transformers (or peft, for an adapter with its head) loads it."""
     if isinstance(model.network, PreTrainedModel):
         model.network.save_pretrained(directory, state_dict=weights)
@@ -227,14 +227,6 @@ def digest_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def read_manifest(directory: Path, digest: str | None = None, shown: str | None = None) -> tuple[Manifest, bytes]:
     """The manifest and its bytes; no other file is looked at. `shown` is what people know the directory as, if it is a
     bucket's. Raises CheckpointError."""
@@ -264,7 +256,7 @@ def inspect(directory: Path, digest: str | None = None, sizes: Mapping[str, int]
             raise CheckpointError(f"Checkpoint {directory} has lost {name}.")
     if sizes is not None:
         return published(manifest, content)
-    found = base_models.sha256_of_files(directory / name for name in manifest.files)
+    found = sha256_of_files(directory / name for name in manifest.files)
     for (name, entry), sha256 in zip(manifest.files.items(), found, strict=True):
         if sha256 != entry.sha256:
             raise CheckpointError(f"{directory / name} was changed: its SHA-256 is {sha256}, expected {entry.sha256}.")
@@ -277,7 +269,6 @@ def load(
     digest: str | None = None,
     base_model: str | None = None,
     storage: Path | None = None,
-    device: str | torch.device = "cpu",
     resolve: base_models.Resolve = base_models.resolve,
 ) -> LoadedCheckpoint:
     """A checkpoint ready to classify, verified first. `base_model` says where an adapter's base is now, if it moved.
@@ -291,7 +282,7 @@ def load(
         network = adapted_network(directory, manifest, reference, resolve(reference, storage))
     else:
         network = plain(directory)
-    model = Classifier(network, manifest.pooling).eval().requires_grad_(False).to(device)
+    model = Classifier(network, manifest.pooling).eval().requires_grad_(False)
     try:
         tokenizer = load_tokenizer(directory)
     except BaseModelError as error:

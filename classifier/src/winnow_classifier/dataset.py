@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from winnow_classifier.errors import ConfigError, DamagedError, DataError, StorageError, StorageFull, WinnowError
+from winnow_classifier.errors import ConfigError, DamagedError, DataError, StorageError, WinnowError
+from winnow_classifier.files import full, is_full, sha256_of_file, sync
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.words import some
 
@@ -228,7 +229,7 @@ def _verified(path: Path, described: "DatasetFile") -> Iterator[Batch]:
     digest = CanonicalDigest()
     rows, counts = 0, dict.fromkeys(described.labels, 0)
     try:
-        if described.rows_sha256 not in (None, _sha256(path / ROWS_FILE)):
+        if described.rows_sha256 not in (None, sha256_of_file(path / ROWS_FILE)):
             raise _changed(path, described, ROWS_FILE)
         with pq.ParquetFile(path / ROWS_FILE) as file:
             if file.schema_arrow.remove_metadata() != _PARQUET_SCHEMA:
@@ -336,11 +337,11 @@ def _write_dataset_file(folder: Path, schema: LabelSchema, digest: str, rows: in
         labels=list(schema.labels),
         rows=rows,
         positives=positives,
-        rows_sha256=_sha256(folder / ROWS_FILE),
+        rows_sha256=sha256_of_file(folder / ROWS_FILE),
     )
     (folder / DATASET_FILE).write_bytes(_encoded(described))
     for path in (*folder.iterdir(), folder):
-        _fsync(path)
+        sync(path)
 
 
 def _record_batch(batch: Batch) -> pa.RecordBatch:
@@ -358,7 +359,7 @@ def _publish(temporary: Path, folder: Path) -> None:
         if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         # Another import of the same rows was faster; its folder is named by the same content.
-    _fsync(folder.parent)
+    sync(folder.parent)
 
 
 def _replace_files(temporary: Path, folder: Path, files: Mapping[str, bytes]) -> None:
@@ -406,26 +407,13 @@ def remove_stale(folder: Path, now: float) -> int:
     return count
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def storage_errors(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"{where}: no space is left", hint="enlarge the volume or delete old runs") from err
+        if is_full(err):
+            raise full(where) from err
         raise StorageError(f"{where}: {err.strerror or err}") from err
 
 

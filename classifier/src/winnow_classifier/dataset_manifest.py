@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
 
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.labels import TaskDetail
-from winnow_classifier.manifest import read_manifest
+from winnow_classifier.manifest import Manifest, read_manifest
 from winnow_classifier.row_files import FileFormat
 from winnow_classifier.rows import OnInvalidRows, RowOptions
 
@@ -18,16 +17,12 @@ AUTO = "Auto"
 TASK_DETAILS = (AUTO, *TaskDetail)
 
 
-class _Manifest(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-class _Columns(_Manifest):
+class _Columns(Manifest):
     text: str | None = None
     target: str | None = None
 
 
-class _Spec(_Manifest):
+class _Spec(Manifest):
     format: FileFormat = FileFormat.AUTO
     task_detail: TaskDetail | Literal["Auto"] = "Auto"
     labels: list[str] = Field(default=[], max_length=1_000)
@@ -97,7 +92,7 @@ def options_of(dataset: Dataset) -> RowOptions:
     )
 
 
-def row_options(given: GivenOptions, manifest: Path | None = None) -> tuple[RowOptions, str | None]:
+def row_options(given: GivenOptions, manifest: Path | None) -> tuple[RowOptions, str | None]:
     """From the manifest if there is one, else from what is given; and the dataset's name where the manifest has it.
 
     Raises ConfigError naming the option or the field.

@@ -8,7 +8,6 @@ half is ever met.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 from winnow_classifier.addresses import Network
 from winnow_classifier.bucket import SCHEME, Bucket
 from winnow_classifier.errors import ConfigError, StorageError, StorageFull, StorageRefused
+from winnow_classifier.files import is_full
 from winnow_classifier.refusals import KEYS, told
 
 log = logging.getLogger(__name__)
@@ -162,9 +162,8 @@ class BucketMirror(Mirror):
                 yield
         except OSError as err:
             message = f"{path}: {err.strerror or err}, while it was fetched or stored"
-            full = err.errno in (errno.ENOSPC, errno.EDQUOT)
             hint = "the local copy of what is in the bucket needs more room"
-            raise (StorageFull(message, hint) if full else StorageError(message)) from err
+            raise (StorageFull(message, hint) if is_full(err) else StorageError(message)) from err
 
 
 _RIGHTS = (

@@ -6,7 +6,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
@@ -40,9 +40,7 @@ class Warn:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLengths:
-    """In tokens of the base model, special tokens included, before any truncation."""
-
+class Lengths:
     mean: float
     p50: int
     p95: int
@@ -64,10 +62,10 @@ class Profile:
     labels: list[tuple[str, int]]  # with the rows that have it, in label order
     duplicates: int  # rows whose text already stands in an earlier row
     conflicts: int  # texts that occur with different labels
-    tokens: TokenLengths | None
+    tokens: Lengths | None  # of the base model, special tokens included, before any truncation
     warnings: list[Warn]
     near_duplicates: int = 0  # texts nearly the same as an earlier, different one, of the first 50,000
-    characters: TokenLengths | None = None
+    characters: Lengths | None = None
     longer_than: Mapping[int, float] | None = None  # share of rows that have more tokens
     co_occurrence: Sequence[tuple[str, str, int]] = ()  # pairs of labels that hold in one row, the most frequent first
     control_characters: int = 0  # rows with one that no text should have
@@ -77,7 +75,6 @@ class Profile:
 
     def document(self) -> dict[str, Any]:
         """profile.json."""
-        lengths = {name: _document(found) for name, found in (("tokens", self.tokens), ("characters", self.characters))}
         return {
             "rows": self.rows,
             "labels": [{"name": n, "positives": c, "share": round(c / self.rows, 6)} for n, c in self.labels],
@@ -85,7 +82,8 @@ class Profile:
             "duplicates": self.duplicates,
             "conflicts": self.conflicts,
             "nearDuplicates": {"count": self.near_duplicates, "ofTheFirst": min(self.rows, MAX_TEXTS)},
-            **lengths,
+            "tokens": self.tokens and asdict(self.tokens),
+            "characters": self.characters and asdict(self.characters),
             "longerThan": {str(n): round(share, 6) for n, share in (self.longer_than or {}).items()},
             "histogram": self.histogram
             and {
@@ -98,16 +96,8 @@ class Profile:
                 "withoutWords": self.without_words,
                 "onlyDigits": self.only_digits,
             },
-            "warnings": [{"code": warning.code, "message": warning.message} for warning in self.warnings],
+            "warnings": [asdict(warning) for warning in self.warnings],
         }
-
-
-def _document(found: TokenLengths | None) -> dict[str, float] | None:
-    return (
-        None
-        if found is None
-        else {"mean": found.mean, "p50": found.p50, "p95": found.p95, "p99": found.p99, "max": found.max}
-    )
 
 
 class Profiler:
@@ -169,7 +159,7 @@ class Profiler:
             labels=positives,
             duplicates=duplicates,
             conflicts=conflicts,
-            tokens=token_lengths(tokens) if len(tokens) else None,
+            tokens=lengths_of(tokens) if len(tokens) else None,
             warnings=[
                 *self._single_class(),
                 *_few_examples(positives),
@@ -181,7 +171,7 @@ class Profiler:
                 *_wordless(self._wordless, len(self._hashes)),
             ],
             near_duplicates=near,
-            characters=token_lengths(characters),
+            characters=lengths_of(characters),
             longer_than=longer,
             co_occurrence=[(a, b, count) for (a, b), count in pairs.most_common()],
             control_characters=self._control,
@@ -228,11 +218,11 @@ def _may_hold_control(text: str) -> bool:
     return len(content.translate(None, _CONTROL_BYTES)) < len(content) or "\ufffd" in text
 
 
-def token_lengths(lengths: Sequence[int] | npt.NDArray[np.int32]) -> TokenLengths:
+def lengths_of(lengths: Sequence[int] | npt.NDArray[np.int32]) -> Lengths:
     """Percentiles are lengths that occur: the smallest that so many of the rows do not exceed."""
     values = np.asarray(lengths, dtype=np.int64)
     p50, p95, p99 = (int(p) for p in np.percentile(values, [50, 95, 99], method="inverted_cdf"))
-    return TokenLengths(round(float(values.mean()), 1), p50, p95, p99, int(values.max()))
+    return Lengths(round(float(values.mean()), 1), p50, p95, p99, int(values.max()))
 
 
 def histogram(lengths: npt.NDArray[np.int32]) -> Histogram:

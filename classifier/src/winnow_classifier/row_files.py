@@ -38,6 +38,7 @@ _OTHER_FILES = (
     (b"ARROW1", "an Arrow file; write it as Parquet"),
 )
 _PARQUET = b"PAR1"
+_SHOWN_CHARACTERS = 40
 
 
 class FileFormat(StrEnum):
@@ -190,7 +191,7 @@ class _DamagedError(DataError):
         )
 
 
-def shown(value: object, characters: int = 40) -> str:
+def shown(value: object) -> str:
     """A value as it would stand in JSON, cut so that a message stays readable."""
     if isinstance(value, dict):
         return "an object"
@@ -201,6 +202,6 @@ def shown(value: object, characters: int = 40) -> str:
     try:
         text = orjson.dumps(value).decode()
     except TypeError:  # a date, bytes, a number beyond 64 bits, a text with bytes that are not UTF-8
-        text = f'"{value}"' if not isinstance(value, int) else str(value)[: characters + 1]
+        text = f'"{value}"' if not isinstance(value, int) else str(value)[: _SHOWN_CHARACTERS + 1]
         text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= characters else f"{text[:characters]}…"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

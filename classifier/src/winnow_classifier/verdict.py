@@ -48,7 +48,7 @@ def summary(verdict: Verdict) -> list[str]:
     return [*lines, "", f"digest  {verdict.digest}"]
 
 
-def error_lines(err: WinnowError, where: Path | None = None) -> list[str]:
+def error_lines(err: WinnowError, where: Path | None) -> list[str]:
     """Wrong rows, each with its place; then what is wrong as a whole, and what to do."""
     lines = problem_lines(err.problems, err.problem_count, where) if isinstance(err, InvalidRowsError) else []
     return [*lines, f"error: {err}", *([f"hint: {err.hint}"] if err.hint else [])]

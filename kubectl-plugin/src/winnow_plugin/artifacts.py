@@ -136,10 +136,7 @@ def _files(reader: StoragePod, checkpoint: Checkpoint) -> list[_File]:
         raise StorageError(f"{MANIFEST} of {checkpoint['name']} was changed in storage: its digest is {digest}")
     try:
         entries = json.loads(content)["files"]
-        found = [
-            _File(name, int(entry["size_bytes" if "size_bytes" in entry else "sizeBytes"]), entry["sha256"])
-            for name, entry in entries.items()
-        ]
+        found = [_File(name, int(entry["sizeBytes"]), entry["sha256"]) for name, entry in entries.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise StorageError(f"{MANIFEST} of {checkpoint['name']} cannot be read: {err}") from err
     if wrong := [file.name for file in found if Path(file.name).name != file.name]:

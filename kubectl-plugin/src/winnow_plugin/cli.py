@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -197,7 +197,7 @@ def datasets(
     with _errors_in_words():
         if name is not None and all_namespaces:
             raise ConfigError("one dataset stands in one namespace", hint="name it by -n instead of --all-namespaces")
-        _run(print_datasets(_place(kubeconfig, context, namespace, all_namespaces), name, output.value))
+        asyncio.run(print_datasets(_place(kubeconfig, context, namespace, all_namespaces), name, output.value))
 
 
 @app.command()
@@ -352,10 +352,10 @@ def status(
     with _errors_in_words():
         if watch or (watch is None and terminal()):
             try:
-                _run(follow_status(place))
+                asyncio.run(follow_status(place))
             except KeyboardInterrupt:  # how it is meant to end
                 raise typer.Exit(0) from None
-        _run(print_status(place))
+        asyncio.run(print_status(place))
 
 
 @app.command()
@@ -386,10 +386,6 @@ def _place(kubeconfig: Path | None, context: str | None, namespace: str | None, 
     from winnow_plugin.cluster import Place
 
     return Place(kubeconfig, context, namespace, all_namespaces)
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
 
 
 @contextmanager

@@ -48,6 +48,12 @@ class Place:
     namespace: str | None = None
     all_namespaces: bool = False
 
+    @property
+    def kubectl_options(self) -> list[str]:
+        """For kubectl itself, where it is run; the namespace is that of what it is asked about."""
+        found = ["--kubeconfig", str(self.kubeconfig)] if self.kubeconfig else []
+        return [*found, "--context", self.context] if self.context else found
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -38,8 +38,7 @@ def kubectl() -> Path:
 def forwarded(program: Path, place: Place, namespace: str, pod: str, port: int) -> Iterator[int]:
     """The local port. Raises ClusterError without the right to it, Unreachable for anything else that may pass."""
     command = [str(program), "port-forward", "-n", namespace, "--address", "127.0.0.1", f"pod/{pod}", f":{port}"]
-    command += ["--kubeconfig", str(place.kubeconfig)] if place.kubeconfig else []
-    command += ["--context", place.context] if place.context else []
+    command += place.kubectl_options
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -90,9 +90,7 @@ class StoragePod:
         """What the trainer's program writes to stdout; its warnings go to stderr. Raises what it ended with, ClusterError
         without the right to it, Unreachable where it was broken off."""
         command = [str(self._program), "exec", "-n", namespace_of(self._pod), name_of(self._pod)]
-        command += ["-c", storage_pod.CONTAINER]
-        command += ["--kubeconfig", str(self._place.kubeconfig)] if self._place.kubeconfig else []
-        command += ["--context", self._place.context] if self._place.context else []
+        command += ["-c", storage_pod.CONTAINER, *self._place.kubectl_options]
         command += ["--", *storage_pod.command(self._job, self._batch_job, purpose, checkpoint, options)]
         with TemporaryFile() as said:
             process = subprocess.Popen(

@@ -9,11 +9,9 @@ import asyncio
 import hashlib
 import sys
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
 from winnow_classifier.errors import ConfigError, StorageError
 from winnow_classifier.rows import RowOptions
@@ -45,8 +43,6 @@ GONE_SECONDS = 60.0
 PATIENCE_SECONDS = 600.0  # without a byte or a word of news
 READ_BYTES = 8 << 20
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -62,16 +58,16 @@ def upload(request: Request, place: Place) -> int:
     program = kubectl()
     size_bytes = _size(request.file)
     with signals_unwind():
-        _run(_model_service_exists(place, request.wanted.model_service))
+        asyncio.run(_model_service_exists(place, request.wanted.model_service))
         file = _digested(request.file, size_bytes)
         _fits_manifest(request, file)
-        dataset = _run(_find(place, request.wanted, file))
+        dataset = asyncio.run(_find(place, request.wanted, file))
         if dataset is None or _may_begin_anew(dataset):
             if (request.check or (request.check is None and size_bytes <= CHECKED_BYTES)) and (
                 code := validate([request.file], request.options, as_json=False, quiet=True)
             ):
                 return code
-            dataset = _run(_create(place, request.wanted, file, dataset))
+            dataset = asyncio.run(_create(place, request.wanted, file, dataset))
         elif stage(dataset) is Stage.READY:
             print(f"Dataset {request.wanted.name} holds this file already", file=sys.stderr)
             return _verdict(dataset, file)
@@ -94,7 +90,7 @@ class _Sending:
         with Meter(f"sending {self._file.path.name}", self._file.size_bytes) as meter:
             while True:
                 try:
-                    dataset, pod = _run(_look(self._place, self._name))
+                    dataset, pod = asyncio.run(_look(self._place, self._name))
                     if stage(dataset) in (Stage.READY, Stage.FAILED):
                         return dataset
                     if pod is not None and stage(dataset) is Stage.AWAITING and self._done_by != _uid(pod):
@@ -246,7 +242,3 @@ def _fits_manifest(request: Request, file: LocalFile) -> None:
 
 def _uid(obj: Object) -> str:
     return str(obj["metadata"]["uid"])
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)

@@ -62,6 +62,15 @@ def stalled(reason: Reason | str, message: str) -> Condition:
     return Condition(STALLED, True, reason, message)
 
 
+def ready(holds: bool, reason: Reason | str, message: str, *, final: bool) -> list[Condition]:
+    """Ready; where it does not hold, also what kstatus wants to know: whether only a person can help (`final`)."""
+    found = Condition("Ready", holds, reason, message)
+    if holds:
+        return [found]
+    abnormal = stalled if final else reconciling
+    return [found, abnormal(reason, message)]
+
+
 def render(
     conditions: Sequence[Condition], old: Sequence[api.Condition], *, generation: int, now: datetime
 ) -> list[Object]:

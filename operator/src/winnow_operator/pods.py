@@ -193,10 +193,6 @@ def _pull_message(pod: Object, container: Object, message: str) -> str:
     return f"Pod {name_of(pod)}: {detail}. Check the image's name, and that the nodes can reach its registry"
 
 
-def latest(pods: Iterable[Object]) -> Object | None:
-    return newest(pods)
-
-
 def index(pod: Object) -> int:
     """The pod's number among those of its Job; 0 where a Job has one."""
     return int((pod["metadata"].get("labels") or {}).get(INDEX, 0))

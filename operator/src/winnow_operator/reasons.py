@@ -33,8 +33,8 @@ class Reason(StrEnum):
         "StorageBeingDeleted",
         "The claim is being deleted and waits for the pods that use it; nothing new starts on it.",
     )
-    COLLECTED = "Collected", "What deleted datasets left in storage was removed."
-    COLLECTION_FAILED = "CollectionFailed", "What deleted datasets left in storage could not be removed (yet)."
+    COLLECTED = "Collected", "Rows of deleted datasets, or checkpoints beyond retention, were removed from storage."
+    COLLECTION_FAILED = "CollectionFailed", "What nobody needs any more could not be removed from storage (yet)."
 
     # Dataset
     VERIFIED = "Verified", "All rows are valid and stored."
@@ -74,7 +74,6 @@ class Reason(StrEnum):
     )
 
     # TrainingJob: the run
-    WAITING = "Waiting", "Nothing runs before the job is accepted."
     NOT_SUSPENDED = "NotSuspended", "spec.suspend is false."
     SUSPENDED = "Suspended", "spec.suspend is true; the run goes on from its resume point when it is false again."
     STOPPING = "Stopping", "The pod writes its resume point before it ends."

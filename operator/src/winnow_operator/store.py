@@ -26,6 +26,7 @@ from winnow_operator.resources import (
     name_of,
     namespace_of,
     resource_of,
+    status_of,
     uid_of,
 )
 
@@ -164,7 +165,7 @@ def owner_key(obj: Object) -> Key | None:
 
 def _over(training: Object) -> bool:
     """Whether its end is recorded."""
-    return (training.get("status") or {}).get("completionTime") is not None
+    return status_of(training).get("completionTime") is not None
 
 
 def _version(obj: Object) -> int:

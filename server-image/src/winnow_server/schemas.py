@@ -141,7 +141,7 @@ def parse(kind: type[AnyBody], body: bytes | bytearray, named: str = "The body")
         raise from_validation(err, named) from err
 
 
-def texts_of(items: Sequence[Item | str], max_characters: int, field: str = "input") -> list[str]:
+def texts_of(items: Sequence[Item | str], max_characters: int, field: str) -> list[str]:
     """Raises Unprocessable for a text without a character that is not white space, and for one that is far too long."""
     texts = [item if isinstance(item, str) else item.text for item in items]
     for number, text in enumerate(texts):

@@ -8,7 +8,7 @@ from rows_in_memory import profile
 
 from winnow_classifier.dataset import Batch
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.profile import Profiler, histogram, token_lengths
+from winnow_classifier.profile import Profiler, histogram, lengths_of
 
 SPAM = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 
@@ -135,6 +135,6 @@ def test_near_duplicates_are_estimated():
         pytest.param([1, 2, 4], (2.3, 2, 4, 4, 4), id="three rows"),
     ],
 )
-def test_token_lengths(lengths, expected):
-    found = token_lengths(list(lengths))
+def test_lengths(lengths, expected):
+    found = lengths_of(list(lengths))
     assert (found.mean, found.p50, found.p95, found.p99, found.max) == expected

@@ -8,7 +8,7 @@ import pytest
 from crd_schemas import CRDS, alone, crd_schema, fields, from_crd, of_type
 from pydantic import BaseModel, TypeAdapter
 
-from winnow_operator import api
+from winnow_operator import api, resources
 
 PARTS = [pytest.param(kind, part, id=f"{kind}.{part}") for kind in api.KINDS for part in ("spec", "status")]
 
@@ -60,9 +60,10 @@ def test_a_crd_has_the_names_and_subresources_of_the_contract(kind: str) -> None
     names = CRDS[kind]["spec"]["names"]
     (version,) = CRDS[kind]["spec"]["versions"]
     short = {"ModelService": "ms", "Dataset": "wds", "TrainingJob": "tj", "Deployment": "wdep"}[kind]
-    assert (names["plural"], names["shortNames"], names["categories"]) == (api.PLURALS[kind], [short], ["winnow"])
-    assert CRDS[kind]["metadata"]["name"] == f"{api.PLURALS[kind]}.{api.GROUP}"
-    assert version["name"] == api.VERSION
+    (ours,) = [resource for resource in resources.KINDS if resource.kind == kind]
+    assert (names["plural"], names["shortNames"], names["categories"]) == (ours.plural, [short], ["winnow"])
+    assert CRDS[kind]["metadata"]["name"] == f"{ours.plural}.{ours.group}"
+    assert version["name"] == ours.version
     assert ("scale" in version["subresources"]) == (kind == "Deployment")
     assert version["additionalPrinterColumns"][-1]["name"] == "Age"
 

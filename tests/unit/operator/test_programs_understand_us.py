@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 from operator_scene import CONFIG, DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model_service, training_job
 
+import winnow_operator
+from winnow_classifier import errors
 from winnow_classifier.dataset_manifest import options_of, read_dataset
+from winnow_classifier.errors import WinnowError
 from winnow_operator import api
 from winnow_operator.build import waker
 from winnow_operator.build.collect_job import Left, checkpoints_of, collect_job
@@ -212,6 +216,16 @@ def test_the_trainer_understands_what_to_receive(tmp_path: Path) -> None:
 def test_the_plugin_tries_again_what_the_operator_says_may_pass() -> None:
     assert {str(reason) for reason in MAY_PASS} == upload_spec.WORTH_ANOTHER_TRY
     assert str(Reason.AWAITING_UPLOAD) == upload_spec.AWAITING_UPLOAD
+
+
+def test_every_reason_is_given_by_the_operator_or_said_by_a_program() -> None:
+    """What the docs explain can be met."""
+    source = "".join(path.read_text() for path in Path(winnow_operator.__file__).parent.rglob("*.py"))
+    given = {Reason[name] for name in re.findall(r"\bReason\.([A-Z_]+)\b", source)}
+    said = {
+        error.reason for error in vars(errors).values() if isinstance(error, type) and issubclass(error, WinnowError)
+    }
+    assert set(Reason) - given - said == set()
 
 
 def test_the_programs_understand_storage_in_a_bucket(tmp_path: Path) -> None:

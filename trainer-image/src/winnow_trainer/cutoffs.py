@@ -30,7 +30,7 @@ class Cutoffs:
 
 
 def fit(probabilities: npt.ArrayLike, targets: npt.ArrayLike, schema: LabelSchema, asked: Thresholds) -> Cutoffs:
-    """probabilities (N, C), calibrated, targets (N, C); `asked` fits the task (thresholds.check)."""
+    """probabilities (N, C), calibrated, targets (N, C); `asked` fits the task (objectives.check)."""
     values = np.asarray(probabilities, dtype=np.float32)
     holds = np.asarray(targets, dtype=np.bool_)
     if asked.objective is None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from winnow_classifier.dataset import DATASET_FILE, StoredDataset, load_dataset, targets_in_schema
 from winnow_classifier.errors import ConfigError, DataError
-from winnow_classifier.mirror import VOLUME, Mirror, is_bucket
+from winnow_classifier.mirror import Mirror, is_bucket
 from winnow_classifier.split import split
 from winnow_trainer.job import Part, Spec
 
@@ -36,7 +36,7 @@ class Data:
     validation: HeldOut | None
 
 
-def load_data(spec: Spec, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Data:
+def load_data(spec: Spec, storage: Path, import_rows: ImportRows, mirror: Mirror) -> Data:
     """Raises DataError if the rows cannot teach anything or do not fit together, ConfigError if they are not there.
 
     Test rows must not stand in the training dataset; validation rows must not stand in the training rows, nor be test
@@ -107,7 +107,7 @@ def learnable(train: StoredDataset) -> None:
         )
 
 
-def locate(field: str, reference: str, storage: Path, import_rows: ImportRows, mirror: Mirror = VOLUME) -> Path:
+def locate(field: str, reference: str, storage: Path, import_rows: ImportRows, mirror: Mirror) -> Path:
     """The stored dataset of a folder, of a digest, of its place in a bucket, or of a file of rows, which is imported."""
     path, stored = Path(reference), storage / "datasets"
     in_bucket = reference.startswith(f"{mirror.shown(stored)}/") and is_bucket(reference)

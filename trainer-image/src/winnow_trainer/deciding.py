@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from winnow_classifier import metrics
-from winnow_classifier.base_model import sha256_of_file
 from winnow_classifier.decision import Abstain, DecidedSchema, Decision, FittedOn, Measured, decided
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import sha256_of_file
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.objectives import Thresholds
 from winnow_trainer import calibrate, cutoffs

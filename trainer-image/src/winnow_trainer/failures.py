@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from winnow_classifier import files
 from winnow_classifier.errors import OutOfMemoryError_, StorageError, StorageFull
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_WORDS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed")
 SMALLER = "lower parameters.perDeviceTrainBatchSize (and raise gradientAccumulationSteps) or maxSeqLength"
 
@@ -25,11 +24,11 @@ def in_words(storage: Path) -> Iterator[None]:
         raise OutOfMemoryError_("There is not enough memory for this training", hint=SMALLER) from error
     except OSError as error:
         if is_full(error):
-            raise full(storage) from error
+            raise files.full(storage) from error
         raise StorageError(f"{error.filename or storage}: {error.strerror or error}") from error
     except Exception as error:
         if is_full(error) and not isinstance(error, StorageFull):
-            raise full(storage) from error
+            raise files.full(storage) from error
         # torch's CPU allocator raises a type of its own, and keeps the system's word in the text.
         if "can't allocate memory" in str(error):
             raise OutOfMemoryError_("There is not enough memory for this training", hint=SMALLER) from error
@@ -41,10 +40,6 @@ def is_full(error: BaseException) -> bool:
     if isinstance(error, StorageFull):
         return True
     if isinstance(error, OSError):
-        return error.errno in FULL
+        return files.is_full(error)
     # The writers of safetensors, tokenizers and torch raise types of their own, and keep the system's word in the text.
     return any(words in str(error) for words in FULL_WORDS)
-
-
-def full(storage: Path) -> StorageFull:
-    return StorageFull(f"{storage}: no space is left", hint="enlarge the volume or delete old runs")

@@ -203,7 +203,7 @@ class Fetcher:
             message = f"{shown(url)} is too large: a source may have {self._limits.max_bytes:,} bytes"
             raise SourceError(message, hint="split it, compress it, or have the chart's value fetch.maxBytes raised")
 
-    def _seconds_left(self, url: str = "the source") -> float:
+    def _seconds_left(self, url: str) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
             message = f"{shown(url)} was not read within {self._limits.timeout_seconds:,.0f} s"

@@ -18,9 +18,10 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from winnow_classifier import base_model
 from winnow_classifier.class_labels import ClassNames
 from winnow_classifier.errors import SourceError
+from winnow_classifier.files import sha256_of_file
+from winnow_classifier.manifest import Manifest
 from winnow_classifier.profile import Warn
 from winnow_classifier.row_paths import MAX_FILES, is_a_path
 from winnow_trainer import hub_card, hub_files
@@ -38,16 +39,12 @@ CARD_BYTES = 8 * 1024 * 1024
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-class TokenRef(_Spec):
+class TokenRef(Manifest):
     name: str
     key: str = "token"
 
 
-class HubSource(_Spec):
+class HubSource(Manifest):
     repo: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
     revision: str = Field(MAIN, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     config: str | None = None
@@ -200,7 +197,7 @@ class _Repository:
         answer = self._fetcher.file(self._url(listing, path), folder / path, size=size)
         if answer.status not in CONTENT:
             raise self._refused(answer, f"{self._at(listing)}: {path} cannot be read")
-        if known.lfs and base_model.sha256_of_file(folder / path) != known.lfs.sha256:
+        if known.lfs and sha256_of_file(folder / path) != known.lfs.sha256:
             message = f"{self._at(listing)}: {path} came with other bytes than this commit has"
             raise SourceError(message, "import again; if it stays so, the mirror of huggingFace.endpoint is damaged")
         return folder / path

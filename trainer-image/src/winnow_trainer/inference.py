@@ -14,7 +14,7 @@ from winnow_classifier.model import Classifier
 from winnow_classifier.packing import PackedBatch, plan_batches
 from winnow_trainer.examples import Examples
 from winnow_trainer.fsdp import together
-from winnow_trainer.ranks import ALONE, Ranks
+from winnow_trainer.ranks import Ranks
 from winnow_trainer.sharing import shares
 from winnow_trainer.stopping import check
 
@@ -28,8 +28,8 @@ def over_rows(
     max_tokens: int,
     autocast: Autocast,
     stop: Event,
-    ranks: Ranks = ALONE,
-    all_pass: bool = False,
+    ranks: Ranks,
+    all_pass: bool,
 ) -> Tensor:
     """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches.
 

@@ -295,7 +295,7 @@ def place(
     return found
 
 
-def capacity_of(device: torch.device, weight_bytes: int, local_processes: int = 1) -> tuple[int | None, str]:
+def capacity_of(device: torch.device, weight_bytes: int, local_processes: int) -> tuple[int | None, str]:
     """Bytes that one process may take, and whose they are: free memory of its GPU, or its part of what the container's limit leaves."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

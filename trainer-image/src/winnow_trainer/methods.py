@@ -28,21 +28,6 @@ from winnow_trainer.continuing import Parent, adapter_shape, start_output, take_
 from winnow_trainer.job import ADAPTERS, Method, Parameters
 
 
-def build(
-    base: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    schema: LabelSchema,
-    method: Method,
-    parameters: Parameters,
-    device: torch.device,
-) -> Classifier:
-    """The model on its device before its first step, as `assemble` makes it."""
-    model = assemble(base, tokenizer, schema, method, parameters, device)
-    if parameters.gradient_checkpointing:
-        keep_less(model)
-    return model.to(device)
-
-
 def assemble(
     base: Path,
     tokenizer: PreTrainedTokenizerFast,

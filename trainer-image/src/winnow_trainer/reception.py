@@ -6,7 +6,6 @@ last name once it is whole and has the right digest.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from threading import Event, Lock
 
 from winnow_classifier.errors import NoRoomForUpload, StorageError, UploadAbandoned, WinnowError
+from winnow_classifier.files import is_full
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Reception:
         self.complete = True
 
     def _failed(self, err: OSError) -> StorageError:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(err):
             self.remove()
             message = f"no room is left for the file after {self.received_bytes:,} of {self.size_bytes:,} bytes"
             return NoRoomForUpload(message, hint="enlarge the volume or delete what is not needed in it")

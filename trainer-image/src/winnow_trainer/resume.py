@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 
-from winnow_classifier.base_model import sha256_of_file
-from winnow_classifier.checkpoint import sync
 from winnow_classifier.errors import StorageFull
+from winnow_classifier.files import sha256_of_file, sync
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_trainer import step_losses
 from winnow_trainer.step_losses import Sums

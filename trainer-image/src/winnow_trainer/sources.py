@@ -3,7 +3,6 @@ is mounted is read in row_paths.py."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -12,13 +11,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree import ElementTree
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import Field, ValidationError
 
 from winnow_classifier import row_paths
 from winnow_classifier.bucket import Credentials, signature
 from winnow_classifier.errors import ConfigError, SourceError
-from winnow_classifier.manifest import describe
+from winnow_classifier.files import sha256_of_file
+from winnow_classifier.manifest import Manifest, describe
 from winnow_trainer import hub_dataset
 from winnow_trainer.fetch import CONTENT, Answer, Fetcher, Limits, shown, status_text
 from winnow_trainer.fetched import Fetched
@@ -30,29 +29,25 @@ LIST_BYTES = 8 * 1024 * 1024  # of a page of a bucket's list: 1,000 keys of 1,02
 _UNSAFE = re.compile(r"[^-._A-Za-z0-9]")
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
-
-
-class HttpSource(_Spec):
+class HttpSource(Manifest):
     url: str
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
-class S3Source(_Spec):
+class S3Source(Manifest):
     uri: str = Field(pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?$")
     endpoint: str | None = None
     region: str = "us-east-1"
     secret_ref: dict[str, str] | None = None  # the pod has its keys in the environment, as on a laptop
 
 
-class UploadSource(_Spec):
+class UploadSource(Manifest):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=1)
     file_name: str | None = None
 
 
-class Source(_Spec):
+class Source(Manifest):
     """As in the manifest; one of them. What a pod mounts is of no use here, and is not looked into."""
 
     inline: str | None = None
@@ -117,9 +112,7 @@ def _http(source: HttpSource, folder: Path, fetcher: Fetcher) -> Path:
         hints = {401: "rows behind a log-in are fetched from s3 or a volume", 403: "the server refuses this cluster"}
         hint = hints.get(answer.status, "check spec.source.http.url")
         raise SourceError(f"{shown(source.url)} answers {status_text(answer.status)}", hint)
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != source.sha256:
+    if (found := sha256_of_file(file)) != source.sha256:
         message = f"{shown(source.url)} has the SHA-256 {found}, and {source.sha256} is wanted"
         raise SourceError(message, hint="the file is another one: check it, and make a Dataset with its digest")
     return file

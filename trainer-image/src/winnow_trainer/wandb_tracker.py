@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses
-from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_classifier.mirror import Mirror
 from winnow_trainer.fetch import shown
 from winnow_trainer.run_folder import write_json
 from winnow_trainer.teller import RefusedError, Teller, UnreachableError
@@ -51,8 +51,8 @@ class WandbTracker:
         run: WandbRun,
         memory: Path,
         environ: Mapping[str, str],
-        networks: Iterable[Network] = (),
-        mirror: Mirror = VOLUME,
+        networks: Iterable[Network],
+        mirror: Mirror,
     ) -> None:
         self._run = run
         self._memory = memory

@@ -7,10 +7,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 from pydantic.alias_generators import to_camel
 
-GROUP = "winnow.dev"
-VERSION = "v1alpha1"
-GROUP_VERSION = f"{GROUP}/{VERSION}"
-
 # Child objects add up to eleven characters to a name, and labels hold 63.
 NAME_LENGTH = 52
 TEN_YEARS_SECONDS = 315_360_000
@@ -33,6 +29,8 @@ OwnName = Annotated[
 ]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 ImageReference = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s\xa0]+$")]
+ServerUrl = Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")]
+Region = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")]
 SeenName = Annotated[str, StringConstraints(max_length=253)]
 CheckpointName = Annotated[str, StringConstraints(max_length=63)]
 Digest = Annotated[str, StringConstraints(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -158,10 +156,8 @@ class S3Prefix(Spec):
             min_length=8, max_length=512, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/[-._a-zA-Z0-9]+)*/?$"
         ),
     ]
-    endpoint: (
-        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
-    ) = None
-    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
+    endpoint: ServerUrl | None = None
+    region: Region | None = None
 
 
 class S3Model(S3Prefix):

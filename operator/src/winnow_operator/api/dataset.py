@@ -14,7 +14,9 @@ from .common import (
     ObservedStatus,
     OwnName,
     Path,
+    Region,
     SecretRef,
+    ServerUrl,
     Spec,
     Status,
 )
@@ -24,6 +26,7 @@ UPLOAD_BYTES = 1_099_511_627_776
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 SeenLabelName = Annotated[str, StringConstraints(max_length=128)]
 Message = Annotated[str, StringConstraints(max_length=1024)]
+Sha256 = Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
 Length = Annotated[float, Field(ge=0)]
 
 
@@ -59,7 +62,7 @@ class HttpSource(Spec):
     """A file that a web server has."""
 
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0]+$")]
-    sha256: Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class S3Source(Spec):
@@ -68,10 +71,8 @@ class S3Source(Spec):
     uri: Annotated[
         str, StringConstraints(min_length=6, max_length=1024, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](/.*)?$")
     ]
-    endpoint: (
-        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
-    ) = None
-    region: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")] | None = None
+    endpoint: ServerUrl | None = None
+    region: Region | None = None
     secret_ref: SecretRef | None = None
 
 
@@ -82,15 +83,13 @@ class HuggingFaceSource(HubRepository):
     split: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+\s\xa0/]+$")] | None = None
     text_column: LabelName | None = None
     label_column: LabelName | None = None
-    endpoint: (
-        Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")] | None
-    ) = None
+    endpoint: ServerUrl | None = None
 
 
 class UploadSource(Spec):
     """A file that is sent to the import pod."""
 
-    sha256: Annotated[str, StringConstraints(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     size_bytes: Annotated[int, Field(ge=1, le=UPLOAD_BYTES)]
     file_name: (
         Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^/\x00-\x1f\x7f]+$")] | None

@@ -11,9 +11,9 @@ from .common import (
     Count,
     Digest,
     Object,
-    ObjectName,
     ObservedStatus,
     OwnName,
+    SecretRef,
     SeenName,
     Spec,
     Status,
@@ -33,12 +33,6 @@ class CheckpointRef(Spec):
     name: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] = (
         "best"
     )
-
-
-class SecretRef(Spec):
-    """A Secret in the same namespace; pods mount it, the operator never reads it."""
-
-    name: ObjectName
 
 
 class Access(Spec):
@@ -67,8 +61,8 @@ class Gate(Spec):
     floors: Annotated[tuple[Floor, ...], Field(min_length=1, max_length=16)] | None = None
     not_worse_than_live: bool = False
     metric: GateMetric | None = None
-    at_least: Annotated[float, Field(ge=-1_000_000, le=1_000_000)] | None = None
-    at_most: Annotated[float, Field(ge=-1_000_000, le=1_000_000)] | None = None
+    at_least: Bound | None = None
+    at_most: Bound | None = None
     tolerance: Annotated[float, Field(ge=0, le=1_000_000)] | None = None
 
     @property

@@ -14,9 +14,9 @@ from .common import (
     Digest,
     MetricValues,
     Object,
-    ObjectName,
     ObservedStatus,
     OwnName,
+    SecretRef,
     SeenName,
     Spec,
     Status,
@@ -182,24 +182,15 @@ class Part(Spec):
     seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
 
 
-class MlflowSecretRef(Spec):
-    """Keys in the names of MLflow's own client; the pod gets them, the operator never reads them."""
-
-    name: ObjectName
+TrackingUrl = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0@?#]+$")]
 
 
 class Mlflow(Spec):
     """A run in an MLflow server."""
 
-    tracking_uri: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0@?#]+$")]
+    tracking_uri: TrackingUrl
     experiment: Annotated[str, StringConstraints(min_length=1, max_length=250)]
-    secret_ref: MlflowSecretRef | None = None
-
-
-class WandbSecretRef(Spec):
-    """The key in the name of Weights & Biases' own client; the pod gets it, the operator never reads it."""
-
-    name: ObjectName
+    secret_ref: SecretRef | None = None
 
 
 WandbName = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^/\\#?%:]+$")]
@@ -210,10 +201,8 @@ class Wandb(Spec):
 
     project: WandbName
     entity: WandbName | None = None
-    base_url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0@?#]+$")] = (
-        "https://api.wandb.ai"
-    )
-    secret_ref: WandbSecretRef
+    base_url: TrackingUrl = "https://api.wandb.ai"
+    secret_ref: SecretRef
 
 
 class Tracking(Spec):

@@ -168,7 +168,7 @@ class Storage:
     env: tuple[Object, ...] = ()
 
 
-def storage(service: api.ModelService, networks: tuple[str, ...] = (), *, read_only: bool = False) -> Storage:
+def storage(service: api.ModelService, networks: tuple[str, ...], *, read_only: bool = False) -> Storage:
     """A bucket's files come and go by way of a folder of the pod's own; `networks` may be connected to for them."""
     s3 = service.spec.storage.s3
     mount: Object = {"name": "storage", "mountPath": STORAGE}
@@ -196,7 +196,7 @@ def bucket_env(s3: api.S3Prefix, secret: api.SecretRef | None, prefix: str = "")
     )
 
 
-def aws_keys(secret: str, prefix: str = "") -> tuple[Object, ...]:
+def aws_keys(secret: str, prefix: str) -> tuple[Object, ...]:
     """Optional, so that a missing Secret is said by the program in words instead of a pod that never starts."""
     return tuple(
         {"name": prefix + name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name, "optional": True}}}

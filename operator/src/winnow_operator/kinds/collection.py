@@ -93,7 +93,7 @@ def decide(seen: ModelServiceSeen, now: datetime, config: Config, *, ready: bool
         begun = any(pods.running(pod) or pods.ended(pod) for pod in seen.pods)
         if (seen.importing or needed) and not begun:
             return replace(found, children=(Delete(job),))
-        pod = pods.latest(seen.pods)
+        pod = newest(seen.pods)
         trouble = pods.trouble(pod) if pod else None
         return replace(found, trouble=trouble.message if trouble else seen.pods_refused)
     if found.collected and found.collected.job == name_of(job):

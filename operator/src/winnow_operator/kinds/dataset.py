@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from winnow_operator import api, conditions, pods, report
 from winnow_operator.build.common import base_in_words
 from winnow_operator.build.import_job import import_job
-from winnow_operator.conditions import Condition
 from winnow_operator.kinds import collection
 from winnow_operator.observed import DatasetSeen
 from winnow_operator.plan import NO_TURN, Child, Config, Create, Delete, Plan, Reference, Turn
@@ -69,7 +68,7 @@ def plan(seen: DatasetSeen, now: datetime, config: Config) -> Plan:
     if in_use.leaving(seen.obj):
         return _leaving(seen, released, now)
     state = _state(seen, now, config)
-    found = _conditions(state)
+    found = conditions.ready(state.ready, state.reason, state.message, final=state.final)
     fields = _kept(seen.obj.status) if imported(seen.obj) and state.ready else _fields(state.result)
     status = conditions.status(seen.obj, found, now, **fields, summary=_summary(state, fields))
     events = conditions.news("Ready", found, seen.obj.status.conditions or ())
@@ -151,7 +150,7 @@ def _start(seen: DatasetSeen, service: api.ModelService, config: Config) -> _Sta
 
 def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
     outcome = pods.outcome(job)
-    pod = pods.latest(seen.pods)
+    pod = newest(seen.pods)
     if outcome is None:
         trouble = pods.trouble(pod) if pod else None
         if trouble:
@@ -237,14 +236,6 @@ def _in_words(seen: DatasetSeen, message: str) -> str:
 
 def _mounted(message: str, root: str) -> str:
     return re.sub(r"/source\b/?", lambda _: root, message)
-
-
-def _conditions(state: _State) -> list[Condition]:
-    ready = Condition("Ready", state.ready, state.reason, state.message)
-    if state.ready:
-        return [ready]
-    abnormal = conditions.stalled if state.final else conditions.reconciling
-    return [ready, abnormal(state.reason, state.message)]
 
 
 def _summary(state: _State, fields: dict[str, object]) -> str:

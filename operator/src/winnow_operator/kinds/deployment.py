@@ -206,12 +206,8 @@ def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promote
     progressing = Condition(
         "Progressing", state.live or state.reason is Reason.ROLLING_OUT, state.reason, state.message
     )
-    ready = Condition("Ready", state.live, state.reason, state.message)
-    found = [available, progressing, promoted, ready]
-    if state.live:
-        return found
-    abnormal = conditions.stalled if state.final else conditions.reconciling
-    return [*found, abnormal(state.reason, state.message)]
+    ready = conditions.ready(state.live, state.reason, state.message, final=state.final)
+    return [available, progressing, promoted, *ready]
 
 
 def _promoted(decided: Promotion, state: _State, live: Object | None, watched: datetime | None) -> Condition:

@@ -8,7 +8,6 @@ from datetime import datetime
 from winnow_operator import api, conditions
 from winnow_operator.build import pvc
 from winnow_operator.build.common import storage_claim
-from winnow_operator.conditions import Condition
 from winnow_operator.kinds import collection
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import Apply, Config, Delete, Plan, Reference
@@ -43,7 +42,7 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
         verdict = replace(
             verdict, message=f"{verdict.message}. What is not needed is not removed yet: {collected.trouble}"
         )
-    found = _conditions(verdict)
+    found = conditions.ready(verdict.ready, verdict.reason, verdict.message, final=verdict.final)
     status = conditions.status(
         seen.obj,
         found,
@@ -66,14 +65,6 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
         events=conditions.news("Ready", found, seen.obj.status.conditions or ()) + collected.events,
         turn=collected.turn,
     )
-
-
-def _conditions(verdict: storage.Verdict) -> list[Condition]:
-    ready = Condition("Ready", verdict.ready, verdict.reason, verdict.message)
-    if verdict.ready:
-        return [ready]
-    abnormal = conditions.stalled if verdict.final else conditions.reconciling
-    return [ready, abnormal(verdict.reason, verdict.message)]
 
 
 def leaderboard(seen: ModelServiceSeen) -> list[Object]:

@@ -13,7 +13,7 @@ from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.served import Served
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Child, Config, Create, Delete
-from winnow_operator.resources import Object, being_deleted, name_of, newest
+from winnow_operator.resources import being_deleted, name_of, newest, owned_by, uid_of
 
 TOLERANCE = 0.02
 
@@ -148,7 +148,7 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     if job is None:
         return Verdict(None, waiting, children=(*stale, Create(compare)))
     outcome = pods.outcome(job)
-    own = [pod for pod in seen.job_pods if _of(pod, job)]
+    own = [pod for pod in seen.job_pods if owned_by(pod, uid_of(job))]
     if being_deleted(job) or outcome is None:
         trouble = next((found for pod in own if (found := pods.trouble(pod))), None)
         why = trouble.message if trouble else "" if own else pods.QUEUED if pods.queued(job) else seen.pods_refused
@@ -228,9 +228,3 @@ def _complete(seen: DeploymentSeen, name: str | None) -> bool:
     job = next((job for job in seen.jobs if name_of(job) == name), None)
     outcome = pods.outcome(job) if job else None
     return outcome is not None and outcome.complete
-
-
-def _of(pod: Object, job: Object) -> bool:
-    return any(
-        reference.get("uid") == job["metadata"]["uid"] for reference in pod["metadata"].get("ownerReferences", [])
-    )
