@@ -190,7 +190,7 @@ def labels_of(owner: api.Resource) -> dict[str, str]:
     return {**LABELS, "winnow.dev/kind": owner.kind, "winnow.dev/name": owner.metadata.name}
 
 
-def beside(pod: Object, **state: Object) -> Object:
+def beside(pod: Object, **state: Any) -> Object:
     """The pod with a container of a mesh beside ours, which the kubelet names first: it sorts them by name."""
     pod["status"]["containerStatuses"].insert(0, {"name": "linkerd-proxy", "image": "mesh", **state})
     return pod

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from winnow_classifier.model import Classifier
 from winnow_server import half
-from winnow_server.fused_layers import fuse
+from winnow_server.fused_layers import FusedLayers, fuse
 from winnow_server.half import Undo
 
 
@@ -58,6 +58,11 @@ def to_bfloat16(classifier: Classifier) -> Undo:
             undone.callback(setattr, parent, name, layer)
             setattr(parent, name, FastLinear(layer.weight.bfloat16(), bias))
         return undone.pop_all().close
+
+
+def by_onednn(classifier: Classifier) -> bool:
+    """Whether its products are oneDNN's: it was switched."""
+    return any(isinstance(module, FastLinear | FusedLayers) for module in classifier.modules())
 
 
 def _give_back(layer: nn.Linear, fast: FastLinear) -> None:

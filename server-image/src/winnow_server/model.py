@@ -15,9 +15,10 @@ from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import Manifest
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
-from winnow_classifier.packing import TOKENS_MULTIPLE, pack
+from winnow_classifier.packing import BUCKET_LENGTH_MULTIPLE, TOKENS_MULTIPLE, pack
 from winnow_classifier.tokens import Encoder
 from winnow_server import examples, half, precision
+from winnow_server.fast_linear import by_onednn
 from winnow_server.settings import Precision
 from winnow_server.thresholds import NO_RULES, Rules
 
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 FILLER = "to be or not to be, that is the question"  # measured with where the checkpoint brought no rows
 DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
+# oneDNN keeps a program of some hundred kilobytes for each number of tokens, and in bfloat16 each takes as long to make as
+# it saves: sizes that come again (ADR 91).
+FILLED = {"float32": BUCKET_LENGTH_MULTIPLE, "bfloat16": TOKENS_MULTIPLE}
+SHORT_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +59,16 @@ class Served:
     position_start: int
     precision: str = "float32"  # of the body; the head is always float32
     rows: Sequence[examples.Example] = ()  # of the test set
+    multiple: int = 1  # what the tokens of a batch are filled up to
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
         """(B, C) float32, on the CPU; and of what was computed the share that was padding."""
-        # Texts alone are few shapes, and filling one up would cost it time; batches are of any size.
-        fills = self.precision == "bfloat16" and self.device.type == "cpu" and len(sequences) > 1
-        fills = fills and self.encoder.max_seq_length >= TOKENS_MULTIPLE
-        batch = pack(sequences, self.position_start, TOKENS_MULTIPLE if fills else 1).to(self.device)
+        tokens = sum(map(len, sequences))
+        # Short texts alone are few shapes, and filling one up would cost a tenth of its time.
+        fills = len(sequences) > 1 or tokens > SHORT_TOKENS
+        batch = pack(sequences, self.position_start, self.multiple if fills else 1).to(self.device)
         logits: Tensor = self.model(batch)[: len(sequences)]
-        return logits.float().cpu(), 1 - sum(map(len, sequences)) / batch.places
+        return logits.float().cpu(), 1 - tokens / batch.places
 
     def encoders(self, count: int) -> list[Encoder]:
         """One for each thread: a tokenizer keeps state while it cuts a text."""
@@ -118,7 +124,10 @@ def load(
         computes_in = precision.fastest(model, loaded.schema, judged, filler.input_ids, asked, rules)
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what was compared, and perhaps the float32 weights
-    return Served(loaded.schema, loaded.encoder, model, device, model.position_start, computes_in, rows)
+    multiple = FILLED[computes_in] if model.architecture.packs and by_onednn(model) else 1
+    if loaded.encoder.max_seq_length < multiple:  # else it may lack positions
+        multiple = 1
+    return Served(loaded.schema, loaded.encoder, model, device, model.position_start, computes_in, rows, multiple)
 
 
 def card(announced: Announced, created: int) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from winnow_classifier import checkpoint
 from winnow_classifier.architectures import ARCHITECTURES
 from winnow_classifier.decision import Abstain, Calibration, Decision, replace_file
 from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.mirror import VOLUME
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
-from winnow_server import fast_linear, half, precision
+from winnow_server import fast_linear, half, model, precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
 from winnow_server.fused_layers import FusedLayers
 from winnow_server.thresholds import NO_RULES, Rules
@@ -175,6 +176,40 @@ def test_a_served_text_gets_the_same_answer_alone_in_a_batch_and_in_any_order(pu
         backwards = server.probabilities(TEXTS[::-1])[::-1]
         alone = [server.probabilities(text)[0] for text in TEXTS]
     torch.testing.assert_close(torch.tensor([alone, backwards]), torch.tensor([together] * 2), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("form", "multiple"),
+    [
+        pytest.param(precision.FLOAT32, 8, id="float32"),
+        pytest.param(precision.BFLOAT16, 10, id="bfloat16", marks=NO_BFLOAT16),
+        pytest.param(None, 1, id="plain torch"),
+    ],
+)
+def test_onednn_meets_few_sizes_for_it_keeps_a_program_for_each(tmp_path, form, multiple, monkeypatch):
+    """A server that met each number of tokens up to 512 held a gigabyte of them."""
+
+    def switched(plain, *_):
+        if form:
+            form.switch(plain)
+        return form.dtype if form else "float32"
+
+    monkeypatch.setattr(precision, "fastest", switched)
+    monkeypatch.setattr(model, "SHORT_TOKENS", 20)
+    monkeypatch.setitem(model.FILLED, "bfloat16", 10)  # the tiny model takes no 32 tokens
+    folder = tiny_server.publish(tmp_path)
+    served = model.load(folder, model.announce(folder, None, None), None, None, VOLUME)
+    sizes = []
+    served.model.register_forward_pre_hook(lambda _, batch: sizes.append(len(batch[0].input_ids)))
+    texts = [[7] * length for length in (3, 5, 12, 20, 29)]
+    with torch.inference_mode():
+        together, _ = served.logits(texts)
+        alone = [served.logits([text])[0] for text in texts]
+    tokens = [sum(map(len, texts)), *map(len, texts)]
+    filled = [-(-count // multiple) * multiple for count in tokens]
+    assert sizes == [filled[0], *tokens[1:-1], filled[-1]]  # short texts alone are few sizes by themselves
+    tolerance = 0.1 if form is precision.BFLOAT16 else 1e-4  # of logits; the tiny model's weights are large on purpose
+    torch.testing.assert_close(torch.cat(alone), together, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("loaded", ["bert"], indirect=True)  # the same for every body, and each would take seconds
