@@ -120,6 +120,6 @@ def test_the_api_is_told_on_a_page_that_needs_no_other_host(
     first = one(browser, "details")
     first.find_element(By.CSS_SELECTOR, "summary").click()
     assert "/v1/classify" in first.text and "ClassifyRequest" in first.text
-    assert "thresholds (query)" in one(browser, "main").get_property("textContent")
+    assert "thresholds (query)" in str(one(browser, "main").get_property("textContent"))
     keep(browser, "api", request)
     assert requested_hosts(browser) == {urlsplit(address).netloc}
