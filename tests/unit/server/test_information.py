@@ -15,7 +15,7 @@ import tiny_server
 
 import winnow_server
 from winnow_classifier.tokens import Encoder
-from winnow_server import precision, responses
+from winnow_server import responses
 from winnow_server.logs import JsonFormatter
 from winnow_server.protocols import ndjson
 
@@ -89,8 +89,7 @@ def test_metrics_count_what_happened(checkpoint_folder):
         pytest.param("deberta-v2", 2 * 12, id="in a type that does not pack"),
     ],
 )
-def test_what_a_batch_computes_for_nothing_is_measured(tmp_path, model_type, places, monkeypatch):
-    monkeypatch.setattr(precision, "fastest", lambda *_: "float32")  # whose batches are not filled up
+def test_what_a_batch_computes_for_nothing_is_measured(tmp_path, model_type, places):
     with tiny_server.running(tiny_server.publish(tmp_path, model_type)) as server:
         for texts in (["prize", "prize"], ["prize", "prize " * 20]):
             server.classify(texts)
