@@ -27,7 +27,6 @@ from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer.examples import Examples
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import assemble
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
 from winnow_trainer.train import make_accelerator
@@ -40,8 +39,7 @@ def winnow(task: training.Task, rows: Examples, epochs: int, start: str, kept: b
     AcceleratorState._reset_state(reset_partial_state=True)
     parameters = training.PARAMETERS.model_copy(update={"head_init": start, "learning_rate": RATE})
     accelerator = make_accelerator()
-    device = accelerator.device
-    model = assemble(task.base, task.tokenizer, task.schema, "HeadOnly", parameters, device).to(device)
+    model = training.assembled(task, "HeadOnly", parameters, accelerator.device)
     began = time.perf_counter()
     learner = Learner(model, rows, task.schema, "HeadOnly", parameters, accelerator, Event())
     if not kept:

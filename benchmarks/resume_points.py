@@ -22,11 +22,10 @@ from threading import Event
 from typing import Literal
 
 from bars import verdict
-from training import PARAMETERS, Task, load
+from training import PARAMETERS, Task, assembled, load
 from winnow_classifier.model import quiet_transformers
 from winnow_trainer import resume
 from winnow_trainer.learner import Learner
-from winnow_trainer.methods import assemble
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import COST, ResumeWriter
 from winnow_trainer.steps import steps_of_epoch
@@ -39,8 +38,7 @@ WAYS: tuple[Way, ...] = ("none", "beside", "before")
 def learner(task: Task, method: Literal["Full", "LoRA"]) -> Learner:
     parameters = PARAMETERS.model_copy(update={"learning_rate": 1e-5}).resolved(method, "cls")
     accelerator = make_accelerator()
-    device = accelerator.device
-    model = assemble(task.base, task.tokenizer, task.schema, method, parameters, device).to(device)
+    model = assembled(task, method, parameters, accelerator.device)
     return Learner(model, task.train, task.schema, method, parameters, accelerator, Event())
 
 

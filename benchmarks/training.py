@@ -46,10 +46,10 @@ from transformers import (
 from bars import verdict
 from winnow_classifier.cpu import multiplies_bfloat16, spin_briefly, usable_cpus
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_classifier.model import quiet_transformers
+from winnow_classifier.model import Classifier, quiet_transformers
 from winnow_classifier.tokens import Encoder, load_tokenizer
 from winnow_trainer.examples import Examples, encode
-from winnow_trainer.job import Parameters
+from winnow_trainer.job import Method, Parameters
 from winnow_trainer.learner import Learner
 from winnow_trainer.methods import assemble
 from winnow_trainer.schedule import learning_rate
@@ -141,11 +141,14 @@ def load(data: Path | None) -> Task:
     return Task(base, tokenizer, schema, examples(train), examples(test))
 
 
+def assembled(task: Task, method: Method, parameters: Parameters, device: torch.device) -> Classifier:
+    return assemble(task.base, task.tokenizer, task.schema, method, parameters, device).to(device)
+
+
 def winnow(task: Task, rows: Examples, epochs: int, fp32: bool = False) -> Trained:
     """The trainer's own learner, without storage: no checkpoint, no resume point."""
     accelerator = Accelerator(cpu=True) if fp32 else make_accelerator()
-    device = accelerator.device
-    model = assemble(task.base, task.tokenizer, task.schema, "Full", PARAMETERS, device).to(device)
+    model = assembled(task, "Full", PARAMETERS, accelerator.device)
     learner = Learner(model, rows, task.schema, "Full", PARAMETERS, accelerator, Event())
     total = epochs * count_steps(len(rows), PARAMETERS.batch_size)
     rate = PARAMETERS.learning_rate or 0.0

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 FILLER = "to be or not to be, that is the question"  # measured with where the checkpoint brought no rows
 DIGEST_CHARACTERS = 12  # of the digest in model_version: enough to tell checkpoints apart
-# oneDNN keeps a program of some hundred kilobytes for each number of tokens, and in bfloat16 each takes as long to make as
-# it saves: sizes that come again (ADR 91).
+# oneDNN keeps a program of some hundred kilobytes for each number of tokens, and in bfloat16 making one takes as long as a
+# small batch's product: sizes that come again (ADR 91).
 FILLED = {"float32": BUCKET_LENGTH_MULTIPLE, "bfloat16": TOKENS_MULTIPLE}
 SHORT_TOKENS = 128
 
