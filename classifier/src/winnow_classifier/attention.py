@@ -19,6 +19,7 @@ from winnow_classifier.dropout import dropout as drop
 from winnow_classifier.packing import Bucket, Buckets, PackedBatch
 
 PACKED_ATTENTION = "winnow_packed"
+FLASH_WIDTH = 256  # of a head, at most; torch's own attention fills up to multiples of 8, its variable-length entry does not
 
 
 def register() -> None:
@@ -50,6 +51,8 @@ def packed_attention(
         raise ValueError(f"{PACKED_ATTENTION} takes one packed row of tokens with packed=…; use Classifier to run it.")
     causal = bool(getattr(module, "is_causal", True)) if is_causal is None else is_causal
     window = sliding_window if sliding_window is not None and sliding_window < packed.max_length else None
+    # Rotary positions come in float32 where weights do, as autocast leaves them; torch's own attention would cast alike.
+    query, key, value = (to_autocast(states) for states in (query, key, value))
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, heads, D)
     if softcap is None and can_use_varlen(q, dropout):
         return varlen(q, k, v, packed, scaling, dropout, causal, window)[None], None
@@ -57,8 +60,16 @@ def packed_attention(
 
 
 def can_use_varlen(query: Tensor, dropout: float) -> bool:
-    """Flash kernels run on CUDA, in half precision only, and torch's variable-length entry has no dropout."""
-    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0.0
+    """Flash kernels run on CUDA, in half precision and on some widths of heads only, and torch's variable-length entry has no
+    dropout."""
+    width = query.shape[-1]
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and width % 8 == 0 and width <= FLASH_WIDTH and dropout == 0.0
+
+
+def to_autocast(states: Tensor) -> Tensor:
+    kind = states.device.type
+    return states.to(torch.get_autocast_dtype(kind)) if states.is_cuda and torch.is_autocast_enabled(kind) else states
 
 
 def flash_window(causal: bool, window: int | None) -> tuple[int, int]:

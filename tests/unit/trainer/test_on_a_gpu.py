@@ -1,0 +1,92 @@
+"""What the trainer and the server do on a GPU, as far as a CPU can tell: see pretended_gpu.py."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_models
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from pretended_gpu import GPU, MixedDevicesError, flash_calls, pretended_gpu
+from tiny_training import Trainer, weights
+
+from winnow_classifier.attention import can_use_varlen
+from winnow_classifier.mirror import VOLUME
+from winnow_server import model as served
+
+
+@pytest.fixture
+def on_a_gpu(tmp_path, monkeypatch):
+    """Runs of a type of model. Accelerate keeps the device it found first for the whole process."""
+    states = (AcceleratorState, PartialState, GradientState)
+    kept = [dict(state._shared_state) for state in states]
+    for state in states:
+        state._shared_state.clear()
+
+    def make(model_type, **sizes):
+        tiny_models.base_model(tmp_path / "base", model_type, **sizes)
+        gpu = pretended_gpu(monkeypatch)
+        gpu.__enter__()
+        entered.append(gpu)
+        return Trainer(tmp_path, model_type)
+
+    entered = []
+    yield make
+    for gpu in entered:
+        gpu.__exit__(None, None, None)
+    for state, before in zip(states, kept, strict=True):
+        state._shared_state.clear()
+        state._shared_state.update(before)
+
+
+def test_a_pretended_gpu_mixes_with_nothing(on_a_gpu):
+    on_a_gpu("bert")
+    there, here = torch.ones(2, device="cuda"), torch.ones(2)
+    assert there.device == GPU
+    with pytest.raises(MixedDevicesError):
+        there + here
+    with pytest.raises(TypeError, match=r"Use Tensor\.cpu"):
+        there.numpy()
+    assert (there.cpu() + here).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "method", "parameters", "by_flash"),
+    [
+        ("bert", "LoRA", {"pooling": "Mean", "gradientCheckpointing": True}, True),
+        ("modernbert", "HeadOnly", {"headInit": "Ridge"}, True),
+        ("llama", "Full", {}, True),  # rotary positions turn what autocast made bfloat16 into float32 again
+        ("llama", "LoRA", {"gradientCheckpointing": True}, True),
+        ("gemma3_text", "Full", {"pooling": "Mean", "optim": "adafactor"}, True),
+        ("gemma2", "LoRA", {}, False),  # whose scores are bent
+        ("deberta-v2", "LoRA", {}, False),
+    ],
+)
+def test_a_training_on_a_gpu_puts_everything_there(on_a_gpu, model_type, method, parameters, by_flash):
+    trainer = on_a_gpu(model_type)
+    told = trainer.run(trainer.job(method, rows=8, numTrainEpochs=1, **parameters))
+    assert len(told["epochs"]) == 1
+    assert all(weight.isfinite().all() for weight in weights(trainer.checkpoint(1)).values())
+    assert bool(flash_calls) is by_flash
+
+
+def test_heads_of_a_width_that_flash_kernels_refuse_go_another_way(on_a_gpu):
+    trainer = on_a_gpu("llama", hidden_size=16)  # 4 heads of 4
+    trainer.run(trainer.job("LoRA", rows=8, numTrainEpochs=1))
+    assert not flash_calls
+    for width, can in ((8, True), (12, False), (256, True), (264, False)):
+        assert can_use_varlen(torch.zeros(1, 1, width, dtype=torch.bfloat16, device="cuda"), 0.0) is can
+
+
+@pytest.mark.parametrize(("model_type", "half"), [("bert", True), ("llama", True), ("deberta-v2", False)])
+def test_a_checkpoint_is_served_from_a_gpu(on_a_gpu, monkeypatch, model_type, half):
+    """In bfloat16, as nothing else fits; padded types in float32 (ADR 81)."""
+    trainer = on_a_gpu(model_type)
+    trainer.run(trainer.job("Full", rows=8, numTrainEpochs=1))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (10, 10))
+    folder = trainer.checkpoint(1)
+    model = served.load(folder, served.announce(folder, None, None), str(trainer.base), trainer.storage, VOLUME)
+    assert model.precision == ("bfloat16" if half else "float32")
+    texts = [one.input_ids for one in model.encoder.encode(tiny_models.texts(5, seed=3)[0])]
+    together, _ = model.logits(texts)
+    alone = torch.cat([model.logits([text])[0] for text in texts])
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-2 if half else 1e-5)
