@@ -239,6 +239,8 @@ def named(*outputs):
         pytest.param(PREDICT, {"inputs": [[LONG]] * 500}, 413, "request_too_large", "inputs", id="too many tokens"),
         pytest.param(KSERVE, {"instances": [LONG] * 500}, 413, "request_too_large", "instances", id="of KServe's too"),
         pytest.param(KSERVE, {"instances": ["a", 3]}, 422, "input_type", "instances", id="a number among texts"),
+        pytest.param(KSERVE, {"inputs": ["a", " "]}, 422, "text_empty", "inputs[1]", id="KServe's other name"),
+        pytest.param(KSERVE, {}, 422, "instances_missing", None, id="neither of KServe's names"),
         pytest.param(
             INFER,
             infer(shape=[500], data=[LONG] * 500),
