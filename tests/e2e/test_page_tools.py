@@ -295,6 +295,25 @@ def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver,
     assert len(found.read_text().splitlines()) == count + 1, "what was scored can be had"
 
 
+def test_the_rest_of_the_page_is_left_alone_while_rows_are_scored(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+    wait(browser, "#earlier")
+    drop(browser, "mail.csv", "\n".join(f"meeting {n} with the team" for n in range(3_000)))
+    wait_for_text(browser, "#score", "3,000 rows")
+    one(browser, "#score").click()
+    wait(browser, "#scored-words")
+    assert one(browser, "#scored-words").get_attribute("aria-live") == "off", "it would be read out ten times a second"
+    browser.execute_script("document.querySelector('#earlier button').focus()")
+    wait(browser, "#download")
+    assert browser.switch_to.active_element.get_attribute("class") == "row"
+    assert one(browser, "#scored-words").get_attribute("aria-live") == "polite"
+    one(browser, "#score").click()
+    wait(browser, "#download")
+    assert browser.switch_to.active_element.get_attribute("id") == "download", "Cancel's place, whose focus it takes"
+
+
 def test_a_server_that_is_going_away_is_not_left_classifying_for_nobody(browser: WebDriver, address: str) -> None:
     """Its answers have no end here, and the page stops at the first one."""
     browser.get(f"{address}/ui/")

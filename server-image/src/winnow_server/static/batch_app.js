@@ -40,13 +40,13 @@ export function wireBatch(state, askForKey) {
   });
 
   function change(changes) {
-    state.set({ batch: { ...state.batch, ...changes } });
+    state.setBatch({ ...state.batch, ...changes });
   }
 
   // What is scored of the rows before has no place to go any more.
   function replace(batch) {
     running?.abort();
-    state.set({ batch });
+    state.setBatch(batch);
   }
 
   async function take(file) {
@@ -95,14 +95,19 @@ export function wireBatch(state, askForKey) {
           }
         },
       });
-      change({ running: false });
-      byId("download").focus();
+      end({}, "download");
     } catch (error) {
       if (state.batch?.answers !== answers) return; // other rows were taken meanwhile
       if (error instanceof KeyNeeded) askForKey(error);
-      change({ running: false, cancelled: signal.aborted, error: signal.aborted ? null : error.message });
-      byId("score").focus();
+      end({ cancelled: signal.aborted, error: signal.aborted ? null : error.message }, "score");
     }
+  }
+
+  // The focus goes from Cancel to what takes its place, unless the user has gone elsewhere meanwhile.
+  function end(changes, next) {
+    const stayed = document.activeElement === byId("cancel");
+    change({ running: false, ...changes });
+    if (stayed) byId(next).focus();
   }
 
   function download() {
