@@ -373,6 +373,20 @@ def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, 
     assert "each line is a text" in one(browser, "#batch-notice").text
 
 
+def test_a_file_that_was_put_right_is_chosen_again(browser: WebDriver, address: str, tmp_path: Path) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    file = tmp_path / "mail.csv"
+    for count in (1, 2):
+        file.write_text("text\n" + "thanks\n" * count)
+        browser.execute_script(
+            "const input = document.getElementById('file');"
+            "input.addEventListener('click', (event) => event.preventDefault(), { once: true }); input.click()"
+        )  # without the dialog, which only a person can answer
+        one(browser, "#file").send_keys(str(file))
+        wait_for_text(browser, "#score", f"Score {count} row")
+
+
 def test_an_empty_file_is_said_to_be_empty(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")

@@ -15,6 +15,7 @@ export function wireBatch(state, askForKey) {
   let running = null;
 
   byId("file").addEventListener("change", (event) => take(event.target.files[0]));
+  byId("file").addEventListener("click", (event) => (event.target.value = "")); // a file that was put right may be chosen again
   byId("pasted").addEventListener("input", (event) => read(event.target.value, "pasted.csv"));
   byId("header").addEventListener("change", (event) => change({ header: event.target.checked, answers: [] }));
   byId("column").addEventListener("change", (event) => change({ column: Number(event.target.value), answers: [] }));
