@@ -328,6 +328,18 @@ def test_a_server_that_is_going_away_is_not_left_classifying_for_nobody(browser:
     assert became == "cancelled"
 
 
+def test_a_server_that_ends_while_it_scores_is_told_of_in_words(browser: WebDriver, tmp_path: Path) -> None:
+    with served(tmp_path, "--drain-seconds", "3") as address:
+        browser.get(f"{address}/ui/")
+        wait(browser, "#about")
+        drop(browser, "mail.csv", "\n".join(f"meeting {n} with the team" for n in range(200_000)))
+        wait_for_text(browser, "#score", "200,000 rows")
+        one(browser, "#score").click()
+        wait(browser, "#scored-words")
+    assert wait(browser, "#batch-error").text.startswith("The server went away before all rows were scored.")
+    assert one(browser, "#download").is_displayed(), "what was scored can be had"
+
+
 def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     paste(browser, "Hello, you\nWell, this, too, is one text\nthanks")
