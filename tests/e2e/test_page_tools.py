@@ -357,7 +357,7 @@ def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> Non
     ],
 )
 def test_a_file_is_read_in_its_encoding(
-    browser: WebDriver, address: str, encoding: str, notice: str, request: pytest.FixtureRequest
+    browser: WebDriver, address: str, encoding: str, notice: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
@@ -370,6 +370,11 @@ def test_a_file_is_read_in_its_encoding(
     if notice:
         browser.execute_script("document.getElementById('batch').scrollIntoView()")
         keep(browser, "csv-encoding", request)
+    one(browser, "#score").click()
+    wait(browser, "#download")
+    found = download(browser, tmp_path, "mail-scored.csv").read_bytes()
+    assert found.startswith("\ufeffid;text;predicted;".encode()), "Excel would not take it for UTF-8"
+    assert "Müller grüßt" in found.decode()
 
 
 def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, address: str) -> None:

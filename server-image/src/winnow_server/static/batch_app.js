@@ -1,6 +1,6 @@
 // Many texts at once, wired: a CSV is pasted, chosen or dropped, its column of texts is scored, and it is given back.
 //
-// state.batch: {rows, separator, header, column, name, notice} as read, then answers (by row), running, error, cancelled.
+// state.batch: {rows, separator, header, column, name, mark, notice} as read, then answers (by row), running, error, cancelled.
 
 import { KeyNeeded } from "./api.js";
 import { classifyAll } from "./batch.js";
@@ -61,18 +61,18 @@ export function wireBatch(state, askForKey) {
       replace({ rows: [], error: "The file is empty." });
       return;
     }
-    const { content, notice } = decoded(await file.arrayBuffer());
-    read(content, file.name, notice);
+    const { content, notice, mark } = decoded(await file.arrayBuffer());
+    read(content, file.name, notice, mark);
   }
 
-  function read(content, name, notice = "") {
+  function read(content, name, notice = "", mark = "") {
     const { rows, separator, notice: ragged } = parse(content);
     if (!rows.length) {
       replace(content ? { rows, error: "There is no row in it." } : null);
       return;
     }
     const header = hasHeader(rows);
-    replace({ rows, separator, name, notice: `${notice} ${ragged}`.trim(), header, column: columnOfText(rows), answers: [], error: null });
+    replace({ rows, separator, name, mark, notice: `${notice} ${ragged}`.trim(), header, column: columnOfText(rows), answers: [], error: null });
   }
 
   async function score() {
@@ -112,7 +112,7 @@ export function wireBatch(state, askForKey) {
   }
 
   function download() {
-    const address = URL.createObjectURL(new Blob([scored(state.batch)], { type: "text/csv" }));
+    const address = URL.createObjectURL(new Blob([state.batch.mark, scored(state.batch)], { type: "text/csv" }));
     const link = Object.assign(document.createElement("a"), { href: address, download: nameOfScored(state.batch.name) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
