@@ -94,7 +94,7 @@ async function answerOf(response) {
   const body = await response.json().catch(() => null);
   if (response.status === 401) throw new KeyNeeded(key === null ? "This model answers with an API key only." : body?.error?.message);
   if (!response.ok) {
-    const message = body?.error?.message.replace(/^input\[0\]/, "The text"); // the page sends one
+    const message = body?.error?.message?.replace(/^input\[0\]/, "The text"); // the page sends one
     const error = new Error(message ?? `The server answered ${response.status}.`);
     throw Object.assign(error, { code: body?.error?.code });
   }
