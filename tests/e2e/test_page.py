@@ -85,6 +85,9 @@ def test_errors_are_said_in_words(browser: WebDriver, address: str, request: pyt
     browser.execute_script("document.getElementById('text').value = 'x'.repeat(3 * 1024 * 1024)")
     one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
     wait_for_text(browser, "#error", "larger than")
+    browser.execute_script("document.getElementById('text').value = 'x'.repeat(300_000)")
+    one(browser, "#text").send_keys(Keys.CONTROL, Keys.ENTER)
+    wait_for_text(browser, "#error", "The text has 300000 characters")
     assert not one(browser, "#result").is_displayed()
     keep(browser, "error", request)
 

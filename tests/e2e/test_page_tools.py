@@ -295,6 +295,25 @@ def test_a_dropped_file_is_read_and_scoring_can_be_cancelled(browser: WebDriver,
     assert len(found.read_text().splitlines()) == count + 1, "what was scored can be had"
 
 
+def test_the_rest_of_the_page_is_left_alone_while_rows_are_scored(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    one(browser, "#text").send_keys("win free money now", Keys.CONTROL, Keys.ENTER)
+    wait(browser, "#earlier")
+    drop(browser, "mail.csv", "\n".join(f"meeting {n} with the team" for n in range(3_000)))
+    wait_for_text(browser, "#score", "3,000 rows")
+    one(browser, "#score").click()
+    wait(browser, "#scored-words")
+    assert one(browser, "#scored-words").get_attribute("aria-live") == "off", "it would be read out ten times a second"
+    browser.execute_script("document.querySelector('#earlier button').focus()")
+    wait(browser, "#download")
+    assert browser.switch_to.active_element.get_attribute("class") == "row"
+    assert one(browser, "#scored-words").get_attribute("aria-live") == "polite"
+    one(browser, "#score").click()
+    wait(browser, "#download")
+    assert browser.switch_to.active_element.get_attribute("id") == "download", "Cancel's place, whose focus it takes"
+
+
 def test_a_server_that_is_going_away_is_not_left_classifying_for_nobody(browser: WebDriver, address: str) -> None:
     """Its answers have no end here, and the page stops at the first one."""
     browser.get(f"{address}/ui/")
@@ -307,6 +326,18 @@ def test_a_server_that_is_going_away_is_not_left_classifying_for_nobody(browser:
         await classifyAll(["a", "b"], { onAnswer() {} }).catch((error) => setTimeout(became, 500, error.message));
     """)
     assert became == "cancelled"
+
+
+def test_a_server_that_ends_while_it_scores_is_told_of_in_words(browser: WebDriver, tmp_path: Path) -> None:
+    with served(tmp_path, "--drain-seconds", "3") as address:
+        browser.get(f"{address}/ui/")
+        wait(browser, "#about")
+        drop(browser, "mail.csv", "\n".join(f"meeting {n} with the team" for n in range(200_000)))
+        wait_for_text(browser, "#score", "200,000 rows")
+        one(browser, "#score").click()
+        wait(browser, "#scored-words")
+    assert wait(browser, "#batch-error").text.startswith("The server went away before all rows were scored.")
+    assert one(browser, "#download").is_displayed(), "what was scored can be had"
 
 
 def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> None:
@@ -326,7 +357,7 @@ def test_lines_of_prose_are_a_text_each(browser: WebDriver, address: str) -> Non
     ],
 )
 def test_a_file_is_read_in_its_encoding(
-    browser: WebDriver, address: str, encoding: str, notice: str, request: pytest.FixtureRequest
+    browser: WebDriver, address: str, encoding: str, notice: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
@@ -339,6 +370,11 @@ def test_a_file_is_read_in_its_encoding(
     if notice:
         browser.execute_script("document.getElementById('batch').scrollIntoView()")
         keep(browser, "csv-encoding", request)
+    one(browser, "#score").click()
+    wait(browser, "#download")
+    found = download(browser, tmp_path, "mail-scored.csv").read_bytes()
+    assert found.startswith("\ufeffid;text;predicted;".encode()), "Excel would not take it for UTF-8"
+    assert "Müller grüßt" in found.decode()
 
 
 def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, address: str) -> None:
@@ -352,6 +388,20 @@ def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, 
     wait_for_text(browser, "#score", "Score 2 rows")
     assert "Hello, you" in one(browser, "#preview-rows").text
     assert "each line is a text" in one(browser, "#batch-notice").text
+
+
+def test_a_file_that_was_put_right_is_chosen_again(browser: WebDriver, address: str, tmp_path: Path) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    file = tmp_path / "mail.csv"
+    for count in (1, 2):
+        file.write_text("text\n" + "thanks\n" * count)
+        browser.execute_script(
+            "const input = document.getElementById('file');"
+            "input.addEventListener('click', (event) => event.preventDefault(), { once: true }); input.click()"
+        )  # without the dialog, which only a person can answer
+        one(browser, "#file").send_keys(str(file))
+        wait_for_text(browser, "#score", f"Score {count} row")
 
 
 def test_an_empty_file_is_said_to_be_empty(browser: WebDriver, address: str) -> None:

@@ -14,7 +14,7 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from winnow_server.errors import ApiError, HeadersTooLarge, RequestTimedOut
+from winnow_server.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimedOut
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,7 @@ class Connection(HttpToolsProtocol):
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
             except httptools.HttpParserError:
-                message = "Invalid HTTP request received."
-                log.warning(message)
-                self.send_400_response(message)
+                self._not_http()
                 return
             if self._held >= HEAD_BYTES:
                 message = f"The request line and the headers have more than {HEAD_BYTES} bytes."
@@ -175,11 +173,22 @@ class Connection(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def _not_http(self) -> None:
+        if self._in_work() and not self._in_body:  # behind a whole request, which is answered as if nothing followed
+            self.cycle.keep_alive, self._refused = False, True
+            return
+        message = "What was sent is not HTTP/1.1, or a body has another length than its headers say."
+        self._refuse(BadRequest(message, code="http_invalid"))
+
     def _refuse(self, error: ApiError) -> None:
         self._refused = True
-        if self._in_work():  # the end of a chunked body may have headers too; its answer may have begun
-            self.transport.close()
-            return
+        if self._in_work():  # the end of a chunked body may have headers too
+            if self.pipeline or self.cycle.response_started:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # so that it says nothing more
+            self.cycle.message_event.set()
+            self._left.set()
         request_id = uuid.uuid4().hex
         log.info("Request", extra={"requestId": request_id, "status": error.status})
         self.transport.write(STATUS_LINE[error.status] + answer(error.body(request_id), request_id))
@@ -192,7 +201,7 @@ class Connection(HttpToolsProtocol):
             self._close()
 
     def _close(self) -> None:
-        if self._in_body and not self.transport.is_closing():
+        if (self._in_body or self._refused) and not self.transport.is_closing():
             self._linger()
         else:
             self.transport.close()

@@ -22,8 +22,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-# text-embeddings-inference's names, where they are not validation or backend.
-FOREIGN_TYPES = {401: "unauthorized", 429: "overloaded", 503: "unhealthy"}
+# text-embeddings-inference's names, as its clients read them (its documentation's examples have small letters, its answers and
+# its schema do not), where they are not Validation or Backend. It has none for 401.
+FOREIGN_TYPES = {401: "Unauthorized", 429: "Overloaded", 503: "Unhealthy"}
 
 
 @dataclass
@@ -46,7 +47,7 @@ class ApiError(Exception):
         """As clients of text-embeddings-inference, Open Inference Protocol and KServe read errors: words under `error`."""
         return {
             "error": self.message,
-            "error_type": FOREIGN_TYPES.get(self.status, "validation" if self.status < 500 else "backend"),
+            "error_type": FOREIGN_TYPES.get(self.status, "Validation" if self.status < 500 else "Backend"),
             "code": self.code,
             "param": self.param,
             "request_id": request_id,

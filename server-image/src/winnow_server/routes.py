@@ -66,7 +66,8 @@ class Routes:
     async def kserve_predict(self, request: Request) -> Response:
         self._check_path(request)
         asked = parse(kserve.KServeRequest, await self._body(request))
-        ticket = await self._run(request, asked.instances, field="instances")
+        field, items = asked.listed
+        ticket = await self._run(request, items, field=field)
         return self._answer(kserve.answer(ticket, self._service.announced.manifest.labels), ticket)
 
     async def infer(self, request: Request) -> Response:

@@ -86,8 +86,8 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
     service.on_failure = stop_on_failure
     followed = following(mirror, directory / DECISION) if is_bucket(settings.checkpoint) else nullcontext()
     with followed, listen(settings.host, settings.port) as listener:
-        port = listener.getsockname()[1]
-        log.info("Listening", extra={"host": settings.host, "port": port, "cpus": cpus, "maxBatchTokens": batch_tokens})
+        host, port = listener.getsockname()[:2]
+        log.info("Listening", extra={"host": host, "port": port, "cpus": cpus, "maxBatchTokens": batch_tokens})
         server.run(sockets=[listener])
     if tracing:
         tracing.close()

@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     networks = "for s3://, connect to addresses in there too (repeatable); otherwise to public ones only"
     add("--allow-network", type=network, action="append", default=[], metavar="CIDR", help=networks)
     add("--name", help="what clients call the model (default: the training job's outputModelName)")
-    add("--host", default="0.0.0.0", help="the address to listen on (default: %(default)s)")
+    add("--host", default="", help="the address to listen on (default: every one, IPv6 too)")
     add("--port", type=port, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
     batch = f"tokens that run together (default: {CPU_BATCH_TOKENS}, GPU {GPU_BATCH_TOKENS})"
     add("--max-batch-tokens", type=positive, metavar="N", help=batch)

@@ -73,7 +73,32 @@ def test_what_stands_behind_a_chunked_body_is_bounded_too(server):
     chunked = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n" + BODY
     behind = b"\r\n0\r\nX-A: a\r\n\r\n"
     assert exchange(server, chunked + behind + LIVE + b"Connection: close\r\n\r\n").count(b"HTTP/1.1 200 ") == 2
-    assert exchange(server, chunked + behind[:-4] + b"a" * 2 * connection.HEAD_BYTES) == b""
+    refused = error(exchange(server, chunked + behind[:-4] + b"a" * 2 * connection.HEAD_BYTES), 431)
+    assert refused["code"] == "headers_too_large"
+
+
+CHUNKED = b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nx"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 200, id="TLS"),
+        pytest.param(POST + b"Transfer-Encoding: chunked\r\n\r\n" + BODY, id="a body of two lengths"),
+        pytest.param("GET /v1/modèle HTTP/1.1\r\nHost: x\r\n\r\n".encode(), id="a path that is not encoded"),
+        pytest.param(b"POST /v1/classify" + CHUNKED, id="a chunk without a length"),
+        pytest.param(b"POST /v1/classify/batch" + CHUNKED, id="a stream's"),
+    ],
+)
+def test_what_is_not_http_is_refused_in_the_one_shape(server, content):
+    assert error(exchange(server, content), 400)["code"] == "http_invalid"
+
+
+def test_what_is_not_http_behind_a_request_takes_no_answer_from_it(server):
+    """As of a client that counts characters and not bytes: the last ones stand behind the body."""
+    answer = exchange(server, LIVE + b"\r\n" + POST + b"\r\n" + BODY + b"}]" * 500_000)
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 200 ") == 2
+    assert b"predicted_labels" in answer
 
 
 def test_a_head_that_does_not_come_ends_the_connection(server, impatient):

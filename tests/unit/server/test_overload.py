@@ -95,7 +95,7 @@ def test_clients_of_other_protocols_read_in_their_own_words_that_the_queue_is_fu
     background = hold(narrow, gate, ["prize"] * 13)
     response = narrow.client.post(path, json=body)
     error = response.json()
-    assert (response.status_code, error["error_type"], error["code"]) == (429, "overloaded", "queue_full")
+    assert (response.status_code, error["error_type"], error["code"]) == (429, "Overloaded", "queue_full")
     assert 1 <= int(response.headers["retry-after"]) <= 60
     gate.open()
     assert background.statuses() == [200, 200]

@@ -1,6 +1,7 @@
 """What a server says when it cannot start: the exit code, the words, and the termination message."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import tiny_server
 from winnow_classifier.errors import CheckpointError, ConfigError, StorageError
 from winnow_server import settings
 from winnow_server.__main__ import run, write_termination_message
+from winnow_server.process import listen
 from winnow_server.serve import serve
 from winnow_server.waking import wake
 
@@ -23,6 +25,21 @@ def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
     message = json.loads((tmp_path / "termination-log").read_text())
     assert (message["kind"], message["state"], message["reason"]) == ("serve", "Failed", "CheckpointInvalid")
     assert "model.safetensors" in message["message"]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize(
+    "host",
+    [
+        pytest.param(settings.parse(["--checkpoint", "x"]).host, id="server"),
+        pytest.param(wake.parse(["--name", "web", "--upstream", "http://x"]).host, id="waker"),
+    ],
+)
+def test_it_is_reached_by_ipv4_and_ipv6_alike(host):
+    """A pod of a cluster of IPv6 alone has no other address, and its probes no other way."""
+    with listen(host, 0) as listener:
+        for address in ("127.0.0.1", "::1"):
+            socket.create_connection((address, listener.getsockname()[1])).close()
 
 
 def test_a_key_that_cannot_be_read_is_said_so(checkpoint_folder, tmp_path, capsys):

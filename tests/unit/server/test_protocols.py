@@ -63,6 +63,7 @@ def test_hugging_faces_inference_client_asks_what_is_served(server):
         "id2label": {"0": "ham", "1": "spam"},
         "label2id": {"ham": 0, "spam": 1},
     }
+    assert info["served_model_name"] == info["model_id"]
     assert (info["max_input_length"], info["max_client_batch_size"]) == (tiny_server.MAX_TOKENS, 1_024)
     assert (info["max_batch_tokens"], info["max_concurrent_requests"]) == (64, 4_096)
     assert info["auto_truncate"]
@@ -127,7 +128,7 @@ def test_text_embeddings_inference_clients_are_refused_in_their_own_shape(server
     refused = server.client.post("/predict", json=body)
     assert refused.status_code == status
     error = refused.json()
-    assert (error["error_type"], error["code"]) == ("validation", code)
+    assert (error["error_type"], error["code"]) == ("Validation", code)
     assert words in error["error"]
 
 
@@ -238,6 +239,8 @@ def named(*outputs):
         pytest.param(PREDICT, {"inputs": [[LONG]] * 500}, 413, "request_too_large", "inputs", id="too many tokens"),
         pytest.param(KSERVE, {"instances": [LONG] * 500}, 413, "request_too_large", "instances", id="of KServe's too"),
         pytest.param(KSERVE, {"instances": ["a", 3]}, 422, "input_type", "instances", id="a number among texts"),
+        pytest.param(KSERVE, {"inputs": ["a", " "]}, 422, "text_empty", "inputs[1]", id="KServe's other name"),
+        pytest.param(KSERVE, {}, 422, "instances_missing", None, id="neither of KServe's names"),
         pytest.param(
             INFER,
             infer(shape=[500], data=[LONG] * 500),

@@ -254,7 +254,7 @@ def test_without_a_server_in_time_the_client_is_asked_to_come_back():
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "15")
         assert refused.json()["error"]["code"] == "asleep"
         foreign = scene.client.post("/predict", content="text").json()
-        assert (foreign["code"], foreign["error_type"]) == ("asleep", "unhealthy")
+        assert (foreign["code"], foreign["error_type"]) == ("asleep", "Unhealthy")
         # What was asked for goes on being wanted, so that the next try finds a server.
         assert [scene.metric("clf_queue_tokens"), scene.metric("clf_recently_used")] == [0, 1]
 

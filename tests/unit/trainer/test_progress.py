@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
@@ -80,6 +81,13 @@ def test_other_paths_are_not_found(get):
     assert refused.value.code == 404
     assert b"/progress" in refused.value.read()
     refused.value.close()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+def test_it_is_read_by_ipv4_and_ipv6_alike(progress):
+    with served(progress, port=0) as port:
+        for host in ("127.0.0.1", "[::1]"):
+            assert urllib.request.urlopen(f"http://{host}:{port}/healthz").read() == b"ok\n"
 
 
 def test_a_taken_port_is_said_in_words(progress):

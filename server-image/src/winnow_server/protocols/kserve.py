@@ -1,20 +1,37 @@
 """KServe's V1 protocol: POST /v1/models/{model}:predict."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from winnow_server.responses import judged, named
 from winnow_server.schemas import MAX_INPUTS, Body, Item, as_items
 from winnow_server.ticket import Ticket
 
+Texts = Annotated[
+    list[Item],
+    BeforeValidator(as_items, json_schema_input_type=list[str | Item]),
+    Field(min_length=1, max_length=MAX_INPUTS),
+]
+
 
 class KServeRequest(Body):
-    instances: Annotated[
-        list[Item],
-        BeforeValidator(as_items, json_schema_input_type=list[str | Item]),
-        Field(min_length=1, max_length=MAX_INPUTS),
-    ] = Field(validation_alias=AliasChoices("instances", "inputs"), description="Texts, or objects with a text.")
+    """KServe's own server reads both names; one of them is sent."""
+
+    instances: Texts | None = Field(default=None, description="Texts, or objects with a text.")
+    inputs: Texts | None = Field(default=None, description="The same.")
+
+    @model_validator(mode="after")
+    def holds_one_of_them(self) -> Self:
+        if (self.instances is None) == (self.inputs is None):
+            raise PydanticCustomError("instances_missing", "must hold a list of texts as instances, or as inputs")
+        return self
+
+    @property
+    def listed(self) -> tuple[str, list[Item]]:
+        """The list, behind the name that its sender gave it."""
+        return ("instances", self.instances) if self.instances else ("inputs", self.inputs or [])
 
 
 class KServePrediction(BaseModel):

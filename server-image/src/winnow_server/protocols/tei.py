@@ -94,6 +94,7 @@ class Info(BaseModel):
     model_id: str
     model_sha: str = Field(description="The checkpoint's digest.")
     model_dtype: str | None = Field(description="That the model computes in; null while it loads.")
+    served_model_name: str
     model_type: ModelType
     max_concurrent_requests: int = Field(description="There is no such bound but the queue's, in tokens: of one each.")
     max_input_length: int = Field(description="Tokens of a text that are read.")
@@ -112,6 +113,7 @@ def info(service: Service, version: str) -> dict[str, Any]:
         "model_id": service.announced.name,
         "model_sha": service.announced.digest,
         "model_dtype": service.precision,
+        "served_model_name": service.announced.name,
         "model_type": {"classifier": labels},
         "max_concurrent_requests": service.max_queue_tokens,
         "max_input_length": manifest.max_seq_length,

@@ -94,7 +94,8 @@ async function answerOf(response) {
   const body = await response.json().catch(() => null);
   if (response.status === 401) throw new KeyNeeded(key === null ? "This model answers with an API key only." : body?.error?.message);
   if (!response.ok) {
-    const error = new Error(body?.error?.message ?? `The server answered ${response.status}.`);
+    const message = body?.error?.message?.replace(/^input\[0\]/, "The text"); // the page sends one
+    const error = new Error(message ?? `The server answered ${response.status}.`);
     throw Object.assign(error, { code: body?.error?.code });
   }
   if (body === null) throw new Error("The answer is not JSON. Is something between this page and the server?");

@@ -2,6 +2,7 @@
 
 import { KeyNeeded, classify, fetchExamples, fetchModel, useKey } from "./api.js";
 import { wireBatch } from "./batch_app.js";
+import { renderBatch } from "./batch_view.js";
 import { byId } from "./dom.js";
 import { State } from "./state.js";
 import { render } from "./view.js";
@@ -15,6 +16,7 @@ let running = null;
 let later = null;
 
 state.addEventListener("change", () => render(state));
+state.addEventListener("batch", () => renderBatch(state.batch));
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();

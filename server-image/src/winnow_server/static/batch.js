@@ -6,6 +6,7 @@ const PART_LINES = 256;
 const PART_CHARACTERS = 512 * 1024;
 const WAIT_MILLISECONDS = 2_000;
 const TRIES = 30;
+const WENT = "The server went away before all rows were scored. Those that were can be downloaded. Try again.";
 
 // Calls onAnswer(index, answer) for each text, in order. Rejects with AbortError when the signal says so.
 export async function classifyAll(texts, { signal, onAnswer }) {
@@ -14,11 +15,11 @@ export async function classifyAll(texts, { signal, onAnswer }) {
     const body = texts.slice(first, end).map((text) => `${JSON.stringify(text)}\n`).join("");
     let next = first;
     for await (const line of lines(await opened(body, signal))) {
-      if (line.error?.code === "draining") throw new Error(line.error.message);
+      if (line.error?.code === "draining") throw new Error(WENT);
       onAnswer(next, line.error ? inWords(line) : line);
       next++;
     }
-    if (next < end) throw new Error("The server ended the stream too early. Try again.");
+    if (next < end) throw new Error(WENT);
     first = end;
   }
 }
@@ -64,7 +65,9 @@ async function* lines(response) {
   let held = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error) => {
+        throw error.name === "AbortError" ? error : new Error(WENT);
+      });
       held += done ? decoder.decode() : decoder.decode(value, { stream: true });
       const complete = held.split("\n");
       held = complete.pop();

@@ -1,6 +1,6 @@
 // Many texts at once, wired: a CSV is pasted, chosen or dropped, its column of texts is scored, and it is given back.
 //
-// state.batch: {rows, separator, header, column, name, notice} as read, then answers (by row), running, error, cancelled.
+// state.batch: {rows, separator, header, column, name, mark, notice} as read, then answers (by row), running, error, cancelled.
 
 import { KeyNeeded } from "./api.js";
 import { classifyAll } from "./batch.js";
@@ -15,6 +15,7 @@ export function wireBatch(state, askForKey) {
   let running = null;
 
   byId("file").addEventListener("change", (event) => take(event.target.files[0]));
+  byId("file").addEventListener("click", (event) => (event.target.value = "")); // a file that was put right may be chosen again
   byId("pasted").addEventListener("input", (event) => read(event.target.value, "pasted.csv"));
   byId("header").addEventListener("change", (event) => change({ header: event.target.checked, answers: [] }));
   byId("column").addEventListener("change", (event) => change({ column: Number(event.target.value), answers: [] }));
@@ -40,13 +41,13 @@ export function wireBatch(state, askForKey) {
   });
 
   function change(changes) {
-    state.set({ batch: { ...state.batch, ...changes } });
+    state.setBatch({ ...state.batch, ...changes });
   }
 
   // What is scored of the rows before has no place to go any more.
   function replace(batch) {
     running?.abort();
-    state.set({ batch });
+    state.setBatch(batch);
   }
 
   async function take(file) {
@@ -60,18 +61,18 @@ export function wireBatch(state, askForKey) {
       replace({ rows: [], error: "The file is empty." });
       return;
     }
-    const { content, notice } = decoded(await file.arrayBuffer());
-    read(content, file.name, notice);
+    const { content, notice, mark } = decoded(await file.arrayBuffer());
+    read(content, file.name, notice, mark);
   }
 
-  function read(content, name, notice = "") {
+  function read(content, name, notice = "", mark = "") {
     const { rows, separator, notice: ragged } = parse(content);
     if (!rows.length) {
       replace(content ? { rows, error: "There is no row in it." } : null);
       return;
     }
     const header = hasHeader(rows);
-    replace({ rows, separator, name, notice: `${notice} ${ragged}`.trim(), header, column: columnOfText(rows), answers: [], error: null });
+    replace({ rows, separator, name, mark, notice: `${notice} ${ragged}`.trim(), header, column: columnOfText(rows), answers: [], error: null });
   }
 
   async function score() {
@@ -95,18 +96,23 @@ export function wireBatch(state, askForKey) {
           }
         },
       });
-      change({ running: false });
-      byId("download").focus();
+      end({}, "download");
     } catch (error) {
       if (state.batch?.answers !== answers) return; // other rows were taken meanwhile
       if (error instanceof KeyNeeded) askForKey(error);
-      change({ running: false, cancelled: signal.aborted, error: signal.aborted ? null : error.message });
-      byId("score").focus();
+      end({ cancelled: signal.aborted, error: signal.aborted ? null : error.message }, "score");
     }
   }
 
+  // The focus goes from Cancel to what takes its place, unless the user has gone elsewhere meanwhile.
+  function end(changes, next) {
+    const stayed = document.activeElement === byId("cancel");
+    change({ running: false, ...changes });
+    if (stayed) byId(next).focus();
+  }
+
   function download() {
-    const address = URL.createObjectURL(new Blob([scored(state.batch)], { type: "text/csv" }));
+    const address = URL.createObjectURL(new Blob([state.batch.mark, scored(state.batch)], { type: "text/csv" }));
     const link = Object.assign(document.createElement("a"), { href: address, download: nameOfScored(state.batch.name) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);

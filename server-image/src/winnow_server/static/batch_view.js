@@ -32,6 +32,7 @@ export function renderBatch(batch) {
   const unsure = answers.filter((answer) => answer.abstained).length;
   const abstained = unsure ? `, ${number.format(unsure)} of them abstained` : "";
   const end = batch.cancelled ? " Cancelled." : "";
+  byId("scored-words").ariaLive = running ? "off" : "polite"; // only the end is read out: who wants to know asks the bar
   byId("scored-words").textContent = `${number.format(answers.length)} of ${number.format(count)} rows${failed}${abstained}.${end}`;
   renderPreview(rows.slice(header ? 1 : 0, (header ? 1 : 0) + PREVIEW_ROWS), column, answers);
 }

@@ -3,16 +3,20 @@
 const SEPARATORS = [",", ";", "\t"];
 const NAMES_OF_TEXT = ["text", "input", "message", "content", "body", "prompt", "sentence", "review", "description"];
 
-// {content, notice} of a file's bytes: UTF-8, UTF-16 with its mark, or else what Excel makes of a CSV in Western countries.
+const MARK = "\ufeff"; // by which Excel knows UTF-8
+
+// {content, notice, mark} of a file's bytes: UTF-8, UTF-16 with its mark, or else what Excel makes of a CSV in Western countries.
+// mark: what its scored rows begin with, so that they open as the file did.
 export function decoded(bytes) {
-  const mark = new Uint8Array(bytes.slice(0, 2)).join();
-  const marked = { "255,254": "utf-16le", "254,255": "utf-16be" }[mark];
-  if (marked) return { content: new TextDecoder(marked).decode(bytes), notice: "" };
+  const start = new Uint8Array(bytes.slice(0, 3));
+  const marked = { "255,254": "utf-16le", "254,255": "utf-16be" }[start.slice(0, 2).join()];
+  if (marked) return { content: new TextDecoder(marked).decode(bytes), notice: "", mark: MARK };
   try {
-    return { content: new TextDecoder("utf-8", { fatal: true }).decode(bytes), notice: "" };
+    const content = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return { content, notice: "", mark: start.join() === "239,187,191" ? MARK : "" };
   } catch {
     const notice = "The file is not UTF-8 and was read as Windows-1252: look whether accents and umlauts are right.";
-    return { content: new TextDecoder("windows-1252").decode(bytes), notice };
+    return { content: new TextDecoder("windows-1252").decode(bytes), notice, mark: MARK };
   }
 }
 

@@ -1,4 +1,5 @@
-// What the page knows. A change is announced as one "change" event; the view reads what it needs.
+// What the page knows. A change is announced as one "change" event; the view reads what it needs. The rows of a CSV have an
+// event of their own, "batch": while they are scored it comes ten times a second, and what else is made anew loses its focus.
 
 const HISTORY_LENGTH = 20;
 
@@ -18,6 +19,11 @@ export class State extends EventTarget {
   set(changes) {
     Object.assign(this, changes);
     this.dispatchEvent(new Event("change"));
+  }
+
+  setBatch(batch) {
+    this.batch = batch;
+    this.dispatchEvent(new Event("batch"));
   }
 
   succeed(result) {

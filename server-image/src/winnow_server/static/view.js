@@ -1,7 +1,6 @@
 // State to DOM: the text's result, the earlier ones, the model's card.
 
 import { keyInUse, requestFor } from "./api.js";
-import { renderBatch } from "./batch_view.js";
 import { abstains, calibration } from "./decision.js";
 import { byId, element, fraction, milliseconds, number, percent, say, verdict } from "./dom.js";
 import { curl, python } from "./snippets.js";
@@ -22,7 +21,6 @@ export function render(state) {
   byId("result").hidden = state.result === null;
   if (state.result) renderResult(state);
   renderHistory(state.history);
-  renderBatch(state.batch);
 }
 
 function renderModel(model) {

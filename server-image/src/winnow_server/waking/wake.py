@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     add = parser.add_argument
     add("--name", required=True, help="the model_name of its metrics, as the server's have it")
     add("--upstream", required=True, metavar="URL", help="where ready servers answer, and nobody while there are none")
-    add("--host", default="0.0.0.0", help="the address to listen on (default: %(default)s)")
+    add("--host", default="", help="the address to listen on (default: every one, IPv6 too)")
     add("--port", type=port, default=8080, help="0 takes a free one and logs it (default: %(default)s)")
     add("--max-held-requests", type=positive, default=256, metavar="N", help="(default: %(default)s)")
     add("--max-body-bytes", type=positive, default=Limits().body_bytes, metavar="N", help="of one (default: 2 MiB)")
@@ -75,7 +75,7 @@ def wake(settings: Settings) -> None:
     # What is held has been promised an answer: a pod that is replaced waits for it.
     config = configuration(Prefixed(app, settings.path_prefix), finish_seconds=int(settings.hold_seconds) + 60)
     with listen(settings.host, settings.port) as listener:
-        port = listener.getsockname()[1]
-        log.info("Holding requests", extra={"host": settings.host, "port": port, "upstream": settings.upstream})
+        host, port = listener.getsockname()[:2]
+        log.info("Holding requests", extra={"host": host, "port": port, "upstream": settings.upstream})
         Server(config, lambda: None, settings.drain_seconds).run(sockets=[listener])
     log.info("Stopped")
