@@ -37,7 +37,7 @@ class Ended:
     exit_code: int
     reason: str  # the kubelet's: Completed, Error, OOMKilled …
     message: str  # the program's termination message
-    at: str = ""  # when, as the kubelet has it
+    at: str  # when, as the kubelet has it
 
     @property
     def out_of_memory(self) -> bool:

@@ -26,7 +26,7 @@ class Left:
     """What a Dataset left in storage."""
 
     dataset: str
-    digest: str = ""  # empty: its import never succeeded
+    digest: str  # empty: its import never succeeded
     rows: bool = False  # whether the rows go: another Dataset may have the same ones
     problems: bool = False  # whether imports/<dataset> goes: another Dataset may have the same name
 
