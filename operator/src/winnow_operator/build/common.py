@@ -69,6 +69,20 @@ def named_by_content(obj: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "name": name}}
 
 
+def batch_job(
+    metadata: Object, pod_labels: dict[str, str], pod: Object, failure_policy: Object, **fields: Any
+) -> Object:
+    """`fields`: others of its spec, by Kubernetes' names."""
+    spec = {
+        **fields,
+        # A new pod only when the old one is gone: two would write to the same place in storage.
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": failure_policy,
+        "template": {"metadata": {"labels": pod_labels}, "spec": {"restartPolicy": "Never", **pod}},
+    }
+    return named_by_content({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
+
+
 def failure_policy(
     container: str,
     *,
