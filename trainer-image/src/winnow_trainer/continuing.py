@@ -51,9 +51,7 @@ class Parent:
         )
 
 
-def find(
-    wanted: str | CheckpointBase, storage: Path, mirror: Mirror, resolve: Resolve = base_model.resolve
-) -> Parent | None:
+def find(wanted: str | CheckpointBase, storage: Path, mirror: Mirror, resolve: Resolve) -> Parent | None:
     """None where `wanted` is a plain base model. Raises CheckpointError, ConfigError, BaseModelError."""
     if isinstance(wanted, str):
         folder = Path(wanted)
