@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from winnow_classifier import base_model, checkpoint
-from winnow_classifier.decision import DECISION
+from winnow_classifier.files import DECISION
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
 from winnow_classifier.model import Classifier, classifier_config, load_network

@@ -22,10 +22,8 @@ from pydantic.alias_generators import to_camel
 from torch import Tensor
 
 from winnow_classifier.errors import CheckpointError
-from winnow_classifier.files import sync
+from winnow_classifier.files import DECISION, sync
 from winnow_classifier.labels import MULTILABEL_THRESHOLD, LabelSchema, TaskDetail
-
-DECISION = "decision.json"
 
 
 class _Model(BaseModel):

@@ -16,10 +16,10 @@ from pathlib import Path
 from winnow_classifier.addresses import Network
 from winnow_classifier.bucket import SCHEME, Bucket
 from winnow_classifier.errors import ConfigError, StorageError, StorageFull, StorageRefused
-from winnow_classifier.files import is_full
+from winnow_classifier.files import MANIFEST, is_full
 from winnow_classifier.refusals import KEYS, told
 
-MANIFESTS = ("dataset.json", "checkpoint.json", "point.json")  # each is written last of its folder
+MANIFESTS = ("dataset.json", MANIFEST, "point.json")  # each is written last of its folder
 
 
 class Mirror:

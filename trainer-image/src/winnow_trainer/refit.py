@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from winnow_classifier import decision as decisions
-from winnow_classifier.checkpoint import MANIFEST, read_manifest
+from winnow_classifier.checkpoint import read_manifest
 from winnow_classifier.dataset import storage_errors
-from winnow_classifier.decision import DECISION, Decision
+from winnow_classifier.decision import Decision
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import DECISION, MANIFEST
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.objectives import Thresholds, check
 from winnow_classifier.refit_options import SAME

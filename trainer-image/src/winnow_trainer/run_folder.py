@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from winnow_classifier.checkpoint import MANIFEST, Published, inspect
+from winnow_classifier.checkpoint import Published, inspect
 from winnow_classifier.errors import CheckpointError, ConfigError
-from winnow_classifier.files import sync
+from winnow_classifier.files import MANIFEST, sync
 from winnow_classifier.mirror import Mirror
 
 DIRECTIONS = "directions"  # in run.json, of the user's metric functions; earlier versions did not write them
