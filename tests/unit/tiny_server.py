@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import tiny_checkpoint
 import tiny_models
 import torch
 from torch import nn
@@ -56,13 +56,8 @@ def publish(
     for parameter in network.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.4)
-    manifest = checkpoint.Manifest(
-        name="epoch-2",
-        epoch=2,
-        task_detail=task_detail,
-        labels=schema.labels,
-        problem_type=schema.problem_type,
-        method="Full",
+    manifest = tiny_checkpoint.manifest(
+        schema,
         architecture=type(network).__name__,
         pooling="cls" if model_type in tiny_models.ENCODERS else "last",
         prompt_template=prompt_template,
@@ -72,7 +67,6 @@ def publish(
         metrics={"f1": 0.97, "roc_auc": None},
         primary_metric="f1",
         training_job=checkpoint.JobEntry(name="email-v1", output_model_name="spam-detector"),
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     checkpoint.publish(folder / "checkpoint", manifest, Classifier(network), tokenizer, artifacts or {})
     return folder / "checkpoint"
