@@ -77,6 +77,11 @@ def outcome(job: Object) -> Outcome | None:
     return None
 
 
+def active(jobs: Iterable[Object]) -> bool:
+    """Whether a pod of these batch Jobs may still read or write, or will: one that is being deleted still writes its resume point."""
+    return any(outcome(job) is None for job in jobs)
+
+
 QUEUED = "The batch Job waits to be admitted by its queue"
 
 

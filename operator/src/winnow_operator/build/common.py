@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import yaml
@@ -316,6 +316,11 @@ def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
 
 def user_env(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[Object]:
     return [api.to_raw(variable) for variable in spec.env or ()]
+
+
+def note(value: Any) -> str:
+    """A dataclass as an annotation holds it, for noted()."""
+    return json.dumps(asdict(value), default=api.to_raw, sort_keys=True, separators=(",", ":"))
 
 
 def noted(obj: Object, annotation: str, form: TypeAdapter[T], otherwise: T) -> T:
