@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,6 +73,19 @@ def publish(
     return folder / "checkpoint"
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
 class InThread(Server):
     def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
         """They are the main thread's."""
@@ -79,6 +93,8 @@ class InThread(Server):
 
 
 class RunningServer:
+    until = staticmethod(until)
+
     def __init__(self, url: str, service: Service, process: Server) -> None:
         self.url = url
         self.service = service
@@ -121,11 +137,9 @@ class RunningServer:
         lines = [line.replace("{}", "").rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {series: float(value) for series, _, value in lines}
 
-    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.005)
+    def connect(self) -> socket.socket:
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
 
 
 @contextmanager
