@@ -37,7 +37,7 @@ import yaml
 from bars import verdict
 from training import GROUPED, PADDED, Task, accuracy, csv_rows, peer, prepared
 from winnow_classifier.cpu import usable_cpus
-from winnow_classifier.decision import DECISION
+from winnow_classifier.files import DECISION
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.metrics import HIGHER_IS_BETTER
 from winnow_classifier.model import quiet_transformers

@@ -86,7 +86,7 @@ def test_what_is_locked_is_all_that_it_takes(tmp_path):
     (tmp_path / "rows").write_text('{"prompt": "a", "completion": 1}\n')
     done = alone("validate", str(tmp_path / "rows"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1 rows · Binary" in done.stdout
+    assert "1 row · Binary" in done.stdout
     for command in (["status"], ["refit", "v1", "--same"]):
         done = alone(*command, "--kubeconfig", str(tmp_path / "nowhere"))
         said = f"error: there is no kubeconfig at {tmp_path / 'nowhere'}"

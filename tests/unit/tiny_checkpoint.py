@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,27 @@ LABELS = {
 }
 
 
+def manifest(schema: LabelSchema = LABELS[2], **fields: Any) -> Manifest:
+    """As a training may have written it; `fields` are those that matter to the test."""
+    usual = {
+        "name": "epoch-2",
+        "epoch": 2,
+        "task_detail": schema.task_detail,
+        "labels": schema.labels,
+        "problem_type": schema.problem_type,
+        "method": "Full",
+        "architecture": "BertForSequenceClassification",
+        "pooling": "cls",
+        "prompt_template": "{text}",
+        "max_seq_length": 16,
+        "base_model": BaseModelEntry(reference="base", digest="sha256:0"),
+        "training_dataset": DatasetEntry(digest="sha256:0", rows=4),
+        "training_job": JobEntry(name="spam-v1"),
+        "created_at": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    return Manifest(**usual | fields)
+
+
 def publish(
     folder: Path, base: Path, schema: LabelSchema = LABELS[2], method: str = "Full"
 ) -> tuple[Published, Classifier]:
@@ -36,24 +58,16 @@ def publish(
         for name, parameter in model.named_parameters():
             if "lora_B" in name or any(f".{head}" in name for head in ("classifier", "score", "pooler")):
                 parameter.normal_(std=0.3)
-    manifest = Manifest(
-        name="epoch-2",
-        epoch=2,
-        task_detail=schema.task_detail,
-        labels=schema.labels,
-        problem_type=schema.problem_type,
+    written = manifest(
+        schema,
         method=method,
         architecture=type(model.base).__name__,
         pooling=model.architecture.pooling,
-        prompt_template="{text}",
-        max_seq_length=16,
         base_model=BaseModelEntry(reference=str(base), digest=base_model.digest(base)),
-        training_dataset=DatasetEntry(digest="sha256:0", rows=4),
         metrics={"f1": 0.75, "roc_auc": None},
         training_job=JobEntry(name="spam-v1", uid=None, output_model_name="spam"),
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
     )
-    return checkpoint.publish(folder, manifest, model.eval(), tokenizer, {"metrics.json": b"{}\n"}), model
+    return checkpoint.publish(folder, written, model.eval(), tokenizer, {"metrics.json": b"{}\n"}), model
 
 
 def probabilities(model: Classifier, encoder: Encoder, schema: LabelSchema) -> Tensor:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import tiny_checkpoint
 import tiny_models
 import torch
 from torch import nn
 
 from winnow_classifier import base_model, checkpoint
-from winnow_classifier.decision import DECISION
+from winnow_classifier.files import DECISION
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
 from winnow_classifier.model import Classifier, classifier_config, load_network
@@ -56,13 +57,8 @@ def publish(
     for parameter in network.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.4)
-    manifest = checkpoint.Manifest(
-        name="epoch-2",
-        epoch=2,
-        task_detail=task_detail,
-        labels=schema.labels,
-        problem_type=schema.problem_type,
-        method="Full",
+    manifest = tiny_checkpoint.manifest(
+        schema,
         architecture=type(network).__name__,
         pooling="cls" if model_type in tiny_models.ENCODERS else "last",
         prompt_template=prompt_template,
@@ -72,10 +68,22 @@ def publish(
         metrics={"f1": 0.97, "roc_auc": None},
         primary_metric="f1",
         training_job=checkpoint.JobEntry(name="email-v1", output_model_name="spam-detector"),
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     checkpoint.publish(folder / "checkpoint", manifest, Classifier(network), tokenizer, artifacts or {})
     return folder / "checkpoint"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
 
 
 class InThread(Server):
@@ -85,6 +93,8 @@ class InThread(Server):
 
 
 class RunningServer:
+    until = staticmethod(until)
+
     def __init__(self, url: str, service: Service, process: Server) -> None:
         self.url = url
         self.service = service
@@ -127,11 +137,9 @@ class RunningServer:
         lines = [line.replace("{}", "").rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {series: float(value) for series, _, value in lines}
 
-    def until(self, true: Callable[[], bool], seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.005)
+    def connect(self) -> socket.socket:
+        host, port = self.url.removeprefix("http://").split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
 
 
 @contextmanager

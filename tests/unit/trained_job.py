@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from tiny_checkpoint import manifest
 
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
+from winnow_classifier.checkpoint import DatasetEntry, FileEntry, JobEntry, manifest_bytes
 from winnow_classifier.labels import LabelSchema
 from winnow_plugin.cluster import Place
 from winnow_plugin.storage_access import StoragePod
@@ -38,28 +38,16 @@ def store_checkpoint(
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    manifest = Manifest(
-        name="epoch-2",
-        epoch=2,
-        task_detail=schema.task_detail,
-        labels=schema.labels,
-        problem_type=schema.problem_type,
-        method="Full",
-        architecture="BertForSequenceClassification",
-        pooling="cls",
-        prompt_template="{text}",
-        max_seq_length=8,
-        base_model=BaseModelEntry(reference="base", digest="sha256:0"),
-        training_dataset=DatasetEntry(digest="sha256:0", rows=1),
+    written = manifest(
+        schema,
         validation_dataset=validation,
         training_job=JobEntry(name="v1"),
-        created_at=datetime(2026, 1, 2, tzinfo=UTC),
         files={
             name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
             for name, content in files.items()
         },
     )
-    (folder / "checkpoint.json").write_bytes(manifest_bytes(manifest))
+    (folder / "checkpoint.json").write_bytes(manifest_bytes(written))
     return folder
 
 

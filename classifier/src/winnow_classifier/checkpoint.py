@@ -24,14 +24,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from winnow_classifier import base_model as base_models
 from winnow_classifier.architectures import Pooling
 from winnow_classifier.errors import BaseModelError, CheckpointError
-from winnow_classifier.files import sha256_of_files, sync
+from winnow_classifier.files import MANIFEST, sha256_of_files, sync
 from winnow_classifier.four_bit import round_body
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.model import Classifier, load_network, merge_lora, read_config
 from winnow_classifier.packing import pack
 from winnow_classifier.tokens import Encoder, load_tokenizer
 
-MANIFEST = "checkpoint.json"
 ADAPTER = "adapter_model.safetensors"
 PROBE = list(range(1, 17))  # token ids that every vocabulary has
 MERGED_TOLERANCE = 1e-3  # of a logit, beside its size: float32 sums in another order

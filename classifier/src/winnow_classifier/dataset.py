@@ -194,7 +194,7 @@ class PublishedDataset:
     schema: LabelSchema
     digest: str
     path: Path
-    is_new: bool = True  # False: the same rows were there already, whole
+    is_new: bool  # False: the same rows were there already, whole
 
 
 def targets_of(schema: LabelSchema, labels: Sequence[Labels]) -> Targets:

@@ -22,10 +22,8 @@ from pydantic.alias_generators import to_camel
 from torch import Tensor
 
 from winnow_classifier.errors import CheckpointError
-from winnow_classifier.files import sync
+from winnow_classifier.files import DECISION, sync
 from winnow_classifier.labels import MULTILABEL_THRESHOLD, LabelSchema, TaskDetail
-
-DECISION = "decision.json"
 
 
 class _Model(BaseModel):
@@ -199,22 +197,20 @@ def abstains(
 class DecidedSchema(LabelSchema):
     """The labels with a decision: probabilities are calibrated, predicted labels follow the thresholds."""
 
-    decision: Decision | None = None
+    decision: Decision
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        calibration = self.decision.calibration if self.decision else None
-        return LabelSchema.probabilities(self, calibrated(logits, calibration, self.labels))
+        return LabelSchema.probabilities(self, calibrated(logits, self.decision.calibration, self.labels))
 
     def predicted(self, probabilities: Any) -> list[list[str]]:
         targets = self.predicted_targets(probabilities)
         return [[self.labels[column] for column in np.flatnonzero(row)] for row in targets]
 
     def predicted_targets(self, probabilities: Any) -> npt.NDArray[np.int8]:
-        return predicted_targets(probabilities, self.decision.thresholds if self.decision else {}, self)
+        return predicted_targets(probabilities, self.decision.thresholds, self)
 
     def abstained(self, probabilities: Any) -> npt.NDArray[np.bool_]:
-        thresholds, abstain = (self.decision.thresholds, self.decision.abstain) if self.decision else ({}, None)
-        return abstains(probabilities, thresholds, abstain, self)
+        return abstains(probabilities, self.decision.thresholds, self.decision.abstain, self)
 
 
 def decided(schema: LabelSchema, decision: Decision | None) -> LabelSchema:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 from winnow_classifier.errors import StorageFull
 
+# Of a checkpoint. Named here and not in modules with torch, which take seconds to import: who hands files out knows them too.
+MANIFEST = "checkpoint.json"
+DECISION = "decision.json"  # no part of what is published: it can be fitted anew, and may not be there
+
 
 def sync(path: Path) -> None:
     """A file's content, or the names in a folder."""

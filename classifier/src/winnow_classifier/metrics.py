@@ -66,10 +66,10 @@ class LabelMetrics:
     recall: float | None  # None: no row has the label
     f1: float | None  # None: neither
     support: int  # rows that have the label
-    roc_auc: float | None = None  # None: no row has the label, or every one
-    average_precision: float | None = None  # None: no row has the label
-    mcc: float | None = None
-    brier: float | None = None
+    roc_auc: float | None  # None: no row has the label, or every one
+    average_precision: float | None  # None: no row has the label
+    mcc: float | None  # None: no rows, as the next
+    brier: float | None
 
 
 @dataclass(frozen=True, slots=True)

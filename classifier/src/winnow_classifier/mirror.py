@@ -8,7 +8,6 @@ half is ever met.
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +16,10 @@ from pathlib import Path
 from winnow_classifier.addresses import Network
 from winnow_classifier.bucket import SCHEME, Bucket
 from winnow_classifier.errors import ConfigError, StorageError, StorageFull, StorageRefused
-from winnow_classifier.files import is_full
+from winnow_classifier.files import MANIFEST, is_full
 from winnow_classifier.refusals import KEYS, told
 
-log = logging.getLogger(__name__)
-
-MANIFESTS = ("dataset.json", "checkpoint.json", "point.json")  # each is written last of its folder
+MANIFESTS = ("dataset.json", MANIFEST, "point.json")  # each is written last of its folder
 
 
 class Mirror:

@@ -64,14 +64,14 @@ class Profile:
     conflicts: int  # texts that occur with different labels
     tokens: Lengths | None  # of the base model, special tokens included, before any truncation
     warnings: list[Warn]
-    near_duplicates: int = 0  # texts nearly the same as an earlier, different one, of the first 50,000
-    characters: Lengths | None = None
-    longer_than: Mapping[int, float] | None = None  # share of rows that have more tokens
-    co_occurrence: Sequence[tuple[str, str, int]] = ()  # pairs of labels that hold in one row, the most frequent first
-    control_characters: int = 0  # rows with one that no text should have
-    without_words: int = 0  # rows with only digits and signs
-    only_digits: int = 0  # of these, rows with only digits
-    histogram: Histogram | None = None  # of tokens where they are known, else of characters
+    near_duplicates: int  # texts nearly the same as an earlier, different one, of the first 50,000
+    characters: Lengths
+    longer_than: Mapping[int, float]  # share of rows that have more tokens, where they are known
+    co_occurrence: Sequence[tuple[str, str, int]]  # pairs of labels that hold in one row, the most frequent first
+    control_characters: int  # rows with one that no text should have
+    without_words: int  # rows with only digits and signs
+    only_digits: int  # of these, rows with only digits
+    histogram: Histogram  # of tokens where they are known, else of characters
 
     def document(self) -> dict[str, Any]:
         """profile.json."""
@@ -83,10 +83,9 @@ class Profile:
             "conflicts": self.conflicts,
             "nearDuplicates": {"count": self.near_duplicates, "ofTheFirst": min(self.rows, MAX_TEXTS)},
             "tokens": self.tokens and asdict(self.tokens),
-            "characters": self.characters and asdict(self.characters),
-            "longerThan": {str(n): round(share, 6) for n, share in (self.longer_than or {}).items()},
-            "histogram": self.histogram
-            and {
+            "characters": asdict(self.characters),
+            "longerThan": {str(n): round(share, 6) for n, share in self.longer_than.items()},
+            "histogram": {
                 "of": "tokens" if self.tokens else "characters",
                 "edges": self.histogram.edges,
                 "rows": self.histogram.rows,
@@ -151,7 +150,7 @@ class Profiler:
         positives = [(label, counts[label]) for label in schema.labels]
         duplicates, conflicts = self._repeated()
         tokens = np.frombuffer(self._tokens, dtype=np.int32)
-        longer = {length: float((tokens > length).mean()) for length in LENGTHS} if len(tokens) else None
+        longer = {length: float((tokens > length).mean()) for length in LENGTHS} if len(tokens) else {}
         characters = np.frombuffer(self._characters, dtype=np.int32)
         near = near_duplicates(list(self._first_texts.values()))
         return Profile(
@@ -252,7 +251,7 @@ def _imbalance(counts: Sequence[tuple[str, int]]) -> Iterator[Warn]:
         yield Warn("Imbalance", f'label "{common}" has {many:,} positives and "{rare}" {few:,}: {ratio}')
 
 
-def _cut(longer_than: Mapping[int, float] | None) -> Iterator[Warn]:
+def _cut(longer_than: Mapping[int, float]) -> Iterator[Warn]:
     if longer_than and (share := longer_than[USUAL_TOKENS]) > WARNED_CUT:
         message = f"{share:.0%} of the rows are longer than {USUAL_TOKENS} tokens, and what is beyond maxSeqLength"
         yield Warn("LongTexts", f"{message} ({USUAL_TOKENS} unless it is set) is not read")

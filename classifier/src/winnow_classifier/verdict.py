@@ -10,6 +10,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.profile import Profile
 from winnow_classifier.row_files import Problem
 from winnow_classifier.rows import InvalidRowsError
+from winnow_classifier.words import count
 
 SHOWN_LABELS = 30
 
@@ -30,8 +31,8 @@ def summary(verdict: Verdict) -> list[str]:
     """The lines that a person reads on a terminal."""
     found = verdict.profile
     lines = [
-        f"{found.rows:,} rows · {verdict.schema.task_detail} · {len(found.labels)} labels · "
-        f"{found.duplicates:,} duplicates · {found.conflicts:,} conflicts",
+        f"{count(found.rows, 'row')} · {verdict.schema.task_detail} · {count(len(found.labels), 'label')} · "
+        f"{count(found.duplicates, 'duplicate')} · {count(found.conflicts, 'conflict')}",
         "",
         *_label_table(found.labels, found.rows),
     ]
@@ -43,7 +44,7 @@ def summary(verdict: Verdict) -> list[str]:
         ]
     lines += ["", *(f"warning: {w.message} ({w.code})" for w in found.warnings)] if found.warnings else []
     if verdict.skipped_rows:
-        lines += ["", f"{verdict.skipped_rows:,} rows were skipped:"]
+        lines += ["", f"{count(verdict.skipped_rows, 'row')} {'was' if verdict.skipped_rows == 1 else 'were'} skipped:"]
         lines += problem_lines(verdict.problems, verdict.skipped_rows)
     return [*lines, "", f"digest  {verdict.digest}"]
 
@@ -74,7 +75,7 @@ def ready_message(verdict: Verdict, kind: str) -> dict[str, Any]:
         "kind": kind,
         "state": "Ready",
         "reason": "Verified",
-        "message": f"{found.rows:,} rows, {verdict.schema.task_detail}, {len(found.labels)} labels",
+        "message": f"{count(found.rows, 'row')}, {verdict.schema.task_detail}, {count(len(found.labels), 'label')}",
         "digest": verdict.digest,
         "taskDetail": verdict.schema.task_detail.value,
         "format": verdict.origin,

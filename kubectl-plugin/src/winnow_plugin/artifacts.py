@@ -17,16 +17,16 @@ from typing import IO
 from rich.filesize import decimal
 
 from winnow_classifier.errors import ConfigError, StorageError
+from winnow_classifier.files import DECISION, MANIFEST
 from winnow_plugin import storage_access
 from winnow_plugin.cluster import Place, connected
 from winnow_plugin.errors import Unreachable
 from winnow_plugin.meter import Meter
 from winnow_plugin.objects import name_of, status_of
 from winnow_plugin.screen import show, table
-from winnow_plugin.storage_access import BESIDE, PIECE_BYTES, Checkpoint, StoragePod, Training
+from winnow_plugin.storage_access import PIECE_BYTES, Checkpoint, StoragePod, Training
 from winnow_plugin.words import plain
 
-MANIFEST = "checkpoint.json"
 TRIES = 3
 
 
@@ -56,9 +56,9 @@ def artifacts(wanted: Wanted, place: Place) -> None:
     checkpoint = training.checkpoint(wanted.checkpoint)
     with storage_access.opened(place, training, "artifacts") as reader:
         files = _files(reader, checkpoint)
-        asked = not wanted.files or any(fnmatchcase(BESIDE, pattern) for pattern in wanted.files)
+        asked = not wanted.files or any(fnmatchcase(DECISION, pattern) for pattern in wanted.files)
         decision = reader.beside(str(checkpoint["name"])) if asked else None
-        names = [file.name for file in files] + ([BESIDE] if decision is not None else [])
+        names = [file.name for file in files] + ([DECISION] if decision is not None else [])
         for pattern in wanted.files:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise _no_file(str(checkpoint["name"]), pattern, names)
@@ -74,8 +74,8 @@ def artifacts(wanted: Wanted, place: Place) -> None:
 
 
 def _no_file(checkpoint: str, pattern: str, names: Sequence[str]) -> ConfigError:
-    if pattern == BESIDE:
-        return ConfigError(f"{checkpoint} has no {BESIDE}: nothing was fitted", hint="kubectl winnow refit fits it")
+    if pattern == DECISION:
+        return ConfigError(f"{checkpoint} has no {DECISION}: nothing was fitted", hint="kubectl winnow refit fits it")
     return ConfigError(f"{checkpoint} has no file {pattern}", hint=f"it has: {', '.join(sorted(names))}")
 
 
@@ -115,7 +115,7 @@ def _list_checkpoints(training: Training) -> None:
 
 def _list_files(files: Sequence[_File], beside: bytes | None) -> None:
     if beside is not None:
-        own = _File(BESIDE, len(beside), hashlib.sha256(beside).hexdigest())
+        own = _File(DECISION, len(beside), hashlib.sha256(beside).hexdigest())
         files = sorted([*files, own], key=lambda file: file.name)
     shown = table("FILE", "SIZE", "SHA-256", right=("SIZE",))
     for file in files:
@@ -172,14 +172,14 @@ def _fetch(reader: StoragePod, checkpoint: str, files: Sequence[_File], folder: 
 
 def _keep(decision: bytes, folder: Path) -> None:
     """Whole or not at all, as the files that have a digest."""
-    part = folder / f".{BESIDE}.part"
+    part = folder / f".{DECISION}.part"
     try:
         part.write_bytes(decision)
-        part.replace(folder / BESIDE)
+        part.replace(folder / DECISION)
     except OSError as err:
         with suppress(OSError):
             part.unlink()
-        raise StorageError(f"{folder / BESIDE} cannot be written: {err.strerror or err}") from err
+        raise StorageError(f"{folder / DECISION} cannot be written: {err.strerror or err}") from err
 
 
 def _is_there(path: Path, file: _File) -> bool:

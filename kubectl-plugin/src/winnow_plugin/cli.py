@@ -177,7 +177,7 @@ def upload(
 
 @app.command()
 def datasets(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One dataset, told in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One dataset, told in full.")] = None,
     namespace: Namespace = None,
     all_namespaces: AllNamespaces = False,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
@@ -204,7 +204,7 @@ def datasets(
 def artifacts(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A TrainingJob.")],
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="[CHECKPOINT]", help="Such as epoch-3, or best for the best one.")
+        str | None, typer.Argument(metavar="CHECKPOINT", help="Such as epoch-3, or best for the best one.")
     ] = None,
     download: Annotated[
         Path | None, typer.Option("--download", metavar="DIR", help="Fetch the files into DIR/CHECKPOINT.")
@@ -239,7 +239,7 @@ def artifacts(
 def refit(
     job: Annotated[str, typer.Argument(metavar="JOB", help="A TrainingJob with validation rows.")],
     checkpoint: Annotated[
-        str, typer.Argument(metavar="[CHECKPOINT]", help="Such as epoch-3; otherwise the best one.", show_default=False)
+        str, typer.Argument(metavar="CHECKPOINT", help="Such as epoch-3; otherwise the best one.", show_default=False)
     ] = "best",
     objective: Annotated[
         str | None,

@@ -10,6 +10,7 @@ from enum import StrEnum
 from rich.table import Table
 from rich.text import Text
 
+from winnow_classifier.words import count
 from winnow_plugin.objects import (
     DATASET,
     DEPLOYMENT,
@@ -25,7 +26,7 @@ from winnow_plugin.objects import (
     status_of,
 )
 from winnow_plugin.screen import table
-from winnow_plugin.words import NOTHING, age, bar, count, plain
+from winnow_plugin.words import NOTHING, age, bar, plain
 
 BAR_WIDTH = 12
 WIDE_ENOUGH_FOR_AGES = 100  # characters

@@ -17,6 +17,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, cast
 
 from winnow_classifier.errors import ConfigError, DataError, OutOfMemoryError_, WinnowError
+from winnow_classifier.files import DECISION
 from winnow_plugin import storage_pod
 from winnow_plugin.cluster import Cluster, Place, connected
 from winnow_plugin.errors import ClusterError, Unreachable
@@ -26,7 +27,6 @@ from winnow_plugin.storage_pod import Purpose
 from winnow_plugin.words import plain
 
 Checkpoint = Mapping[str, Any]  # an entry of status.checkpoints
-BESIDE = "decision.json"  # no part of what is published: it can be fitted anew, and may not be there
 START_SECONDS = 300.0  # an image may have to be pulled
 LOOK_SECONDS = 1.0
 PIECE_BYTES = 1 << 20
@@ -124,11 +124,11 @@ class StoragePod:
         """decision.json, where there is one: as it is now, and with no digest in status to hold it to."""
         found = None
         with (
-            self.running("artifacts", checkpoint, ["--file", BESIDE]) as stream,
+            self.running("artifacts", checkpoint, ["--file", DECISION]) as stream,
             tarfile.open(fileobj=stream, mode="r|") as archive,
         ):
             for entry in archive:
-                if entry.name == BESIDE and (content := archive.extractfile(entry)) is not None:
+                if entry.name == DECISION and (content := archive.extractfile(entry)) is not None:
                     found = content.read()
         return found
 

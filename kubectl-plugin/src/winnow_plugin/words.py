@@ -28,10 +28,6 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,}"
 
 
-def count(value: int, noun: str) -> str:
-    return f"{value:,} {noun}{'' if value == 1 else 's'}"
-
-
 def percent(share: float) -> str:
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 

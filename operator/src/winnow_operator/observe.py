@@ -234,7 +234,7 @@ def _sharing(store: Store, service: api.ModelService) -> Iterator[api.ModelServi
 
 def _collecting(store: Store, service: api.ModelService) -> bool:
     keys = (Key(MODEL_SERVICE, other.metadata.namespace, other.metadata.name) for other in _sharing(store, service))
-    return any(collection.active(store.children(JOB, key)) for key in keys)
+    return any(job_pods.active(store.children(JOB, key)) for key in keys)
 
 
 def _import_jobs(store: Store, obj: api.Dataset) -> tuple[Object, ...]:
@@ -250,7 +250,7 @@ def _readers(store: Store, obj: api.Dataset) -> tuple[str, ...]:
     for job in store.models(api.TrainingJob, TRAINING_JOB, namespace, leaving=True):
         if in_use.reads(job, obj):
             jobs, _ = _jobs_and_pods(store, Key(TRAINING_JOB, namespace, job.metadata.name), job.metadata.uid)
-            if in_use.active(jobs) or (in_use.refused(job) and not in_use.leaving(obj)):
+            if job_pods.active(jobs) or (in_use.refused(job) and not in_use.leaving(obj)):
                 found.append(job.metadata.name)
     return tuple(found)
 

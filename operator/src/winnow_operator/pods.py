@@ -37,7 +37,7 @@ class Ended:
     exit_code: int
     reason: str  # the kubelet's: Completed, Error, OOMKilled …
     message: str  # the program's termination message
-    at: str = ""  # when, as the kubelet has it
+    at: str  # when, as the kubelet has it
 
     @property
     def out_of_memory(self) -> bool:
@@ -75,6 +75,11 @@ def outcome(job: Object) -> Outcome | None:
             at = condition.get("lastTransitionTime", "")
             return Outcome(complete, condition.get("reason", ""), condition.get("message", ""), at)
     return None
+
+
+def active(jobs: Iterable[Object]) -> bool:
+    """Whether a pod of these batch Jobs may still read or write, or will: one that is being deleted still writes its resume point."""
+    return any(outcome(job) is None for job in jobs)
 
 
 QUEUED = "The batch Job waits to be admitted by its queue"

@@ -22,8 +22,8 @@ class Settings:
     instance: str  # who holds it, and who reports events
     http_port: int
     log_level: int
-    progress_seconds: float = 15.0  # between two pulls of /progress from a training pod
-    guest_seconds: float = 30.0  # between two looks for kinds of other projects, such as KEDA's
+    progress_seconds: float  # between two pulls of /progress from a training pod
+    guest_seconds: float  # between two looks for kinds of other projects, such as KEDA's
 
 
 def read(environ: Mapping[str, str]) -> Settings:

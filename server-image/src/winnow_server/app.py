@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -19,9 +18,8 @@ from winnow_server import openapi
 from winnow_server.access import ApiKeys, Guard
 from winnow_server.edge import Edge
 from winnow_server.endpoints import Endpoint, Handler, endpoints
-from winnow_server.errors import ApiError
 from winnow_server.json_answer import Json
-from winnow_server.refusals import answer_nobody, refuse
+from winnow_server.refusals import HANDLERS
 from winnow_server.routes import Routes
 from winnow_server.routing import PathRoute
 from winnow_server.service import Service
@@ -87,12 +85,7 @@ def create_app(
             Mount("/ui", Page(directory=STATIC, html=True)),
             Mount("/docs", Page(directory=DOCS, html=True)),
         ],
-        exception_handlers={
-            ApiError: refuse,
-            HTTPException: refuse,
-            ClientDisconnect: answer_nobody,
-            Exception: refuse,
-        },
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

@@ -57,9 +57,9 @@ class Served:
     model: nn.Module
     device: torch.device
     position_start: int
-    precision: str = "float32"  # of the body; the head is always float32
-    rows: Sequence[examples.Example] = ()  # of the test set
-    multiple: int = 1  # what the tokens of a batch are filled up to
+    precision: str  # of the body; the head is always float32
+    rows: Sequence[examples.Example]  # of the test set
+    multiple: int  # what the tokens of a batch are filled up to
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, float]:
         """(B, C) float32, on the CPU; and of what was computed the share that was padding."""

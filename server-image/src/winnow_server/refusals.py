@@ -1,9 +1,11 @@
 """Every error that a client sees leaves here, in one shape, or in the one that clients of other protocols read."""
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -27,6 +29,15 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 async def answer_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_LEFT)
+
+
+# For every application of ours, server and waker.
+HANDLERS: Mapping[Any, Any] = {
+    ApiError: refuse,
+    HTTPException: refuse,
+    ClientDisconnect: answer_nobody,
+    Exception: refuse,
+}
 
 
 def refusal(error: ApiError, scope: Scope) -> Response:

@@ -14,10 +14,9 @@ import torch
 
 from winnow_classifier import base_model
 from winnow_classifier.base_bucket import BaseBucket
-from winnow_classifier.checkpoint import MANIFEST
 from winnow_classifier.cpu import usable_cpus
-from winnow_classifier.decision import DECISION
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import DECISION, MANIFEST
 from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
 from winnow_server.access import ApiKeys

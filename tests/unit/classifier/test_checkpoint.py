@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from winnow_classifier import checkpoint
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import MANIFEST
 from winnow_classifier.model import merge_lora
 from winnow_classifier.packing import pack
 
@@ -152,7 +153,7 @@ def serve_on_the_version_of_its_training(tmp_path, place, folder, version, given
     base = tiny_models.base_model(tmp_path / "storage" / "models" / folder / version)
     (base / ".complete").write_text(version)
     publish(tmp_path / "epoch-2", base, method="LoRA")
-    path = tmp_path / "epoch-2" / checkpoint.MANIFEST
+    path = tmp_path / "epoch-2" / MANIFEST
     manifest = json.loads(path.read_bytes())
     manifest["baseModel"]["reference"] = f"{place}@{version}"
     path.write_text(json.dumps(manifest))

@@ -16,7 +16,7 @@ from operator_scene import DIGEST, NOW, OTHER_DIGEST, dataset, deployment, model
 from winnow_operator import api
 from winnow_operator.build import autoscaler, exposure, waker
 from winnow_operator.build.collect_job import Left, collect_job
-from winnow_operator.build.common import inside
+from winnow_operator.build.common import inside, note
 from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.config_map import config_map
 from winnow_operator.build.group import meeting_place
@@ -476,5 +476,5 @@ def test_a_server_has_as_long_to_load_as_a_long_rollout_has(deadline: int, secon
 @pytest.mark.parametrize("since", ["then", "2026-11-23", "2026-11-23T12:00:00"])
 def test_a_rollout_of_no_moment_is_not_remembered(since: str) -> None:
     """It is compared with the times of pods, which have a zone."""
-    annotations = {ROLLOUT: Memory(since).to_json()}
+    annotations = {ROLLOUT: note(Memory(since))}
     assert Memory.of({"metadata": {"annotations": annotations}}) == NOTHING

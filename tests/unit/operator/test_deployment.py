@@ -151,7 +151,9 @@ def test_a_named_checkpoint_is_served_while_later_epochs_run_and_even_if_they_fa
 
 def test_a_checkpoint_without_a_digest_is_not_served() -> None:
     unverified = completed(checkpoints=[{"name": "epoch-2", "epoch": 2}])
-    assert isinstance(resolve(seeing(job=unverified)), Missing)
+    found = resolve(seeing(job=unverified))
+    assert isinstance(found, Missing)
+    assert (found.reason, found.final) == ("CheckpointNotFound", True)
 
 
 def test_only_an_adapter_gets_its_base_model_mounted() -> None:

@@ -47,7 +47,9 @@ def test_names_that_are_none_are_no_report(names: Any) -> None:
 
 
 def test_fields_of_a_newer_trainer_are_ignored() -> None:
-    assert report.parse(report.Training, json.dumps({**GOOD, "fromTheFuture": 1})) is not None
+    told = report.parse(report.Training, json.dumps({**GOOD, "fromTheFuture": 1}))
+    assert told is not None
+    assert told == report.parse(report.Training, json.dumps(GOOD))
 
 
 @pytest.mark.parametrize(

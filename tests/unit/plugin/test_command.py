@@ -33,6 +33,14 @@ def test_help_of_validate_names_every_value_that_is_taken(plugin):
     assert not [value for value in (*FileFormat, *TaskDetail, *OnInvalidRows) if str(value) not in out]
 
 
+@pytest.mark.parametrize(
+    "command, usage", [("artifacts", "[CHECKPOINT]"), ("refit", "[CHECKPOINT]"), ("datasets", "[NAME]")]
+)
+def test_usage_puts_what_may_be_left_out_into_brackets_once(plugin, command, usage):
+    _, out, _ = plugin(command, "--help")
+    assert re.search(r"Usage: .* (\S+)", out)[1] == usage
+
+
 def test_version_is_that_of_the_package(plugin):
     assert plugin("version") == (0, "kubectl-winnow 0.1.0, winnow.dev/v1alpha1\n", "")
 

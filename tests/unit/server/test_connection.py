@@ -18,18 +18,13 @@ POST = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n"
 
 
-def connect(server):
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
-
-
 def rest(client):
     """All that comes until the server closes."""
     return b"".join(iter(lambda: client.recv(65_536), b""))
 
 
 def exchange(server, content):
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(content)
         return rest(client)
 
@@ -104,7 +99,7 @@ def test_what_is_not_http_behind_a_request_takes_no_answer_from_it(server):
 def test_a_head_that_does_not_come_ends_the_connection(server, impatient):
     assert error(exchange(server, LIVE + b"X-A"), 408)["code"] == "headers_timeout"
     assert exchange(server, b"") == b""
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(LIVE + b"\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
         client.sendall(LIVE)
@@ -112,7 +107,7 @@ def test_a_head_that_does_not_come_ends_the_connection(server, impatient):
 
 
 def test_a_body_that_nobody_reads_does_not_keep_a_connection(server, impatient):
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
         assert client.recv(65_536).startswith(b"HTTP/1.1 404 ")
         client.sendall(b"d")
@@ -120,7 +115,7 @@ def test_a_body_that_nobody_reads_does_not_keep_a_connection(server, impatient):
 
 
 def test_a_connection_may_idle_between_requests_and_a_body_has_its_own_time(server, impatient):
-    with connect(server) as client:
+    with server.connect() as client:
         for _ in range(2):
             client.sendall(POST + b"\r\n" + BODY[:5])
             time.sleep(0.5)
@@ -131,7 +126,7 @@ def test_a_connection_may_idle_between_requests_and_a_body_has_its_own_time(serv
 
 @contextmanager
 def three_long_answers(checkpoint_folder):
-    with tiny_server.running(checkpoint_folder) as server, connect(server) as client:
+    with tiny_server.running(checkpoint_folder) as server, server.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_000)
         asked = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n%s\r\n"
         client.sendall(asked % b"" * 2 + asked % b"Connection: close\r\n")
@@ -163,7 +158,7 @@ def test_an_answer_may_be_taken_slowly(checkpoint_folder, monkeypatch):
 def test_an_offer_of_another_protocol_is_ignored(server, protocol, version):
     offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAMAAABk\r\n\r\n".encode()
     head = POST.replace(b"1.1", version.encode()) + offer
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(head[:60])
         client.sendall(head[60:] + BODY[:5])
         client.sendall(BODY[5:] + LIVE + b"Connection: close\r\n\r\n")
@@ -185,7 +180,7 @@ def test_a_tunnel_is_refused(server, target, behind):
 @pytest.mark.usefixtures("impatient")
 def test_a_body_whose_answer_came_before_it_is_read_to_its_end(server):
     """As of who sends all of it before reading: the answer would be lost with the connection."""
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 404 ")
         for byte in b"0123456789":
@@ -198,7 +193,7 @@ def test_a_body_whose_answer_came_before_it_is_read_to_its_end(server):
 @pytest.mark.parametrize("head", [b"1.1\r\nHost: x\r\nConnection: close", b"1.0"])  # the second is nginx's
 def test_the_last_answer_of_a_connection_is_not_lost_over_a_body_that_is_still_sent(server, head):
     body = bytes(16 * 1024 * 1024)
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(b"POST /v1/classify HTTP/%s\r\nContent-Length: %d\r\n\r\n" % (head, len(body)))
         client.sendall(body)
         assert error(rest(client), 413)["code"] == "body_too_large"
@@ -211,7 +206,7 @@ def test_what_follows_the_last_answer_of_a_connection_is_not_answered(server):
 
 
 def test_a_stream_that_ends_with_the_server_ends_in_full(checkpoint_folder):
-    with tiny_server.running(checkpoint_folder) as server, connect(server) as client:
+    with tiny_server.running(checkpoint_folder) as server, server.connect() as client:
         client.sendall(
             b"POST /v1/classify/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n" + b'"prize"\n'
         )
@@ -248,14 +243,14 @@ def test_who_connects_as_the_server_stops_is_answered(checkpoint_folder, monkeyp
             time.sleep(0.2)  # its next look, each 0.1 s, then comes before it looks for who has connected
 
         server.on_loop(stop)
-        clients = [connect(server) for _ in range(10)]
+        clients = [server.connect() for _ in range(10)]
         early, late = clients[:5], clients[5:]
         for client in early:
             client.sendall(POST + b"\r\n" + BODY)
         connected.set()
         answers = [rest(client) for client in early]
         with pytest.raises(ConnectionRefusedError):
-            connect(server)
+            server.connect()
         for client in late:
             client.sendall(POST + b"\r\n" + BODY)
         answers += [rest(client) for client in late]

@@ -7,8 +7,9 @@ import pytest
 import tiny_server
 
 from winnow_classifier import decision as decisions
-from winnow_classifier.decision import DECISION, Abstain, Calibration, Decision, Line
+from winnow_classifier.decision import Abstain, Calibration, Decision, Line
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import DECISION
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_server import standing
 from winnow_server.serve import serve

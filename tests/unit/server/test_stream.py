@@ -164,11 +164,6 @@ def test_requests_go_before_lines_that_wait(checkpoint_folder):
         assert all(sum(batch) <= 4 for batch in gate.batches[2:6])
 
 
-def connect(server):
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
-
-
 def head(length):
     return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH.encode(), length)
 
@@ -176,7 +171,7 @@ def head(length):
 @contextmanager
 def begun(server, lines, length):
     """A stream of so many lines so far, whose client leaves before it has sent what it announced."""
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(head(length) + b'"prize"\n' * lines)
         yield client
 
@@ -217,7 +212,7 @@ def settled(server, name):
 
 
 def test_each_answer_is_there_before_the_next_line_is_sent(server):
-    with connect(server) as client:
+    with server.connect() as client:
         client.sendall(head(1_000))
         for number, word in enumerate((b"prize", b"meeting", b"cash")):
             client.sendall(b'"%s"\n' % word)
@@ -324,7 +319,7 @@ def test_only_so_many_streams_run_at_once(checkpoint_folder):
 
 
 def test_a_server_that_stops_says_from_which_line_on_to_send_again(checkpoint_folder):
-    with tiny_server.running(checkpoint_folder) as server, connect(server) as client:
+    with tiny_server.running(checkpoint_folder) as server, server.connect() as client:
         client.sendall(head(1_000) + b'"prize"\n"cash"\n')
         server.until(lambda: server.metric("clf_stream_lines_total") == 2)
         server.on_loop(server.service.drain)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import pytest
 import torch
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, recall_score
+from tiny_checkpoint import manifest
 
 from winnow_classifier import metrics
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, FileEntry, JobEntry, Manifest, manifest_bytes
+from winnow_classifier.checkpoint import FileEntry, JobEntry, manifest_bytes
 from winnow_classifier.decision import Calibration, Decision, replace_file
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer import compare as module
@@ -75,25 +75,8 @@ def checkpoint(
         path.name: FileEntry(sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
         for path in sorted(folder.iterdir())
     }
-    manifest = Manifest(
-        name=name,
-        epoch=1,
-        task_detail=schema.task_detail,
-        labels=schema.labels,
-        problem_type=schema.problem_type,
-        method="Full",
-        architecture="BertForSequenceClassification",
-        pooling="cls",
-        prompt_template="{text}",
-        max_seq_length=16,
-        base_model=BaseModelEntry(reference="base", digest="sha256:0"),
-        training_dataset=DatasetEntry(digest="sha256:1", rows=10),
-        primary_metric="accuracy",
-        training_job=JobEntry(name=name),
-        created_at=datetime(2026, 11, 24, tzinfo=UTC),
-        files=files,
-    )
-    content = manifest_bytes(manifest)
+    written = manifest(schema, name=name, primary_metric="accuracy", training_job=JobEntry(name=name), files=files)
+    content = manifest_bytes(written)
     (folder / "checkpoint.json").write_bytes(content)
     return f"runs/{name}", "sha256:" + hashlib.sha256(content).hexdigest()
 

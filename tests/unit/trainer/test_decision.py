@@ -18,8 +18,9 @@ from sklearn.metrics import confusion_matrix, f1_score, log_loss, precision_scor
 
 from winnow_classifier import checkpoint, metrics
 from winnow_classifier import decision as decisions
-from winnow_classifier.decision import DECISION, Abstain, DecidedSchema, Decision, abstains, predicted_targets
+from winnow_classifier.decision import Abstain, DecidedSchema, Decision, abstains, predicted_targets
 from winnow_classifier.errors import ConfigError
+from winnow_classifier.files import DECISION
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
 from winnow_classifier.objectives import Thresholds, check

@@ -1,6 +1,8 @@
 """The TrainingJob manifest: defaults, paths, and what is refused in words."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from winnow_trainer.cli import main
 from winnow_trainer.job import Parameters, Spec, load_job
 from winnow_trainer.names_elsewhere import ELSEWHERE
 
+ROOT = Path(__file__).resolve().parents[3]
 SPEC = {"trainingDataset": "rows.jsonl", "baseModel": "hf://owner/name@main"}
 
 
@@ -222,3 +225,20 @@ def test_names_of_other_trainers_lead_to_fields_that_are_there():
     assert told <= ours
     taken = {name.replace("_", "") for name in Parameters.model_fields}
     assert not taken & ELSEWHERE.keys()
+
+
+def test_names_that_the_docs_translate_are_translated_by_the_trainer_too():
+    table = (ROOT / "docs" / "training.md").read_text().partition("## Names elsewhere")[2]
+    rows = re.findall(r"^\| `.*? \| (.*?) \| ", table, re.MULTILINE)
+    theirs = {name for row in rows for name in re.findall(r"`([a-z]\w*)[`:]", row)}
+    no_parameters = {
+        "adamw_torch",
+        "adafactor",
+        "adamw_bnb_8bit",
+        "paged_adamw_8bit",
+        "fsdp_version",
+        "sampling_strategy",
+    }
+    names = {name.replace("_", "") for name in theirs - no_parameters}
+    assert len(names) > 20
+    assert names <= {name.replace("_", "") for name in Parameters.model_fields} | ELSEWHERE.keys()

@@ -1,11 +1,9 @@
 """Which checkpoint is the best, and when a training will be done."""
 
-from datetime import UTC, datetime
-
 import pytest
+from tiny_checkpoint import manifest
 
-from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, JobEntry, Manifest, Published
-from winnow_classifier.labels import TaskDetail
+from winnow_classifier.checkpoint import Published
 from winnow_trainer.outcome import best, history, message
 from winnow_trainer.pace import Pace
 
@@ -13,24 +11,12 @@ from winnow_trainer.pace import Pace
 def published(*values, metric="f1", validation=()):
     return [
         Published(
-            Manifest(
+            manifest(
                 name=f"epoch-{epoch}",
                 epoch=epoch,
-                task_detail=TaskDetail.BINARY,
-                labels=("ham", "spam"),
-                problem_type="single_label_classification",
-                method="Full",
-                architecture="BertForSequenceClassification",
-                pooling="cls",
-                prompt_template="{text}",
-                max_seq_length=8,
-                base_model=BaseModelEntry(reference="base", digest="sha256:0"),
-                training_dataset=DatasetEntry(digest="sha256:0", rows=1),
                 metrics={metric: value},
                 validation_metrics={metric: validation[epoch - 1]} if validation else {},
                 train_loss=0.123456789,
-                training_job=JobEntry(name="spam-v1"),
-                created_at=datetime(2026, 1, 2, tzinfo=UTC),
             ),
             digest=f"sha256:{epoch}",
             size_bytes=epoch,

@@ -191,7 +191,7 @@ def test_problems_of_several_files_are_named_as_compilers_do(folder, tmp_path, c
         "rows/shards/2.jsonl:1:36: completion must be a map of labels to 0 or 1 as in line 1 of shards/1.jsonl" in said
     )
     assert main([*command, "--file", "rows", "--on-invalid-rows", "Skip"]) == 0
-    assert f"1 rows were skipped:\n  shards/{second}" in capsys.readouterr().out
+    assert f"1 row was skipped:\n  shards/{second}" in capsys.readouterr().out
 
 
 def test_a_label_that_another_files_map_has_names_the_file(folder, tmp_path, capsys):

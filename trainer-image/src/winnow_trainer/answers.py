@@ -21,9 +21,9 @@ import orjson
 
 from winnow_classifier import decision as decisions
 from winnow_classifier import metrics
-from winnow_classifier.checkpoint import MANIFEST, Manifest, read_manifest
-from winnow_classifier.decision import DECISION
+from winnow_classifier.checkpoint import Manifest, read_manifest
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import DECISION, MANIFEST
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_trainer import deciding

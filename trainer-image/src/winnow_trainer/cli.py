@@ -126,7 +126,9 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
             pinned |= found.pinned
             how = replace(how, class_names=found.class_names)
             resolve = _resolve(options)
-            imported = importer.import_files(found.files, storage, how, options.base_model, name, mirror, resolve)
+            imported = importer.import_files(
+                found.files, storage, how, options.base_model, name, mirror=mirror, resolve=resolve
+            )
             stored = mirror.shown(imported.dataset.path)
             picture = mirror.shown(imported.picture) if imported.picture else None
     imported.verdict.profile.warnings.extend(found.warnings)

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from winnow_classifier import base_model, checkpoint
 from winnow_classifier.base_model import WEIGHTS, WEIGHTS_INDEX, Resolve
-from winnow_classifier.checkpoint import ADAPTER, MANIFEST, BaseModelEntry, ContinuedEntry, Manifest
+from winnow_classifier.checkpoint import ADAPTER, BaseModelEntry, ContinuedEntry, Manifest
 from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.files import MANIFEST
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.model import Classifier, Lora
@@ -51,9 +52,7 @@ class Parent:
         )
 
 
-def find(
-    wanted: str | CheckpointBase, storage: Path, mirror: Mirror, resolve: Resolve = base_model.resolve
-) -> Parent | None:
+def find(wanted: str | CheckpointBase, storage: Path, mirror: Mirror, resolve: Resolve) -> Parent | None:
     """None where `wanted` is a plain base model. Raises CheckpointError, ConfigError, BaseModelError."""
     if isinstance(wanted, str):
         folder = Path(wanted)

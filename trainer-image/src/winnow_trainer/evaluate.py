@@ -27,7 +27,7 @@ class Evaluation:
     report: dict[str, Any]  # these rows' part of metrics.json
     probabilities: npt.NDArray[np.float64]  # (N, C)
     examples: Examples
-    scored: Sequence[Scored] = ()  # by the user's functions
+    scored: Sequence[Scored]  # by the user's functions
 
 
 def evaluate(

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from winnow_classifier.errors import CheckpointError, ConfigError
+from winnow_classifier.files import DECISION, MANIFEST
 from winnow_classifier.mirror import Mirror
 
-MANIFEST = "checkpoint.json"  # as winnow_classifier.checkpoint says it, which takes seconds to import
-BESIDE = "decision.json"  # no part of what is published: it can be fitted anew, and may not be there
 NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
@@ -35,11 +34,11 @@ def hand_out(storage: Path, mirror: Mirror, run: str, checkpoint: str, names: Se
     known = json.loads(content)["files"]
     with tarfile.open(fileobj=out, mode="w|") as archive:
         for name in names:
-            if name not in (*known, MANIFEST, BESIDE):
+            if name not in (*known, MANIFEST, DECISION):
                 raise ConfigError(f"{checkpoint} has no file {name!r}", hint="its manifest lists them")
             path = folder / name
             mirror.fetch(path)
-            if name == BESIDE and not path.is_file():
+            if name == DECISION and not path.is_file():
                 continue
             if not path.is_file():
                 raise CheckpointError(f"Checkpoint {mirror.shown(folder)} has lost {name}.")

@@ -24,7 +24,7 @@ from winnow_classifier.dataset import (
 )
 from winnow_classifier.errors import BaseModelError, DataError, StorageError, WinnowError
 from winnow_classifier.labels import LabelSchema
-from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_classifier.mirror import Mirror
 from winnow_classifier.profile import Profile, Profiler, Warn
 from winnow_classifier.row_files import Problem
 from winnow_classifier.rows import Judge, RowOptions
@@ -50,7 +50,8 @@ def import_files(
     options: RowOptions,
     base_model_reference: str | None = None,
     name: str | None = None,
-    mirror: Mirror = VOLUME,
+    *,
+    mirror: Mirror,
     resolve: base_model.Resolve = base_model.resolve,
 ) -> Imported:
     """Reads, judges, profiles and stores in one pass. Raises a WinnowError; then no row is stored.

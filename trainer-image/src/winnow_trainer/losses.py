@@ -26,9 +26,9 @@ class Objective:
     """A call turns (B, C) logits and targets into (B,) losses in nats."""
 
     multilabel: bool
-    weights: Tensor | None = None  # (C,): of the classes, mean 1 over the rows; or of the positives of each label
-    gamma: float = 0.0
-    smoothing: float = 0.0
+    weights: Tensor | None  # (C,): of the classes, mean 1 over the rows; or of the positives of each label
+    gamma: float
+    smoothing: float
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self._of_labels(logits, targets) if self.multilabel else self._of_class(logits, targets)

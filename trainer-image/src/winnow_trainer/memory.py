@@ -50,8 +50,8 @@ class Demand:
     moments: int
     activations: int  # kept by all layers
     kept_between: int  # with gradientCheckpointing: the states between layers, and one layer's own
-    features: int = 0  # of all rows, that HeadOnly keeps in the machine's memory
-    read_once: bool = False  # the body runs in batches of evaluation only, and steps have the head alone
+    features: int  # of all rows, that HeadOnly keeps in the machine's memory
+    read_once: bool  # the body runs in batches of evaluation only, and steps have the head alone
 
     @property
     def total(self) -> int:

@@ -29,7 +29,7 @@ Metric = tuple[str, float, int, int]  # name, value, milliseconds since the epoc
 class MlflowApi:
     """Methods raise UnreachableError or RefusedError."""
 
-    def __init__(self, uri: str, environ: Mapping[str, str], networks: Iterable[Network] = ()) -> None:
+    def __init__(self, uri: str, environ: Mapping[str, str], networks: Iterable[Network]) -> None:
         """Token, or name and password, are in the environment under the names that MLflow's own client reads."""
         self._uri = uri.rstrip("/")
         self._headers: dict[bytes | str, bytes | str] = {"content-type": "application/json", **_authorization(environ)}

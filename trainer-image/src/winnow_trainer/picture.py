@@ -126,9 +126,6 @@ def _labels(axes: Axes, ranked: Sequence[tuple[str, int]], found: Profile) -> No
 def _lengths(axes: Axes, found: Profile) -> None:
     lengths, unit = (found.tokens, "tokens") if found.tokens else (found.characters, "characters")
     axes.set_title(f"Length of the texts in {unit}")
-    if lengths is None or found.histogram is None:
-        axes.axis("off")
-        return
     edges = np.maximum(np.array(found.histogram.edges, dtype=float), 0.8)
     axes.stairs(found.histogram.rows, edges, fill=True, color=BAR, alpha=0.85)
     axes.set_xscale("log")

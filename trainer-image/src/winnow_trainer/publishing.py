@@ -14,6 +14,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import Manifest, Published
 from winnow_classifier.errors import CheckpointError
+from winnow_classifier.files import DECISION
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_trainer import advice, artifacts, deciding, evaluate, outcome
@@ -56,7 +57,7 @@ class Publisher:
         for one in published:
             epoch = one.manifest.epoch
             try:
-                decision = decisions.read(self.folder.file(epoch, decisions.DECISION).parent, self.prepared.schema)
+                decision = decisions.read(self.folder.file(epoch, DECISION).parent, self.prepared.schema)
                 report = orjson.loads(self.folder.file(epoch, artifacts.METRICS).read_bytes())
             except (OSError, ValueError, CheckpointError):
                 continue  # nothing was measured; or a decision.json that was changed by hand, as is said where it is used
@@ -96,7 +97,7 @@ class Publisher:
                 self.model,
                 self.prepared.tokenizer,
                 files | deciding.kept(judged_validation, judged_test),
-                {decisions.DECISION: decided} if decided else {},
+                {DECISION: decided} if decided else {},
                 weights,
             ),
         )

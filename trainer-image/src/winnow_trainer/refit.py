@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from winnow_classifier import decision as decisions
-from winnow_classifier.checkpoint import MANIFEST, read_manifest
+from winnow_classifier.checkpoint import read_manifest
 from winnow_classifier.dataset import storage_errors
-from winnow_classifier.decision import DECISION, Decision
+from winnow_classifier.decision import Decision
 from winnow_classifier.errors import CheckpointError
-from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_classifier.files import DECISION, MANIFEST
+from winnow_classifier.mirror import Mirror
 from winnow_classifier.objectives import Thresholds, check
 from winnow_classifier.refit_options import SAME
 from winnow_trainer import deciding
@@ -18,7 +19,7 @@ SHOWN = ("ece", "brier", "log_loss", "accuracy", "f1", "f1_macro")
 
 
 def refit_checkpoint(
-    folder: Path, asked: Thresholds | str | None, mirror: Mirror = VOLUME, *, calibration: bool = True
+    folder: Path, asked: Thresholds | str | None, mirror: Mirror, *, calibration: bool = True
 ) -> Decision:
     """The decision as it is stored now. Raises CheckpointError where there is nothing to fit on, ConfigError for what is
     not defined for these labels."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from winnow_classifier.checkpoint import MANIFEST, Published, inspect
+from winnow_classifier.checkpoint import Published, inspect
 from winnow_classifier.errors import CheckpointError, ConfigError
-from winnow_classifier.files import sync
-from winnow_classifier.mirror import VOLUME, Mirror
+from winnow_classifier.files import MANIFEST, sync
+from winnow_classifier.mirror import Mirror
 
 DIRECTIONS = "directions"  # in run.json, of the user's metric functions; earlier versions did not write them
 
@@ -30,7 +30,7 @@ class Changed:
 
 
 class RunFolder:
-    def __init__(self, path: Path, mirror: Mirror = VOLUME) -> None:
+    def __init__(self, path: Path, mirror: Mirror) -> None:
         self.path = path
         self.mirror = mirror
         self.checkpoints = path / "checkpoints"

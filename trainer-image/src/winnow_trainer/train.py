@@ -147,8 +147,8 @@ class Training:
         stop: Event,
         clock: Callable[[], float],
         track: Track,
-        ranks: Ranks = ALONE,
-        patience: Patience = Patience(),  # noqa: B008 - it never changes
+        ranks: Ranks,
+        patience: Patience,
     ) -> None:
         self.ranks = ranks
         self.prepared = prepared

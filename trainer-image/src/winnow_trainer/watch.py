@@ -31,7 +31,7 @@ class SeenStep:
 class Seen:
     loss_sum: float  # over all rows of the steps that were looked at, nats
     rows: int
-    steps: tuple[SeenStep, ...] = ()
+    steps: tuple[SeenStep, ...]
 
     @property
     def mean(self) -> float:

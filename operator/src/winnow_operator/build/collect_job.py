@@ -26,7 +26,7 @@ class Left:
     """What a Dataset left in storage."""
 
     dataset: str
-    digest: str = ""  # empty: its import never succeeded
+    digest: str  # empty: its import never succeeded
     rows: bool = False  # whether the rows go: another Dataset may have the same ones
     problems: bool = False  # whether imports/<dataset> goes: another Dataset may have the same name
 
@@ -58,27 +58,17 @@ def collect_job(
         mounts=[storage.mount],
         resources={"requests": {"cpu": "50m", "memory": "128Mi"}},
     )
-    volumes = [storage.volume]
     metadata = common.metadata(service, f"{service.metadata.name}-collect"[:54])
     names = json.dumps([[one.dataset, one.digest] for one in left], separators=(",", ":"))
     also = {_CHECKPOINTS: json.dumps(checkpoints, separators=(",", ":"))} if checkpoints else {}
-    return common.named_by_content(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {**metadata, "annotations": {_LEFT: names, **also}},
-            "spec": {
-                "backoffLimit": ATTEMPTS - 1,
-                "activeDeadlineSeconds": DEADLINE_SECONDS,
-                "ttlSecondsAfterFinished": KEPT_SECONDS,
-                "podReplacementPolicy": "Failed",
-                "podFailurePolicy": common.failure_policy(CONTAINER),
-                "template": {
-                    "metadata": {"labels": common.labels(service)},
-                    "spec": {"restartPolicy": "Never", **common.pod_spec(container, volumes, {}, grace_seconds=30)},
-                },
-            },
-        }
+    return common.batch_job(
+        {**metadata, "annotations": {_LEFT: names, **also}},
+        common.labels(service),
+        common.pod_spec(container, [storage.volume], {}, grace_seconds=30),
+        common.failure_policy(CONTAINER),
+        backoffLimit=ATTEMPTS - 1,
+        activeDeadlineSeconds=DEADLINE_SECONDS,
+        ttlSecondsAfterFinished=KEPT_SECONDS,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import yaml
@@ -67,6 +67,20 @@ def named_by_content(obj: Object) -> Object:
     """The object with its digest appended to its name: other content is another object, so neither is ever patched."""
     name = f"{obj['metadata']['name']}-{digest(obj)}"
     return {**obj, "metadata": {**obj["metadata"], "name": name}}
+
+
+def batch_job(
+    metadata: Object, pod_labels: dict[str, str], pod: Object, failure_policy: Object, **fields: Any
+) -> Object:
+    """`fields`: others of its spec, by Kubernetes' names."""
+    spec = {
+        **fields,
+        # A new pod only when the old one is gone: two would write to the same place in storage.
+        "podReplacementPolicy": "Failed",
+        "podFailurePolicy": failure_policy,
+        "template": {"metadata": {"labels": pod_labels}, "spec": {"restartPolicy": "Never", **pod}},
+    }
+    return named_by_content({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec})
 
 
 def failure_policy(
@@ -302,6 +316,11 @@ def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
 
 def user_env(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[Object]:
     return [api.to_raw(variable) for variable in spec.env or ()]
+
+
+def note(value: Any) -> str:
+    """A dataclass as an annotation holds it, for noted()."""
+    return json.dumps(asdict(value), default=api.to_raw, sort_keys=True, separators=(",", ":"))
 
 
 def noted(obj: Object, annotation: str, form: TypeAdapter[T], otherwise: T) -> T:

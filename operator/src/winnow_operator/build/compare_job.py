@@ -47,25 +47,12 @@ def compare_job(deployment: api.Deployment, service: api.ModelService, wanted: M
         mounts=[storage.mount],
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}},
     )
-    labels = {**common.labels(deployment), f"{GROUP}/kind": POD_KIND}
-    return common.named_by_content(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": common.metadata(deployment, f"{deployment.metadata.name}-gate"[:54]),
-            "spec": {
-                "backoffLimit": ATTEMPTS - 1,
-                "activeDeadlineSeconds": DEADLINE_SECONDS,
-                "ttlSecondsAfterFinished": KEPT_SECONDS,
-                "podReplacementPolicy": "Failed",
-                "podFailurePolicy": common.failure_policy(CONTAINER),
-                "template": {
-                    "metadata": {"labels": labels},
-                    "spec": {
-                        "restartPolicy": "Never",
-                        **common.pod_spec(container, [storage.volume], {}, grace_seconds=30),
-                    },
-                },
-            },
-        }
+    return common.batch_job(
+        common.metadata(deployment, f"{deployment.metadata.name}-gate"[:54]),
+        {**common.labels(deployment), f"{GROUP}/kind": POD_KIND},
+        common.pod_spec(container, [storage.volume], {}, grace_seconds=30),
+        common.failure_policy(CONTAINER),
+        backoffLimit=ATTEMPTS - 1,
+        activeDeadlineSeconds=DEADLINE_SECONDS,
+        ttlSecondsAfterFinished=KEPT_SECONDS,
     )

@@ -62,24 +62,13 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
         *([source.volume] if source.volume else []),
         *base.volumes,
     ]
-    job = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": common.metadata(dataset, dataset.metadata.name),
-        "spec": {
-            "backoffLimit": ATTEMPTS - 1,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": common.failure_policy(CONTAINER),
-            "template": {
-                "metadata": {"labels": common.labels(dataset)},
-                "spec": {
-                    "restartPolicy": "Never",
-                    **common.pod_spec(container, volumes, {}, grace_seconds=30),
-                },
-            },
-        },
-    }
-    return settings, common.named_by_content(job)
+    return settings, common.batch_job(
+        common.metadata(dataset, dataset.metadata.name),
+        common.labels(dataset),
+        common.pod_spec(container, volumes, {}, grace_seconds=30),
+        common.failure_policy(CONTAINER),
+        backoffLimit=ATTEMPTS - 1,
+    )
 
 
 def _mounts(source: _Source) -> list[Object]:

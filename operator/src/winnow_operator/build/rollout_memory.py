@@ -5,14 +5,12 @@ Status cannot hold it: between a rollback and the status that tells of it the op
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, TypeAdapter
 
-from winnow_operator import api
 from winnow_operator.build.common import noted
 from winnow_operator.build.served import Served
 from winnow_operator.resources import GROUP, Object
@@ -45,9 +43,6 @@ class Memory:
         None  # of its pods: taken back are the pods as they were, since the cause may be another field of the spec
     )
     taken_back: TakenBack | None = None
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), default=api.to_raw, sort_keys=True, separators=(",", ":"))
 
     def settled(self) -> Memory:
         """The chosen checkpoint is what is served, or on its way: of what was taken back before, nothing is left."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -23,9 +22,6 @@ class Served:
     digest: str
     run: str
     base_model: api.AdapterBase | None  # only an adapter needs its base; other checkpoints hold the whole model
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), default=api.to_raw, sort_keys=True, separators=(",", ":"))
 
     @property
     def folder(self) -> str:

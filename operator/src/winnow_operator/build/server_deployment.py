@@ -77,8 +77,8 @@ def server_deployment(
     ]
     metadata = common.metadata(deployment, deployment.metadata.name)
     metadata["annotations"] = {
-        SERVED: served.to_json(),
-        **({ROLLOUT: memory.to_json()} if memory != NOTHING else {}),
+        SERVED: common.note(served),
+        **({ROLLOUT: common.note(memory)} if memory != NOTHING else {}),
     }
     return {
         "apiVersion": "apps/v1",

@@ -99,30 +99,14 @@ def training_job(
     metadata = common.metadata(job, job.metadata.name)
     if job.spec.queue_name:
         metadata["labels"][QUEUE_LABEL] = job.spec.queue_name
-    return settings, common.named_by_content(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": metadata,
-            "spec": {
-                **group.job_fields(job),
-                "backoffLimit": job.spec.max_restarts,
-                # A new pod only when the old one is gone: two would write to the same run.
-                "podReplacementPolicy": "Failed",
-                "podFailurePolicy": common.failure_policy(
-                    CONTAINER,
-                    final=FINAL_EXIT_CODES,
-                    ignored=(*((pods.FOLLOWED_EXIT_CODE,) if job.spec.nodes > 1 else ()), pods.STOPPED_EXIT_CODE),
-                ),
-                "template": {
-                    "metadata": {"labels": common.labels(job)},
-                    "spec": {
-                        "restartPolicy": "Never",
-                        **common.pod_spec(container, volumes, common.placement(job.spec), grace_seconds=GRACE_SECONDS),
-                    },
-                },
-            },
-        }
+    followed = (pods.FOLLOWED_EXIT_CODE,) if job.spec.nodes > 1 else ()
+    return settings, common.batch_job(
+        metadata,
+        common.labels(job),
+        common.pod_spec(container, volumes, common.placement(job.spec), grace_seconds=GRACE_SECONDS),
+        common.failure_policy(CONTAINER, final=FINAL_EXIT_CODES, ignored=(*followed, pods.STOPPED_EXIT_CODE)),
+        **group.job_fields(job),
+        backoffLimit=job.spec.max_restarts,
     )
 
 

@@ -237,8 +237,3 @@ def _size(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
-
-
-def active(jobs: Iterable[Object]) -> bool:
-    """Whether a collect Job of these may remove something still."""
-    return any(pods.outcome(job) is None for job in jobs)

@@ -172,7 +172,7 @@ def _tidy(value: float | int) -> float | int:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def finished(recorded: Object | None, now: datetime, total_epochs: int, last_epoch: int | None = None) -> Object:
+def finished(recorded: Object | None, now: datetime, total_epochs: int, last_epoch: int | None) -> Object:
     """Progress of a job that completed, be it that nobody asked while it ran; last_epoch: that it stopped early after."""
     kept = {name: value for name, value in (recorded or {}).items() if name not in ("eta", "etaSeconds")}
     total = kept.get("totalEpochs") or total_epochs

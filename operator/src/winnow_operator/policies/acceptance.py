@@ -17,7 +17,6 @@ _ONLY_FOR = {
     "binary_accuracy": "Binary",
     "multiclass_accuracy": "Multiclass",
     "multilabel_exact_match": "Multilabel",
-    **dict.fromkeys(_OF_THE_POSITIVE_LABEL, "Binary"),
 }
 _BARE_BINARY = ("0", "1")  # labels of a Binary dataset that gave no names: they fit any Binary schema by position
 
@@ -152,7 +151,7 @@ def metrics_fit(seen: TrainingJobSeen) -> Verdict | None:
         return None
     asked = [("primary", metrics.primary), *(("functions", name) for name in metrics.functions or ())]
     for field, name in asked:
-        if name in _ONLY_FOR and _ONLY_FOR[name] != task and name not in _OF_THE_POSITIVE_LABEL:
+        if name in _ONLY_FOR and _ONLY_FOR[name] != task:
             message = (
                 f"metrics.{field}: {name} is for {_ONLY_FOR[name]} datasets, but Dataset"
                 f" {seen.obj.spec.training_dataset} is {task}; use accuracy"

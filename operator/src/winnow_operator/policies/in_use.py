@@ -1,6 +1,6 @@
 """Which Datasets may not go yet: those that a running training reads carry a finalizer, for only as long as it runs. Pure.
 
-The training's side puts it on, before its batch Job is created; the Dataset's side takes it off, when no batch Job reads it any more. Both ask `active`, so that they
+The training's side puts it on, before its batch Job is created; the Dataset's side takes it off, when no batch Job reads it any more. Both ask `pods.active`, so that they
 never disagree at rest, and both say by `turn` which Dataset they write about, so that they never cross in between.
 """
 
@@ -8,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from winnow_operator import api, conditions, pods
+from winnow_operator import api, conditions
 from winnow_operator.plan import Child, Hold, Release, Turn
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import IN_USE, Object
 
 SHOWN_JOBS = 5
-
-
-def active(jobs: Iterable[Object]) -> bool:
-    """Whether a pod of these batch Jobs may read rows, or will: one that is being deleted still writes its resume point."""
-    return any(pods.outcome(job) is None for job in jobs)
 
 
 def refused(job: api.TrainingJob) -> bool:

@@ -9,7 +9,6 @@ import httpx2
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +18,7 @@ from winnow_server.body import gone, read_body
 from winnow_server.edge import request_id_of
 from winnow_server.errors import ApiError, Unavailable
 from winnow_server.json_answer import Json
-from winnow_server.refusals import answer_nobody, refuse
+from winnow_server.refusals import HANDLERS
 from winnow_server.routing import PathRoute
 from winnow_server.waking.room import RETRY_SECONDS, Room
 from winnow_server.waking.upstream import Upstream
@@ -218,12 +217,7 @@ def create_app(
             *(PathRoute(path, hold, methods=["POST"]) for path in WORK),
             *(PathRoute(path, hold, methods=["GET"]) for path in (*QUESTIONS, *PAGES)),
         ],
-        exception_handlers={
-            ApiError: refuse,
-            HTTPException: refuse,
-            ClientDisconnect: answer_nobody,
-            Exception: refuse,
-        },
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
