@@ -52,7 +52,7 @@ def packed_attention(
     window = sliding_window if sliding_window is not None and sliding_window < packed.max_length else None
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, heads, D)
     if softcap is None and can_use_varlen(q, dropout):
-        return varlen(q, k, v, packed, scaling, dropout, causal, window)[None], None
+        return varlen(q, k, v, packed, scaling, causal, window)[None], None
     return bucketed(q, k, v, packed, scaling, dropout, causal, window, softcap)[None], None
 
 
@@ -73,7 +73,6 @@ def varlen(
     v: Tensor,
     packed: PackedBatch,
     scale: float | None,
-    dropout: float,
     causal: bool,
     window: int | None,
 ) -> Tensor:
