@@ -179,6 +179,16 @@ def test_the_package_runs_as_a_module():
     assert "error: the following arguments are required: --storage" in found.stderr
 
 
+def test_each_line_of_the_log_is_json_whatever_libraries_say(folder):
+    write_job(folder, method="LoRA")
+    command = ("train", "--job", folder / "job.yaml", "--storage", folder / "storage")
+    found = subprocess.run(
+        [sys.executable, "-m", "winnow_trainer", *command], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in found.stderr.splitlines()]
+    assert {"Memory", "Training"} <= {line["message"] for line in lines}
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [

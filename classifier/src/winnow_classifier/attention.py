@@ -55,7 +55,7 @@ def packed_attention(
     query, key, value = (to_autocast(states) for states in (query, key, value))
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, heads, D)
     if softcap is None and can_use_varlen(q, dropout):
-        return varlen(q, k, v, packed, scaling, dropout, causal, window)[None], None
+        return varlen(q, k, v, packed, scaling, causal, window)[None], None
     return bucketed(q, k, v, packed, scaling, dropout, causal, window, softcap)[None], None
 
 
@@ -84,7 +84,6 @@ def varlen(
     v: Tensor,
     packed: PackedBatch,
     scale: float | None,
-    dropout: float,
     causal: bool,
     window: int | None,
 ) -> Tensor:

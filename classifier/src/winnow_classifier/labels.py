@@ -29,6 +29,10 @@ class TaskDetail(StrEnum):
     MULTILABEL = "Multilabel"  # any number of labels hold
 
 
+# Names, as `ham` and `spam`, are Multiclass unless it is said which of them is the positive one.
+TWO_NAMES = "import two names as taskDetail: Binary, with labels: [negative, positive]"
+
+
 @dataclass(frozen=True, slots=True)
 class LabelSchema:
     task_detail: TaskDetail

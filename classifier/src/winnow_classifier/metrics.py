@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 
 from winnow_classifier.errors import ConfigError, DivergedError
-from winnow_classifier.labels import LabelSchema, TaskDetail
+from winnow_classifier.labels import TWO_NAMES, LabelSchema, TaskDetail
 
 Floats = npt.NDArray[np.float64]
 Ones = npt.NDArray[np.int8]
@@ -99,9 +99,10 @@ def check_names(asked: Iterable[str], task_detail: TaskDetail) -> None:
         if name not in HIGHER_IS_BETTER:
             raise ConfigError(f'metrics: "{name}" is not a metric', hint=f"one of {', '.join(names(task_detail))}")
         if name in OF_THE_POSITIVE_LABEL and task_detail is not TaskDetail.BINARY:
+            hint = f"{name}_macro averages over the labels"
             raise ConfigError(
                 f'metrics: "{name}" is the score of a Binary task\'s positive label; this task is {task_detail}',
-                hint=f"{name}_macro averages over the labels",
+                hint=f"{hint}; or {TWO_NAMES}" if task_detail is TaskDetail.MULTICLASS else hint,
             )
         if name not in names(task_detail):
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from winnow_classifier.errors import ConfigError
-from winnow_classifier.labels import TaskDetail
+from winnow_classifier.labels import TWO_NAMES, TaskDetail
 from winnow_classifier.manifest import Manifest
 
 Objective = Literal["F1", "PrecisionAtLeast", "RecallAtLeast", "Cost"]
@@ -57,7 +57,7 @@ def check(asked: Thresholds | None, task: TaskDetail) -> None:
             message = (
                 f"thresholds.objective: {asked.objective} is not defined where exactly one of several labels holds"
             )
-            hint = "use PrecisionAtLeast, which abstains below the probability that it needs"
+            hint = f"use PrecisionAtLeast, which abstains below the probability that it needs; or {TWO_NAMES}"
             raise ConfigError(message, hint=hint)
         if abstain is not None and abstain.band is not None:
             message = (

@@ -204,5 +204,8 @@ def test_metrics_that_do_not_exist_or_fit_are_refused():
     with pytest.raises(ConfigError, match="this task is Multilabel") as raised:
         metrics.check_names(["f1"], TaskDetail.MULTILABEL)
     assert raised.value.hint == "f1_macro averages over the labels"
+    with pytest.raises(ConfigError, match="this task is Multiclass") as raised:
+        metrics.check_names(["f1"], TaskDetail.MULTICLASS)
+    assert "import two names as taskDetail: Binary" in raised.value.hint
     with pytest.raises(ConfigError, match='"binary_accuracy" is for Binary tasks; this task is Multiclass'):
         metrics.check_names(["binary_accuracy"], TaskDetail.MULTICLASS)

@@ -152,7 +152,7 @@ def test_the_flash_call_means_the_same_as_bucketed_attention(monkeypatch, causal
     tokens = len(batch.input_ids)
     q, k, v = torch.randn(tokens, 4, 8), torch.randn(tokens, key_heads, 8), torch.randn(tokens, key_heads, 8)
     expected = bucketed(q, k, v, batch, 0.3, 0.0, causal, window)
-    assert_close(varlen(q, k, v, batch, 0.3, 0.0, causal, window), expected, rtol=1e-4, atol=1e-5)
+    assert_close(varlen(q, k, v, batch, 0.3, causal, window), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_flash_call_for_first_tokens_means_the_same_as_bucketed_attention(monkeypatch):

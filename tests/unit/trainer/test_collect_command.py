@@ -85,7 +85,7 @@ def test_a_second_time_nothing_is_there(run, stored):
     folder = stored()
     assert run("collect", "--remove", digest_of(folder))[0] == 0
     code, out, _, _ = run("collect", "--remove", digest_of(folder))
-    assert (code, out) == (0, "0 datasets removed, 0 bytes freed; 1 not there\n")
+    assert (code, out) == (0, "1 not there\n")
 
 
 def test_rows_that_an_import_found_again_stay(run, stored):
@@ -142,8 +142,9 @@ def test_a_stop_between_the_rename_and_the_second_look_puts_rows_back(run, store
 
 def test_problems_go_by_the_name_of_their_dataset(run, stored, tmp_path):
     stored(), stored("others")
-    code, _, _, message = run("collect", "--remove-problems-of", "mails", "--remove-problems-of", "unknown")
+    code, out, _, message = run("collect", "--remove-problems-of", "mails", "--remove-problems-of", "unknown")
     assert (code, message["problems"]) == (0, 1)
+    assert out == f"1 problem file removed, {message['freedBytes']:,} bytes freed\n"
     assert [path.name for path in (tmp_path / "storage" / "imports").iterdir()] == ["others"]
 
 
@@ -207,12 +208,14 @@ def test_checkpoints_go_by_their_run_and_name(run, tmp_path):
     gone, stays, other = checkpoint(tmp_path), checkpoint(tmp_path, "epoch-2"), checkpoint(tmp_path, run="spam-v2")
     (gone.with_name(".removed-epoch-1")).mkdir()  # of one that was killed
     code, out, _, message = run("collect", "--remove-checkpoint", "spam-v1/epoch-1")
-    assert (code, out) == (0, "1 checkpoint removed; 0 datasets removed, 2 bytes freed\n")
+    assert (code, out) == (0, "1 checkpoint removed, 2 bytes freed\n")
     assert (message["checkpoints"], message["freedBytes"]) == (1, 2)
     assert [path.name for path in gone.parent.iterdir()] == ["epoch-2"]
     assert stays.is_dir()
     assert other.is_dir()
-    assert run("collect", "--remove-checkpoint", "spam-v1/epoch-1")[3]["checkpoints"] == 0
+    again = run("collect", "--remove-checkpoint", "spam-v1/epoch-1")
+    assert again[:2] == (0, "1 not there\n")
+    assert (again[3]["checkpoints"], again[3]["absent"]) == (0, 1)
 
 
 @pytest.mark.parametrize("name", ["epoch-1", "../x", "spam-v1/..", "spam-v1/a/b", "/etc", "spam-v1/.tmp-epoch-1", "a/"])

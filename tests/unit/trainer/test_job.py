@@ -96,6 +96,11 @@ def test_a_name_that_cannot_be_a_folders_is_refused(tmp_path, name, capsys):
             "fp16: there is no fp16, its range is too small .* bfloat16 .* float32 elsewhere. Remove this line",
             id="fp16",
         ),
+        pytest.param(
+            {"parameters": {"load_best_model_at_end": True}},
+            "load_best_model_at_end: the best checkpoint is marked, .* Remove this line",
+            id="the best at the end",
+        ),
         pytest.param({"parameters": {"bf16": True}}, "bf16: the precision is chosen by itself", id="bf16"),
         pytest.param({"parameters": {"batch_size": 8}}, "write perDeviceTrainBatchSize", id="a name of others"),
         pytest.param(

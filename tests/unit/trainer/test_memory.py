@@ -177,7 +177,7 @@ def test_layers_compute_their_states_again_on_a_gpu_where(tmp_path, monkeypatch,
     needs = demand(shape_of(model, sum(map(torch.numel, model.parameters()))), "Full", parameters(), 4)
     room = (needs.total + needs.checkpointed.total) / 2 if again else needs.total + 100
     assert on_a_gpu(monkeypatch, model, "Full", int(room / memory.SPARE)) == []
-    assert model.body.is_gradient_checkpointing is again
+    assert model.body.is_activation_checkpointing is again
 
 
 def container_of(monkeypatch, gib):

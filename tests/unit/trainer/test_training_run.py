@@ -242,6 +242,14 @@ def test_the_folder_of_another_job_is_left_alone(trainer):
         trainer.run(trainer.job(seed=1))
 
 
+@pytest.mark.parametrize("wrong", [{"maxSeqLength": 65}, {"loraTargetModules": ["q_prj"]}], ids=["length", "modules"])
+def test_a_job_that_the_model_refuses_leaves_its_name_to_the_corrected_one(trainer, wrong):
+    with pytest.raises(ConfigError):
+        trainer.run(trainer.job("LoRA", **wrong))
+    assert not (trainer.storage / "runs").exists()
+    assert trainer.run(trainer.job("LoRA"))["state"] == "Complete"
+
+
 def scored(trainer, direction):
     """A job whose best checkpoint is chosen by a metric function."""
     source = trainer.storage / "surety.py"

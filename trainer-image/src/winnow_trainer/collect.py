@@ -31,7 +31,7 @@ class Collected:
     before: datetime
     removed: list[str] = field(default_factory=list)  # digests
     kept: list[str] = field(default_factory=list)  # digests: an import has found their rows again
-    absent: list[str] = field(default_factory=list)  # digests that were not there
+    absent: list[str] = field(default_factory=list)  # digests and RUN/CHECKPOINT that were not there
     checkpoints: list[str] = field(default_factory=list)  # RUN/CHECKPOINT
     problems: list[str] = field(default_factory=list)  # datasets whose problems.jsonl is gone
     leftovers: int = 0  # temporary files and folders of imports that were killed
@@ -52,9 +52,9 @@ class Collected:
 
     def words(self) -> str:
         """One line for people."""
-        found = [f"{_count(len(self.removed), 'dataset')} removed, {self.freed_bytes:,} bytes freed"]
-        if self.checkpoints:
-            found.insert(0, f"{_count(len(self.checkpoints), 'checkpoint')} removed")
+        kinds = (("checkpoint", self.checkpoints), ("dataset", self.removed), ("problem file", self.problems))
+        removed = " and ".join(_count(len(names), kind) for kind, names in kinds if names)
+        found = [f"{removed} removed, {self.freed_bytes:,} bytes freed"] if removed else []
         if self.kept:
             since = self.before.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             found.append(f"{len(self.kept)} kept, because an import has found the rows again since {since}")
@@ -62,7 +62,7 @@ class Collected:
             found.append(f"{len(self.absent)} not there")
         if self.leftovers:
             found.append(f"{_count(self.leftovers, 'leftover')} of killed imports removed")
-        return "; ".join(found)
+        return "; ".join(found) or "nothing to remove"
 
 
 def collect(
@@ -166,15 +166,15 @@ def _remove_checkpoint(name: str, folder: Path, found: Collected, mirror: Mirror
     if isinstance(mirror, BucketMirror):
         freed = mirror.remove(folder)
         found.freed_bytes += freed
-        found.checkpoints += [name] if freed else []
+        (found.checkpoints if freed else found.absent).append(name)
         return
     aside = folder.with_name(f"{REMOVED}{folder.name}")
     there = folder.is_dir()
     if there:
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)  # whole or not there at all, whenever this is killed
-    if _remove(aside, found) or there:
-        found.checkpoints.append(name)
+    gone = _remove(aside, found) or there
+    (found.checkpoints if gone else found.absent).append(name)
 
 
 def _checkpoint(storage: Path, name: str) -> Path:

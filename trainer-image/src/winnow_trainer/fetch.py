@@ -33,7 +33,7 @@ SILENCE_SECONDS = 60.0  # without a byte; a connection that is dead says nothing
 ERROR_BYTES = 65_536  # kept of an answer that is not the content
 CONTENT = (200, 206)
 _REDIRECTED = (301, 302, 303, 307, 308)
-_MAY_PASS = (408, 425, 429)
+MAY_PASS = (408, 425, 429)  # beside the answers from 500 on
 _BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError)
 
 
@@ -189,7 +189,7 @@ class Fetcher:
                         )
                     url = urljoin(url, quote(found["location"], safe="%/:=&?~#+!$,;'@()*[]"))
                     continue
-                if response.status >= 500 or response.status in _MAY_PASS:
+                if response.status >= 500 or response.status in MAY_PASS:
                     raise _PassingError(f"the server answers {status_text(response.status)}")
                 take = consumer(answer)
                 for chunk in response.iter_stream():

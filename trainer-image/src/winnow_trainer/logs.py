@@ -16,6 +16,7 @@ def set_up(stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PlainFormatter() if stream.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)  # libraries' own: written past the log they are no JSON, and tear the line that moves
     if stream.isatty():
         logging.getLogger("winnow_trainer.recorder").setLevel(logging.WARNING)  # a line that moves says it there
     for name in ("httpx", "httpcore", "urllib3", "filelock", "fsspec"):

@@ -62,7 +62,7 @@ def used(prepared: Prepared, model: Classifier, processes: int) -> dict[str, Any
     """The parameters, with what unset ones stood for and what the run chose by itself."""
     chosen: dict[str, Any] = {}
     if prepared.job.spec.method != "HeadOnly":
-        chosen["gradient_checkpointing"] = bool(model.body.is_gradient_checkpointing)
+        chosen["gradient_checkpointing"] = bool(model.body.is_activation_checkpointing)
     if processes > 1:
         chosen["parallelism"] = "FSDP" if is_cut(model) else "DDP"
     if prepared.parent is not None:

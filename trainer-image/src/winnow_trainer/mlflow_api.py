@@ -13,7 +13,7 @@ import httpcore
 
 from winnow_classifier.addresses import Network
 from winnow_classifier.errors import WinnowError
-from winnow_trainer.fetch import CheckedBackend, shown
+from winnow_trainer.fetch import MAY_PASS, CheckedBackend, shown
 from winnow_trainer.teller import RefusedError, UnreachableError
 
 SECONDS = 10.0  # for an answer
@@ -22,7 +22,6 @@ PARAMS = 100  # of one batch, as the server takes them
 METRICS = 1_000
 VALUE_CHARACTERS = 500
 _NAME = re.compile(r"[^\w\-. /]")
-_MAY_PASS = (408, 425, 429)
 Metric = tuple[str, float, int, int]  # name, value, milliseconds since the epoch, step
 
 
@@ -109,7 +108,7 @@ class MlflowApi:
             return found
         said = found.get("message", "") if isinstance(found, dict) else ""
         message = f"{shown(url)} answers {answer.status}: {said}"
-        if answer.status >= 500 or answer.status in _MAY_PASS:
+        if answer.status >= 500 or answer.status in MAY_PASS:
             raise UnreachableError(message)
         raise RefusedError(message, str(found.get("error_code", "")) if isinstance(found, dict) else "")
 

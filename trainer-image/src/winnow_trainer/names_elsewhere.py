@@ -46,5 +46,10 @@ ELSEWHERE: Mapping[str, str] = {
     **_all("write spec.metrics.primary", "metricforbestmodel"),
     **_all("write spec.tracking", "reportto"),
     **_all(EACH_EPOCH, "evalstrategy", "evaluationstrategy", "savestrategy", "evalsteps", "savesteps"),
+    **_all(
+        "the best checkpoint is marked, and retention of a ModelService says how many stay. Remove this line",
+        "loadbestmodelatend",
+        "savetotallimit",
+    ),
     **_all("texts are batched without padding. Remove this line", "groupbylength", "packing"),
 }

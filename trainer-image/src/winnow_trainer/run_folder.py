@@ -38,16 +38,13 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self._parallelism = path / "parallelism.json"
 
-    def claim(self, identity: Mapping[str, Any]) -> None:
-        """Make the folder this job's. Raises ConfigError if it is another's, and says what differs."""
+    def check(self, identity: Mapping[str, Any]) -> bool:
+        """Whether the folder is this job's already. Raises ConfigError if it is another's, and says what differs."""
         path = self.path / "run.json"
-        wanted = json.loads(json.dumps(identity))
         self.mirror.fetch(path)
         if not path.is_file():
-            write_json(path, wanted)
-            self.mirror.store(path)
-            return
-        found = json.loads(path.read_bytes())
+            return False
+        wanted, found = json.loads(json.dumps(identity)), json.loads(path.read_bytes())
         if DIRECTIONS not in found.get("metrics", {}):
             wanted.get("metrics", {}).pop(DIRECTIONS, None)
         if different := differences(found, wanted):
@@ -55,6 +52,14 @@ class RunFolder:
                 f"{self.mirror.shown(self.path)} holds the files of another job: {'; '.join(different)}. "
                 "Give this job another name, or delete that folder."
             )
+        return True
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Make the folder this job's. Raises ConfigError as `check` does."""
+        if not self.check(identity):
+            path = self.path / "run.json"
+            write_json(path, identity)
+            self.mirror.store(path)
 
     def result(self) -> dict[str, Any] | None:
         """How the run ended, if it did."""

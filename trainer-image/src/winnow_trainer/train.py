@@ -90,7 +90,7 @@ def train(
             prepared = prepare(job, storage, import_rows, mirror, resolve)
         folder = RunFolder(storage / "runs" / (run or job.run), mirror)
         if ranks.leads:
-            folder.claim(prepared.identity())
+            folder.check(prepared.identity())
         if finished := ranks.tell(folder.result() if ranks.leads else None):
             changed = advice.about_changed(folder.published()[1]) if ranks.leads else []
             if ranks.leads:
@@ -317,6 +317,9 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
+        # Not before: a manifest that the model refuses is corrected, and tried again under the same name.
+        if self.ranks.leads:
+            self.folder.claim(prepared.identity())
         self.place(model, accelerator, sum(len(part) for part in (examples, test, validation) if part is not None))
         learner = Learner(
             model,

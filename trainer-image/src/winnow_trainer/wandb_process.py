@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from winnow_trainer.fetch import MAY_PASS
+
 PR_SET_PDEATHSIG = 1
 BEGIN_SECONDS = 60.0  # the client tries again within them
 END_SECONDS = 12.0  # less than the training waits for this process
@@ -101,7 +103,7 @@ def tell(run: Any) -> None:
 
 def refused(error: str) -> bool:
     """Whether the client's words are of an answer that stays what it is."""
-    return any(f"error {status}" in error for status in range(400, 500) if status not in (408, 425, 429))
+    return any(f"error {status}" in error for status in range(400, 500) if status not in MAY_PASS)
 
 
 if __name__ == "__main__":
