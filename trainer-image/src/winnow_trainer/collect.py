@@ -21,6 +21,7 @@ from typing import Any
 from winnow_classifier.dataset import DATASET_FILE, remove_stale, storage_errors
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.mirror import VOLUME, BucketMirror, Mirror
+from winnow_classifier.words import count
 
 REMOVED = ".removed-"
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -53,7 +54,7 @@ class Collected:
     def words(self) -> str:
         """One line for people."""
         kinds = (("checkpoint", self.checkpoints), ("dataset", self.removed), ("problem file", self.problems))
-        removed = " and ".join(_count(len(names), kind) for kind, names in kinds if names)
+        removed = " and ".join(count(len(names), kind) for kind, names in kinds if names)
         found = [f"{removed} removed, {self.freed_bytes:,} bytes freed"] if removed else []
         if self.kept:
             since = self.before.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -61,7 +62,7 @@ class Collected:
         if self.absent:
             found.append(f"{len(self.absent)} not there")
         if self.leftovers:
-            found.append(f"{_count(self.leftovers, 'leftover')} of killed imports removed")
+            found.append(f"{count(self.leftovers, 'leftover')} of killed imports removed")
         return "; ".join(found) or "nothing to remove"
 
 
@@ -196,7 +197,3 @@ def _one_name(name: str) -> str:
     if not name or name in (".", "..") or Path(name).name != name:
         raise ConfigError(f"--remove-problems-of: {name!r} is no name of a dataset")
     return name
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
