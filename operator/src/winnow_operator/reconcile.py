@@ -59,7 +59,7 @@ class Reconciler:
         try:
             written = await self._executor.write(seen.obj, plan)
         except NotWrittenError as err:
-            if self._queue.failures(key) < LASTING_FAILURES or err.status < 500:
+            if self._queue.failures(key) < LASTING_FAILURES or not err.status:
                 raise
             written, lasts = err.written, err  # such as an admission webhook that is away
         refusals = [*((written.refusal,) if written.refusal else ()), *written.around]
@@ -199,7 +199,7 @@ class Reconciler:
                 self._metrics.reconcile_seconds.labels(key.resource.kind).observe(time.monotonic() - started)
 
     def _put_off(self, key: Key, err: ApiError | BusyError) -> None:
-        if isinstance(err, BusyError) or err.status == 409:
+        if isinstance(err, BusyError) or (err.status == 409 and not isinstance(err, NotWrittenError)):
             self._queue.add_after(key, SETTLE_SECONDS)
             return
         seconds = self._queue.retry(key)
