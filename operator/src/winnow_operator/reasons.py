@@ -134,6 +134,7 @@ class Reason(StrEnum):
     WATCHING = "Watching", "The checkpoint is live, and is taken back should its server crash in its first minutes."
     PROMOTED = "Promoted", "The checkpoint went live, passed the gate if there is one, and stays."
     ROLLING_OUT = "RollingOut", "New pods are being started; the old ones serve until the new ones are ready."
+    PAUSED = "Paused", "Somebody has paused the apps/v1 Deployment; what is live goes on serving."
     LIVE = "Live", "The checkpoint that the spec asks for is served by all replicas."
     SERVING = "Serving", "Pods answer requests."
     NOT_SERVING = "NotServing", "No pod answers requests."

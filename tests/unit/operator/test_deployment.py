@@ -248,6 +248,20 @@ def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
     assert "timed out" in message_of(status, "Stalled")
 
 
+def test_a_rollout_that_somebody_paused_says_how_it_goes_on() -> None:
+    seen, _ = live(named("epoch-1"))
+    child = child_of(seen, updated=0)
+    child["spec"]["paused"] = True
+    paused = replace(seen, obj=seen_again(named("epoch-2"), api.to_raw(seen.obj.status)), child=child)
+    decided = plan(paused, NOW, CONFIG)
+    assert conditions_of(decided.status)["Ready"] == ("False", "Paused")
+    assert conditions_of(decided.status)["Stalled"] == ("True", "Paused")
+    assert "`kubectl rollout resume deployments.apps/web -n ml`" in message_of(decided.status, "Ready")
+    child["status"]["updatedReplicas"] = 1
+    done = plan(replace(paused, obj=seen.obj), NOW, CONFIG)
+    assert conditions_of(done.status)["Ready"] == ("True", "Live"), "there is nothing that it holds up"
+
+
 def test_a_deleted_training_job_takes_nothing_down() -> None:
     seen, first = live()
     orphan = replace(seen, training_job=None)

@@ -35,6 +35,7 @@ class _Rollout:
     ready: int
     done: bool  # all replicas run what is asked for, and none is left of what was before
     failed: str = ""  # why new pods do not come up
+    paused: bool = False  # by a person, and before all pods run what is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,8 @@ def _rollout(seen: DeploymentSeen, target: Served | None) -> _Rollout:
     available = int(status.get("availableReplicas", 0))
     done = bool(current and observed and updated == asked and total == asked and available >= asked)
     failed = "" if done or target is None else _why_not(seen, target)
-    return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed)
+    paused = bool(spec.get("paused")) and not (updated == asked == total)
+    return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed, paused)
 
 
 def _why_not(seen: DeploymentSeen, target: Served) -> str:
@@ -139,6 +141,10 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
         return _held(seen, decided, progress, what)
     if progress.failed:
         return _State(Reason.CHECKPOINT_FAILED, f"{what} does not come up: {progress.failed}", final=True)
+    if progress.paused:
+        child = f"deployments.apps/{seen.obj.metadata.name} -n {seen.obj.metadata.namespace}"
+        message = f"{what} waits, as somebody has paused the rollout; `kubectl rollout resume {child}` lets it go on"
+        return _State(Reason.PAUSED, message, final=True)
     if progress.done and seen.obj.spec.replicas == 0:
         return _at_zero(seen, what)
     unknown = _unknown_labels(seen, chosen)
