@@ -113,7 +113,8 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     if job is None:
         return _start(seen, seen.service, config)
     if being_deleted(job):
-        return _State(False, Reason.IMPORTING, "The last import is being cleared away")
+        message = f"The last import is being cleared away{pods.if_lost(pods.leaving(seen.pods))}"
+        return _State(False, Reason.IMPORTING, message)
     state = _run(seen, job, now)
     _, wanted = import_job(seen.obj, seen.service, config)
     if state.final and name_of(wanted) != name_of(job):
@@ -165,6 +166,11 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
             return _State(False, Reason.AWAITING_UPLOAD, message)
         if pod and pods.outlived(pod):
             message = f"The import has ended, but other containers keep its pod {name_of(pod)} running"
+            return _State(False, Reason.IMPORTING, message)
+        if leaving := pods.leaving(seen.pods):
+            message = (
+                f"Pod {name_of(leaving)} of the import is told to go; the next one begins anew{pods.if_lost(leaving)}"
+            )
             return _State(False, Reason.IMPORTING, message)
         message = "The rows are being read and checked" if pod else "The import's pod is awaited"
         return _State(False, Reason.IMPORTING, message)
