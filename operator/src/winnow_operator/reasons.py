@@ -19,6 +19,10 @@ class Reason(StrEnum):
     # Any kind
     NAME_CONFLICT = "NameConflict", "An object of the name that is needed belongs to someone else; it is left alone."
     API_REFUSED = "ApiRefused", "The API server refused an object, for example because of a quota or an admission rule."
+    NOT_UNDERSTOOD = (
+        "NotUnderstood",
+        "The operator's version does not know a field of the object, or refuses its value; nothing is done about it.",
+    )
     MODEL_SERVICE_NOT_FOUND = "ModelServiceNotFound", "The ModelService does not exist in this namespace (yet)."
 
     # ModelService

@@ -453,6 +453,24 @@ async def test_children_that_lost_their_owner_are_taken_back() -> None:
         assert {path: here.server.objects[path]["metadata"].get("ownerReferences") for path in children} == before
 
 
+async def test_an_object_that_does_not_fit_our_types_says_so_and_goes_on_once_it_does() -> None:
+    """As one with a field of a newer version's CRDs."""
+    async with scene() as here:
+        here.there(model_service(), dataset(status=imported().status))
+        path = "/apis/winnow.dev/v1alpha1/namespaces/ml/datasets/rows"
+        here.server.objects[path]["spec"]["source"]["kafka"] = {"topic": "mail"}
+        assert await here.visits(ROWS) == 2, "its own status is the only news"
+        status = here.server.statuses[-1]
+        assert conditions_of(status) == {"Ready": ("False", "NotUnderstood"), "Stalled": ("True", "NotUnderstood")}
+        assert message_of(status, "Ready").endswith("spec.source.kafka: Extra inputs are not permitted")
+        assert status["rows"] == imported().status.rows, "what was told before stays"
+        del here.server.objects[path]["spec"]["source"]["kafka"]
+        here.server.objects[path]["metadata"]["resourceVersion"] = "100"
+        here.inbox.kept(here.server.objects[path])
+        await here.visits(ROWS)
+        assert conditions_of(here.server.statuses[-1]) == {"Ready": ("True", "Verified")}
+
+
 ANOTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "t"}
 NOT_OURS = [
     pytest.param({"labels": {}}, id="without labels"),
