@@ -28,6 +28,8 @@ MAY_PASS = {
     Reason.UPLOAD_ABANDONED,
 }
 TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
+# Of an import that went well, its Job and pod: they count against quotas, and their log is all they are good for.
+LOG_KEPT = timedelta(hours=1)
 SKEW = timedelta(minutes=5)  # between the API server's clock and ours
 # How the importer says that a ConfigMap, mounted whole, lacks the key.
 _NO_KEY = re.compile(
@@ -106,7 +108,7 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         message = "The rows lay in the volume of an earlier ModelService of this name; they are imported again"
         return _lost(seen, Reason.IMPORTING, message)
     if imported(seen.obj):
-        return _State(True, Reason.VERIFIED, f"{seen.obj.status.rows} rows are valid and stored")
+        return _stored(seen, now)
     if seen.refusal:
         return _State(False, seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
     job = newest(seen.jobs)
@@ -121,6 +123,15 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
         return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
     return state
+
+
+def _stored(seen: DatasetSeen, now: datetime) -> _State:
+    message = f"{seen.obj.status.rows} rows are valid and stored"
+    ends = {name_of(job): outcome.at for job in seen.jobs if (outcome := pods.outcome(job)) and not being_deleted(job)}
+    left = {name: (conditions.parse_time(at) + LOG_KEPT - now).total_seconds() for name, at in ends.items()}
+    over = tuple(Delete(job) for job in seen.jobs if left.get(name_of(job), 1) <= 0)
+    again = min((seconds for seconds in left.values() if seconds > 0), default=None)
+    return _State(True, Reason.VERIFIED, message, children=over, requeue_after=again)
 
 
 def _lost(seen: DatasetSeen, reason: Reason, message: str) -> _State:
