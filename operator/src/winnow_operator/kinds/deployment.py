@@ -52,7 +52,7 @@ def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
     state = _told_of_storage(seen, _state(seen, decided, progress))
     live, history = _live(seen, decided, progress, now)
     watched = _watched(seen, decided, live, now)
-    promoted = _promoted(decided, state, live, watched)
+    promoted = _promoted(seen, decided, state, live, watched)
     found = [*_conditions(seen, state, progress, promoted), *surroundings.conditions(seen)]
     candidate = decided.chosen if isinstance(decided.chosen, Served) else None
     status = conditions.status(
@@ -216,11 +216,13 @@ def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promote
     return [available, progressing, promoted, *ready]
 
 
-def _promoted(decided: Promotion, state: _State, live: Object | None, watched: datetime | None) -> Condition:
+def _promoted(
+    seen: DeploymentSeen, decided: Promotion, state: _State, live: Object | None, watched: datetime | None
+) -> Condition:
     """Whether the chosen checkpoint is live for good."""
     chosen, taken_back = decided.chosen, decided.memory.taken_back
     another = f". Meanwhile {taken_back.message}" if taken_back and taken_back.message != decided.message else ""
-    if decided.held:
+    if decided.held and not (decided.held is Reason.JUDGING and seen.refusal):
         status = False if decided.refused else None
         what = f"{chosen.words}: " if isinstance(chosen, Served) and decided.held is not Reason.ROLLED_BACK else ""
         return Condition("Promoted", status, decided.held, f"{what}{decided.message}{another}")
