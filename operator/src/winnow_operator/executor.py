@@ -221,8 +221,10 @@ class Executor:
             try:
                 written = await self._kube.patch(key.resource, key.namespace, key.name, patch, _manager(owner))
             except ApiError as err:
-                if err.status in (404, 422):  # gone, or being deleted: the watch brings it
-                    raise BusyError(f"{key}: {err.message}") from err
+                # 422 is the answer for what is being deleted, and that of an admission policy.
+                now = await self._kube.get(key.resource, key.namespace, key.name) if err.status == 422 else None
+                if err.status == 404 or (now and held and being_deleted(now)):
+                    raise BusyError(f"{key}: {err.message}") from err  # the watch brings it
                 raise
             self._wrote(key.resource, "finalizers")
             if being_deleted(written) and not finalizers_of(written):

@@ -337,6 +337,16 @@ async def test_what_a_finalizer_keeps_from_being_made_anew_is_told() -> None:
         assert conditions_of(here.server.statuses[-1])["Exposed"] == ("True", "Exposed")
 
 
+async def test_a_policy_that_forbids_our_finalizer_is_told() -> None:
+    """It answers with 422, as the API server does where an object is being deleted."""
+    async with scene() as here:
+        here.there(model_service(), imported(), training_job())
+        here.server.refused["datasets"] = (422, "ValidatingAdmissionPolicy 'gitops' denied request")
+        await here.visits(Key(TRAINING_JOB, "ml", "v1"))
+        assert conditions_of(here.server.statuses[-1])["Accepted"] == ("False", "ApiRefused")
+        assert message_of(here.server.statuses[-1], "Accepted").endswith("'gitops' denied request")
+
+
 async def test_a_second_autoscaler_is_not_made_while_the_first_cannot_be_removed() -> None:
     async with scene() as here:
         here.there(model_service(), completed(), deployment(autoscaling={"minReplicas": 1, "maxReplicas": 3}))

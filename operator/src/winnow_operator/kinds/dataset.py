@@ -15,7 +15,7 @@ from winnow_operator.observed import DatasetSeen
 from winnow_operator.plan import NO_TURN, Child, Config, Create, Delete, Plan, Reference, Turn
 from winnow_operator.policies import failure, in_use
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, name_of, newest
+from winnow_operator.resources import CLAIM, CONFIG_MAP, IN_USE, Object, being_deleted, name_of, newest
 
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
 # Failures that the same rows need not meet again: a person mends what is wrong, and asks for another try by deleting the Job.
@@ -83,15 +83,20 @@ def _leaving(seen: DatasetSeen, released: tuple[Child, ...], now: datetime) -> P
     obj, old = seen.obj, seen.obj.status
     status = {**api.to_raw(old), "observedGeneration": obj.metadata.generation}
     kept = [c for c in status.get("conditions", []) if c["type"] != TERMINATING]
-    if not seen.readers:
+    if not seen.readers and not seen.refusal:
         # Written only where somebody else's finalizer still keeps it.
         status |= {"conditions": kept, "summary": "Deleting"}
         return Plan(released, status, turn=in_use.turn(released))
-    waits = [conditions.true(TERMINATING, Reason.IN_USE, in_use.in_words(seen.readers))]
+    reason, message, what = Reason.IN_USE, in_use.in_words(seen.readers), f" by {in_use.short(seen.readers)}"
+    if seen.refusal and not seen.readers:
+        reason, what = seen.refusal.reason, ""
+        message = f"Nothing reads its rows, but finalizer {IN_USE} cannot be taken off: {seen.refusal.message}"
+    waits = [conditions.true(TERMINATING, reason, message)]
     told = conditions.render(waits, old.conditions or (), generation=obj.metadata.generation, now=now)
     status["conditions"] = [*({**c, "observedGeneration": obj.metadata.generation} for c in kept), *told]
-    status["summary"] = f"Deleting: {Reason.IN_USE} by {conditions.shorten(in_use.short(seen.readers), 200)}"
-    return Plan((), status, events=conditions.news(TERMINATING, waits, old.conditions or ()))
+    status["summary"] = conditions.shorten(f"Deleting: {reason}{what}", 200)
+    events = conditions.news(TERMINATING, waits, old.conditions or ())
+    return Plan(released, status, events=events, turn=in_use.turn(released))
 
 
 def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
