@@ -336,7 +336,7 @@ RULES = [
     ),
     rule(
         "endpoint must not hold a user or a password; a manifest is no place for secrets",
-        dataset(source={"s3": {"uri": "s3://mail/rows/", "endpoint": "http://s3.ml.svc:9000"}}),
+        dataset(source={"s3": {"uri": "s3://mail/rows/", "endpoint": "http://proxy.ml.svc:9000/a@b"}}),
         dataset(source={"s3": {"uri": "s3://mail/rows/", "endpoint": "https://me:secret@s3.example"}}),
         "Dataset: a bucket's endpoint without secrets",
     ),
