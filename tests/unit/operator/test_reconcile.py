@@ -466,7 +466,7 @@ async def test_children_that_lost_their_owner_are_taken_back() -> None:
 async def test_an_object_that_does_not_fit_our_types_says_so_and_goes_on_once_it_does() -> None:
     """As one with a field of a newer version's CRDs."""
     async with scene() as here:
-        here.there(model_service(), dataset(status=imported().status))
+        here.there(model_service(), imported())
         path = "/apis/winnow.dev/v1alpha1/namespaces/ml/datasets/rows"
         here.server.objects[path]["spec"]["source"]["kafka"] = {"topic": "mail"}
         assert await here.visits(ROWS) == 2, "its own status is the only news"
