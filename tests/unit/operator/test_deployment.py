@@ -248,6 +248,14 @@ def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
     assert "timed out" in message_of(status, "Stalled")
 
 
+def test_while_some_replicas_are_not_there_the_live_checkpoint_is_not_said_to_be_started() -> None:
+    one, written = live()
+    three = replace(one, obj=seen_again(deployment(replicas=3), written))
+    status = plan(replace(three, child=child_of(three, updated=3, total=3, ready=2)), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+    assert message_of(status, "Ready").endswith("is served by 2 of 3 replicas; pods are being started")
+
+
 def test_a_rollout_that_somebody_paused_says_how_it_goes_on() -> None:
     seen, _ = live(named("epoch-1"))
     child = child_of(seen, updated=0)

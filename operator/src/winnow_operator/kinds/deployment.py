@@ -154,7 +154,10 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
     if progress.done:
         return _State(Reason.LIVE, _served_by(seen, progress, what), live=True)
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
-    return _State(Reason.ROLLING_OUT, f"{what} is being started{f'. {waiting.message}' if waiting else ''}")
+    live = seen.obj.status.live
+    here = live is not None and live.digest == chosen.digest and progress.ready > 0
+    doing = f"{_served_by(seen, progress, what)}; pods are being started" if here else f"{what} is being started"
+    return _State(Reason.ROLLING_OUT, f"{doing}{f'. {waiting.message}' if waiting else ''}")
 
 
 def _told_of_storage(seen: DeploymentSeen, state: _State) -> _State:
