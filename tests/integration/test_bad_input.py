@@ -543,7 +543,6 @@ async def test_a_service_of_somebody_else_is_left_alone_until_it_is_gone(cluster
     assert await cluster.find_all(APPS_DEPLOYMENT) == []
     assert await cluster.get(SERVICE, "web") == before
     await cluster.delete(SERVICE, "web")
-    await cluster.until_gone(SERVICE, "web")
     await cluster.look_again(DEPLOYMENT, "web")
     pod = await cluster.pod_of(DEPLOYMENT, "web")
     await pod.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import shutil
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_a_value_the_chart_does_not_know_is_refused(wrong: str) -> None:
     done = helm("template", "winnow", str(ROOT / "helm" / "winnow"), "--kube-version", KUBERNETES, f"--set={wrong}")
     assert done.returncode != 0
     assert wrong.split("=")[0].split(".")[-1] in done.stderr
+
+
+def test_it_can_be_a_part_of_another_chart_that_turns_it_on(tmp_path: Path) -> None:
+    """Helm hands the value of a dependency's condition on to it, where the schema meets it."""
+    shutil.copytree(ROOT / "helm" / "winnow", tmp_path / "charts" / "winnow")
+    parts = [{"name": "winnow", "version": ">=0.0.0-0", "condition": "winnow.enabled"}]
+    chart = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": parts}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump({"winnow": {"enabled": True}}))
+    done = helm("template", "platform", str(tmp_path), "--kube-version", KUBERNETES)
+    assert done.returncode == 0, done.stderr
+    assert "name: platform-operator" in done.stdout
 
 
 def test_networks_of_both_kinds_reach_the_operator() -> None:

@@ -7,6 +7,7 @@ from integration_client import Object, RefusedError
 from integration_cluster import Cluster
 from integration_manifests import dataset, deployment, model_service, training_job
 
+BUCKET = {"uri": "s3://winnow/spam", "secretRef": {"name": "keys"}}
 WINDOW = {"start": "0 8 * * 1-5", "end": "0 18 * * MON-FRI", "minReplicas": 2}
 BOUNDS = [
     pytest.param(training_job(parameters={"warmupRatio": 1}), "should be less than 1", id="warmupRatio stays below 1"),
@@ -26,6 +27,19 @@ BOUNDS = [
         model_service(baseModel={"image": {"reference": "docker.io/winnow/base:1\xa0"}}),
         "should match",
         id="no space that was pasted along, which the operator's types refuse",
+    ),
+    *(
+        pytest.param(manifest, "should match", id=f"{where} is ASCII, as what reads it wants it")
+        for space in ("\u3000", "\u2003", "\x0b")  # which only the operator's types would call spaces
+        for where, manifest in (
+            ("an image", dataset(source={"image": {"reference": f"docker.io/rows:1{space}", "path": "/rows"}})),
+            ("a URL", dataset(source={"http": {"url": f"https://host/rows{space}", "sha256": "0" * 64}})),
+            ("an endpoint", model_service(storage={"s3": {**BUCKET, "endpoint": f"https://s3{space}"}})),
+            (
+                "a tracker's URL",
+                training_job(tracking={"mlflow": {"trackingUri": f"http://m{space}", "experiment": "e"}}),
+            ),
+        )
     ),
     pytest.param(dataset(labels=["ham", "ham"]), "Duplicate value", id="labels are unique"),
     pytest.param(dataset(format="XML"), 'Unsupported value: "XML"', id="a format that can be read"),

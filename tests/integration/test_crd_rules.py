@@ -335,6 +335,12 @@ RULES = [
         "Dataset: no secrets in the Hub's URL",
     ),
     rule(
+        "endpoint must not hold a user or a password; a manifest is no place for secrets",
+        dataset(source={"s3": {"uri": "s3://mail/rows/", "endpoint": "http://proxy.ml.svc:9000/a@b"}}),
+        dataset(source={"s3": {"uri": "s3://mail/rows/", "endpoint": "https://me:secret@s3.example"}}),
+        "Dataset: a bucket's endpoint without secrets",
+    ),
+    rule(
         "columns and source.huggingFace both name the columns; give columns, or textColumn and labelColumn",
         dataset(source={"huggingFace": {"repo": "a/b", "labelColumn": "l"}}),
         dataset(source={"huggingFace": {"repo": "a/b", "labelColumn": "l"}}, columns={"text": "t"}),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from winnow_operator import api
 from winnow_operator.plan import Event
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object
+from winnow_operator.resources import TRAINING_JOB, Object, resource_of, status_of
 
 MESSAGE_CHARS = 1_024  # api-conventions: a message is for people; the events API cuts here too
 
@@ -118,3 +118,19 @@ def status(
         "observedGeneration": obj.metadata.generation,
         **{name: value for name, value in fields.items() if value is not None and value != [] and value != {}},
     }
+
+
+def not_understood(obj: Object, why: str, now: datetime) -> Object:
+    """The status of an object that does not fit our types: what it said, and that nothing is done about it."""
+    type_ = "Accepted" if resource_of(obj) == TRAINING_JOB else "Ready"
+    message = f"This version of the operator cannot read it, so nothing is done about it: {why}"
+    told = (false(type_, Reason.NOT_UNDERSTOOD, message), stalled(Reason.NOT_UNDERSTOOD, message))
+    generation = obj["metadata"].get("generation", 0)
+    old = status_of(obj).get("conditions") or []
+    kept = [one for one in old if one["type"] not in (type_, RECONCILING, STALLED)]
+    since = {(one["type"], one["status"]): {"lastTransitionTime": one["lastTransitionTime"]} for one in old}
+    fresh = [
+        one | since.get((one["type"], one["status"]), {}) for one in render(told, (), generation=generation, now=now)
+    ]
+    summary = f"Stalled: {Reason.NOT_UNDERSTOOD}"
+    return {**status_of(obj), "conditions": [*fresh, *kept], "observedGeneration": generation, "summary": summary}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from winnow_operator import api, drift, pods
+from winnow_operator import api, conditions, drift, pods
 from winnow_operator.build.common import digest
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
@@ -113,6 +113,13 @@ class Executor:
                 refusal = Refusal(Reason.API_REFUSED, message, kind, final=not passing)
                 if err.transient:
                     passes = passes or NotWrittenError(refusal, err, around=stands_around(child))
+            except BusyError as err:
+                if isinstance(child, Hold | Release):
+                    raise
+                # Mostly over in a moment; yet a finalizer of somebody's who is away keeps an object for ever.
+                refusal = Refusal(Reason.NOT_MADE_YET, str(err), child.obj["kind"], final=False)
+                busy = ApiError(409, "Busy", str(err))
+                passes = passes or NotWrittenError(refusal, busy, around=stands_around(child))
             else:
                 continue
             if not stands_around(child):
@@ -214,8 +221,10 @@ class Executor:
             try:
                 written = await self._kube.patch(key.resource, key.namespace, key.name, patch, _manager(owner))
             except ApiError as err:
-                if err.status in (404, 422):  # gone, or being deleted: the watch brings it
-                    raise BusyError(f"{key}: {err.message}") from err
+                # 422 is the answer for what is being deleted, and that of an admission policy.
+                now = await self._kube.get(key.resource, key.namespace, key.name) if err.status == 422 else None
+                if err.status == 404 or (now and held and being_deleted(now)):
+                    raise BusyError(f"{key}: {err.message}") from err  # the watch brings it
                 raise
             self._wrote(key.resource, "finalizers")
             if being_deleted(written) and not finalizers_of(written):
@@ -317,7 +326,9 @@ def _check_ours(owner: api.Resource, live: Object) -> None:
     is about to go."""
     if owned_by(live, owner.metadata.uid):
         if being_deleted(live):
-            raise BusyError(f"{live['kind']} {name_of(live)} is being deleted")
+            keepers = conditions.some(finalizers_of(live), 5)
+            waits = f" and waits for {keepers}, its finalizers" if keepers else ""
+            raise BusyError(f"{live['kind']} {name_of(live)} is being deleted{waits}; another is made once it is gone")
         return
     controller = controller_of(live)
     if controller and (controller.get("kind"), controller.get("name")) == (owner.kind, owner.metadata.name):

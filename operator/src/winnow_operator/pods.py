@@ -10,7 +10,7 @@ from typing import cast
 
 from winnow_operator.conditions import parse_time
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, being_deleted, is_true, name_of, newest, status_of
+from winnow_operator.resources import Object, being_deleted, is_true, name_of, namespace_of, newest, status_of
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
@@ -170,6 +170,18 @@ def outlived(pod: Object) -> bool:
 def over(pod: Object) -> bool:
     """Whether it runs no more; Unknown is that of a node that was lost."""
     return status_of(pod).get("phase") in ("Succeeded", "Failed", "Unknown")
+
+
+def leaving(pods: Iterable[Object]) -> Object | None:
+    """One that is told to go and runs still: for as long as it takes to stop, or for ever on a node that was lost."""
+    return next((pod for pod in pods if being_deleted(pod) and ended(pod) is None and not over(pod)), None)
+
+
+def if_lost(pod: Object | None) -> str:
+    """What to do should a pod that is told to go never be gone, since no kubelet is left to say so; empty without one."""
+    if pod is None:
+        return ""
+    return f". If its node is gone for good: kubectl delete pod {name_of(pod)} -n {namespace_of(pod)} --force"
 
 
 def ready(pod: Object) -> bool:

@@ -19,6 +19,10 @@ class Reason(StrEnum):
     # Any kind
     NAME_CONFLICT = "NameConflict", "An object of the name that is needed belongs to someone else; it is left alone."
     API_REFUSED = "ApiRefused", "The API server refused an object, for example because of a quota or an admission rule."
+    NOT_UNDERSTOOD = (
+        "NotUnderstood",
+        "The operator's version does not know a field of the object, or refuses its value; nothing is done about it.",
+    )
     MODEL_SERVICE_NOT_FOUND = "ModelServiceNotFound", "The ModelService does not exist in this namespace (yet)."
 
     # ModelService
@@ -134,6 +138,7 @@ class Reason(StrEnum):
     WATCHING = "Watching", "The checkpoint is live, and is taken back should its server crash in its first minutes."
     PROMOTED = "Promoted", "The checkpoint went live, passed the gate if there is one, and stays."
     ROLLING_OUT = "RollingOut", "New pods are being started; the old ones serve until the new ones are ready."
+    PAUSED = "Paused", "Somebody has paused the apps/v1 Deployment; what is live goes on serving."
     LIVE = "Live", "The checkpoint that the spec asks for is served by all replicas."
     SERVING = "Serving", "Pods answer requests."
     NOT_SERVING = "NotServing", "No pod answers requests."

@@ -9,16 +9,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from winnow_operator import api, observe, pods, resources
-from winnow_operator.conditions import parse_time
+from winnow_operator.conditions import not_understood, parse_time
 from winnow_operator.executor import Executor, NotWrittenError, Written
 from winnow_operator.kinds import dataset, deployment, model_service, training_job
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
 from winnow_operator.observed import DatasetSeen, DeploymentSeen, ModelServiceSeen, Seen, TrainingJobSeen
-from winnow_operator.plan import Config, Lookups, Plan, Reference
+from winnow_operator.plan import Config, Event, Lookups, Plan, Reference
 from winnow_operator.policies import in_use
 from winnow_operator.progress import ProgressPoller
 from winnow_operator.queue import WorkQueue
+from winnow_operator.reasons import Reason
 from winnow_operator.resources import Key, Object, name_of, namespace_of, newest, owned_by, status_of, uid_of
 from winnow_operator.store import Store
 from winnow_operator.turns import BusyError
@@ -51,6 +52,8 @@ class Reconciler:
     async def visit(self, key: Key, now: datetime) -> float | None:
         """Seconds until the next visit, None when something has to change first. Raises ApiError or BusyError."""
         seen = await self._look(key, now)
+        if seen is None:
+            await self._say_not_understood(key, now)
         if seen is None or (seen.obj.metadata.deletion_timestamp is not None and not _waits_for_us(seen)):
             self._poller.forget(key)
             return None  # the garbage collector follows the owner references
@@ -59,7 +62,7 @@ class Reconciler:
         try:
             written = await self._executor.write(seen.obj, plan)
         except NotWrittenError as err:
-            if self._queue.failures(key) < LASTING_FAILURES or err.status < 500:
+            if self._queue.failures(key) < LASTING_FAILURES or not err.status:
                 raise
             written, lasts = err.written, err  # such as an admission webhook that is away
         refusals = [*((written.refusal,) if written.refusal else ()), *written.around]
@@ -87,6 +90,16 @@ class Reconciler:
         pods_due = POD_SECONDS if _lacks_pods(seen) and not seen.pods_refused else None
         waits = [seconds for seconds in (plan.requeue_after, refused, pods_due) if seconds is not None]
         return min(waits, default=None)
+
+    async def _say_not_understood(self, key: Key, now: datetime) -> None:
+        """Where there is such an object, as one of a newer version's CRDs."""
+        misfit = self._store.misfit(key)
+        # The result of a training that has ended stands: nothing is to be done about it.
+        if misfit and "completionTime" not in status_of(misfit[0]):
+            obj, why = misfit
+            status = not_understood(obj, why, now)
+            event = Event("Warning", Reason.NOT_UNDERSTOOD, status["conditions"][0]["message"])
+            await self._executor.status(obj, status, (event,))
 
     async def _look(self, key: Key, now: datetime) -> Seen | None:
         seen = await self._observe(key)
@@ -199,7 +212,7 @@ class Reconciler:
                 self._metrics.reconcile_seconds.labels(key.resource.kind).observe(time.monotonic() - started)
 
     def _put_off(self, key: Key, err: ApiError | BusyError) -> None:
-        if isinstance(err, BusyError) or err.status == 409:
+        if isinstance(err, BusyError) or (err.status == 409 and not isinstance(err, NotWrittenError)):
             self._queue.add_after(key, SETTLE_SECONDS)
             return
         seconds = self._queue.retry(key)

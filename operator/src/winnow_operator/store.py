@@ -44,7 +44,7 @@ class Store:
     def __init__(self) -> None:
         self._objects: dict[Resource, dict[str, dict[str, Object]]] = defaultdict(dict)  # by namespace, by name
         self._children: dict[tuple[Resource, Key], dict[str, Object]] = defaultdict(dict)
-        self._parsed: dict[Key, tuple[str, api.Resource]] = {}
+        self._parsed: dict[Key, tuple[str, api.Resource | str]] = {}  # of what does not fit our types, why
         self._departed = Departed()
         self._gone: dict[str, int] = {}  # uid → the last version of what is gone
         self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
@@ -130,7 +130,7 @@ class Store:
         return self._departed.of(training)
 
     def model(self, model: type[M], key: Key) -> M | None:
-        """An object of ours, parsed once a version. None if it does not exist or does not fit our types."""
+        """An object of ours, parsed once a version. None if it does not exist or does not fit our types: see misfit."""
         obj = self.get(key.resource, key.namespace, key.name)
         if obj is None:
             return None
@@ -140,12 +140,20 @@ class Store:
             try:
                 cached = (version, model.model_validate(obj))
             except ValidationError as err:
-                fields = sorted({".".join(map(str, problem["loc"])) for problem in err.errors()})
-                log.error("Object does not fit the CRDs of this version", extra={"object": str(key), "fields": fields})
-                return None
+                found = {".".join(map(str, problem["loc"])): problem["msg"] for problem in err.errors()}
+                why = "; ".join(f"{field}: {message}" for field, message in sorted(found.items()))
+                log.error("Object does not fit the CRDs of this version", extra={"object": str(key), "why": why})
+                cached = (version, why)
             self._parsed[key] = cached
-        found = cached[1]
-        return found if isinstance(found, model) else None
+        parsed = cached[1]
+        return parsed if isinstance(parsed, model) else None
+
+    def misfit(self, key: Key) -> tuple[Object, str] | None:
+        """An object of ours that does not fit our types, and why."""
+        obj, cached = self.get(key.resource, key.namespace, key.name), self._parsed.get(key)
+        if obj is None or cached is None or cached[0] != obj["metadata"]["resourceVersion"]:
+            return None
+        return (obj, cached[1]) if isinstance(cached[1], str) else None
 
     def models(self, model: type[M], resource: Resource, namespace: str, *, leaving: bool = False) -> Iterator[M]:
         """All of a kind in a namespace, by name; those that are being deleted only where `leaving`."""

@@ -69,6 +69,29 @@ def test_without_its_model_service_it_waits() -> None:
     assert kstatus(dataset(), decided.status) == "InProgress"
 
 
+def test_the_job_of_an_import_that_went_well_goes_after_an_hour() -> None:
+    """It would count against a quota of Jobs for as long as the Dataset is there."""
+    obj = imported()
+    job = wanted_job(obj, outcome="Complete")
+    seen = DatasetSeen(obj, SERVICE, (job,), (pod_of(job, exit_code=0),))
+    (ended_at,) = (one["lastTransitionTime"] for one in job["status"]["conditions"] if one["type"] == "Complete")
+    at = datetime.fromisoformat(ended_at)
+    early = plan(seen, at + timedelta(minutes=20), CONFIG)
+    assert (early.children, early.requeue_after) == ((), 2_400)
+    late = plan(seen, at + timedelta(hours=1), CONFIG)
+    assert (late.children, late.requeue_after) == ((Delete(job),), None)
+    gone = plan(DatasetSeen(obj, SERVICE), at + timedelta(hours=2), CONFIG)
+    assert (gone.children, conditions_of(gone.status)) == ((), {"Ready": ("True", "Verified")})
+
+
+def test_the_job_of_an_import_that_failed_stays() -> None:
+    """It is what keeps the import from being tried again, and what a person deletes to have it so."""
+    seen = ended(
+        dataset(), 20, {"kind": "import", "state": "Failed", "reason": "StorageUnavailable", "message": "down"}
+    )
+    assert plan(seen, NOW + timedelta(days=1), CONFIG).children == ()
+
+
 def test_rows_whose_model_service_is_gone_are_not_ready_and_are_imported_anew_when_it_returns() -> None:
     """They lay in its volume; the Job that stored them there must not speak for a new volume."""
     obj = imported()

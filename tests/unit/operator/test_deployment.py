@@ -250,6 +250,28 @@ def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
     assert "timed out" in message_of(status, "Stalled")
 
 
+def test_while_some_replicas_are_not_there_the_live_checkpoint_is_not_said_to_be_started() -> None:
+    one, written = live()
+    three = replace(one, obj=seen_again(deployment(replicas=3), written))
+    status = plan(replace(three, child=child_of(three, updated=3, total=3, ready=2)), NOW, CONFIG).status
+    assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+    assert message_of(status, "Ready").endswith("is served by 2 of 3 replicas; pods are being started")
+
+
+def test_a_rollout_that_somebody_paused_says_how_it_goes_on() -> None:
+    seen, _ = live(named("epoch-1"))
+    child = child_of(seen, updated=0)
+    child["spec"]["paused"] = True
+    paused = replace(seen, obj=seen_again(named("epoch-2"), api.to_raw(seen.obj.status)), child=child)
+    decided = plan(paused, NOW, CONFIG)
+    assert conditions_of(decided.status)["Ready"] == ("False", "Paused")
+    assert conditions_of(decided.status)["Stalled"] == ("True", "Paused")
+    assert "`kubectl rollout resume deployments.apps/web -n ml`" in message_of(decided.status, "Ready")
+    child["status"]["updatedReplicas"] = 1
+    done = plan(replace(paused, obj=seen.obj), NOW, CONFIG)
+    assert conditions_of(done.status)["Ready"] == ("True", "Live"), "there is nothing that it holds up"
+
+
 def test_a_deleted_training_job_takes_nothing_down() -> None:
     seen, first = live()
     orphan = replace(seen, training_job=None)

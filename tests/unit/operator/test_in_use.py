@@ -26,7 +26,8 @@ from winnow_operator.kinds import dataset as datasets
 from winnow_operator.kinds import training_job as trainings
 from winnow_operator.observe import dataset as look_at
 from winnow_operator.observed import DatasetSeen, TrainingJobSeen
-from winnow_operator.plan import Hold, Release, Turn
+from winnow_operator.plan import Hold, Refusal, Release, Turn
+from winnow_operator.reasons import Reason
 from winnow_operator.resources import IN_USE
 from winnow_operator.store import Store
 from winnow_operator.turns import BusyError, Turns
@@ -99,6 +100,18 @@ def test_a_deletion_goes_on_when_the_last_job_has_ended() -> None:
     decided = datasets.plan(DatasetSeen(seen_again(LEAVING, waiting.status), SERVICE), NOW, CONFIG)
     assert conditions_of(decided.status) == {"Ready": ("True", "Verified")}  # should another finalizer keep it
     assert names(decided.children, Release) == ["rows"]
+
+
+def test_a_finalizer_that_may_not_be_taken_off_is_told() -> None:
+    """As where a policy lets nobody but a GitOps tool change such objects."""
+    refusal = Refusal(Reason.API_REFUSED, "The API server refused Dataset rows: admission webhook denied", "Dataset")
+    decided = datasets.plan(DatasetSeen(LEAVING, SERVICE, refusal=refusal), NOW, CONFIG)
+    assert names(decided.children, Release) == ["rows"]
+    assert conditions_of(decided.status)["Terminating"] == ("True", "ApiRefused")
+    assert message_of(decided.status, "Terminating") == (
+        f"Nothing reads its rows, but finalizer {IN_USE} cannot be taken off: {refusal.message}"
+    )
+    assert decided.status["summary"] == "Deleting: ApiRefused"
 
 
 def test_a_dataset_that_is_being_deleted_is_not_imported() -> None:

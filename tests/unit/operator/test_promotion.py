@@ -30,7 +30,8 @@ from winnow_operator.build.rollout_memory import Memory
 from winnow_operator.build.served import Served
 from winnow_operator.kinds.deployment import plan
 from winnow_operator.observed import DeploymentSeen
-from winnow_operator.plan import Create, Delete, Event, Plan
+from winnow_operator.plan import Create, Delete, Event, Plan, Refusal
+from winnow_operator.reasons import Reason
 from winnow_operator.resources import Object
 
 FLOORS = {"floors": [{"metric": "f1_macro", "atLeast": 0.9}, {"metric": "recall", "label": "spam", "atLeast": 0.95}]}
@@ -412,6 +413,15 @@ def test_a_measurement_that_gets_no_pod_says_so() -> None:
     world.visit()
     status = plan(replace(world.seen(), pods_refused="exceeded quota"), NOW, CONFIG).status
     assert message_of(status, "Promoted").endswith("the gate measures it. exceeded quota")
+
+
+def test_a_measurement_that_is_refused_is_nowhere_said_to_be_made() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    refusal = Refusal(Reason.API_REFUSED, "The API server refused Job web-gate: exceeded quota", "Job", final=False)
+    status = plan(replace(world.seen(), refusal=refusal), NOW, CONFIG).status
+    assert conditions_of(status)["Promoted"] == ("Unknown", "ApiRefused")
+    assert message_of(status, "Promoted") == message_of(status, "Ready") == refusal.message
 
 
 def test_a_measurement_that_a_queue_holds_says_so() -> None:

@@ -235,10 +235,11 @@ async def test_what_an_admission_webhook_rewrites_is_not_applied_again_and_again
         assert here.server.objects[path]["spec"]["replicas"] == 1
 
 
-async def test_a_webhook_that_stays_away_stands_in_the_status_after_some_failures() -> None:
+@pytest.mark.parametrize("code", [500, 429, 409])
+async def test_a_webhook_that_stays_away_stands_in_the_status_after_some_failures(code: int) -> None:
     async with scene() as here:
         here.there(model_service(), completed(), deployment())
-        here.server.refused["services"] = (500, "failed calling webhook: no endpoints available")
+        here.server.refused["services"] = (code, "failed calling webhook: no endpoints available")
         for attempt in range(4):
             with pytest.raises(ApiError, match="no endpoints available"):
                 await here.reconciler.visit(WEB, NOW)
@@ -309,6 +310,41 @@ async def test_a_webhook_that_is_away_for_one_thing_around_holds_no_other_back()
         status = here.server.statuses[-1]
         assert conditions_of(status)["Autoscaled"] == ("Unknown", "ApiRefused")
         assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+
+
+async def test_what_a_finalizer_keeps_from_being_made_anew_is_told() -> None:
+    """As that of an ingress controller, or of KEDA, which is away."""
+    async with scene() as here:
+        here.there(model_service(), completed(), deployment(**AROUND))
+        await here.visits()
+        (path,) = (path for path in here.server.changed if "/ingresses/" in path)
+        made, finalizer = here.server.objects[path], "ingress.k8s.aws/resources"
+        leaving = {"deletionTimestamp": AT, "finalizers": [finalizer], "resourceVersion": "100", "uid": "1st"}
+        here.around({**made, "metadata": {**made["metadata"], **leaving}})
+        for _ in range(3):
+            with pytest.raises(ApiError, match="is being deleted"):
+                await here.reconciler.visit(WEB, NOW)
+            here.queue.retry(WEB)
+        status = here.server.statuses[-1]
+        assert conditions_of(status)["Exposed"] == ("Unknown", "NotMadeYet")
+        assert message_of(status, "Exposed") == (
+            "Ingress web is being deleted and waits for ingress.k8s.aws/resources, its finalizers; another is made once"
+            " it is gone"
+        )
+        here.queue.succeeded(WEB)
+        here.inbox.gone(here.server.objects.pop(path))
+        await here.visits()
+        assert conditions_of(here.server.statuses[-1])["Exposed"] == ("True", "Exposed")
+
+
+async def test_a_policy_that_forbids_our_finalizer_is_told() -> None:
+    """It answers with 422, as the API server does where an object is being deleted."""
+    async with scene() as here:
+        here.there(model_service(), imported(), training_job())
+        here.server.refused["datasets"] = (422, "ValidatingAdmissionPolicy 'gitops' denied request")
+        await here.visits(Key(TRAINING_JOB, "ml", "v1"))
+        assert conditions_of(here.server.statuses[-1])["Accepted"] == ("False", "ApiRefused")
+        assert message_of(here.server.statuses[-1], "Accepted").endswith("'gitops' denied request")
 
 
 async def test_a_second_autoscaler_is_not_made_while_the_first_cannot_be_removed() -> None:
@@ -425,6 +461,24 @@ async def test_children_that_lost_their_owner_are_taken_back() -> None:
         for key in (WEB, Key(MODEL_SERVICE, "ml", "spam")):
             await here.visits(key)
         assert {path: here.server.objects[path]["metadata"].get("ownerReferences") for path in children} == before
+
+
+async def test_an_object_that_does_not_fit_our_types_says_so_and_goes_on_once_it_does() -> None:
+    """As one with a field of a newer version's CRDs."""
+    async with scene() as here:
+        here.there(model_service(), imported())
+        path = "/apis/winnow.dev/v1alpha1/namespaces/ml/datasets/rows"
+        here.server.objects[path]["spec"]["source"]["kafka"] = {"topic": "mail"}
+        assert await here.visits(ROWS) == 2, "its own status is the only news"
+        status = here.server.statuses[-1]
+        assert conditions_of(status) == {"Ready": ("False", "NotUnderstood"), "Stalled": ("True", "NotUnderstood")}
+        assert message_of(status, "Ready").endswith("spec.source.kafka: Extra inputs are not permitted")
+        assert status["rows"] == imported().status.rows, "what was told before stays"
+        del here.server.objects[path]["spec"]["source"]["kafka"]
+        here.server.objects[path]["metadata"]["resourceVersion"] = "100"
+        here.inbox.kept(here.server.objects[path])
+        await here.visits(ROWS)
+        assert conditions_of(here.server.statuses[-1]) == {"Ready": ("True", "Verified")}
 
 
 ANOTHER = {"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "t"}

@@ -403,6 +403,21 @@ def test_suspending_deletes_the_job_once_and_resuming_waits_until_it_is_gone() -
     assert conditions_of(resumed.status)["Running"] == ("False", "Stopping")
 
 
+def test_a_pod_that_is_told_to_go_is_awaited_and_may_have_lost_its_node() -> None:
+    """Of a node that was lost it is never gone, since no kubelet says so, and the Job makes no other one before."""
+    seen = running()
+    (pod,) = seen.pods
+    lost = replace(seen, pods=({**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "2026-11-23T12:00:00Z"}},))
+    force = f"If its node is gone for good: kubectl delete pod {pod['metadata']['name']} -n ml --force"
+    told = plan(lost, NOW, CONFIG).status
+    assert conditions_of(told)["Running"] == ("False", "Stopping")
+    assert force in message_of(told, "Running")
+    suspended = plan(replace(lost, obj=training_job(suspend=True)), NOW, CONFIG).status
+    assert force in message_of(suspended, "Suspended")
+    ended = {**pod_of(seen.jobs[0], exit_code=143), "metadata": lost.pods[0]["metadata"]}
+    assert conditions_of(plan(replace(seen, pods=(ended,)), NOW, CONFIG).status)["Running"] == ("False", "Restarting")
+
+
 def test_a_suspended_job_is_at_rest() -> None:
     status = plan(ready(training_job(suspend=True)), NOW, CONFIG).status
     assert conditions_of(status)["Suspended"] == ("True", "Suspended")

@@ -35,7 +35,7 @@ Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "pol
 DEFAULT_WARMUP_RATIO = 0.03
 NAME_CHARACTERS = 63  # of an object whose name becomes part of a host's
 Name = Annotated[str, Field(min_length=1)]
-URL = r"^https?://[^\s\xa0@?#]+$"
+URL = r'^https?://[!-"$->A-~]+$'
 URL_WORDS = "an address such as https://host/path, without a password, ? or #"
 WANDB_NAME = r"^[^/\\#?%:]+$"
 WANDB_WORDS = "a name without / \\ # ? % :"

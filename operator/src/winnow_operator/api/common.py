@@ -28,8 +28,8 @@ OwnName = Annotated[
     str, StringConstraints(min_length=1, max_length=NAME_LENGTH, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
 ]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-ImageReference = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s\xa0]+$")]
-ServerUrl = Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[^\s\xa0]+$")]
+ImageReference = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
+ServerUrl = Annotated[str, StringConstraints(min_length=8, max_length=1024, pattern=r"^https?://[!-~]+$")]
 Region = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[-a-z0-9]+$")]
 SeenName = Annotated[str, StringConstraints(max_length=253)]
 CheckpointName = Annotated[str, StringConstraints(max_length=63)]

@@ -61,7 +61,7 @@ class ImageFileSource(Spec):
 class HttpSource(Spec):
     """A file that a web server has."""
 
-    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[^\s\xa0]+$")]
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^https?://[!-~]+$")]
     sha256: Sha256
 
 
@@ -80,7 +80,10 @@ class HuggingFaceSource(HubRepository):
     """A split of a dataset repository of the Hugging Face Hub."""
 
     config: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    split: Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+\s\xa0/]+$")] | None = None
+    split: (
+        Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\[\]+/\x00-\x20\x7f-\xa0]+$")]
+        | None
+    ) = None
     text_column: LabelName | None = None
     label_column: LabelName | None = None
     endpoint: ServerUrl | None = None

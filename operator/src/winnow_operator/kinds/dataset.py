@@ -15,7 +15,7 @@ from winnow_operator.observed import DatasetSeen
 from winnow_operator.plan import NO_TURN, Child, Config, Create, Delete, Plan, Reference, Turn
 from winnow_operator.policies import failure, in_use
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import CLAIM, CONFIG_MAP, Object, being_deleted, name_of, newest
+from winnow_operator.resources import CLAIM, CONFIG_MAP, IN_USE, Object, being_deleted, name_of, newest
 
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
 # Failures that the same rows need not meet again: a person mends what is wrong, and asks for another try by deleting the Job.
@@ -28,6 +28,8 @@ MAY_PASS = {
     Reason.UPLOAD_ABANDONED,
 }
 TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
+# Of an import that went well, its Job and pod: they count against quotas, and their log is all they are good for.
+LOG_KEPT = timedelta(hours=1)
 SKEW = timedelta(minutes=5)  # between the API server's clock and ours
 # How the importer says that a ConfigMap, mounted whole, lacks the key.
 _NO_KEY = re.compile(
@@ -81,15 +83,20 @@ def _leaving(seen: DatasetSeen, released: tuple[Child, ...], now: datetime) -> P
     obj, old = seen.obj, seen.obj.status
     status = {**api.to_raw(old), "observedGeneration": obj.metadata.generation}
     kept = [c for c in status.get("conditions", []) if c["type"] != TERMINATING]
-    if not seen.readers:
+    if not seen.readers and not seen.refusal:
         # Written only where somebody else's finalizer still keeps it.
         status |= {"conditions": kept, "summary": "Deleting"}
         return Plan(released, status, turn=in_use.turn(released))
-    waits = [conditions.true(TERMINATING, Reason.IN_USE, in_use.in_words(seen.readers))]
+    reason, message, what = Reason.IN_USE, in_use.in_words(seen.readers), f" by {in_use.short(seen.readers)}"
+    if seen.refusal and not seen.readers:
+        reason, what = seen.refusal.reason, ""
+        message = f"Nothing reads its rows, but finalizer {IN_USE} cannot be taken off: {seen.refusal.message}"
+    waits = [conditions.true(TERMINATING, reason, message)]
     told = conditions.render(waits, old.conditions or (), generation=obj.metadata.generation, now=now)
     status["conditions"] = [*({**c, "observedGeneration": obj.metadata.generation} for c in kept), *told]
-    status["summary"] = f"Deleting: {Reason.IN_USE} by {conditions.shorten(in_use.short(seen.readers), 200)}"
-    return Plan((), status, events=conditions.news(TERMINATING, waits, old.conditions or ()))
+    status["summary"] = conditions.shorten(f"Deleting: {reason}{what}", 200)
+    events = conditions.news(TERMINATING, waits, old.conditions or ())
+    return Plan(released, status, events=events, turn=in_use.turn(released))
 
 
 def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
@@ -106,20 +113,30 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
         message = "The rows lay in the volume of an earlier ModelService of this name; they are imported again"
         return _lost(seen, Reason.IMPORTING, message)
     if imported(seen.obj):
-        return _State(True, Reason.VERIFIED, f"{seen.obj.status.rows} rows are valid and stored")
+        return _stored(seen, now)
     if seen.refusal:
         return _State(False, seen.refusal.reason, seen.refusal.message, final=seen.refusal.final)
     job = newest(seen.jobs)
     if job is None:
         return _start(seen, seen.service, config)
     if being_deleted(job):
-        return _State(False, Reason.IMPORTING, "The last import is being cleared away")
+        message = f"The last import is being cleared away{pods.if_lost(pods.leaving(seen.pods))}"
+        return _State(False, Reason.IMPORTING, message)
     state = _run(seen, job, now)
     _, wanted = import_job(seen.obj, seen.service, config)
     if state.final and name_of(wanted) != name_of(job):
         # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
         return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
     return state
+
+
+def _stored(seen: DatasetSeen, now: datetime) -> _State:
+    message = f"{seen.obj.status.rows} rows are valid and stored"
+    ends = {name_of(job): outcome.at for job in seen.jobs if (outcome := pods.outcome(job)) and not being_deleted(job)}
+    left = {name: (conditions.parse_time(at) + LOG_KEPT - now).total_seconds() for name, at in ends.items()}
+    over = tuple(Delete(job) for job in seen.jobs if left.get(name_of(job), 1) <= 0)
+    again = min((seconds for seconds in left.values() if seconds > 0), default=None)
+    return _State(True, Reason.VERIFIED, message, children=over, requeue_after=again)
 
 
 def _lost(seen: DatasetSeen, reason: Reason, message: str) -> _State:
@@ -165,6 +182,11 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
             return _State(False, Reason.AWAITING_UPLOAD, message)
         if pod and pods.outlived(pod):
             message = f"The import has ended, but other containers keep its pod {name_of(pod)} running"
+            return _State(False, Reason.IMPORTING, message)
+        if leaving := pods.leaving(seen.pods):
+            message = (
+                f"Pod {name_of(leaving)} of the import is told to go; the next one begins anew{pods.if_lost(leaving)}"
+            )
             return _State(False, Reason.IMPORTING, message)
         message = "The rows are being read and checked" if pod else "The import's pod is awaited"
         return _State(False, Reason.IMPORTING, message)

@@ -35,6 +35,7 @@ class _Rollout:
     ready: int
     done: bool  # all replicas run what is asked for, and none is left of what was before
     failed: str = ""  # why new pods do not come up
+    paused: bool = False  # by a person, and before all pods run what is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def plan(seen: DeploymentSeen, now: datetime, config: Config) -> Plan:
     state = _told_of_storage(seen, _state(seen, decided, progress))
     live, history = _live(seen, decided, progress, now)
     watched = _watched(seen, decided, live, now)
-    promoted = _promoted(decided, state, live, watched)
+    promoted = _promoted(seen, decided, state, live, watched)
     found = [*_conditions(seen, state, progress, promoted), *surroundings.conditions(seen)]
     candidate = decided.chosen if isinstance(decided.chosen, Served) else None
     status = conditions.status(
@@ -116,7 +117,8 @@ def _rollout(seen: DeploymentSeen, target: Served | None) -> _Rollout:
     available = int(status.get("availableReplicas", 0))
     done = bool(current and observed and updated == asked and total == asked and available >= asked)
     failed = "" if done or target is None else _why_not(seen, target)
-    return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed)
+    paused = bool(spec.get("paused")) and not (updated == asked == total)
+    return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed, paused)
 
 
 def _why_not(seen: DeploymentSeen, target: Served) -> str:
@@ -139,6 +141,10 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
         return _held(seen, decided, progress, what)
     if progress.failed:
         return _State(Reason.CHECKPOINT_FAILED, f"{what} does not come up: {progress.failed}", final=True)
+    if progress.paused:
+        child = f"deployments.apps/{seen.obj.metadata.name} -n {seen.obj.metadata.namespace}"
+        message = f"{what} waits, as somebody has paused the rollout; `kubectl rollout resume {child}` lets it go on"
+        return _State(Reason.PAUSED, message, final=True)
     if progress.done and seen.obj.spec.replicas == 0:
         return _at_zero(seen, what)
     unknown = _unknown_labels(seen, chosen)
@@ -148,7 +154,10 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
     if progress.done:
         return _State(Reason.LIVE, _served_by(seen, progress, what), live=True)
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
-    return _State(Reason.ROLLING_OUT, f"{what} is being started{f'. {waiting.message}' if waiting else ''}")
+    live = seen.obj.status.live
+    here = live is not None and live.digest == chosen.digest and progress.ready > 0
+    doing = f"{_served_by(seen, progress, what)}; pods are being started" if here else f"{what} is being started"
+    return _State(Reason.ROLLING_OUT, f"{doing}{f'. {waiting.message}' if waiting else ''}")
 
 
 def _told_of_storage(seen: DeploymentSeen, state: _State) -> _State:
@@ -210,11 +219,13 @@ def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promote
     return [available, progressing, promoted, *ready]
 
 
-def _promoted(decided: Promotion, state: _State, live: Object | None, watched: datetime | None) -> Condition:
+def _promoted(
+    seen: DeploymentSeen, decided: Promotion, state: _State, live: Object | None, watched: datetime | None
+) -> Condition:
     """Whether the chosen checkpoint is live for good."""
     chosen, taken_back = decided.chosen, decided.memory.taken_back
     another = f". Meanwhile {taken_back.message}" if taken_back and taken_back.message != decided.message else ""
-    if decided.held:
+    if decided.held and not (decided.held is Reason.JUDGING and seen.refusal):
         status = False if decided.refused else None
         what = f"{chosen.words}: " if isinstance(chosen, Served) and decided.held is not Reason.ROLLED_BACK else ""
         return Condition("Promoted", status, decided.held, f"{what}{decided.message}{another}")

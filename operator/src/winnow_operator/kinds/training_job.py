@@ -69,9 +69,8 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
     if seen.obj.spec.suspend:
         return _suspended(seen, job)
     if job is not None and being_deleted(job):
-        return _State(
-            "Waiting", Reason.STOPPING, "The last run is being cleared away; the next one goes on from its resume point"
-        )
+        message = f"The last run is being cleared away; the next one goes on from its resume point{pods.if_lost(pods.leaving(seen.pods))}"
+        return _State("Waiting", Reason.STOPPING, message)
     if job is not None:
         return _running(seen, job, now)
     verdict = acceptance.accept(seen)
@@ -80,11 +79,8 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
         return _State("Waiting", verdict.reason, verdict.message, verdict, verdict.final, requeue_after=again)
     if seen.stray:
         # The Job was deleted by hand: a second trainer in the same folder would spoil what the first one still writes.
-        pod = name_of(seen.stray[0])
-        message = (
-            f"Pod {pod} of the last run still ends; the next one goes on from its resume point. "
-            f"If its node is gone for good: kubectl delete pod {pod} --force"
-        )
+        pod = seen.stray[0]
+        message = f"Pod {name_of(pod)} of the last run still ends; the next one goes on from its resume point{pods.if_lost(pod)}"
         return _State("Waiting", Reason.STOPPING, message)
     return _start(seen, config)
 
@@ -114,7 +110,11 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
 def _suspended(seen: TrainingJobSeen, job: Object | None) -> _State:
     verdict = acceptance.ACCEPTED if job is not None else acceptance.accept(seen)
     stopping = bool(job)
-    message = "The pod writes its resume point and ends" if stopping else "Set spec.suspend to false to go on"
+    message = (
+        f"The pod writes its resume point and ends{pods.if_lost(pods.leaving(seen.pods))}"
+        if stopping
+        else "Set spec.suspend to false to go on"
+    )
     children = (Delete(job),) if job is not None and not being_deleted(job) else ()
     reason = Reason.STOPPING if stopping else Reason.SUSPENDED
     return _State("Suspended", reason, message, verdict, children=children, news=seen.pulled)
@@ -151,6 +151,11 @@ def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
         if pods.queued(job):
             return _State("Starting", Reason.QUEUED, pods.QUEUED)
         return _State("Starting", Reason.STARTING, "The batch Job was created; its pod follows")
+    if leaving := pods.leaving(seen.pods):
+        message = (
+            f"Pod {name_of(leaving)} is told to go; the next one goes on from its resume point{pods.if_lost(leaving)}"
+        )
+        return _State("Waiting", Reason.STOPPING, message)
     if pods.running(pod) and there < nodes:
         return _State("Starting", Reason.STARTING, f"{there} of {nodes} pods run; the others follow")
     if pods.outlived(pod):

@@ -152,7 +152,8 @@ def _measure(seen: DeploymentSeen, wanted: Measurement, now: datetime, config: C
     if being_deleted(job) or outcome is None:
         trouble = next((found for pod in own if (found := pods.trouble(pod))), None)
         why = trouble.message if trouble else "" if own else pods.QUEUED if pods.queued(job) else seen.pods_refused
-        return Verdict(None, f"{waiting}{f'. {why}' if why else ''}", children=stale)
+        message = f"{waiting}{f'. {why}' if why else ''}{pods.if_lost(pods.leaving(own))}"
+        return Verdict(None, message, children=stale)
     pod = newest([pod for pod in own if pods.ended(pod)])
     ended = pods.ended(pod) if pod else None
     if pods.message_awaited(ended, outcome, now):
