@@ -19,7 +19,9 @@ from winnow_classifier.dropout import dropout as drop
 from winnow_classifier.packing import Bucket, Buckets, PackedBatch
 
 PACKED_ATTENTION = "winnow_packed"
-FLASH_WIDTH = 256  # of a head, at most; torch's own attention fills up to multiples of 8, its variable-length entry does not
+FLASH_WIDTH = (
+    256  # of a head, at most; torch's own attention fills up to multiples of 8, its variable-length entry does not
+)
 
 
 def register() -> None:
