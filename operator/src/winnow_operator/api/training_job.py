@@ -182,6 +182,7 @@ class Part(Spec):
     seed: Annotated[int, Field(ge=0, le=2147483647)] = 0
 
 
+# ASCII without #, ? and @.
 TrackingUrl = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r'^https?://[!-"$->A-~]+$')]
 
 

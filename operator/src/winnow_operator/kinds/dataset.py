@@ -83,18 +83,19 @@ def _leaving(seen: DatasetSeen, released: tuple[Child, ...], now: datetime) -> P
     obj, old = seen.obj, seen.obj.status
     status = {**api.to_raw(old), "observedGeneration": obj.metadata.generation}
     kept = [c for c in status.get("conditions", []) if c["type"] != TERMINATING]
-    if not seen.readers and not seen.refusal:
+    if seen.readers:
+        reason, message, by = Reason.IN_USE, in_use.in_words(seen.readers), f" by {in_use.short(seen.readers)}"
+    elif seen.refusal:
+        reason, by = seen.refusal.reason, ""
+        message = f"Nothing reads its rows, but finalizer {IN_USE} cannot be taken off: {seen.refusal.message}"
+    else:
         # Written only where somebody else's finalizer still keeps it.
         status |= {"conditions": kept, "summary": "Deleting"}
         return Plan(released, status, turn=in_use.turn(released))
-    reason, message, what = Reason.IN_USE, in_use.in_words(seen.readers), f" by {in_use.short(seen.readers)}"
-    if seen.refusal and not seen.readers:
-        reason, what = seen.refusal.reason, ""
-        message = f"Nothing reads its rows, but finalizer {IN_USE} cannot be taken off: {seen.refusal.message}"
     waits = [conditions.true(TERMINATING, reason, message)]
     told = conditions.render(waits, old.conditions or (), generation=obj.metadata.generation, now=now)
     status["conditions"] = [*({**c, "observedGeneration": obj.metadata.generation} for c in kept), *told]
-    status["summary"] = conditions.shorten(f"Deleting: {reason}{what}", 200)
+    status["summary"] = conditions.shorten(f"Deleting: {reason}{by}", 200)
     events = conditions.news(TERMINATING, waits, old.conditions or ())
     return Plan(released, status, events=events, turn=in_use.turn(released))
 
@@ -132,10 +133,10 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
 
 def _stored(seen: DatasetSeen, now: datetime) -> _State:
     message = f"{seen.obj.status.rows} rows are valid and stored"
-    ends = {name_of(job): outcome.at for job in seen.jobs if (outcome := pods.outcome(job)) and not being_deleted(job)}
-    left = {name: (conditions.parse_time(at) + LOG_KEPT - now).total_seconds() for name, at in ends.items()}
-    over = tuple(Delete(job) for job in seen.jobs if left.get(name_of(job), 1) <= 0)
-    again = min((seconds for seconds in left.values() if seconds > 0), default=None)
+    ends = [(job, pods.outcome(job)) for job in seen.jobs if not being_deleted(job)]
+    left = [(job, conditions.parse_time(end.at) + LOG_KEPT - now) for job, end in ends if end]
+    over = tuple(Delete(job) for job, time in left if time <= timedelta())
+    again = min((time.total_seconds() for _, time in left if time > timedelta()), default=None)
     return _State(True, Reason.VERIFIED, message, children=over, requeue_after=again)
 
 
