@@ -6,11 +6,8 @@ that CUDA's kernels do what they should, and no speed.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -115,46 +112,74 @@ flash_calls: list[tuple[int, ...]] = []  # shapes of the queries
 
 
 def flash(function: Any, args: Any) -> Any:
-    """torch's variable-length attention, forward or backward, on what its kernels take."""
+    """The operator below torch's variable-length attention, forward or backward, on what its kernels take."""
     given = dict(zip((each.name for each in function._schema.arguments), args, strict=False))
     states = [inner(given[name]) for name in ("query", "key", "value")]
     assert {each.dtype for each in states} == {torch.bfloat16}
     assert states[0].shape[-1] % 8 == 0
     assert {each.stride(-1) for each in states} == {1}
-    rest: list[Any] = [inner(given[name]) for name in ("cu_seq_q", "cu_seq_k", "scale", "window_size")]
+
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        found = reference_varlen(
+            q.float(),
+            k.float(),
+            v.float(),
+            inner(given["cu_seq_q"]),
+            inner(given["cu_seq_k"]),
+            given["max_q"],
+            given["max_k"],
+            scale=given["scale"],
+            window_size=given["window_size"],
+            enable_gqa=given.get("enable_gqa", q.shape[1] != k.shape[1]),
+            num_splits=1,
+        )
+        return found.to(torch.bfloat16)
+
     if "backward" not in str(function):
         flash_calls.append(tuple(states[0].shape))
         tokens, heads = states[0].shape[:2]
-        made = attention(*states, *rest), torch.zeros(heads, tokens), torch.zeros(2, dtype=torch.int64)
+        made = attention(*states), torch.zeros(heads, tokens), torch.zeros(2, dtype=torch.int64)
         return tuple(map(OnGpu, made))
 
     def gradients() -> Any:
         leaves = [each.detach().clone().requires_grad_() for each in states]
-        return torch.autograd.grad(attention(*leaves, *rest), leaves, inner(given["grad_out"]))
+        return torch.autograd.grad(attention(*leaves), leaves, inner(given["grad_out"]))
 
     with ThreadPoolExecutor(1) as thread:  # within an operator, nothing of this thread records gradients
         return tuple(map(OnGpu, thread.submit(gradients).result()))
 
 
-def attention(q: Any, k: Any, v: Any, starts_q: Any, starts_k: Any, scale: float | None, window: list[int]) -> Any:
-    """q (T, H, D), k and v (T, K, D), each text by itself."""
-    found = []
-    for (a, b), (c, d) in zip(spans(starts_q), spans(starts_k), strict=True):
-        query = q[a:b].transpose(0, 1).float()
-        key, value = (
-            states[c:d].transpose(0, 1).float().repeat_interleave(q.shape[1] // k.shape[1], 0) for states in (k, v)
-        )
-        scores = query @ key.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
-        distance = torch.arange(d - c)[None] - torch.arange(b - a)[:, None] - (d - c) + (b - a)
-        left, right = (math.inf if reach < 0 else reach for reach in window)
-        scores = scores.masked_fill((distance < -left) | (distance > right), -math.inf)
-        found.append((scores.softmax(-1) @ value).transpose(0, 1))
-    return torch.cat(found).to(q.dtype)
-
-
-def spans(starts: Any) -> Iterator[tuple[int, int]]:
-    values = starts.tolist()
-    return pairwise(values)
+def reference_varlen(
+    q: Any,
+    k: Any,
+    v: Any,
+    cu_q: Any,
+    cu_k: Any,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: Sequence[int],
+    enable_gqa: bool = False,
+    num_splits: int,
+) -> torch.Tensor:
+    """torch's variable-length attention, whose kernels run on CUDA only, by its documented contract: window_size is (left, right)
+    beside the token itself, -1 is all; each K head serves H / K query heads."""
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
+    groups = q.shape[1] // k.shape[1]
+    assert enable_gqa == (groups > 1)
+    outputs = []
+    for row in range(len(cu_q) - 1):
+        queries = q[cu_q[row] : cu_q[row + 1]]
+        keys, values = (x[cu_k[row] : cu_k[row + 1]].repeat_interleave(groups, dim=1) for x in (k, v))
+        distance = torch.arange(len(queries))[:, None] - torch.arange(len(keys))[None]
+        left, right = (len(keys) if reach < 0 else reach for reach in window_size)
+        seen = (distance <= left) & (distance >= -right)
+        scores = torch.einsum("qhd,khd->hqk", queries, keys) * scale
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        outputs.append(torch.einsum("hqk,khd->qhd", weights, values))
+    return torch.cat(outputs)
 
 
 def is_gpu(value: Any) -> bool:
@@ -218,9 +243,8 @@ class Autocast(torch.autocast):
         super().__init__("cpu", *args, **kwargs)
 
 
-@contextmanager
-def pretended_gpu(monkeypatch: Any) -> Iterator[None]:
-    """A GPU that computes in bfloat16, and has room for anything. Base models are made before."""
+def pretend_a_gpu(monkeypatch: Any) -> None:
+    """From here to the test's end there is a GPU that computes in bfloat16, and has room for anything. Base models are made before."""
     _device_constructors()  # known by what they are now, for models that are loaded without memory first
     for owner, names, change in (
         (torch, MAKE + MAKE_LIKE, making),
@@ -256,8 +280,5 @@ def pretended_gpu(monkeypatch: Any) -> Iterator[None]:
     for name in ("set_device", "synchronize", "empty_cache", "manual_seed_all", "set_rng_state_all", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     flash_calls.clear()
-    overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    with torch.autograd.set_multithreading_enabled(False):
-        yield
-    torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
+    # Else a module would keep its parameters, and only their content would move.
+    monkeypatch.setattr(torch.__future__, "_overwrite_module_params_on_conversion", True)

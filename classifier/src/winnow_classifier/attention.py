@@ -19,9 +19,7 @@ from winnow_classifier.dropout import dropout as drop
 from winnow_classifier.packing import Bucket, Buckets, PackedBatch
 
 PACKED_ATTENTION = "winnow_packed"
-FLASH_WIDTH = (
-    256  # of a head, at most; torch's own attention fills up to multiples of 8, its variable-length entry does not
-)
+FLASH_WIDTH = 256  # of a head, at most
 
 
 def register() -> None:
@@ -62,16 +60,17 @@ def packed_attention(
 
 
 def can_use_varlen(query: Tensor, dropout: float) -> bool:
-    """Flash kernels run on CUDA, in half precision and on some widths of heads only, and torch's variable-length entry has no
-    dropout."""
+    """Flash kernels run on CUDA, in half precision only, on heads whose width is a multiple of 8 (torch's other entries fill it
+    up), and torch's variable-length entry has no dropout."""
     width = query.shape[-1]
     half = query.dtype in (torch.bfloat16, torch.float16)
     return query.is_cuda and half and width % 8 == 0 and width <= FLASH_WIDTH and dropout == 0.0
 
 
 def to_autocast(states: Tensor) -> Tensor:
-    kind = states.device.type
-    return states.to(torch.get_autocast_dtype(kind)) if states.is_cuda and torch.is_autocast_enabled(kind) else states
+    """On a GPU, in the precision that autocast asks for, if it is on."""
+    casts = states.is_cuda and torch.is_autocast_enabled("cuda")
+    return states.to(torch.get_autocast_dtype("cuda")) if casts else states
 
 
 def flash_window(causal: bool, window: int | None) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import pytest
 import tiny_models
 import torch
+from pretended_gpu import reference_varlen
 from torch.testing import assert_close
 from transformers import AutoModelForSequenceClassification
 
@@ -121,26 +122,6 @@ def test_dropout_works_in_a_packed_batch(pair):
     finally:
         packed.zero_grad()
         packed.eval()
-
-
-# torch's variable-length kernels run on CUDA only. Here the same call runs on a reference that follows their documented
-# contract: window_size is (left, right) beside the token itself, -1 is all; each K head serves H / K query heads.
-def reference_varlen(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa=False, num_splits):
-    assert cu_q.dtype == cu_k.dtype == torch.int32
-    assert (max_q, max_k) == (int(cu_q.diff().max()), int(cu_k.diff().max()))
-    groups = q.shape[1] // k.shape[1]
-    assert enable_gqa == (groups > 1)
-    outputs = []
-    for row in range(len(cu_q) - 1):
-        queries = q[cu_q[row] : cu_q[row + 1]]
-        keys, values = (x[cu_k[row] : cu_k[row + 1]].repeat_interleave(groups, dim=1) for x in (k, v))
-        distance = torch.arange(len(queries))[:, None] - torch.arange(len(keys))[None]
-        left, right = (len(keys) if reach < 0 else reach for reach in window_size)
-        seen = (distance <= left) & (distance >= -right)
-        scores = torch.einsum("qhd,khd->hqk", queries, keys) * scale
-        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
-        outputs.append(torch.einsum("hqk,khd->qhd", weights, values))
-    return torch.cat(outputs)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny_models
 import torch
-from accelerate.state import AcceleratorState, GradientState, PartialState
-from pretended_gpu import GPU, MixedDevicesError, flash_calls, pretended_gpu
+from pretended_gpu import GPU, MixedDevicesError, flash_calls, pretend_a_gpu
 from tiny_training import Trainer, weights
 
 from winnow_classifier.attention import can_use_varlen
@@ -16,26 +15,14 @@ from winnow_server import model as served
 
 @pytest.fixture
 def on_a_gpu(tmp_path, monkeypatch):
-    """Runs of a type of model. Accelerate keeps the device it found first for the whole process."""
-    states = (AcceleratorState, PartialState, GradientState)
-    kept = [dict(state._shared_state) for state in states]
-    for state in states:
-        state._shared_state.clear()
+    """Runs of a type of model."""
 
     def make(model_type, **sizes):
         tiny_models.base_model(tmp_path / "base", model_type, **sizes)
-        gpu = pretended_gpu(monkeypatch)
-        gpu.__enter__()
-        entered.append(gpu)
+        pretend_a_gpu(monkeypatch)
         return Trainer(tmp_path, model_type)
 
-    entered = []
-    yield make
-    for gpu in entered:
-        gpu.__exit__(None, None, None)
-    for state, before in zip(states, kept, strict=True):
-        state._shared_state.clear()
-        state._shared_state.update(before)
+    return make
 
 
 def test_a_pretended_gpu_mixes_with_nothing(on_a_gpu):
