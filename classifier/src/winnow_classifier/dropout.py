@@ -6,6 +6,7 @@ One draw of 64 random bits serves four elements, from torch's own generator: wha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,19 +16,19 @@ LEVELS = 2**16  # 16 bits for each element: the chance of a drop is exact to 1 i
 
 
 def dropout(states: Tensor, p: float) -> Tensor:
-    """Any shape to the same: each element is zero with the chance `p` in [0, 1), otherwise scaled so that the mean stays."""
+    """Any shape to the same: each element is zero with the chance `p`, otherwise scaled so that the mean stays."""
     if p == 0.0:
         return states
     if states.device.type != "cpu":
         return nn.functional.dropout(states, p)
-    return _Dropout.apply(states, round(p * LEVELS))  # type: ignore[no-any-return, no-untyped-call]
+    return _Dropout.apply(states, p)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Dropout(nn.Dropout):
     """nn.Dropout by the function above."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return dropout(input, self.p) if self.training and self.p < 1.0 else super().forward(input)
+        return dropout(input, self.p) if self.training else input
 
 
 def replace_dropout(network: nn.Module) -> None:
@@ -40,16 +41,27 @@ def replace_dropout(network: nn.Module) -> None:
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, dropped_levels: int) -> Tensor:
-        draws = torch.empty(math.ceil(states.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
-        levels = draws.view(torch.int16)[: states.numel()].view(states.shape)
-        # Zeros and ones in the type of the states at once: through bool, multiplying costs three times as much.
-        factor = torch.ge(levels, dropped_levels - LEVELS // 2, out=torch.empty(states.shape, dtype=states.dtype))
-        factor.mul_(LEVELS / (LEVELS - dropped_levels))
+    def forward(ctx: Any, states: Tensor, p: float) -> Tensor:
+        factor = kept(states.shape, p, states.dtype)
         ctx.save_for_backward(factor)
-        return states * factor
+        return states if factor is None else states * factor
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (factor,) = ctx.saved_tensors
-        return grads[0] * factor, None
+        return grads[0] if factor is None else grads[0] * factor, None
+
+
+def kept(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor | None:
+    """What states of that shape are multiplied with on a CPU, 0 or a little more than 1; None where nothing is dropped."""
+    dropped = round(p * LEVELS)
+    if dropped == 0:
+        return None
+    if dropped == LEVELS:
+        return torch.zeros(*shape, dtype=dtype)
+    size = math.prod(shape)
+    draws = torch.empty(math.ceil(size / 4), dtype=torch.int64).random_(-(2**63), None)
+    levels = draws.view(torch.int16)[:size].view(*shape)
+    # Zeros and ones in the type of the states at once: through bool, multiplying costs three times as much.
+    factor = torch.ge(levels, dropped - LEVELS // 2, out=torch.empty(*shape, dtype=dtype))
+    return factor.mul_(LEVELS / (LEVELS - dropped))

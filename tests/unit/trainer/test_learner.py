@@ -39,6 +39,8 @@ def test_the_gradient_is_the_mean_over_the_rows_of_the_step_however_it_is_cut(tm
     # The independent source: autograd of the mean loss, rows one by one.
     model = whole.model
     model.zero_grad()
+    if whole.layers is not None:
+        whole.layers.restore()
     logits = torch.cat([model(whole.examples.pack([row], 0)) for row in ALL])
     torch.nn.functional.cross_entropy(logits, whole.targets.argmax(dim=1)).mean().backward()
     for name, parameter in whole.trainable.items():

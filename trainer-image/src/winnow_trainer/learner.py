@@ -19,6 +19,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import TOKENS_MULTIPLE, PackedBatch, plan_batches
 from winnow_trainer import fsdp, head_start
+from winnow_trainer.bert_layers import OwnGradients, can_differentiate
 from winnow_trainer.embedding import TrimmedTable
 from winnow_trainer.examples import Examples
 from winnow_trainer.inference import over_rows
@@ -78,6 +79,7 @@ class Learner:
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
         self.judged_features: list[tuple[Examples, Tensor]] = []
         self.table = TrimmedTable(model.body, occurring) if trims else None
+        self.layers = OwnGradients(model) if method == "Full" and not self.cut and can_differentiate(model) else None
         by_onednn = model.device.type == "cpu" and accelerator.mixed_precision == "bf16"
         fills = packs and by_onednn and parameters.max_seq_length >= TOKENS_MULTIPLE  # else it may lack positions
         self.multiple = TOKENS_MULTIPLE if fills else 1
@@ -91,12 +93,16 @@ class Learner:
         """Ready for steps."""
         if self.table is not None:
             self.table.install()
+        if self.layers is not None:
+            self.layers.install()
         set_training(self.model, self.method)
 
     def read(self) -> None:
         """Ready for any text, evaluation and saving: the whole model, without dropout."""
         if self.table is not None:
             self.table.restore()
+        if self.layers is not None:
+            self.layers.restore()
         self.model.eval()
 
     def start_head(self, rows: Rows) -> None:
