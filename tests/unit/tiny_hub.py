@@ -1,7 +1,7 @@
 """A Hugging Face Hub of a few repositories on this machine, and the server that it redirects to for large files.
 
-Its answers have the shape of the Hub's: the list of a revision with sizes and digests, files by commit, a redirect to
-another server for what is kept in LFS, and its codes for what is refused.
+Its answers have the shape of the Hub's, for datasets and models: the list of a revision with sizes and digests, files by
+commit, a redirect to another server for what is kept in LFS, and its codes for what is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LFS = (".parquet", ".gz", ".zst")
+LFS = (".parquet", ".gz", ".zst", ".safetensors")
 
 
 def parquet(columns: Mapping[str, Any], features: Mapping[str, Any]) -> bytes:
@@ -35,6 +35,7 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     tokens: tuple[str, ...] = ()  # of the accounts that are let in; none: everyone is
     gated: bool = False
+    kind: str = "datasets"  # or models
 
     def commit(self, files: Mapping[str, str | bytes], ref: str = "main") -> str:
         content = {path: given.encode() if isinstance(given, str) else given for path, given in files.items()}
@@ -74,9 +75,11 @@ class TinyHub:
         self.requests.append((request.path, dict(request.headers)))
         url = urlsplit(request.path)
         parts = url.path.removeprefix("/api").strip("/").split("/")
+        if parts[0] not in ("datasets", "models"):  # files of models are asked for by their name alone
+            parts = ["models", *parts]
         name, (kind, revision, *path) = "/".join(parts[1:3]), [*parts[3:], "", ""][: max(2, len(parts) - 3)]
         repository = self.repositories.get(name)
-        if repository is None or parts[0] != "datasets":
+        if repository is None or parts[0] != repository.kind:
             return _refuse(request, 401 if "Authorization" not in request.headers else 404, "RepoNotFound")
         if repository.tokens:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -93,14 +96,21 @@ class TinyHub:
             blobs = parse_qs(url.query).get("blobs") == ["true"]
             body = {"id": name, "sha": commit, "siblings": [_sibling(path, files[path], blobs) for path in files]}
             return _say(request, 200, json.dumps(body).encode(), Content_Type="application/json")
+        if kind == "tree":
+            tree = [{"type": "file", "path": path, **_listed(path, files[path])} for path in files]
+            return _say(request, 200, json.dumps(tree).encode(), Content_Type="application/json")
         assert kind == "resolve", request.path
         file = unquote("/".join(path))
         if file not in files:
             return _refuse(request, 404, "EntryNotFound")
         if file.endswith(LFS):
             place = f"{self.cdn}/{name}/{commit}/{'/'.join(path)}?X-Amz-Signature=secret"
-            return _say(request, 302, b"", Location=place, X_Linked_Size=len(files[file]))
-        return _say(request, 200, files[file], ETag='"1"')
+            linked = {
+                "X_Linked_Size": len(files[file]),
+                "X_Linked_ETag": f'"{hashlib.sha256(files[file]).hexdigest()}"',
+            }
+            return _say(request, 302, b"", Location=place, X_Repo_Commit=commit, **linked)
+        return _say(request, 200, files[file], ETag=f'"{hashlib.sha1(files[file]).hexdigest()}"', X_Repo_Commit=commit)
 
     def _large(self, request: BaseHTTPRequestHandler) -> None:
         self.cdn_requests.append((request.path, dict(request.headers)))
@@ -123,6 +133,13 @@ def _sibling(path: str, content: bytes, blobs: bool) -> dict[str, Any]:
     return {"rfilename": path, **size, **(lfs if path.endswith(LFS) else {})}
 
 
+def _listed(path: str, content: bytes) -> dict[str, Any]:
+    """Of a file in a tree: what a sibling says, by other names."""
+    said = _sibling(path, content, blobs=True)
+    lfs = {"lfs": {**said["lfs"], "oid": said["lfs"]["sha256"]}} if "lfs" in said else {}
+    return {"size": said["size"], "oid": said["blobId"], **lfs}
+
+
 def _refuse(request: BaseHTTPRequestHandler, status: int, code: str | None, **headers: object) -> None:
     _say(request, status, b'{"error": "no"}', **({"X_Error_Code": code} if code else {}), **headers)
 
@@ -133,7 +150,8 @@ def _say(request: BaseHTTPRequestHandler, status: int, body: bytes, length: Any 
         request.send_header(name.replace("_", "-"), str(value))
     request.send_header("Content-Length", str(len(body) if length is None else length))
     request.end_headers()
-    request.wfile.write(body)
+    if request.command != "HEAD":
+        request.wfile.write(body)
 
 
 def _server(answer: Callable[[BaseHTTPRequestHandler], None], host: str) -> ThreadingHTTPServer:
@@ -141,6 +159,9 @@ def _server(answer: Callable[[BaseHTTPRequestHandler], None], host: str) -> Thre
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            answer(self)
+
+        def do_HEAD(self) -> None:
             answer(self)
 
         def log_message(self, *_: object) -> None:

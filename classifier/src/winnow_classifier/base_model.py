@@ -241,7 +241,8 @@ class HuggingFaceHub:
 
 @contextlib.contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
-    import httpx
+    from httpx2 import HTTPError  # what huggingface_hub asks by
+    from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import (
         HfHubHTTPError,
         LocalEntryNotFoundError,
@@ -261,6 +262,8 @@ def _hub_errors(name: str) -> Iterator[None]:
             raise BaseModelError(
                 f"{name}: access refused ({status}). Accept its licence and check the token."
             ) from error
-        raise StorageError(f"{name} could not be downloaded: {error}") from error
-    except (LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
-        raise StorageError(f"{name} could not be downloaded: {error}") from error
+        raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
+    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and is_full(error):  # said by the one who knows where
+            raise
+        raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error

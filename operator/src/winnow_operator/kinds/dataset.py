@@ -131,8 +131,12 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     return state
 
 
+def _verified(rows: int | None) -> str:
+    return "1 row is valid and stored" if rows == 1 else f"{rows} rows are valid and stored"
+
+
 def _stored(seen: DatasetSeen, now: datetime) -> _State:
-    message = f"{seen.obj.status.rows} rows are valid and stored"
+    message = _verified(seen.obj.status.rows)
     ends = [(job, pods.outcome(job)) for job in seen.jobs if not being_deleted(job)]
     left = [(job, conditions.parse_time(end.at) + LOG_KEPT - now) for job, end in ends if end]
     over = tuple(Delete(job) for job, time in left if time <= timedelta())
@@ -197,7 +201,7 @@ def _run(seen: DatasetSeen, job: Object, now: datetime) -> _State:
     said = report.parse(report.Import, ended.message) if ended else None
     if outcome.complete:
         if said and said.state == "Ready" and said.digest:
-            return _State(True, Reason.VERIFIED, f"{said.rows} rows are valid and stored", result=said)
+            return _State(True, Reason.VERIFIED, _verified(said.rows), result=said)
         if ended is None:
             # Somebody deleted its pod: the rows are stored, and the next import finds them.
             message = "The import's pod is gone, and its message with it; the rows are imported again"
