@@ -30,7 +30,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def train(tmp_path):
-    def train(reference, endpoint, token=None, storage=None):
+    def train(reference, endpoint, token=None, storage=None, **more):
         texts, spam = tiny_models.texts(24)
         with (tmp_path / "rows.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("prompt", "completion"), *zip(texts, spam, strict=True)])
@@ -40,7 +40,13 @@ def train(tmp_path):
             yaml.safe_dump({"kind": "TrainingJob", "metadata": {"name": "job"}, "spec": spec})
         )
         # A home that cannot be written to, as in a container.
-        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HOME": "/proc/none", "HF_HOME": str(tmp_path / "home")}
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HOME": "/proc/none",
+            "HF_HOME": str(tmp_path / "home"),
+            **more,
+        }
         environment.pop("HF_TOKEN", None)
         if token:
             environment["HF_TOKEN"] = token
@@ -102,6 +108,16 @@ def test_a_hub_that_cannot_be_reached_is_said_with_its_address(train, revision):
     code, said = train(f"hf://{BASE}@{revision}", "http://127.0.0.1:9")
     assert code == 20
     assert f"hf://{BASE}@{revision} could not be downloaded from http://127.0.0.1:9: " in said
+
+
+def test_a_store_of_large_files_that_cannot_be_reached_is_said_with_what_to_do(hub, files, train):
+    """As behind a proxy that lets the Hub through and nothing else."""
+    hub.repository(BASE, kind="models").commit(files)
+    hub.xet = "http://127.0.0.1:9"
+    code, said = train(f"hf://{BASE}", hub.url, HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="0")
+    assert code == 20 and "http://127.0.0.1:9/" in said and "HF_HUB_DISABLE_XET=1" in said
+    code, said = train(f"hf://{BASE}", hub.url, HF_HUB_DISABLE_XET="1")
+    assert code == 0, said
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")

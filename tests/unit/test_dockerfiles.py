@@ -61,3 +61,8 @@ def test_an_image_has_the_versions_that_the_tests_ran_with(name: str) -> None:
         return {line.split(";")[0].strip(" \\") for line in lines if "==" in line and not line.startswith((" ", "#"))}
 
     assert pins(name) <= pins("dev")
+
+
+@pytest.mark.parametrize("folder", ["trainer-image", "server-image"])
+def test_images_fetch_by_the_hubs_own_address(folder: str) -> None:
+    assert any(" HF_HUB_DISABLE_XET=1" in line for line in instructions(folder) if line.startswith("ENV"))

@@ -52,6 +52,7 @@ class TinyHub:
         self.cdn_requests: list[tuple[str, dict[str, str]]] = []
         self.breaks_after: int | None = None  # bytes of the next large file, once
         self.damaged: set[str] = set()  # paths that come with other bytes
+        self.xet: str | None = None  # the URL of the store that large files are also in, for clients that know it
         self._hub, self._cdn = (_server(answer, host or "127.0.0.1") for answer in (self._answer, self._large))
         self.url = f"http://{host or '127.0.0.1'}:{self._hub.server_port}"
         self.cdn = f"http://{host or 'localhost'}:{self._cdn.server_port}"
@@ -99,6 +100,9 @@ class TinyHub:
         if kind == "tree":
             tree = [{"type": "file", "path": path, **_listed(path, files[path])} for path in files]
             return _say(request, 200, json.dumps(tree).encode(), Content_Type="application/json")
+        if kind == "xet-read-token":
+            pass_ = {"X_Xet_Cas_Url": self.xet, "X_Xet_Access_Token": "t", "X_Xet_Token_Expiration": 2**31}
+            return _say(request, 200, b"{}", **pass_)
         assert kind == "resolve", request.path
         file = unquote("/".join(path))
         if file not in files:
@@ -109,6 +113,9 @@ class TinyHub:
                 "X_Linked_Size": len(files[file]),
                 "X_Linked_ETag": f'"{hashlib.sha256(files[file]).hexdigest()}"',
             }
+            if self.xet:
+                route = f"{self.url}/api/{parts[0]}/{name}/xet-read-token/{commit}"
+                linked |= {"X_Xet_Hash": hashlib.sha256(files[file]).hexdigest(), "X_Xet_Refresh_Route": route}
             return _say(request, 302, b"", Location=place, X_Repo_Commit=commit, **linked)
         return _say(request, 200, files[file], ETag=f'"{hashlib.sha1(files[file]).hexdigest()}"', X_Repo_Commit=commit)
 

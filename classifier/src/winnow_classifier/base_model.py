@@ -267,3 +267,8 @@ def _hub_errors(name: str) -> Iterator[None]:
         if isinstance(error, OSError) and is_full(error):  # said by the one who knows where
             raise
         raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
+    except RuntimeError as error:  # all that hf_xet raises, of proxies and certificates that it does not know, too
+        raise StorageError(
+            f"{name} could not be downloaded from the Hub's store of large files (Xet): {error}",
+            hint="with HF_HUB_DISABLE_XET=1 in the environment they come from the Hub itself",
+        ) from error
