@@ -231,10 +231,13 @@ class HuggingFaceHub:
     def download(self, repository: str, commit: str, directory: Path) -> None:
         from huggingface_hub import HfApi
 
-        patterns = ["config.json", "*.safetensors", WEIGHTS_INDEX, *TOKENIZER_FILES]
         with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
             HfApi(token=self._token).snapshot_download(
-                repository, revision=commit, local_dir=directory, allow_patterns=patterns
+                repository,
+                revision=commit,
+                local_dir=directory,
+                allow_patterns=[CONFIG, "*.safetensors", WEIGHTS_INDEX, *TOKENIZER_FILES],
+                ignore_patterns=["*/*", "consolidated*"],  # the same weights once more, for Mistral's own programs
             )
         shutil.rmtree(directory / ".cache", ignore_errors=True)
 
