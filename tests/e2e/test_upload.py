@@ -45,7 +45,7 @@ def port_forward(plugin: int, other_than: int = 0) -> int:
             try:
                 is_it = int(child) != other_than and b"port-forward" in Path(f"/proc/{child}/cmdline").read_bytes()
                 through = int(Path(f"/proc/{child}/io").read_text().split()[1])
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):  # it ends, or ended while it was read
                 continue
             if is_it and through > SOME_BYTES:
                 return int(child)
