@@ -56,6 +56,7 @@ def train(tmp_path):
         )
         said = done.stdout + done.stderr
         assert TOKEN not in said
+        assert "Fetching" not in said, "a progress bar in a log"
         assert "This is a bug" not in said and "Traceback" not in said, said
         return done.returncode, said
 

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -230,7 +231,10 @@ class HuggingFaceHub:
 
     def download(self, repository: str, commit: str, directory: Path) -> None:
         from huggingface_hub import HfApi
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
+        if not sys.stderr.isatty():  # a log has a line of JSON for each thing said
+            disable_progress_bars()
         with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
             HfApi(token=self._token).snapshot_download(
                 repository,
