@@ -6,7 +6,8 @@ DATA is a folder with train.csv and test.csv, columns text and labels; labels ar
 kind of task it is follows from the rows: one label or none (Binary), exactly one (Multiclass), any (Multilabel). A tenth of
 the training rows are validation rows; the rest train, through the command line as a user's would. The best epoch on
 validation rows counts. --fold 2/5 tests on the second fifth of the rows of both files, and trains on the others: where test
-rows are few, the mean over all folds tells more than one of them. --peer trains transformers' Trainer on the same rows with the same settings (Multiclass only).
+rows are few, the mean over all folds tells more than one of them. --peer trains transformers' Trainer on the same rows with
+the same settings (Multiclass only).
 
 The bars: Binary F1 0.97; Multilabel macro-F1 0.50 with fitted thresholds and 0.05 above threshold 0.5 on the same
 probabilities, those that are served; Multiclass within half a point of the Trainer in two thirds of its time; expected

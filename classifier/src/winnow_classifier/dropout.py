@@ -58,10 +58,10 @@ def kept(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor | None:
     if dropped == 0:
         return None
     if dropped == LEVELS:
-        return torch.zeros(*shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype)
     size = math.prod(shape)
     draws = torch.empty(math.ceil(size / 4), dtype=torch.int64).random_(-(2**63), None)
-    levels = draws.view(torch.int16)[:size].view(*shape)
+    levels = draws.view(torch.int16)[:size].view(shape)
     # Zeros and ones in the type of the states at once: through bool, multiplying costs three times as much.
-    factor = torch.ge(levels, dropped - LEVELS // 2, out=torch.empty(*shape, dtype=dtype))
+    factor = torch.ge(levels, dropped - LEVELS // 2, out=torch.empty(shape, dtype=dtype))
     return factor.mul_(LEVELS / (LEVELS - dropped))
