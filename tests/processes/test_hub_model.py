@@ -56,7 +56,7 @@ def train(tmp_path):
         )
         said = done.stdout + done.stderr
         assert TOKEN not in said
-        assert "Fetching" not in said, "a progress bar in a log"
+        assert "X-Amz-Signature" not in said, "who has it may fetch the file"
         assert "This is a bug" not in said and "Traceback" not in said, said
         return done.returncode, said
 
@@ -78,6 +78,22 @@ def test_a_training_goes_on_from_a_model_of_the_hub_and_fetches_it_once(hub, fil
     hub.requests.clear()
     code, said = train(f"hf://{BASE}@{commit}", "http://127.0.0.1:9")
     assert code == 0 and not hub.requests, said
+
+
+def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, files, tmp_path):
+    """No progress bar, and not each request, whose addresses may be signed."""
+    hub.repository(BASE, kind="models").commit(files)
+    (tmp_path / "rows.csv").write_text("prompt,completion\nwin a prize,1\nsee you,0\n")
+    command = [sys.executable, "-m", "winnow_trainer", "import", "--file", tmp_path / "rows.csv", "--json"]
+    done = subprocess.run(
+        [*command, "--base-model", f"hf://{BASE}", "--storage", tmp_path / "storage"],
+        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and hub.cdn_requests, done.stderr
+    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert not any("HTTP Request" in message for message in messages), messages
 
 
 def test_a_repository_behind_a_token(hub, files, train):

@@ -19,7 +19,7 @@ def set_up(stream: TextIO | None = None) -> None:
     logging.captureWarnings(True)  # libraries' own: written past the log they are no JSON, and tear the line that moves
     if stream.isatty():
         logging.getLogger("winnow_trainer.recorder").setLevel(logging.WARNING)  # a line that moves says it there
-    for name in ("httpx", "httpcore", "urllib3", "filelock", "fsspec"):
+    for name in ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
