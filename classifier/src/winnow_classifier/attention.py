@@ -190,9 +190,7 @@ def dot_product_attention(
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     if mask is not None:
-        scores = scores + torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device).masked_fill_(
-            ~mask, -math.inf
-        )
+        scores = scores + additive(mask, scores.dtype)
     return drop(scores.softmax(dim=-1), dropout) @ value
 
 
@@ -213,18 +211,31 @@ def bucket_mask(bucket: Bucket, causal: bool, window: int | None, device: torch.
     return mask
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of a mask that is true where a query may look, what is added to the scores."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -math.inf)
+
+
 def to_places(states: Tensor, buckets: Buckets) -> Tensor:
-    """(T, heads, D) to (P, heads, D)."""
+    """(T, …) to (P, …)."""
     if buckets.gather is None:
         return states.contiguous()
     return _ToPlaces.apply(states, buckets.gather, buckets.restore)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def from_places(states: Tensor, buckets: Buckets) -> Tensor:
-    """(P, heads, D) to (T, heads, D)."""
+    """(P, …) to (T, …)."""
     if buckets.gather is None:
         return states
     return _FromPlaces.apply(states, buckets.gather, buckets.restore, buckets.padding)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def to_real_places(states: Tensor, gather: Tensor, padding: Tensor | None) -> Tensor:
+    """The gradient of from_places: (T, …) to (P, …), zero where padding stands."""
+    placed = states.index_select(0, gather)
+    if padding is not None:
+        placed.index_fill_(0, padding, 0)
+    return placed
 
 
 class _ToPlaces(torch.autograd.Function):
@@ -255,7 +266,4 @@ class _FromPlaces(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         gather, padding = ctx.saved_tensors
-        grad = grads[0].index_select(0, gather)
-        if padding is not None:
-            grad.index_fill_(0, padding, 0)
-        return grad, None, None, None
+        return to_real_places(grads[0], gather, padding), None, None, None

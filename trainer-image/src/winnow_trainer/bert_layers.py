@@ -7,7 +7,6 @@ Letters: T tokens of a pack, P places in its buckets, B rows of a bucket, M its 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from winnow_classifier.architectures import BERT, ROBERTA
+from winnow_classifier.attention import additive, bucket_mask, from_places, to_places, to_real_places
 from winnow_classifier.dropout import kept
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import Bucket, PackedBatch
@@ -128,7 +128,7 @@ def forward(
 
     cast = states.to(dtype)
     mixed = torch.addmm(mixing_bias, cast, mixing.t())  # (T, 3d)
-    placed = mixed if buckets.gather is None else mixed.index_select(0, buckets.gather)  # (P, 3d)
+    placed = to_places(mixed, buckets)  # (P, 3d)
     contexts = torch.empty(len(placed), width, dtype=dtype)
     saved: list[Tensor | None] = []
     start = 0
@@ -136,7 +136,7 @@ def forward(
         end = start + bucket.rows * bucket.length
         saved += attend(placed[start:end], contexts[start:end], bucket, shape)
         start = end
-    context = contexts if buckets.gather is None else contexts.index_select(0, buckets.restore)
+    context = from_places(contexts, buckets)
 
     keeps = [kept((size, width), rate, dtype) for rate in shape.dropout]
     attended = drop(torch.addmm(out_bias, context, out.t()), keeps[0])
@@ -180,9 +180,7 @@ def backward(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     of_out = of_linear(grad_attended, context, grad.dtype)
     grad_context = grad_attended @ out
     if buckets.gather is not None:
-        grad_context = grad_context.index_select(0, buckets.gather)
-        if buckets.padding is not None:  # so keys and values that only padding saw get nothing from it
-            grad_context.index_fill_(0, buckets.padding, 0)
+        grad_context = to_real_places(grad_context, buckets.gather, buckets.padding)
     placed = torch.empty(len(grad_context), 3 * width, dtype=dtype)
     start = 0
     for number, bucket in enumerate(buckets.members):
@@ -190,7 +188,7 @@ def backward(ctx: Any, grad: Tensor) -> list[Tensor | None]:
         own = saved[number * SAVED_OF_A_BUCKET : (number + 1) * SAVED_OF_A_BUCKET]
         attend_backward(grad_context[start:end], placed[start:end], bucket, shape, own)
         start = end
-    grad_mixed = placed if buckets.gather is None else placed.index_select(0, buckets.restore)
+    grad_mixed = from_places(placed, buckets)
     of_mixing, of_mixing_bias = (part.chunk(3) for part in of_linear(grad_mixed, cast, grad.dtype))
     linears = [part for pair in zip(of_mixing, of_mixing_bias, strict=True) for part in pair]
     norms = [grad_norm1, grad_norm_bias1, grad_norm2, grad_norm_bias2]
@@ -202,9 +200,9 @@ def attend(placed: Tensor, context: Tensor, bucket: Bucket, shape: Shape) -> lis
     rows, length, heads = bucket.rows, bucket.length, shape.heads
     query, key, value = placed.view(rows, length, 3, heads, -1).permute(2, 0, 3, 1, 4).flatten(1, 2)  # (B * H, M, D)
     scores = torch.bmm(query.mul_(shape.scaling), key.mT)
-    if bucket.real is not None:
-        hidden = torch.zeros(rows, 1, 1, length, dtype=scores.dtype)
-        scores.view(rows, heads, length, length).add_(hidden.masked_fill_(~bucket.real[:, None, None], -math.inf))
+    mask = bucket_mask(bucket, False, None, scores.device)
+    if mask is not None:
+        scores.view(rows, heads, length, length).add_(additive(mask, scores.dtype))
     weights = scores.softmax(dim=-1)
     keep = kept(weights.shape, shape.attention_dropout, weights.dtype)
     used = weights if keep is None else weights * keep
