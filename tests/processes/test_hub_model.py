@@ -9,8 +9,10 @@ import sys
 import pytest
 import tiny_models
 import yaml
+from old_models import old_model
 from small_disks import can_mount, small_disk
 from tiny_hub import TinyHub
+from transformers import AutoTokenizer
 
 BASE = "owner/encoder"
 TOKEN = "hf_secretsecretsecret"
@@ -80,6 +82,22 @@ def test_a_training_goes_on_from_a_model_of_the_hub_and_fetches_it_once(hub, fil
     assert code == 0 and not hub.requests, said
 
 
+def test_a_model_of_before_safetensors(hub, train, tmp_path):
+    """As DeBERTa-v3 lies there, with the same weights for other libraries beside it."""
+    old = old_model(tmp_path / "old", "deberta-v2")
+    files = {file.name: file.read_bytes() for file in old.iterdir()}
+    hub.repository(BASE, kind="models").commit({**files, "tf_model.h5": b"h5", "rust_model.ot": b"ot"})
+    code, said = train(f"hf://{BASE}", hub.url)
+    assert code == 0, said
+    fetched = {path.rpartition("/")[2] for path, _ in hub.requests if "/resolve/" in path}
+    assert fetched == {"config.json", "pytorch_model.bin", "spm.model", "tokenizer_config.json"}
+    checkpoint = tmp_path / "storage/runs/job/checkpoints/epoch-1"
+    assert (
+        AutoTokenizer.from_pretrained(checkpoint)("see you")["input_ids"]
+        == AutoTokenizer.from_pretrained(old)("see you")["input_ids"]
+    )
+
+
 def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, files, tmp_path):
     """No progress bar, and not each request, whose addresses may be signed."""
     hub.repository(BASE, kind="models").commit(files)
@@ -110,12 +128,18 @@ def test_a_repository_behind_a_token(hub, files, train):
         (f"hf://{BASE}@gone", f"hf://{BASE}@gone does not exist"),
         (f"hf://{BASE}@{'0' * 40}", f"hf://{BASE}@{'0' * 40} does not exist"),
         ("hf://owner/none", "hf://owner/none@main does not exist"),
-        ("hf://owner/weightless", "hf://owner/weightless has no model.safetensors"),
+        ("hf://owner/weightless", " has no model.safetensors."),
+        ("hf://owner/adapter", "it is an adapter: name the model that it was made for"),
     ],
 )
 def test_what_the_hub_does_not_have_is_named(hub, files, train, reference, words):
     hub.repository(BASE, kind="models").commit(files)
-    hub.repository("owner/weightless", kind="models").commit({"config.json": files["config.json"]})
+    hub.repository("owner/weightless", kind="models").commit(
+        {"config.json": files["config.json"], "tf_model.h5": b"h5"}
+    )
+    hub.repository("owner/adapter", kind="models").commit(
+        {"adapter_config.json": b"{}", "adapter_model.safetensors": b""}
+    )
     code, said = train(reference, hub.url)
     assert code != 0 and words in said
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from winnow_classifier.addresses import Network
-from winnow_classifier.base_model import CONFIG, TOKENIZER, TOKENIZER_FILES, WEIGHTS, WEIGHTS_INDEX
+from winnow_classifier.base_model import CONFIG, lacking, wanted
 from winnow_classifier.bucket import Bucket, Stored, name_and_prefix
 from winnow_classifier.errors import BaseModelError, ConfigError, StorageError
 from winnow_classifier.refusals import told
@@ -37,7 +37,7 @@ class BaseBucket:
         return _digest(self._files(bucket))
 
     def download(self, uri: str, version: str, directory: Path) -> None:
-        """Config, tokenizer and safetensors, if they are still those of the version."""
+        """Config, tokenizer and weights, if they are still those of the version."""
         bucket = self._at(uri)
         files = self._files(bucket)
         if _digest(files) != version:
@@ -64,17 +64,11 @@ class BaseBucket:
         with _told(bucket):
             objects = bucket.objects("")
         _check(bucket.uri(), objects)
-        return {name: objects[name] for name in sorted(objects) if _belongs(name)}
+        return {name: objects[name] for name in sorted(wanted(objects))}
 
 
 def _told(bucket: Bucket) -> AbstractContextManager[None]:
     return told(bucket, bucket.uri(), "baseModel.s3", _RIGHTS, BaseModelError)
-
-
-def _belongs(name: str) -> bool:
-    """What is fetched of a repository of the Hub."""
-    whole = (CONFIG, WEIGHTS_INDEX, *TOKENIZER_FILES)
-    return name in whole or ("/" not in name and name.endswith(".safetensors"))
 
 
 def _digest(files: Mapping[str, Stored]) -> str:
@@ -84,8 +78,7 @@ def _digest(files: Mapping[str, Stored]) -> str:
 
 def _check(uri: str, names: Mapping[str, Stored]) -> None:
     """Before gigabytes are fetched."""
-    weights = WEIGHTS_INDEX if WEIGHTS_INDEX in names else WEIGHTS
-    missing = next((name for name in (CONFIG, weights, TOKENIZER) if name not in names), None)
+    missing = lacking(names)
     if missing is None:
         return
     hint = None
@@ -94,8 +87,6 @@ def _check(uri: str, names: Mapping[str, Stored]) -> None:
         hint = "there is one in " + ", ".join(f"{uri}/{folder}" for folder in folders[:NAMED])
     elif missing == CONFIG:
         hint = "check baseModel.s3.uri: it names the model's folder"
-    elif missing == WEIGHTS and any(name.endswith(".bin") for name in names):
-        hint = "convert the weights with save_pretrained: pickled ones are not read"
     raise BaseModelError(f"Base model {uri} has no {missing}.", hint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -31,9 +32,26 @@ BUCKET = "s3://"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 TOKENIZER_FILES = (TOKENIZER, "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "tokenizer.model")
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+# What was published before these two forms.
+PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+VOCABULARIES = (
+    "vocab.txt",  # of WordPiece
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",  # and the others of SentencePiece
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "added_tokens.json",
+)
 COMPLETE = ".complete"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[0-9a-f]{64}")
+_SAVE_ANEW = (
+    "read config, weights and tokenizer with transformers, and write them with save_pretrained into a new folder; what "
+    "comes by huggingFace or s3 is converted by itself"
+)
+_PICKLED_SHARD = re.compile(r"pytorch_model-\d+-of-\d+\.bin")
 STALE_SECONDS = 24 * 3_600
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -45,7 +63,7 @@ class Hub(Protocol):
         """The commit that a branch or tag names now."""
 
     def download(self, repository: str, commit: str, directory: Path) -> None:
-        """Config, tokenizer and safetensors."""
+        """Config, tokenizer and weights, in the forms in which they are published."""
 
 
 Resolve = Callable[[str, Path | None], Path]
@@ -87,12 +105,36 @@ def model_files(directory: Path) -> list[Path]:
     elif index.is_file():
         weights = [index, *(required(directory, name) for name in shard_names(index))]
     else:
-        pickled = sorted(path.name for path in directory.glob("*.bin"))
-        hint = f" Convert {pickled[0]} with save_pretrained: pickled weights are not read." if pickled else ""
-        raise BaseModelError(f"Base model {directory} has no {WEIGHTS} (nor {WEIGHTS_INDEX}).{hint}")
+        pickled = any((directory / name).is_file() for name in (PICKLED, PICKLED_INDEX))
+        raise BaseModelError(f"Base model {directory} has no {WEIGHTS}.", _SAVE_ANEW if pickled else None)
     tokenizer = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-    required(directory, TOKENIZER)
+    if directory / TOKENIZER not in tokenizer:
+        older = any((directory / name).is_file() for name in VOCABULARIES)
+        raise BaseModelError(f"Base model {directory} has no {TOKENIZER}.", _SAVE_ANEW if older else None)
     return [config, *weights, *tokenizer]
+
+
+def lacking(names: Collection[str]) -> str | None:
+    """What these files of a published folder would need to be a model, in any form; None if they are one."""
+    forms = [(CONFIG,), (WEIGHTS, WEIGHTS_INDEX, PICKLED, PICKLED_INDEX), (TOKENIZER, *VOCABULARIES)]
+    return next((form[0] for form in forms if not any(name in names for name in form)), None)
+
+
+def wanted(names: Iterable[str]) -> set[str]:
+    """Which files of a published folder make the model: older forms only where there are no safetensors, no tokenizer.json."""
+    here = {name for name in names if "/" not in name}
+    # Mistral publishes the same weights once more, for its own programs.
+    sharded = {name for name in here if name.endswith(".safetensors") and not name.startswith("consolidated")}
+    if WEIGHTS in here:
+        weights = {WEIGHTS}
+    elif WEIGHTS_INDEX in here:
+        weights = {WEIGHTS_INDEX} | sharded
+    elif PICKLED in here:
+        weights = {PICKLED}
+    else:
+        weights = {name for name in here if name == PICKLED_INDEX or _PICKLED_SHARD.fullmatch(name)}
+    tokenizer = TOKENIZER_FILES if TOKENIZER in here else (*TOKENIZER_FILES, *VOCABULARIES)
+    return weights | (here & {CONFIG, *tokenizer})
 
 
 def required(directory: Path, name: str) -> Path:
@@ -104,9 +146,12 @@ def required(directory: Path, name: str) -> Path:
 
 def shard_names(index: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaseModelError(f"{index} is not an index of weights: {error!r}.") from error
+    if outside := [name for name in names if name != Path(name).name]:
+        raise BaseModelError(f"{index} names {outside[0]!r}, which is no file beside it.")
+    return names
 
 
 def unreadable(what: Path | str, error: Exception) -> BaseModelError:
@@ -174,6 +219,8 @@ def folder_of_models(reference: str, storage: Path | None) -> Path:
 
 def downloaded(reference: str, models: Path, version: str, download: Callable[[str, Path], None]) -> Path:
     """models/<version>: as it was downloaded before, or now. What is there is whole."""
+    from winnow_classifier.older_forms import renew
+
     found = models / version
     if (found / COMPLETE).is_file():
         return found
@@ -187,9 +234,10 @@ def downloaded(reference: str, models: Path, version: str, download: Callable[[s
                     temporary.chmod(0o755)
                     download(version, temporary)
                     try:
+                        renew(temporary)
                         model_files(temporary)
                     except BaseModelError as err:
-                        raise BaseModelError(str(err).replace(str(temporary), reference)) from err
+                        raise BaseModelError(str(err).replace(str(temporary), reference), err.hint) from err
                     (temporary / COMPLETE).write_text(version + "\n")
                     shutil.rmtree(found, ignore_errors=True)
                     temporary.rename(found)
@@ -235,14 +283,18 @@ class HuggingFaceHub:
 
         if not sys.stderr.isatty():  # a log has a line of JSON for each thing said
             disable_progress_bars()
-        with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
-            HfApi(token=self._token).snapshot_download(
-                repository,
-                revision=commit,
-                local_dir=directory,
-                allow_patterns=[CONFIG, "*.safetensors", WEIGHTS_INDEX, *TOKENIZER_FILES],
-                ignore_patterns=["*/*", "consolidated*"],  # the same weights once more, for Mistral's own programs
-            )
+        name = f"{HUGGING_FACE}{repository}@{commit}"
+        with _hub_errors(name):
+            hub = HfApi(token=self._token)
+            names = hub.list_repo_files(repository, revision=commit)
+            missing = lacking(names)
+            if missing is not None:
+                adapter = (
+                    "it is an adapter: name the model that it was made for" if "adapter_config.json" in names else None
+                )
+                raise BaseModelError(f"Base model {name} has no {missing}.", adapter)
+            files = [glob.escape(file) for file in wanted(names)]
+            hub.snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=files)
         shutil.rmtree(directory / ".cache", ignore_errors=True)
 
 

@@ -41,12 +41,6 @@ def test_a_missing_shard_is_named(model):
         resolve(str(model), None)
 
 
-def test_pickled_weights_are_not_read(model):
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    with pytest.raises(BaseModelError, match="pickled weights are not read"):
-        resolve(str(model), None)
-
-
 def test_the_digest_follows_the_weights_and_not_the_place(model, tmp_path):
     copy = shutil.copytree(model, tmp_path / "copy")
     assert digest(copy) == digest(model)
