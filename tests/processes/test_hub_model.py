@@ -1,17 +1,23 @@
 """Base models of the Hugging Face Hub: fetched by its own client from a small Hub on this machine, by the training's command line."""
 
+import contextlib
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
 
 import pytest
 import tiny_models
+import torch
 import yaml
 from old_models import old_model
 from small_disks import can_mount, small_disk
 from tiny_hub import TinyHub
+from tiny_server import free_port
 from transformers import AutoTokenizer
 
 BASE = "owner/encoder"
@@ -32,7 +38,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def train(tmp_path):
-    def train(reference, endpoint, token=None, storage=None, **more):
+    def train(reference, endpoint, token=None, storage=None, arguments=(), **more):
         texts, spam = tiny_models.texts(24)
         with (tmp_path / "rows.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("prompt", "completion"), *zip(texts, spam, strict=True)])
@@ -54,7 +60,10 @@ def train(tmp_path):
             environment["HF_TOKEN"] = token
         command = [sys.executable, "-m", "winnow_trainer", "train", "--job", tmp_path / "job.yaml"]
         done = subprocess.run(
-            [*command, "--storage", storage or tmp_path / "storage"], env=environment, capture_output=True, text=True
+            [*command, "--storage", storage or tmp_path / "storage", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         said = done.stdout + done.stderr
         assert TOKEN not in said
@@ -109,9 +118,31 @@ def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, file
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and hub.cdn_requests, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tokens"]["max"] > 0
+    assert not hub.cdn_requests, "weights are gigabytes, and rows can be judged without them"
     messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
     assert not any("HTTP Request" in message for message in messages), messages
+
+
+def test_a_training_tells_how_far_the_download_is(hub, files, train):
+    hub.repository(BASE, kind="models").commit(files)
+    hub.held.clear()
+    port = free_port()
+    told = []
+
+    def ask():
+        while not told:
+            with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/progress") as answer:
+                told.extend([words] if "MiB" in (words := json.loads(answer.read()).get("message", "")) else [])
+        hub.held.set()
+
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask)
+        code, said = train(f"hf://{BASE}", hub.url, arguments=["--progress-port", str(port)])
+        asked.result()
+    assert code == 0, said
+    assert re.fullmatch(rf"base model hf://{BASE} is downloaded: \d\.\d MiB of \d\.\d MiB", told[0])
 
 
 def test_a_repository_behind_a_token(hub, files, train):
@@ -163,9 +194,15 @@ def test_a_store_of_large_files_that_cannot_be_reached_is_said_with_what_to_do(h
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")
-def test_a_disk_that_fills_up_meanwhile_is_said(hub, files, train, tmp_path):
+def test_a_disk_that_is_too_small_is_said(hub, files, train, tmp_path):
     hub.repository(BASE, kind="models").commit({**files, "tokenizer.model": os.urandom(4 << 20)})
+    old = {file.name: file.read_bytes() for file in old_model(tmp_path / "old").iterdir()}
+    torch.save({"one.weight": torch.ones(1 << 19)}, tmp_path / "two.bin")  # there is room for one form of it
+    hub.repository("owner/old", kind="models").commit({**old, "pytorch_model.bin": (tmp_path / "two.bin").read_bytes()})
     with small_disk(tmp_path / "small", 3 << 20) as storage:
         code, said = train(f"hf://{BASE}", hub.url, storage=storage)
-        assert code == 20 and "No space left on device" in said and "it needs more room" in said
-        assert not list((storage / "models" / "owner--encoder").glob(".tmp-*"))
+        assert code == 20 and f"hf://{BASE} has 4." in said and " MiB are free" in said and "it needs more room" in said
+        code, said = train("hf://owner/old", hub.url, storage=storage)
+        assert code == 20 and "No space left on device, while hf://owner/old was downloaded" in said
+        assert "it needs more room" in said
+        assert not list((storage / "models").glob("*/.tmp-*"))

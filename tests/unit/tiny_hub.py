@@ -51,6 +51,8 @@ class TinyHub:
         self.requests: list[tuple[str, dict[str, str]]] = []  # path and headers
         self.cdn_requests: list[tuple[str, dict[str, str]]] = []
         self.breaks_after: int | None = None  # bytes of the next large file, once
+        self.held = threading.Event()  # large files come once it is set
+        self.held.set()
         self.damaged: set[str] = set()  # paths that come with other bytes
         self.xet: str | None = None  # the URL of the store that large files are also in, for clients that know it
         self._hub, self._cdn = (_server(answer, host or "127.0.0.1") for answer in (self._answer, self._large))
@@ -121,6 +123,7 @@ class TinyHub:
 
     def _large(self, request: BaseHTTPRequestHandler) -> None:
         self.cdn_requests.append((request.path, dict(request.headers)))
+        self.held.wait()
         owner, name, commit, *path = unquote(urlsplit(request.path).path).strip("/").split("/")
         content = self.repositories[f"{owner}/{name}"].commits[commit]["/".join(path)]
         if "/".join(path) in self.damaged:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -33,25 +33,31 @@ class BaseBucket:
 
     def version(self, uri: str) -> str:
         """Of the model that lies there now."""
-        bucket = self._at(uri)
-        return _digest(self._files(bucket))
+        return _digest(self._stored(self._at(uri)))
 
-    def download(self, uri: str, version: str, directory: Path) -> None:
-        """Config, tokenizer and weights, if they are still those of the version."""
-        bucket = self._at(uri)
-        files = self._files(bucket)
-        if _digest(files) != version:
+    def files(self, uri: str, version: str) -> dict[str, int]:
+        """Bytes of config, tokenizer and weights, if they are still those of the version."""
+        stored = self._stored(self._at(uri))
+        if _digest(stored) != version:
             raise BaseModelError(
-                f"{uri} holds another model now: version {version} is wanted, its objects are version {_digest(files)}.",
+                f"{uri} holds another model now: version {version} is wanted, its objects are version {_digest(stored)}.",
                 hint="put the objects back that were there, under this prefix or under another one that baseModel.s3.uri "
                 "then names; or train on those that are there now",
             )
-        for name in files:
+        return {name: stored[name].size_bytes for name in stored}
+
+    def download(self, uri: str, version: str, directory: Path, names: Collection[str]) -> None:
+        """These files of the version. Raises StorageError if one of its files changes meanwhile."""
+        bucket = self._at(uri)
+        for name in sorted(names):
             with _told(bucket):
                 is_there = bucket.get(name, directory / name)
-            if not is_there or (directory / name).stat().st_size != files[name].size_bytes:
+            if not is_there:
                 raise _changed(uri)
-        if _digest(self._files(bucket)) != version:
+        stored = self._stored(bucket)
+        if _digest(stored) != version or any(
+            (directory / name).stat().st_size != stored[name].size_bytes for name in names
+        ):
             raise _changed(uri)
 
     def _at(self, uri: str) -> Bucket:
@@ -60,7 +66,7 @@ class BaseBucket:
         except ConfigError as err:
             raise BaseModelError(str(err), hint=err.hint) from err
 
-    def _files(self, bucket: Bucket) -> dict[str, Stored]:
+    def _stored(self, bucket: Bucket) -> dict[str, Stored]:
         with _told(bucket):
             objects = bucket.objects("")
         _check(bucket.uri(), objects)

@@ -11,12 +11,13 @@ import logging
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
 from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
@@ -53,35 +54,60 @@ _SAVE_ANEW = (
 )
 _PICKLED_SHARD = re.compile(r"pytorch_model-\d+-of-\d+\.bin")
 STALE_SECONDS = 24 * 3_600
+TELL_SECONDS = 2
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class Hub(Protocol):
-    """Where `hf://` leads. Both raise BaseModelError if it refuses, StorageError if it cannot be reached."""
+    """Where `hf://` leads. All raise BaseModelError if it refuses, StorageError if it cannot be reached."""
 
     def commit(self, repository: str, revision: str) -> str:
         """The commit that a branch or tag names now."""
 
-    def download(self, repository: str, commit: str, directory: Path) -> None:
-        """Config, tokenizer and weights, in the forms in which they are published."""
+    def files(self, repository: str, commit: str) -> Mapping[str, int]:
+        """Bytes of each file. Raises BaseModelError where they are no model."""
+
+    def download(self, repository: str, commit: str, directory: Path, names: Collection[str]) -> None:
+        """These files."""
+
+
+class Told(Protocol):
+    """Hears of a download how far it is, in words; None once it is over."""
+
+    def __call__(self, words: str | None, /) -> None: ...
 
 
 Resolve = Callable[[str, Path | None], Path]
 
 
-def resolve(reference: str, storage: Path | None, hub: Hub | None = None, bucket: BaseBucket | None = None) -> Path:
+def resolve(
+    reference: str,
+    storage: Path | None,
+    hub: Hub | None = None,
+    bucket: BaseBucket | None = None,
+    told: Told | None = None,
+) -> Path:
     """The local folder of `reference`: a path, or `hf://repo@revision` or `s3://bucket/prefix`, downloaded into
     `storage/models` once.
 
     Raises BaseModelError if a file is missing there, and names it; StorageError where a later try may help.
     """
-    if reference.startswith(HUGGING_FACE):
-        directory = from_hugging_face(reference, storage, hub or HuggingFaceHub(os.environ.get("HF_TOKEN")))
-    elif reference.startswith(BUCKET):
-        directory = from_bucket(reference, storage, bucket)
-    else:
-        directory = Path(reference)
+    directory = Path(reference)
+    if is_remote(reference):
+        directory = downloaded(published(reference, storage, hub, bucket), told=told)
     model_files(directory)
+    return directory
+
+
+def resolve_tokenizer(
+    reference: str, storage: Path | None, hub: Hub | None = None, bucket: BaseBucket | None = None
+) -> Path:
+    """A folder with config and tokenizer of `reference`, downloaded without the weights if these are not there: who only
+    reads texts need not wait for gigabytes, nor have room for them. Raises as `resolve` does."""
+    directory = Path(reference)
+    if is_remote(reference):
+        directory = downloaded(published(reference, storage, hub, bucket), weights=False)
+    tokenizer_files(directory)
     return directory
 
 
@@ -107,11 +133,14 @@ def model_files(directory: Path) -> list[Path]:
     else:
         pickled = any((directory / name).is_file() for name in (PICKLED, PICKLED_INDEX))
         raise BaseModelError(f"Base model {directory} has no {WEIGHTS}.", _SAVE_ANEW if pickled else None)
-    tokenizer = [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
-    if directory / TOKENIZER not in tokenizer:
+    return [config, *weights, *tokenizer_files(directory)]
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    if not (directory / TOKENIZER).is_file():
         older = any((directory / name).is_file() for name in VOCABULARIES)
         raise BaseModelError(f"Base model {directory} has no {TOKENIZER}.", _SAVE_ANEW if older else None)
-    return [config, *weights, *tokenizer]
+    return [directory / name for name in TOKENIZER_FILES if (directory / name).is_file()]
 
 
 def lacking(names: Collection[str]) -> str | None:
@@ -120,7 +149,7 @@ def lacking(names: Collection[str]) -> str | None:
     return next((form[0] for form in forms if not any(name in names for name in form)), None)
 
 
-def wanted(names: Iterable[str]) -> set[str]:
+def wanted(names: Iterable[str], *, with_weights: bool = True) -> set[str]:
     """Which files of a published folder make the model: older forms only where there are no safetensors, no tokenizer.json."""
     here = {name for name in names if "/" not in name}
     # Mistral publishes the same weights once more, for its own programs.
@@ -134,7 +163,7 @@ def wanted(names: Iterable[str]) -> set[str]:
     else:
         weights = {name for name in here if name == PICKLED_INDEX or _PICKLED_SHARD.fullmatch(name)}
     tokenizer = TOKENIZER_FILES if TOKENIZER in here else (*TOKENIZER_FILES, *VOCABULARIES)
-    return weights | (here & {CONFIG, *tokenizer})
+    return (weights if with_weights else set()) | (here & {CONFIG, *tokenizer})
 
 
 def required(directory: Path, name: str) -> Path:
@@ -192,61 +221,122 @@ def repository_and_revision(reference: str) -> tuple[str, str]:
     return repository, revision or "main"
 
 
-def from_hugging_face(reference: str, storage: Path | None, hub: Hub) -> Path:
-    models = folder_of_models(reference, storage)
-    repository, revision = repository_and_revision(reference)
-    commit = revision if COMMIT.fullmatch(revision) else hub.commit(repository, revision)
-    return downloaded(reference, models / repository.replace("/", "--"), commit, partial(hub.download, repository))
+@dataclass(frozen=True)
+class Published:
+    """A version of a remote model, and how to get at its files."""
+
+    reference: str
+    folder: Path  # of all its versions in storage
+    version: str
+    files: Callable[[], Mapping[str, int]]  # bytes of each
+    download: Callable[[Path, Collection[str]], None]
 
 
-def from_bucket(reference: str, storage: Path | None, bucket: BaseBucket | None) -> Path:
+def published(reference: str, storage: Path | None, hub: Hub | None, bucket: BaseBucket | None) -> Published:
+    if storage is None:
+        raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.", hint="name it by --storage")
+    models = storage / "models"
+    if reference.startswith(HUGGING_FACE):
+        hub = hub or HuggingFaceHub(os.environ.get("HF_TOKEN"))
+        repository, revision = repository_and_revision(reference)
+        commit = revision if COMMIT.fullmatch(revision) else hub.commit(repository, revision)
+        folder = models / repository.replace("/", "--")
+        fetch = partial(hub.download, repository, commit)
+        return Published(reference, folder, commit, partial(hub.files, repository, commit), fetch)
     from winnow_classifier.base_bucket import BaseBucket
 
-    models = folder_of_models(reference, storage)
     bucket = bucket or BaseBucket((), os.environ)
     uri, (_, at, version) = without_version(reference), reference.partition("@")
     if at and not VERSION.fullmatch(version):
         raise BaseModelError(f"{reference} is not s3://bucket/prefix, and what is behind its @ is no version.")
     version = version or bucket.version(uri)
-    return downloaded(reference, models / "s3" / bucket.folder(uri), version, partial(bucket.download, uri))
+    folder, fetch = models / "s3" / bucket.folder(uri), partial(bucket.download, uri, version)
+    return Published(reference, folder, version, partial(bucket.files, uri, version), fetch)
 
 
-def folder_of_models(reference: str, storage: Path | None) -> Path:
-    if storage is None:
-        raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.", hint="name it by --storage")
-    return storage / "models"
-
-
-def downloaded(reference: str, models: Path, version: str, download: Callable[[str, Path], None]) -> Path:
-    """models/<version>: as it was downloaded before, or now. What is there is whole."""
+def downloaded(model: Published, *, weights: bool = True, told: Told | None = None) -> Path:
+    """folder/<version>: as it was downloaded before, or now. What is there is whole; without weights it may be
+    folder/<version>.tokenizer."""
     from winnow_classifier.older_forms import renew
 
-    found = models / version
-    if (found / COMPLETE).is_file():
-        return found
+    whole = model.folder / model.version
+    found = whole if weights else model.folder / f"{model.version}.tokenizer"
+    for there in (whole, found):
+        if (there / COMPLETE).is_file():
+            return there
+    if told:
+        told(f"base model {model.reference} is downloaded")  # perhaps by another pod
     try:
-        models.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(models):
+        model.folder.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(model.folder):
             if not (found / COMPLETE).is_file():
-                log.info("Downloading base model", extra={"reference": reference, "version": version})
-                temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=models))
+                temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=model.folder))
                 try:
                     temporary.chmod(0o755)
-                    download(version, temporary)
+                    _download(model, temporary, weights, told)
                     try:
                         renew(temporary)
-                        model_files(temporary)
+                        model_files(temporary) if weights else tokenizer_files(temporary)
                     except BaseModelError as err:
-                        raise BaseModelError(str(err).replace(str(temporary), reference), err.hint) from err
-                    (temporary / COMPLETE).write_text(version + "\n")
+                        raise BaseModelError(str(err).replace(str(temporary), model.reference), err.hint) from err
+                    (temporary / COMPLETE).write_text(model.version + "\n")
                     shutil.rmtree(found, ignore_errors=True)
                     temporary.rename(found)
                 finally:
                     shutil.rmtree(temporary, ignore_errors=True)
     except OSError as err:
-        message = f"{models}: {err.strerror or err}, while {reference} was downloaded"
+        message = f"{model.folder}: {err.strerror or err}, while {model.reference} was downloaded"
         raise (StorageFull(message, "it needs more room") if is_full(err) else StorageError(message)) from err
+    finally:
+        if told:
+            told(None)
     return found
+
+
+def _download(model: Published, directory: Path, weights: bool, told: Told | None) -> None:
+    sizes = model.files()
+    names = wanted(sizes, with_weights=weights)
+    size, room = sum(sizes[name] for name in names), shutil.disk_usage(directory).free
+    if size > room:
+        message = f"{model.folder}: base model {model.reference} has {_in_words(size)}, and {_in_words(room)} are free"
+        raise StorageFull(message, "it needs more room")
+    log.info("Downloading base model", extra={"reference": model.reference, "version": model.version, "bytes": size})
+    with _telling(model.reference, directory, size, told):
+        model.download(directory, names)
+
+
+@contextlib.contextmanager
+def _telling(reference: str, directory: Path, size: int, told: Told | None) -> Iterator[None]:
+    """How much of it lies in the folder, from time to time."""
+    if told is None:
+        yield
+        return
+    over = Event()
+
+    def tell() -> None:
+        while True:
+            here = min(size, sum(_sizes_below(directory)))
+            told(f"base model {reference} is downloaded: {_in_words(here)} of {_in_words(size)}")
+            if over.wait(TELL_SECONDS):
+                return
+
+    teller = Thread(target=tell, name="download", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
+def _sizes_below(directory: Path) -> Iterator[int]:
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):  # renamed meanwhile
+            yield path.stat().st_size if path.is_file() else 0
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 @contextlib.contextmanager
@@ -277,24 +367,32 @@ class HuggingFaceHub:
             raise StorageError(f"{HUGGING_FACE}{repository}@{revision}: the Hub named no commit.")
         return str(found)
 
-    def download(self, repository: str, commit: str, directory: Path) -> None:
+    def files(self, repository: str, commit: str) -> Mapping[str, int]:
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        name = f"{HUGGING_FACE}{repository}@{commit}"
+        with _hub_errors(name):
+            found = HfApi(token=self._token).list_repo_tree(repository, revision=commit)
+            sizes = {entry.path: entry.size for entry in found if isinstance(entry, RepoFile)}
+        missing = lacking(sizes)
+        if missing is not None:
+            adapter = (
+                "it is an adapter: name the model that it was made for" if "adapter_config.json" in sizes else None
+            )
+            raise BaseModelError(f"Base model {name} has no {missing}.", adapter)
+        return sizes
+
+    def download(self, repository: str, commit: str, directory: Path, names: Collection[str]) -> None:
         from huggingface_hub import HfApi
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        if not sys.stderr.isatty():  # a log has a line of JSON for each thing said
-            disable_progress_bars()
-        name = f"{HUGGING_FACE}{repository}@{commit}"
-        with _hub_errors(name):
-            hub = HfApi(token=self._token)
-            names = hub.list_repo_files(repository, revision=commit)
-            missing = lacking(names)
-            if missing is not None:
-                adapter = (
-                    "it is an adapter: name the model that it was made for" if "adapter_config.json" in names else None
-                )
-                raise BaseModelError(f"Base model {name} has no {missing}.", adapter)
-            files = [glob.escape(file) for file in wanted(names)]
-            hub.snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=files)
+        disable_progress_bars()  # who waits is told, and a log has a line of JSON for each thing said
+        patterns = [glob.escape(name) for name in names]
+        with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
+            HfApi(token=self._token).snapshot_download(
+                repository, revision=commit, local_dir=directory, allow_patterns=patterns
+            )
         shutil.rmtree(directory / ".cache", ignore_errors=True)
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +31,7 @@ from winnow_classifier.errors import BaseModelError
 if TYPE_CHECKING:
     import torch
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust writes it
 log = logging.getLogger(__name__)
 
 
@@ -58,6 +61,7 @@ def _renew_weights(directory: Path) -> None:
 
 def _as_safetensors(pickled: Path, file: Path) -> Iterable[str]:
     """The names of its tensors."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = _tensors(pickled)
@@ -68,7 +72,13 @@ def _as_safetensors(pickled: Path, file: Path) -> Iterable[str]:
         # Tied weights are one tensor by two names, which safetensors refuses; either name may be the one that is read.
         tensors[name] = tensor.clone() if memory in seen else tensor.contiguous()
         seen.add(memory)
-    save_file(tensors, file, metadata={"format": "pt"})
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as err:
+        number = _OS_ERROR.search(str(err))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from err
     pickled.unlink()
     return tensors.keys()
 

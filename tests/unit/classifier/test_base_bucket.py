@@ -57,6 +57,13 @@ def test_a_model_is_downloaded_once_for_a_version_and_without_what_is_beside_it(
     assert base_model.pinned(f"{URI}/", first) == base_model.pinned(URI, first) == f"{URI}@{first.name}"
 
 
+def test_who_reads_texts_alone_downloads_no_weights(s3, storage):
+    tokenizer = base_model.resolve_tokenizer(URI, storage, bucket=BaseBucket(LOOPBACK, s3.environ))
+    names = {path.name for path in tokenizer.iterdir()}
+    assert names == {".complete", "config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert s3.asked.count("GET") == 3
+
+
 def test_what_was_pinned_is_used_whatever_lies_in_the_bucket_now(s3, storage):
     first = resolve(s3, URI, storage)
     change(s3)

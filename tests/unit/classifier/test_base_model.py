@@ -11,7 +11,7 @@ import tiny_models
 
 from winnow_classifier import base_model
 from winnow_classifier.base_model import digest, pinned, resolve
-from winnow_classifier.errors import BaseModelError
+from winnow_classifier.errors import BaseModelError, StorageFull
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -53,18 +53,22 @@ def test_the_digest_follows_the_weights_and_not_the_place(model, tmp_path):
 class StandIn:
     """A Hub with one repository, whose branch names COMMIT."""
 
-    def __init__(self, files):
-        self.files = files
+    def __init__(self, folder):
+        self.folder = folder
         self.downloads = []
 
     def commit(self, repository, revision):
         assert (repository, revision) == ("owner/name", "main")
         return COMMIT
 
-    def download(self, repository, commit, directory):
+    def files(self, repository, commit):
+        return {path.name: path.stat().st_size for path in self.folder.iterdir()}
+
+    def download(self, repository, commit, directory, names):
         self.downloads.append((repository, commit))
         time.sleep(0.05)
-        shutil.copytree(self.files, directory, dirs_exist_ok=True)
+        for name in names:
+            shutil.copy(self.folder / name, directory)
 
 
 def test_a_repository_is_downloaded_once_for_a_commit(model, tmp_path):
@@ -83,6 +87,43 @@ def test_imports_that_begin_together_download_once(model, tmp_path):
         found = list(pool.map(lambda _: resolve("hf://owner/name", tmp_path / "storage", hub), range(4)))
     assert set(found) == {tmp_path / "storage" / "models" / "owner--name" / COMMIT}
     assert len(hub.downloads) == 1
+
+
+def test_who_reads_texts_alone_downloads_no_weights(model, tmp_path):
+    hub, storage = StandIn(model), tmp_path / "storage"
+    tokenizer = base_model.resolve_tokenizer("hf://owner/name", storage, hub)
+    assert {path.name for path in tokenizer.iterdir()} == {
+        ".complete",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert base_model.resolve_tokenizer(f"hf://owner/name@{COMMIT}", storage, hub) == tokenizer
+    assert len(hub.downloads) == 1
+    whole = resolve("hf://owner/name", storage, hub)
+    assert (whole / "model.safetensors").is_file()
+    assert base_model.resolve_tokenizer("hf://owner/name", storage, hub) == whole
+
+
+def test_who_waits_for_a_download_is_told_how_far_it_is(model, tmp_path):
+    said = []
+    (model / "model.safetensors").write_bytes(b"0" * (3 << 20))
+    resolve("hf://owner/name", tmp_path, StandIn(model), told=said.append)
+    assert said[0] == "base model hf://owner/name is downloaded"
+    assert said[1].startswith(f"{said[0]}: 0.0 MiB of 3.") and said[1].endswith(" MiB")
+    assert said[-1] is None
+    said.clear()
+    resolve("hf://owner/name", tmp_path, StandIn(model), told=said.append)
+    assert said == []
+
+
+def test_a_model_that_has_no_room_is_not_begun(model, tmp_path):
+    hub = StandIn(model)
+    hub.files = lambda *_: {path.name: 1 << 60 for path in model.iterdir()}
+    with pytest.raises(StorageFull, match=r"hf://owner/name has \d+\.0 GiB, and \d+\.\d [GM]iB are free"):
+        resolve("hf://owner/name", tmp_path, hub)
+    assert hub.downloads == []
+    assert [path.name for path in (tmp_path / "models" / "owner--name").iterdir()] == [".lock"]
 
 
 def test_what_was_downloaded_is_found_in_a_storage_that_can_only_be_read(model, tmp_path, monkeypatch):

@@ -197,6 +197,19 @@ def test_a_warning_of_full_storage_goes_once_there_is_room_and_others_stay() -> 
     assert goes_on["datasets"]["warnings"] == [few]
 
 
+def test_a_pod_that_has_to_wait_before_it_trains_is_quoted() -> None:
+    said = "base model hf://meta-llama/Llama-3.1-8B is downloaded: 3.2 GiB of 15.0 GiB"
+    waits = plan(replace(running(), pulled=PULLED.model_copy(update={"message": said})), NOW, CONFIG).status
+    (told,) = [one["message"] for one in waits["conditions"] if one["type"] == "Running"]
+    assert told.endswith(f": {said}") and told.startswith("Pod ")
+    (trains,) = [
+        one["message"]
+        for one in plan(replace(running(), pulled=PULLED), NOW, CONFIG).status["conditions"]
+        if one["type"] == "Running"
+    ]
+    assert trains.endswith(" trains")
+
+
 def test_the_final_message_gives_the_result() -> None:
     said = told(
         bestCheckpoint="epoch-2",

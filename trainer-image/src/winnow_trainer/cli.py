@@ -125,7 +125,7 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
             reception.remove_stale(storage / reception.FOLDER)
             pinned |= found.pinned
             how = replace(how, class_names=found.class_names)
-            resolve = _resolve(options)
+            resolve = partial(base_model.resolve_tokenizer, bucket=_base_bucket(options))
             imported = importer.import_files(
                 found.files, storage, how, options.base_model, name, mirror=mirror, resolve=resolve
             )
@@ -248,7 +248,11 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
             mirror=mirror,
             track=trackers(options.allow_network, os.environ),
             ranks=ranks,
-            resolve=_resolve(options),
+            resolve=partial(
+                base_model.resolve,
+                bucket=_base_bucket(options),
+                told=lambda words: progress.update(message=words),
+            ),
         )
         progress.update(**{name: result[name] for name in ("state", "reason", "message") if name in result})
         if options.progress_port is not None and options.termination_log and not several:
@@ -290,8 +294,8 @@ def _storage(options: argparse.Namespace) -> AbstractContextManager[tuple[Path, 
     return opened(options.storage, options.mirror, options.allow_network, os.environ)
 
 
-def _resolve(options: argparse.Namespace) -> base_model.Resolve:
-    return partial(base_model.resolve, bucket=BaseBucket(options.allow_network, os.environ, options.base_keys))
+def _base_bucket(options: argparse.Namespace) -> BaseBucket:
+    return BaseBucket(options.allow_network, os.environ, options.base_keys)
 
 
 def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:

@@ -37,6 +37,8 @@ class TerminalLine:
 
 
 def progress_line(state: Mapping[str, Any]) -> str:
+    if "message" in state:  # nothing trains meanwhile
+        return str(state["message"])
     parts = []
     if "totalEpochs" in state:
         parts.append(f"epoch {state.get('epoch', 0)}/{state['totalEpochs']}")

@@ -52,7 +52,7 @@ def import_files(
     name: str | None = None,
     *,
     mirror: Mirror,
-    resolve: base_model.Resolve = base_model.resolve,
+    resolve: base_model.Resolve = base_model.resolve_tokenizer,
 ) -> Imported:
     """Reads, judges, profiles and stores in one pass. Raises a WinnowError; then no row is stored.
 
@@ -174,7 +174,7 @@ def _token_counter(reference: str | None, storage: Path, resolve: base_model.Res
     if reference is None:
         return lambda texts: (), None
     try:
-        file = resolve(reference, storage) / "tokenizer.json"
+        file = resolve(reference, storage) / base_model.TOKENIZER
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as err:  # the library raises nothing narrower

@@ -163,6 +163,8 @@ def _pod_state(seen: TrainingJobSeen, job: Object) -> _State:
         return _State("Running", Reason.TRAINING, message)
     if pods.running(pod):
         who = f"Pod {pod['metadata']['name']} trains" if nodes == 1 else f"{nodes} pods train"
+        if seen.pulled and seen.pulled.state == "Running" and seen.pulled.message:
+            who = f"Pod {pod['metadata']['name']}: {seen.pulled.message}"
         return _State("Running", Reason.TRAINING, who)
     trouble = pods.trouble(pod)
     if trouble:
