@@ -101,7 +101,7 @@ def test_the_chance_of_dropout_is_that_before_the_last_layer(tmp_path, model_typ
 
 def test_the_last_layer_of_an_adapter_is_the_one_that_trains(tmp_path):
     each = learner(tmp_path, "LoRA", "bert", head_init="Ridge")
-    layer, inputs, _ = into_last_layer(each.model, each.run(each.model.features, each.examples))
+    layer, inputs, _ = into_last_layer(each.model, each.run(each.model.features, each.examples, "features"))
     assert any(parameter is layer.weight for parameter in each.trainable.values())
     assert_close(layer(inputs), each.predict(each.examples))
 

@@ -269,5 +269,5 @@ def test_test_and_validation_rows_are_each_judged_by_their_own_texts(tmp_path, m
     test, validation = parts.examples.take(ALL[:5]), parts.examples.take(ALL[5:10])
     for _ in range(2):  # what is kept of a body that does not change is kept of each
         for rows in (test, validation):
-            torch.testing.assert_close(parts.predict(rows), parts.run(parts.model, rows), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(parts.predict(rows), parts.run(parts.model, rows, "rows"), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(parts.predict(test), parts.predict(validation))

@@ -62,6 +62,22 @@ def test_each_epoch_is_evaluated_and_published(trainer):
     assert shown["epochs"] == told["epochs"]
 
 
+@pytest.mark.parametrize("method", ["HeadOnly", "Full"])
+def test_what_takes_its_time_beside_the_steps_is_said_while_it_lasts(trainer, method):
+    said = []
+    trainer.progress.listen(lambda changed, state: said.append((state.get("message"), "step" in changed)))
+    told = trainer.run(trainer.job(method, headInit="Ridge"))
+    words = list(dict.fromkeys(words.partition(":")[0] for words, _ in said if words and "is written" not in words))
+    features = "features of the training rows are computed"
+    tests = "features of the test rows are computed" if method == "HeadOnly" else "the test rows are answered"
+    assert words[:2] == [features, tests]
+    assert next(words for words, _ in said if words) == f"{features}: 0 of 22"
+    written = [f"metrics of epoch {epoch} are computed, and its checkpoint is written" for epoch in (1, 2)]
+    assert [words for words, _ in said if words and "is written" in words] == written
+    assert all(words is None for words, steps in said if steps)
+    assert told["message"] not in words
+
+
 @pytest.mark.parametrize(
     ("model_type", "method"),
     [("bert", "Full"), pytest.param("gpt2", "LoRA", id="an adapter beside transposed weights")],

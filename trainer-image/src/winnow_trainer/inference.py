@@ -30,8 +30,10 @@ def over_rows(
     stop: Event,
     ranks: Ranks,
     all_pass: bool,
+    told: Callable[[int], None],
 ) -> Tensor:
-    """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches.
+    """`function` of each row, (N, …) float32 on the CPU. Raises Stopped between two batches. `told` hears how many rows are
+    done.
 
     Each batch runs in one process, and all of them get all results. `all_pass`: each makes as many passes as the one with the
     most batches, since they take part in those of the others.
@@ -44,8 +46,11 @@ def over_rows(
     dealt = shares([int(lengths[order[batch]].sum()) for batch in batches], ranks.size)
     own = [order[batches[index]] for index in dealt[ranks.rank]]
     idle = max(map(len, dealt)) - len(own) if all_pass else 0
+    done = 0
     for number, rows in enumerate([*own, *[order[-1:]] * idle]):
         check(stop)
+        told(done)
+        done += len(rows)
         packed = examples.pack(rows.tolist(), model.position_start).to(model.device)
         with together(model), torch.no_grad(), autocast():
             output = function(packed).float().cpu()

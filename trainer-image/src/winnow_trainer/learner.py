@@ -54,9 +54,12 @@ class Learner:
         stop: Event,
         rows: Rows | None = None,
         ranks: Ranks = ALONE,
+        told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`rows`: those of `examples` that train, repeated where they repeat; None for all."""
+        """`rows`: those of `examples` that train, repeated where they repeat; None for all. `told` hears in words what is done
+        where no step is."""
         self.ranks = ranks
+        self.told = told
         self.model = model
         self.cut = fsdp.is_cut(model)
         self.examples = examples
@@ -71,7 +74,7 @@ class Learner:
         )
         packs = model.architecture.packs  # else texts become features only with the head's own help
         # A body that does not change gives each row the same features in all epochs.
-        self.features = self.run(model.features, examples, learns=True) if method == "HeadOnly" and packs else None
+        self.features = self.features_to_learn(model.features, examples) if method == "HeadOnly" and packs else None
         # Adafactor's rows share their moments, and 8 bits their scales, so a row that is left out would be missed by the others.
         # Some tables do more than look up: Gemma 3's scales what it finds.
         plain = packs and not self.cut and type(model.body.get_input_embeddings()) is torch.nn.Embedding
@@ -114,7 +117,7 @@ class Learner:
             features = self.features[torch.from_numpy(chosen)]
         else:
             with fsdp.callable_features(self.model) as function:
-                features = self.run(function, self.examples.take(chosen), learns=True)
+                features = self.features_to_learn(function, self.examples.take(chosen))
         with fsdp.together(self.model), fsdp.whole_head(self.model):
             head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
 
@@ -187,19 +190,27 @@ class Learner:
         packed = self.examples.pack(rows.tolist(), self.model.position_start, self.multiple)
         return self.model(packed.to(self.model.device))[: len(rows)]  # type: ignore[no-any-return]
 
-    def predict(self, examples: Examples) -> Tensor:
+    def predict(self, examples: Examples, which: str = "rows") -> Tensor:
         """(N, C) float32 logits on the CPU, in the order of the rows; of test rows and of validation rows, again and again."""
         if self.features is None:
-            return self.run(self.model, examples)
+            return self.run(self.model, examples, f"the {which} are answered")
         known = next((features for seen, features in self.judged_features if seen is examples), None)
         if known is None:
-            known = self.run(self.model.features, examples)
+            known = self.run(self.model.features, examples, f"features of the {which} are computed")
             self.judged_features.append((examples, known))
         with torch.no_grad():  # in parts: a device has no room for the features of all rows
             parts = known.split(HEAD_ROWS)  # type: ignore[no-untyped-call]
             return torch.cat([self.model.head(part.to(self.model.device)).cpu() for part in parts])
 
-    def run(self, function: Callable[[PackedBatch], Tensor], examples: Examples, learns: bool = False) -> Tensor:
+    def features_to_learn(self, function: Callable[[PackedBatch], Tensor], examples: Examples) -> Tensor:
+        return self.run(function, examples, "features of the training rows are computed", learns=True)
+
+    def run(
+        self, function: Callable[[PackedBatch], Tensor], examples: Examples, what: str, learns: bool = False
+    ) -> Tensor:
+        def tell(done: int) -> None:
+            self.told(f"{what}: {min(done * self.ranks.size, len(examples)):,} of {len(examples):,}")
+
         return over_rows(
             self.model,
             function,
@@ -211,6 +222,7 @@ class Learner:
             self.stop,
             self.ranks,
             all_pass=self.cut,
+            told=tell,
         )
 
     def weights(self) -> dict[str, Tensor] | None:

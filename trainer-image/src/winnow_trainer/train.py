@@ -331,6 +331,7 @@ class Training:
             self.stop,
             prepared.rows,
             self.ranks,
+            self.tell,
         )
         log.info(
             "Training",
@@ -346,6 +347,10 @@ class Training:
             },
         )
         return learner, test, validation
+
+    def tell(self, words: str) -> None:
+        """What is done instead of steps; `report` ends it."""
+        self.progress.update(message=words)
 
     def place(self, model: Classifier, accelerator: Accelerator, rows: int) -> None:
         """The model to its device, whole or cut over the processes: a run goes on as it began."""
@@ -466,6 +471,7 @@ class Training:
         with self.what_is_kept():
             test = self.judged(epoch, "test", self.test, data.test)
             validation = self.judged(epoch, "validation", self.validation, data.validation)
+        self.tell(f"metrics of epoch {epoch} are computed, and its checkpoint is written")
         weights = self.learner.weights()
         train_loss = self.position.loss_sum / self.position.rows
         sums = self.position.step_losses
@@ -494,7 +500,7 @@ class Training:
     def judged(self, epoch: int, which: str, examples: Examples | None, part: HeldOut | None) -> Judged | None:
         if examples is None or part is None:
             return None
-        logits = self.learner.predict(examples)
+        logits = self.learner.predict(examples, f"{which} rows")
         check_answers(logits, epoch, which, part.rows.numbered)
         return Judged(logits, examples.targets)
 
@@ -506,6 +512,7 @@ class Training:
             step=self.steps_done,
             totalSteps=self.total_steps,
             etaSeconds=self.pace.eta_seconds,
+            message=None,
             **self.history(),
         )
 
