@@ -30,9 +30,13 @@ from winnow_classifier.errors import BaseModelError
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust writes it
 log = logging.getLogger(__name__)
+
+PROBE = "see you at noon, it's 12 past 9"  # nothing that some models read in another case or without accents
 
 
 def renew(directory: Path) -> None:
@@ -121,7 +125,38 @@ def _renew_tokenizer(directory: Path) -> None:
     if missing or not isinstance(tokenizer, PreTrainedTokenizerFast):
         wants = f": its {type(tokenizer).__name__} wants {' and '.join(missing)}" if missing else ""
         raise BaseModelError(f"{none}{wants}.")
+    for file in (directory / name for name in VOCABULARIES if name.endswith(".model") and (directory / name).is_file()):
+        _with_equivalents(tokenizer.backend_tokenizer, file)
+        if not _reads_as(tokenizer, file):
+            raise BaseModelError(f"{none}: transformers reads texts otherwise than {file.name} has them read.")
     log.info("Writing the tokenizer as tokenizer.json", extra={"type": type(tokenizer).__name__})
     tokenizer.save_pretrained(directory)
     for name in VOCABULARIES:
         (directory / name).unlink(missing_ok=True)
+
+
+def _with_equivalents(tokenizer: Tokenizer, sentence_pieces: Path) -> None:
+    """Read characters of one meaning as one, as the SentencePiece model does that the base model was trained with: transformers' class for
+    DeBERTa-v2 leaves them out, so that `\uff26` would be unknown and no `F`."""
+    from sentencepiece import sentencepiece_model_pb2
+    from tokenizers.normalizers import Precompiled, Sequence
+
+    model = sentencepiece_model_pb2.ModelProto.FromString(sentence_pieces.read_bytes())  # type: ignore[attr-defined]
+    table = model.normalizer_spec.precompiled_charsmap
+    if table and tokenizer.normalizer is not None and "Precompiled" not in repr(tokenizer.normalizer):
+        tokenizer.normalizer = Sequence([Precompiled(table), tokenizer.normalizer])
+
+
+def _reads_as(tokenizer: PreTrainedTokenizerFast, sentence_pieces: Path) -> bool:
+    """Whether it cuts plain words as the library does that cut them when the base model was trained. transformers guesses some rules from the
+    type of the model: that of a Llama without tokenizer.json takes the mark from the first word."""
+    from sentencepiece import SentencePieceProcessor
+
+    model = SentencePieceProcessor(model_file=str(sentence_pieces))
+    unknown, pieces = model.unk_id(), zip(model.encode(PROBE), model.encode(PROBE, out_type=str), strict=True)
+    cut = [tokenizer.unk_token if index == unknown else piece for index, piece in pieces]
+    try:
+        read = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    except Exception:  # as what reads vocabularies; its class names a token that is not there
+        return False
+    return cut == tokenizer.convert_ids_to_tokens(read)

@@ -12,6 +12,7 @@ import torch
 from old_models import old_model
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sentencepiece import SentencePieceProcessor
 from transformers import AutoModel, AutoTokenizer
 
 from winnow_classifier import base_model
@@ -61,6 +62,28 @@ def test_it_reads_and_answers_as_what_was_old_model(models, resolve, model_type)
     ids = torch.tensor([after("see you at noon")["input_ids"]])
     answers = [AutoModel.from_pretrained(folder).eval()(ids).last_hidden_state for folder in (old, new)]
     assert torch.equal(*answers)
+
+
+def test_sentence_pieces_are_read_as_by_the_library_that_made_them(models, resolve):
+    """transformers' class for DeBERTa-v2 forgets which characters mean the same."""
+    old = old_model(models / "old", "deberta-v2")
+    made = SentencePieceProcessor(model_file=str(old / "spm.model"))
+    texts = [*old_models.SAID, "\uff34\uff48\uff45 quick\u3000\ufb01x", "tabs\tand\nlines", "  outer spaces "]
+    read = load_tokenizer(resolve(old))
+    for text in texts:
+        ids = read(text, add_special_tokens=False)["input_ids"]
+        assert read.convert_ids_to_tokens(ids) == made.encode(text, out_type=str)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma"])
+def test_a_vocabulary_that_transformers_reads_otherwise_is_refused(models, resolve, model_type):
+    """Without tokenizer.json it forgets the mark before the first word."""
+    old = old_model(models / "old", "deberta-v2")
+    (old / "spm.model").rename(old / "tokenizer.model")
+    config = json.loads((old / "config.json").read_bytes())
+    (old / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+    with pytest.raises(BaseModelError, match=r"transformers reads texts otherwise than tokenizer\.model has them read"):
+        resolve(old)
 
 
 def test_the_same_model_is_known_again_where_it_is_converted_again(models, resolve):
