@@ -117,7 +117,19 @@ def test_a_field_that_progress_does_not_have_is_a_bug(progress):
         progress.update(epochs_total=3)
 
 
-def test_a_terminal_shows_one_line_and_keeps_each_epoch(progress):
+def test_a_narrow_terminal_never_wraps_the_line_that_is_drawn_again(progress, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    screen, seconds = io.StringIO(), iter(range(100))
+    progress.listen(TerminalLine(screen, clock=lambda: next(seconds)))
+    progress.update(message="base model hf://meta-llama/Llama-3.1-8B-Instruct is downloaded: 3.2 GiB of 15.0 GiB")
+    progress.update(message=None, totalEpochs=3, epoch=1, totalSteps=300, step=100, loss=0.41, tokensPerSecond=2_345)
+    drawn = screen.getvalue().split("\r\x1b[K")[1:]
+    assert drawn[0].startswith("base model hf://meta-llama") and drawn[1].startswith("epoch 1/3  step 100/300")
+    assert [len(line) for line in drawn] == [59, 59]
+
+
+def test_a_terminal_shows_one_line_and_keeps_each_epoch(progress, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     screen, seconds = io.StringIO(), iter(range(100))
     progress.listen(TerminalLine(screen, clock=lambda: next(seconds)))
     progress.update(totalEpochs=3, totalSteps=300)

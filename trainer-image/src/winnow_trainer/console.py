@@ -1,5 +1,6 @@
 """A training's progress on a terminal: one line that moves, and one that stays for each epoch."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -28,7 +29,8 @@ class TerminalLine:
             self.close()
         elif self._clock() - self._drawn >= REDRAW_SECONDS:
             self._drawn = self._clock()
-            self._stream.write(ERASE_LINE + progress_line(state))
+            # A line that wraps would not be erased.
+            self._stream.write(ERASE_LINE + progress_line(state)[: shutil.get_terminal_size().columns - 1])
             self._stream.flush()
 
     def close(self) -> None:
