@@ -110,6 +110,7 @@ def test_a_repository_behind_a_token(hub, files, train):
         (f"hf://{BASE}@gone", f"hf://{BASE}@gone does not exist"),
         (f"hf://{BASE}@{'0' * 40}", f"hf://{BASE}@{'0' * 40} does not exist"),
         ("hf://owner/none", "hf://owner/none@main does not exist"),
+        ("hf://owner/my--model", "hf://owner/my--model@main can be no repository of the Hub: Cannot have -- or .."),
         ("hf://owner/weightless", "hf://owner/weightless has no model.safetensors"),
     ],
 )

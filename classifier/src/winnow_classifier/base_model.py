@@ -252,6 +252,7 @@ def _hub_errors(name: str) -> Iterator[None]:
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import (
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -259,6 +260,8 @@ def _hub_errors(name: str) -> Iterator[None]:
 
     try:
         yield
+    except HFValidationError as error:
+        raise BaseModelError(f"{name} can be no repository of the Hub: {error}") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise BaseModelError(
             f"{name} does not exist, or this token may not read it. Check repo, revision and tokenSecretRef."
