@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import tiny_models
@@ -80,19 +81,36 @@ def test_a_training_goes_on_from_a_model_of_the_hub_and_fetches_it_once(hub, fil
     assert code == 0 and not hub.requests, said
 
 
-def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, files, tmp_path):
+@pytest.fixture
+def measure(tmp_path):
+    """Imports two rows: their tokens (None: not known), and all that is said. Quicker than a training: it needs no torch."""
+
+    def measure(endpoint, *, token=None, **more):
+        (tmp_path / "rows.csv").write_text("prompt,completion\nwin a prize,1\nsee you,0\n")
+        command = [sys.executable, "-m", "winnow_trainer", "import", "--file", tmp_path / "rows.csv", "--json"]
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), **more}
+        environment.pop("HF_TOKEN", None)
+        if token:
+            environment["HF_TOKEN"] = token
+        with tempfile.TemporaryDirectory(dir=tmp_path) as storage:
+            done = subprocess.run(
+                [*command, "--base-model", f"hf://{BASE}", "--storage", storage],
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+        assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
+        return json.loads(done.stdout).get("tokens"), done.stdout + done.stderr, done.stderr
+
+    return measure
+
+
+def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, files, measure):
     """No progress bar, and not each request, whose addresses may be signed."""
     hub.repository(BASE, kind="models").commit(files)
-    (tmp_path / "rows.csv").write_text("prompt,completion\nwin a prize,1\nsee you,0\n")
-    command = [sys.executable, "-m", "winnow_trainer", "import", "--file", tmp_path / "rows.csv", "--json"]
-    done = subprocess.run(
-        [*command, "--base-model", f"hf://{BASE}", "--storage", tmp_path / "storage"],
-        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and hub.cdn_requests, done.stderr
-    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    tokens, said, log = measure(hub.url)
+    assert tokens and hub.cdn_requests, said
+    messages = [json.loads(line)["message"] for line in log.splitlines()]
     assert not any("HTTP Request" in message for message in messages), messages
 
 
@@ -102,6 +120,21 @@ def test_a_repository_behind_a_token(hub, files, train):
     assert code == 10 and f"hf://{BASE}@main does not exist, or this token may not read it" in said, (code, said)
     code, said = train(f"hf://{BASE}", hub.url, token=TOKEN)
     assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("given", "is_one"),
+    [
+        pytest.param(f"{TOKEN}\n", True, id="as kubectl create secret --from-file leaves it"),
+        pytest.param(f"token: {TOKEN}", False, id="words"),
+        pytest.param(f"{TOKEN}\n{TOKEN}", False, id="lines"),
+    ],
+)
+def test_what_is_no_token_is_not_told(hub, files, measure, given, is_one):
+    hub.repository(BASE, kind="models", tokens=(TOKEN,)).commit(files)
+    tokens, said, _ = measure(hub.url, token=given)
+    assert (tokens is not None) == is_one, said
+    assert ("the token of tokenSecretRef (HF_TOKEN) is none" in said) != is_one
 
 
 @pytest.mark.parametrize(

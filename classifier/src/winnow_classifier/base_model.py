@@ -22,6 +22,8 @@ from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
 from winnow_classifier.files import is_full, sha256_of_files
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from winnow_classifier.base_bucket import BaseBucket
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 COMPLETE = ".complete"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[0-9a-f]{64}")
+TOKEN = re.compile(r"[!-~]+")
 STALE_SECONDS = 24 * 3_600
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -218,25 +221,31 @@ def one_at_a_time(directory: Path) -> Iterator[None]:
 
 class HuggingFaceHub:
     def __init__(self, token: str | None) -> None:
-        self._token = token
+        self._token = (token or "").strip() or None
 
-    def commit(self, repository: str, revision: str) -> str:
+    def _api(self) -> HfApi:
         from huggingface_hub import HfApi
 
+        if self._token and not TOKEN.fullmatch(self._token):  # the client's own words would have it in them
+            raise BaseModelError(
+                "the token of tokenSecretRef (HF_TOKEN) is none", hint="it should hold the token alone"
+            )
+        return HfApi(token=self._token)
+
+    def commit(self, repository: str, revision: str) -> str:
         with _hub_errors(f"{HUGGING_FACE}{repository}@{revision}"):
-            found = HfApi(token=self._token).model_info(repository, revision=revision, timeout=30).sha
+            found = self._api().model_info(repository, revision=revision, timeout=30).sha
         if found is None:
             raise StorageError(f"{HUGGING_FACE}{repository}@{revision}: the Hub named no commit.")
         return str(found)
 
     def download(self, repository: str, commit: str, directory: Path) -> None:
-        from huggingface_hub import HfApi
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         if not sys.stderr.isatty():  # a log has a line of JSON for each thing said
             disable_progress_bars()
         with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
-            HfApi(token=self._token).snapshot_download(
+            self._api().snapshot_download(
                 repository,
                 revision=commit,
                 local_dir=directory,
