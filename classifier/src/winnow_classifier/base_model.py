@@ -13,11 +13,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from winnow_classifier.addresses import ALLOWING, Network, NotPublicError
 from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
 from winnow_classifier.files import is_full, sha256_of_files
 
@@ -38,6 +39,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[0-9a-f]{64}")
 TOKEN = re.compile(r"[!-~]+")
 STALE_SECONDS = 24 * 3_600
+_ENDPOINT_HINT = "check huggingFace.endpoint (outside a cluster: HF_ENDPOINT)"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -220,24 +222,26 @@ def one_at_a_time(directory: Path) -> Iterator[None]:
 
 
 class HuggingFaceHub:
-    def __init__(self, token: str | None) -> None:
-        self._token = (token or "").strip() or None
+    """The Hub, or the mirror that HF_ENDPOINT names, which must have a public address or one in `networks` (ADR 97)."""
+
+    def __init__(self, token: str | None, networks: Sequence[Network] = ()) -> None:
+        self._token, self._networks = (token or "").strip() or None, networks
 
     def _api(self) -> HfApi:
-        from huggingface_hub import HfApi
+        from winnow_classifier.hub_client import client
 
         if self._token and not TOKEN.fullmatch(self._token):  # the client's own words would have it in them
             raise BaseModelError(
                 "the token of tokenSecretRef (HF_TOKEN) is none", hint="it should hold the token alone"
             )
-        return HfApi(token=self._token)
+        return client(self._token, self._networks)
 
     def commit(self, repository: str, revision: str) -> str:
         with _hub_errors(f"{HUGGING_FACE}{repository}@{revision}"):
-            found = self._api().model_info(repository, revision=revision, timeout=30).sha
-        if found is None:
-            raise StorageError(f"{HUGGING_FACE}{repository}@{revision}: the Hub named no commit.")
-        return str(found)
+            found = str(self._api().model_info(repository, revision=revision, timeout=30).sha)
+            if not COMMIT.fullmatch(found):  # it names a folder
+                raise LookupError("no commit")
+        return found
 
     def download(self, repository: str, commit: str, directory: Path) -> None:
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -257,8 +261,12 @@ class HuggingFaceHub:
 
 @contextlib.contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
-    from httpx2 import HTTPError  # what huggingface_hub asks by
-    from huggingface_hub.constants import ENDPOINT
+    from httpx2 import HTTPError, InvalidURL  # what huggingface_hub asks by
+
+    try:
+        from huggingface_hub.constants import ENDPOINT
+    except ValueError as error:
+        raise BaseModelError(f"{name}: HF_ENDPOINT is no URL: {error}", hint=_ENDPOINT_HINT) from error
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,
@@ -271,15 +279,18 @@ def _hub_errors(name: str) -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise BaseModelError(f"{name} can be no repository of the Hub: {error}") from error
+    except NotPublicError as error:
+        message = f"{name}: {error}, which is not public, and base models are fetched from public addresses only"
+        raise BaseModelError(message, hint=ALLOWING) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise BaseModelError(
-            f"{name} does not exist, or this token may not read it. Check repo, revision and tokenSecretRef."
+            f"{name} does not exist at {ENDPOINT}, or this token may not read it. Check repo, revision and tokenSecretRef."
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403):
             raise BaseModelError(
-                f"{name}: access refused ({status}). Accept its licence and check the token."
+                f"{name}: access refused by {ENDPOINT} ({status}). Accept its licence and check the token."
             ) from error
         raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
     except (LocalEntryNotFoundError, HTTPError, OSError) as error:
@@ -291,3 +302,7 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"{name} could not be downloaded from the Hub's store of large files (Xet): {error}",
             hint="with HF_HUB_DISABLE_XET=1 in the environment they come from the Hub itself",
         ) from error
+    except (InvalidURL, ValueError, LookupError, TypeError, AttributeError) as error:
+        # A page in place of JSON, or JSON of another shape: the library looks at neither.
+        message = f"{name}: {ENDPOINT} does not answer as the Hub does: {error!r}"
+        raise BaseModelError(message, hint=_ENDPOINT_HINT) from error

@@ -291,7 +291,9 @@ def _storage(options: argparse.Namespace) -> AbstractContextManager[tuple[Path, 
 
 
 def _resolve(options: argparse.Namespace) -> base_model.Resolve:
-    return partial(base_model.resolve, bucket=BaseBucket(options.allow_network, os.environ, options.base_keys))
+    hub = base_model.HuggingFaceHub(os.environ.get("HF_TOKEN"), options.allow_network)
+    bucket = BaseBucket(options.allow_network, os.environ, options.base_keys)
+    return partial(base_model.resolve, hub=hub, bucket=bucket)
 
 
 def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:
