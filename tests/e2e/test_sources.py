@@ -1,15 +1,30 @@
-"""Rows fetched within a real network: from an S3 server and a web server in pods, and a Hub on this machine; refused until the chart allows their addresses."""
+"""Rows fetched within a real network: from an S3 server and a web server in pods, and a Hub on this machine, which has a base model too; refused until the chart allows their addresses."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import secrets
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
-from e2e_support import S3_IMAGE, Cluster, allowed, condition, manifest, model_service, short_rows
+from e2e_support import (
+    ROOT,
+    S3_IMAGE,
+    Cluster,
+    allowed,
+    condition,
+    dataset,
+    deployment,
+    manifest,
+    model_service,
+    short_rows,
+    training_job,
+)
 from tiny_hub import TinyHub, parquet
 
 WEB_IMAGE = "docker.io/winnow/trainer:dev"  # has Python, and with it a web server
@@ -140,5 +155,40 @@ def test_rows_of_a_gated_dataset_of_the_hub(cluster: Cluster) -> None:
         assert [label["name"] for label in status["labels"]] == ["ham", "spam"]
         cluster.says("wds", "kept-out", "Stalled", status="True")
         assert "tokenSecretRef" in condition(cluster.get("wds", "kept-out"), "Ready")["message"]
-    assert hub.cdn_requests and not any("Authorization" in headers for _, headers in hub.cdn_requests)
+    assert hub.cdn_requests and not any("authorization" in headers for _, headers in hub.cdn_requests)
     assert TOKEN not in cluster.run("logs", "-l", "winnow.dev/name=let-in", "--tail=-1")
+
+
+def test_a_gated_base_model_of_a_mirror_is_trained_and_served(cluster: Cluster, tmp_path: Path) -> None:
+    """One within the company, as this machine is for the pods."""
+    node = cluster.list("nodes")[0]["status"]["addresses"][0]["address"]
+    subprocess.run([sys.executable, ROOT / "images/base-tiny-llama/prepare.py", tmp_path], check=True)
+    files = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    hub = TinyHub(node)
+    commit = hub.repository("acme/llama", kind="models", tokens=(TOKEN,), gated=True).commit(files)
+    base = {"huggingFace": {"repo": "acme/llama", "endpoint": hub.url, "tokenSecretRef": {"name": "hub"}}}
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hub"}, "stringData": {"token": TOKEN}},
+        model_service("llama", base),
+        dataset("early", "llama", short_rows(20)),
+    )
+    warnings = cluster.wait("wds", "early", "Ready")["status"]["warnings"]
+    (said,) = [warning["message"] for warning in warnings if warning["code"] == "NoTokenLengths"]
+    assert f"the address {node}, which is not public" in said and "fetch.allowedNetworks" in said
+
+    quick = {"numTrainEpochs": 1, "maxSeqLength": 64, "perDeviceTrainBatchSize": 16, "gradientAccumulationSteps": 1}
+    with hub.running(), allowed(cluster, node):
+        cluster.apply(
+            dataset("train", "llama", short_rows(40), labels=["ham", "spam"]),
+            training_job("l1", "llama", testDataset=None, testSplit={"percent": 20}, parameters=quick),
+            deployment("llama", "llama", "l1"),
+        )
+        assert cluster.wait("wds", "train", "Ready")["status"]["tokens"]["max"] > 0
+        job = cluster.wait("trainingjob", "l1", "Complete", seconds=240)
+        cluster.wait("deployments.winnow.dev", "llama", "Ready", seconds=240)
+    assert job["status"]["baseModel"]["huggingFace"]["endpoint"] == hub.url
+    (server,) = cluster.get("deployments.apps", "llama")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "HF_ENDPOINT", "value": hub.url} in server["env"]
+    assert f"/api/models/acme/llama/tree/{commit}" in {path.partition("?")[0] for path, _ in hub.requests}
+    assert {headers.get("authorization") for _, headers in hub.requests} == {f"Bearer {TOKEN}"}
+    assert hub.cdn_requests and not any("authorization" in headers for _, headers in hub.cdn_requests)

@@ -42,7 +42,7 @@ SERVICE_IS_FIXED = (
 ONE_VALUE = "an entry of env needs exactly one of: value, valueFrom"
 ONE_KEY = "valueFrom needs exactly one of: secretKeyRef, configMapKeyRef"
 OUR_ENV = (
-    "env sets a variable that Winnow sets itself (HOME, HF_HOME, HF_TOKEN, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, "
+    "env sets a variable that Winnow sets itself (HOME, HF_HOME, HF_TOKEN, HF_ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, "
     "AWS_ENDPOINT_URL_S3, AWS_REGION, and names that begin with BASE_AWS_); credentials belong into baseModel and storage"
 )
 OUR_PATHS = ".path begins like a path of the server itself (/classify, /docs, /health, /info, /metrics, /openapi.json, /ping, /predict, /ui, /v1, /v2); choose another"
@@ -191,6 +191,12 @@ RULES = [
                 make(env=[{"name": "HF_TOKEN", "value": "hf_x"}]),
                 f"{kind}: variables that are ours",
             ),
+            rule(
+                OUR_ENV,
+                make(),
+                make(env=[{"name": "HF_ENDPOINT", "value": "https://hub.example"}]),
+                f"{kind}: the Hub's address stands in baseModel",
+            ),
         )
     ),
     rule(NAME_LENGTH, model_service(LONG), model_service(f"{LONG}n"), "ModelService: a name of 52 characters"),
@@ -333,6 +339,15 @@ RULES = [
         dataset(source={"huggingFace": {"repo": "a/b", "endpoint": "https://hub.example/a@b"}}),
         dataset(source={"huggingFace": {"repo": "a/b", "endpoint": "https://me:secret@hub.example"}}),
         "Dataset: no secrets in the Hub's URL",
+    ),
+    *(
+        rule(
+            "endpoint must not hold a user or a password; a manifest is no place for secrets",
+            make(baseModel={"huggingFace": {"repo": "a/b", "endpoint": "https://hub.example/a@b"}}),
+            make(baseModel={"huggingFace": {"repo": "a/b", "endpoint": "https://me:secret@hub.example"}}),
+            f"{kind}: no secrets in the URL of a base model's Hub",
+        )
+        for kind, make in (("ModelService", model_service), ("TrainingJob", training_job))
     ),
     rule(
         "endpoint must not hold a user or a password; a manifest is no place for secrets",

@@ -30,7 +30,12 @@ async def test_a_crd_is_established_and_its_schema_structural(client: Client, ki
 BASE_MODEL: Object = {
     "image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"},
     "persistentVolumeClaim": {"claimName": "models", "path": "/"},
-    "huggingFace": {"repo": "a/b", "revision": "main", "tokenSecretRef": {"name": "hf", "key": "token"}},
+    "huggingFace": {
+        "repo": "a/b",
+        "revision": "main",
+        "tokenSecretRef": {"name": "hf", "key": "token"},
+        "endpoint": "https://hub.example",
+    },
     "s3": {
         "uri": "s3://winnow/mail",
         "secretRef": {"name": "keys"},

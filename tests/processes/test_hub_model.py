@@ -7,7 +7,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import urlopen
 
 import pytest
@@ -38,11 +41,11 @@ def files(tmp_path):
 
 @pytest.fixture
 def train(tmp_path):
-    def train(reference, endpoint, token=None, storage=None, arguments=(), **more):
+    def train(reference, endpoint, token=None, storage=None, method="Full", arguments=(), **more):
         texts, spam = tiny_models.texts(24)
         with (tmp_path / "rows.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("prompt", "completion"), *zip(texts, spam, strict=True)])
-        spec = {"trainingDataset": "rows.csv", "testDataset": "rows.csv", "baseModel": reference, "method": "Full"}
+        spec = {"trainingDataset": "rows.csv", "testDataset": "rows.csv", "baseModel": reference, "method": method}
         spec["parameters"] = {"numTrainEpochs": 1, "maxSeqLength": 16}
         (tmp_path / "job.yaml").write_text(
             yaml.safe_dump({"kind": "TrainingJob", "metadata": {"name": "job"}, "spec": spec})
@@ -59,12 +62,8 @@ def train(tmp_path):
         if token:
             environment["HF_TOKEN"] = token
         command = [sys.executable, "-m", "winnow_trainer", "train", "--job", tmp_path / "job.yaml"]
-        done = subprocess.run(
-            [*command, "--storage", storage or tmp_path / "storage", *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        command += ["--storage", storage or tmp_path / "storage", "--allow-network", "127.0.0.0/8", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         said = done.stdout + done.stderr
         assert TOKEN not in said
         assert "X-Amz-Signature" not in said, "who has it may fetch the file"
@@ -107,21 +106,39 @@ def test_a_model_of_before_safetensors(hub, train, tmp_path):
     )
 
 
-def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, files, tmp_path):
+@pytest.fixture
+def measure(tmp_path):
+    """Imports two rows: their tokens (None: not known), and all that is said. Quicker than a training: it needs no torch."""
+
+    def measure(endpoint, *, token=None, networks=("127.0.0.0/8",), **more):
+        (tmp_path / "rows.csv").write_text("prompt,completion\nwin a prize,1\nsee you,0\n")
+        command = [sys.executable, "-m", "winnow_trainer", "import", "--file", tmp_path / "rows.csv", "--json"]
+        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "home"), **more}
+        environment.pop("HF_TOKEN", None)
+        if token:
+            environment["HF_TOKEN"] = token
+        command += [part for network in networks for part in ("--allow-network", network)]
+        with tempfile.TemporaryDirectory(dir=tmp_path) as storage:
+            done = subprocess.run(
+                [*command, "--base-model", f"hf://{BASE}", "--storage", storage],
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+        assert done.returncode == 0 and TOKEN not in done.stdout + done.stderr, done.stderr
+        return json.loads(done.stdout).get("tokens"), done.stdout + done.stderr, done.stderr
+
+    return measure
+
+
+def test_an_import_that_fetches_the_tokenizer_logs_lines_of_json_alone(hub, files, measure):
     """No progress bar, and not each request, whose addresses may be signed."""
     hub.repository(BASE, kind="models").commit(files)
-    (tmp_path / "rows.csv").write_text("prompt,completion\nwin a prize,1\nsee you,0\n")
-    command = [sys.executable, "-m", "winnow_trainer", "import", "--file", tmp_path / "rows.csv", "--json"]
-    done = subprocess.run(
-        [*command, "--base-model", f"hf://{BASE}", "--storage", tmp_path / "storage"],
-        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["tokens"]["max"] > 0
-    assert not hub.cdn_requests, "weights are gigabytes, and rows can be judged without them"
-    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    tokens, said, log = measure(hub.url)
+    assert tokens["max"] > 0, said
+    weights = [path for path, _ in hub.cdn_requests if "safetensors" in path]
+    assert not weights, "they are gigabytes, and rows can be judged without them"
+    messages = [json.loads(line)["message"] for line in log.splitlines()]
     assert not any("HTTP Request" in message for message in messages), messages
 
 
@@ -148,19 +165,135 @@ def test_a_training_tells_how_far_the_download_is(hub, files, train):
 def test_a_repository_behind_a_token(hub, files, train):
     hub.repository(BASE, kind="models", tokens=(TOKEN,), gated=True).commit(files)
     code, said = train(f"hf://{BASE}", hub.url)
-    assert code == 10 and f"hf://{BASE}@main does not exist, or this token may not read it" in said, (code, said)
+    assert code == 10 and f"hf://{BASE}@main does not exist at {hub.url}, or this token may not read it" in said, said
     code, said = train(f"hf://{BASE}", hub.url, token=TOKEN)
     assert code == 0, said
+
+
+@pytest.mark.parametrize("xet", [None, "http://127.0.0.1:9"], ids=["by a redirect", "which is in another store too"])
+def test_the_token_goes_to_the_endpoint_and_not_to_where_it_redirects(hub, files, measure, xet):
+    """Nor is the other store asked, whose client connects as an answer says."""
+    hub.repository(BASE, kind="models", tokens=(TOKEN,)).commit(files)
+    hub.xet = xet
+    tokens, said, _ = measure(hub.url, token=TOKEN, HF_HUB_DISABLE_XET="0")
+    assert tokens, said
+    assert {headers.get("authorization") for _, headers in hub.requests} == {f"Bearer {TOKEN}"}
+    assert [headers.get("authorization") for _, headers in hub.cdn_requests] == [None]
+
+
+NOT_PUBLIC = "which is not public, and base models are fetched from public addresses only; an administrator may allow"
+
+
+def test_an_endpoint_within_the_network_has_to_be_allowed(hub, files, measure):
+    hub.repository(BASE, kind="models").commit(files)
+    tokens, said, _ = measure(hub.url, networks=())
+    assert tokens is None and f"hf://{BASE}@main: the address 127.0.0.1, {NOT_PUBLIC}" in said, said
+    assert not hub.requests
+
+
+def test_a_redirect_to_an_address_within_the_network_is_refused(hub, files, measure):
+    hub.repository(BASE, kind="models").commit(files)
+    hub.cdn = hub.cdn.replace("localhost", "127.0.0.2")
+    tokens, said, _ = measure(hub.url, networks=("127.0.0.1/32",))
+    assert tokens is None and f"the address 127.0.0.2, {NOT_PUBLIC}" in said, said
+    assert not hub.cdn_requests
+
+
+def test_a_proxy_of_the_environment_takes_names_that_it_alone_knows(hub, files, measure):
+    """Without a proxy, as NO_PROXY says, and where the name leads within the network, addresses are checked as ever."""
+    hub.repository(BASE, kind="models").commit(files)
+    proxies = {"HTTP_PROXY": hub.url, "NO_PROXY": "localhost"}
+    tokens, said, _ = measure("http://hub.invalid", **proxies)
+    assert tokens and hub.requests[0][0].startswith("http://hub.invalid/api/models/"), said
+    asked = len(hub.cdn_requests)
+    tokens, said, _ = measure("http://hub.invalid", networks=(), **proxies)
+    assert tokens is None and f"localhost has the address 127.0.0.1, {NOT_PUBLIC}" in said, said
+    tokens, said, _ = measure("http://10.1.2.3", **proxies)
+    assert tokens is None and f"the address 10.1.2.3, {NOT_PUBLIC}" in said, said
+    assert len(hub.cdn_requests) == asked and not any("10.1.2.3" in path for path, _ in hub.requests)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "answer", "words"),
+    [
+        pytest.param(None, b"<html>Log in</html>", "does not answer as the Hub does", id="a page"),
+        pytest.param(None, b"[]", "does not answer as the Hub does", id="other JSON"),
+        pytest.param(None, b'{"id": "a", "sha": "../../runs"}', "does not answer as the Hub does", id="a path"),
+        pytest.param("http://[::1", b"", "HF_ENDPOINT is no URL", id="an address that does not end"),
+        pytest.param("http://hub..example", b"", "does not answer as the Hub does", id="a name that can be none"),
+    ],
+)
+def test_an_endpoint_that_is_no_hub_is_told(measure, endpoint, answer, words):
+    with server_of(answer) as url:
+        tokens, said, _ = measure(endpoint or url)
+    assert tokens is None and words in said and "check huggingFace.endpoint" in said, said
+    assert "Traceback" not in said
+
+
+@contextlib.contextmanager
+def server_of(answer):
+    """A web server with this to say, whatever it is asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_fetches_the_base_of_its_adapter_by_the_same_rules(hub, files, train, tmp_path):
+    hub.repository(BASE, kind="models", tokens=(TOKEN,)).commit(files)
+    code, said = train(f"hf://{BASE}", hub.url, token=TOKEN, method="LoRA")
+    assert code == 0, said
+    hub.requests.clear()
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "winnow_server", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--checkpoint", tmp_path / "storage/runs/job/checkpoints/epoch-1", "--storage", tmp_path / "servers"]
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 10 and f"the address 127.0.0.1, {NOT_PUBLIC}" in refused.stderr, refused.stderr
+    assert not hub.requests
+    command += ["--allow-network", "127.0.0.0/8"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        ready = next((line for line in server.stderr if '"Ready"' in line), None)
+        server.terminate()
+        server.communicate()
+    assert ready and {headers["authorization"] for _, headers in hub.requests} == {f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_one"),
+    [
+        pytest.param(f"{TOKEN}\n", True, id="as kubectl create secret --from-file leaves it"),
+        pytest.param(f"token: {TOKEN}", False, id="words"),
+        pytest.param(f"{TOKEN}\n{TOKEN}", False, id="lines"),
+    ],
+)
+def test_what_is_no_token_is_not_told(hub, files, measure, given, is_one):
+    hub.repository(BASE, kind="models", tokens=(TOKEN,)).commit(files)
+    tokens, said, _ = measure(hub.url, token=given)
+    assert (tokens is not None) == is_one, said
+    assert ("the token of tokenSecretRef (HF_TOKEN) is none" in said) != is_one
 
 
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        (f"hf://{BASE}@gone", f"hf://{BASE}@gone does not exist"),
+        (f"hf://{BASE}@gone", f"hf://{BASE}@gone does not exist at http://127.0.0.1:"),
         (f"hf://{BASE}@{'0' * 40}", f"hf://{BASE}@{'0' * 40} does not exist"),
         ("hf://owner/none", "hf://owner/none@main does not exist"),
         ("hf://owner/weightless", " has no model.safetensors."),
         ("hf://owner/adapter", "it is an adapter: name the model that it was made for"),
+        ("hf://owner/my--model", "hf://owner/my--model@main can be no repository of the Hub: Cannot have -- or .."),
     ],
 )
 def test_what_the_hub_does_not_have_is_named(hub, files, train, reference, words):
@@ -181,16 +314,6 @@ def test_a_hub_that_cannot_be_reached_is_said_with_its_address(train, revision):
     code, said = train(f"hf://{BASE}@{revision}", "http://127.0.0.1:9")
     assert code == 20
     assert f"hf://{BASE}@{revision} could not be downloaded from http://127.0.0.1:9: " in said
-
-
-def test_a_store_of_large_files_that_cannot_be_reached_is_said_with_what_to_do(hub, files, train):
-    """As behind a proxy that lets the Hub through and nothing else."""
-    hub.repository(BASE, kind="models").commit(files)
-    hub.xet = "http://127.0.0.1:9"
-    code, said = train(f"hf://{BASE}", hub.url, HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="0")
-    assert code == 20 and "http://127.0.0.1:9/" in said and "HF_HUB_DISABLE_XET=1" in said
-    code, said = train(f"hf://{BASE}", hub.url, HF_HUB_DISABLE_XET="1")
-    assert code == 0, said
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs a disk of its own")

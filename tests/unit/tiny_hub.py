@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-LFS = (".parquet", ".gz", ".zst", ".safetensors")
+LFS = (".parquet", ".gz", ".zst", ".safetensors", "tokenizer.json")
 
 
 def parquet(columns: Mapping[str, Any], features: Mapping[str, Any]) -> bytes:
@@ -48,7 +48,7 @@ class TinyHub:
     def __init__(self, host: str | None = None) -> None:
         """`host`: the address of this machine that others reach it by."""
         self.repositories: dict[str, Repository] = {}
-        self.requests: list[tuple[str, dict[str, str]]] = []  # path and headers
+        self.requests: list[tuple[str, dict[str, str]]] = []  # path and headers, their names in small letters
         self.cdn_requests: list[tuple[str, dict[str, str]]] = []
         self.breaks_after: int | None = None  # bytes of the next large file, once
         self.held = threading.Event()  # large files come once it is set
@@ -75,8 +75,12 @@ class TinyHub:
         return self.repositories.setdefault(name, Repository(**fields))
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.requests.append((request.path, dict(request.headers)))
         url = urlsplit(request.path)
+        if (
+            url.path == "/api/agent-harnesses"
+        ):  # a list that the Hub's own client wants where it finds an AI agent's variables
+            return _refuse(request, 404, None)
+        self.requests.append((request.path, _headers(request)))
         parts = url.path.removeprefix("/api").strip("/").split("/")
         if parts[0] not in ("datasets", "models"):  # files of models are asked for by their name alone
             parts = ["models", *parts]
@@ -122,7 +126,7 @@ class TinyHub:
         return _say(request, 200, files[file], ETag=f'"{hashlib.sha1(files[file]).hexdigest()}"', X_Repo_Commit=commit)
 
     def _large(self, request: BaseHTTPRequestHandler) -> None:
-        self.cdn_requests.append((request.path, dict(request.headers)))
+        self.cdn_requests.append((request.path, _headers(request)))
         self.held.wait()
         owner, name, commit, *path = unquote(urlsplit(request.path).path).strip("/").split("/")
         content = self.repositories[f"{owner}/{name}"].commits[commit]["/".join(path)]
@@ -133,6 +137,10 @@ class TinyHub:
         sent, self.breaks_after = content[start:][: self.breaks_after], None
         _say(request, 206 if "Range" in request.headers else 200, sent, length=len(content) - start, **more)
         request.close_connection = len(sent) < len(content) - start
+
+
+def _headers(request: BaseHTTPRequestHandler) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 def _sibling(path: str, content: bytes, blobs: bool) -> dict[str, Any]:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import glob
 import hashlib
 import json
-import logging
 import os
 import re
-import shutil
-import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
-from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
-from winnow_classifier.files import is_full, sha256_of_files
+from winnow_classifier.errors import BaseModelError
+from winnow_classifier.files import sha256_of_files
 
 if TYPE_CHECKING:
     from winnow_classifier.base_bucket import BaseBucket
-
-log = logging.getLogger(__name__)
+    from winnow_classifier.base_download import Published, Told
 
 HUGGING_FACE = "hf://"
 BUCKET = "s3://"
@@ -45,7 +35,6 @@ VOCABULARIES = (
     "spm.model",
     "added_tokens.json",
 )
-COMPLETE = ".complete"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[0-9a-f]{64}")
 _SAVE_ANEW = (
@@ -53,8 +42,6 @@ _SAVE_ANEW = (
     "comes by huggingFace or s3 is converted by itself"
 )
 _PICKLED_SHARD = re.compile(r"pytorch_model-\d+-of-\d+\.bin")
-STALE_SECONDS = 24 * 3_600
-TELL_SECONDS = 2
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -69,12 +56,6 @@ class Hub(Protocol):
 
     def download(self, repository: str, commit: str, directory: Path, names: Collection[str]) -> None:
         """These files."""
-
-
-class Told(Protocol):
-    """Hears of a download how far it is, in words; None once it is over."""
-
-    def __call__(self, words: str | None, /) -> None: ...
 
 
 Resolve = Callable[[str, Path | None], Path]
@@ -92,6 +73,8 @@ def resolve(
 
     Raises BaseModelError if a file is missing there, and names it; StorageError where a later try may help.
     """
+    from winnow_classifier.base_download import downloaded
+
     directory = Path(reference)
     if is_remote(reference):
         directory = downloaded(published(reference, storage, hub, bucket), told=told)
@@ -104,6 +87,8 @@ def resolve_tokenizer(
 ) -> Path:
     """A folder with config and tokenizer of `reference`, downloaded without the weights if these are not there: who only
     reads texts need not wait for gigabytes, nor have room for them. Raises as `resolve` does."""
+    from winnow_classifier.base_download import downloaded
+
     directory = Path(reference)
     if is_remote(reference):
         directory = downloaded(published(reference, storage, hub, bucket), weights=False)
@@ -221,18 +206,11 @@ def repository_and_revision(reference: str) -> tuple[str, str]:
     return repository, revision or "main"
 
 
-@dataclass(frozen=True)
-class Published:
-    """A version of a remote model, and how to get at its files."""
-
-    reference: str
-    folder: Path  # of all its versions in storage
-    version: str
-    files: Callable[[], Mapping[str, int]]  # bytes of each
-    download: Callable[[Path, Collection[str]], None]
-
-
 def published(reference: str, storage: Path | None, hub: Hub | None, bucket: BaseBucket | None) -> Published:
+    from winnow_classifier.base_bucket import BaseBucket
+    from winnow_classifier.base_download import Published
+    from winnow_classifier.base_hub import HuggingFaceHub
+
     if storage is None:
         raise BaseModelError(f"{reference} needs a storage folder to be downloaded into.", hint="name it by --storage")
     models = storage / "models"
@@ -243,8 +221,6 @@ def published(reference: str, storage: Path | None, hub: Hub | None, bucket: Bas
         folder = models / repository.replace("/", "--")
         fetch = partial(hub.download, repository, commit)
         return Published(reference, folder, commit, partial(hub.files, repository, commit), fetch)
-    from winnow_classifier.base_bucket import BaseBucket
-
     bucket = bucket or BaseBucket((), os.environ)
     uri, (_, at, version) = without_version(reference), reference.partition("@")
     if at and not VERSION.fullmatch(version):
@@ -252,180 +228,3 @@ def published(reference: str, storage: Path | None, hub: Hub | None, bucket: Bas
     version = version or bucket.version(uri)
     folder, fetch = models / "s3" / bucket.folder(uri), partial(bucket.download, uri, version)
     return Published(reference, folder, version, partial(bucket.files, uri, version), fetch)
-
-
-def downloaded(model: Published, *, weights: bool = True, told: Told | None = None) -> Path:
-    """folder/<version>: as it was downloaded before, or now. What is there is whole; without weights it may be
-    folder/<version>.tokenizer."""
-    from winnow_classifier.older_forms import renew
-
-    whole = model.folder / model.version
-    found = whole if weights else model.folder / f"{model.version}.tokenizer"
-    for there in (whole, found):
-        if (there / COMPLETE).is_file():
-            return there
-    if told:
-        told(f"base model {model.reference} is downloaded")  # perhaps by another pod
-    try:
-        model.folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(model.folder):
-            if not (found / COMPLETE).is_file():
-                temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=model.folder))
-                try:
-                    temporary.chmod(0o755)
-                    _download(model, temporary, weights, told)
-                    try:
-                        renew(temporary)
-                        model_files(temporary) if weights else tokenizer_files(temporary)
-                    except BaseModelError as err:
-                        raise BaseModelError(str(err).replace(str(temporary), model.reference), err.hint) from err
-                    (temporary / COMPLETE).write_text(model.version + "\n")
-                    shutil.rmtree(found, ignore_errors=True)
-                    temporary.rename(found)
-                finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as err:
-        message = f"{model.folder}: {err.strerror or err}, while {model.reference} was downloaded"
-        raise (StorageFull(message, "it needs more room") if is_full(err) else StorageError(message)) from err
-    finally:
-        if told:
-            told(None)
-    return found
-
-
-def _download(model: Published, directory: Path, weights: bool, told: Told | None) -> None:
-    sizes = model.files()
-    names = wanted(sizes, with_weights=weights)
-    size, room = sum(sizes[name] for name in names), shutil.disk_usage(directory).free
-    if size > room:
-        message = f"{model.folder}: base model {model.reference} has {_in_words(size)}, and {_in_words(room)} are free"
-        raise StorageFull(message, "it needs more room")
-    log.info("Downloading base model", extra={"reference": model.reference, "version": model.version, "bytes": size})
-    with _telling(model.reference, directory, size, told):
-        model.download(directory, names)
-
-
-@contextlib.contextmanager
-def _telling(reference: str, directory: Path, size: int, told: Told | None) -> Iterator[None]:
-    """How much of it lies in the folder, from time to time."""
-    if told is None:
-        yield
-        return
-    over = Event()
-
-    def tell() -> None:
-        while True:
-            here = min(size, sum(_sizes_below(directory)))
-            told(f"base model {reference} is downloaded: {_in_words(here)} of {_in_words(size)}")
-            if over.wait(TELL_SECONDS):
-                return
-
-    teller = Thread(target=tell, name="download", daemon=True)
-    teller.start()
-    try:
-        yield
-    finally:
-        over.set()
-        teller.join()
-
-
-def _sizes_below(directory: Path) -> Iterator[int]:
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):  # renamed meanwhile
-            yield path.stat().st_size if path.is_file() else 0
-
-
-def _in_words(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-@contextlib.contextmanager
-def one_at_a_time(directory: Path) -> Iterator[None]:
-    """The imports of two datasets begin together; gigabytes are fetched by one of them, for both.
-
-    Where a file system knows no locks, both fetch, and the last one stands.
-    """
-    with (directory / ".lock").open("w") as lock:
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in directory.glob(".tmp-*"):
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:  # of a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
-        yield
-
-
-class HuggingFaceHub:
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def commit(self, repository: str, revision: str) -> str:
-        from huggingface_hub import HfApi
-
-        with _hub_errors(f"{HUGGING_FACE}{repository}@{revision}"):
-            found = HfApi(token=self._token).model_info(repository, revision=revision, timeout=30).sha
-        if found is None:
-            raise StorageError(f"{HUGGING_FACE}{repository}@{revision}: the Hub named no commit.")
-        return str(found)
-
-    def files(self, repository: str, commit: str) -> Mapping[str, int]:
-        from huggingface_hub import HfApi
-        from huggingface_hub.hf_api import RepoFile
-
-        name = f"{HUGGING_FACE}{repository}@{commit}"
-        with _hub_errors(name):
-            found = HfApi(token=self._token).list_repo_tree(repository, revision=commit)
-            sizes = {entry.path: entry.size for entry in found if isinstance(entry, RepoFile)}
-        missing = lacking(sizes)
-        if missing is not None:
-            adapter = (
-                "it is an adapter: name the model that it was made for" if "adapter_config.json" in sizes else None
-            )
-            raise BaseModelError(f"Base model {name} has no {missing}.", adapter)
-        return sizes
-
-    def download(self, repository: str, commit: str, directory: Path, names: Collection[str]) -> None:
-        from huggingface_hub import HfApi
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()  # who waits is told, and a log has a line of JSON for each thing said
-        patterns = [glob.escape(name) for name in names]
-        with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
-            HfApi(token=self._token).snapshot_download(
-                repository, revision=commit, local_dir=directory, allow_patterns=patterns
-            )
-        shutil.rmtree(directory / ".cache", ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
-    from httpx2 import HTTPError  # what huggingface_hub asks by
-    from huggingface_hub.constants import ENDPOINT
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        yield
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise BaseModelError(
-            f"{name} does not exist, or this token may not read it. Check repo, revision and tokenSecretRef."
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        if status in (401, 403):
-            raise BaseModelError(
-                f"{name}: access refused ({status}). Accept its licence and check the token."
-            ) from error
-        raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
-    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
-        if isinstance(error, OSError) and is_full(error):  # said by the one who knows where
-            raise
-        raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
-    except RuntimeError as error:  # all that hf_xet raises, of proxies and certificates that it does not know, too
-        raise StorageError(
-            f"{name} could not be downloaded from the Hub's store of large files (Xet): {error}",
-            hint="with HF_HUB_DISABLE_XET=1 in the environment they come from the Hub itself",
-        ) from error

@@ -31,7 +31,7 @@ def run(wanted: settings.Settings) -> int:
     try:
         serve(wanted)
     except WinnowError as err:
-        sentence = f"{err} {err.hint}" if err.hint else str(err)
+        sentence = f"{str(err).rstrip('.')}; {err.hint}" if err.hint else str(err)
         print(f"winnow_server: {sentence}", file=sys.stderr)
         if wanted.termination_log is not None:
             write_termination_message(wanted.termination_log, err.reason, sentence)

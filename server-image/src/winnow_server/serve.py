@@ -14,6 +14,7 @@ import torch
 
 from winnow_classifier import base_model
 from winnow_classifier.base_bucket import BaseBucket
+from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.errors import CheckpointError
 from winnow_classifier.files import DECISION, MANIFEST
@@ -117,8 +118,9 @@ def loaded(
 ) -> model.Served:
     """The model, ready to serve. What is there then stays: to look through all of it for garbage again and again would stop
     every request for some 200 ms."""
+    hub = HuggingFaceHub(os.environ.get("HF_TOKEN"), settings.allow_network)
     bucket = BaseBucket(settings.allow_network, os.environ, settings.base_keys)
-    resolve = partial(base_model.resolve, bucket=bucket)
+    resolve = partial(base_model.resolve, hub=hub, bucket=bucket)
     served = model.load(
         directory, announced, settings.base_model, storage, mirror, settings.precision, rules, resolve=resolve
     )

@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     add("--base-keys", default="", metavar="PREFIX", help=keys)
     add("--storage", type=Path, metavar="DIR", help="where downloaded base models lie, of hf:// and s3://")
     add("--mirror", type=Path, metavar="DIR", help="where files of an s3:// checkpoint lie (default: temporary)")
-    networks = "for s3://, connect to addresses in there too (repeatable); otherwise to public ones only"
+    networks = "for s3:// and HF_ENDPOINT, connect to addresses in there too (repeatable); else to public ones only"
     add("--allow-network", type=network, action="append", default=[], metavar="CIDR", help=networks)
     add("--name", help="what clients call the model (default: the training job's outputModelName)")
     add("--host", default="", help="the address to listen on (default: every one, IPv6 too)")

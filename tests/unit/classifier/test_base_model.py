@@ -10,8 +10,9 @@ import pytest
 import tiny_models
 
 from winnow_classifier import base_model
+from winnow_classifier.base_hub import HuggingFaceHub, _hub_errors
 from winnow_classifier.base_model import digest, pinned, resolve
-from winnow_classifier.errors import BaseModelError, StorageFull
+from winnow_classifier.errors import BaseModelError, StorageError, StorageFull
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -155,4 +156,12 @@ def test_a_download_that_breaks_leaves_nothing_behind(tmp_path):
 )
 def test_a_reference_that_cannot_be_followed_is_refused(reference, storage, said, tmp_path):
     with pytest.raises(BaseModelError, match=said):
-        resolve(reference, tmp_path / storage if storage else None, base_model.HuggingFaceHub(None))
+        resolve(reference, tmp_path / storage if storage else None, HuggingFaceHub(None))
+
+
+def test_what_the_client_of_xet_raises_is_said_with_what_to_do():
+    """Its store stands behind addresses that only the Hub itself names; behind proxies it is rarely reached."""
+    said = pytest.raises(StorageError, match=r"\(Xet\): Client error")
+    with said as raised, _hub_errors("hf://owner/name@main"):
+        raise RuntimeError("Client error: error sending request")
+    assert "HF_HUB_DISABLE_XET=1" in raised.value.hint

@@ -58,6 +58,7 @@ BUCKET: dict[str, Any] = {
 MODELS: dict[str, Any] = {
     "s3": {"uri": "s3://models/llama", "endpoint": "https://s3.example", "secretRef": {"name": "models"}}
 }
+MIRROR: dict[str, Any] = {"huggingFace": {**HUB["huggingFace"], "endpoint": "https://hub.corp.example/api/hf"}}
 BOUNDED = replace(CONFIG, fetch=FetchLimits(allowed_networks=("10.20.0.0/16",)))
 NETWORKS = BOUNDED.fetch.allowed_networks
 SERVED = Served(
@@ -269,6 +270,33 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-with-base-in-bucket": lambda: trained(
         training_job(), model_service(storage=BUCKET, baseModel=MODELS), networks=NETWORKS
     ),
+    "import-with-base-of-a-mirror": lambda: both(
+        import_job(
+            dataset(
+                source={
+                    "huggingFace": {
+                        "repo": "acme/mail",
+                        "tokenSecretRef": {"name": "hub"},
+                        "endpoint": "https://other.example",
+                    }
+                }
+            ),
+            model_service(baseModel=MIRROR),
+            BOUNDED,
+        )
+    ),
+    "training-with-base-of-a-mirror": lambda: trained(
+        training_job(baseModel=MIRROR), model_service(), networks=NETWORKS
+    ),
+    "serving-with-base-of-a-mirror": lambda: [
+        server_deployment(
+            deployment(),
+            model_service(),
+            replace(SERVED, base_model=api.AdapterBase.model_validate(MIRROR)),
+            image=SERVER,
+            networks=NETWORKS,
+        )
+    ],
     "serving-with-base-in-bucket": lambda: [
         server_deployment(
             deployment(),

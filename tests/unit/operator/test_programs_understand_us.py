@@ -23,7 +23,7 @@ from winnow_operator.build.compare_job import Measurement, compare_job
 from winnow_operator.build.import_job import HUB_TOKEN, UPLOAD_PORT, import_job
 from winnow_operator.build.served import Served
 from winnow_operator.build.server_deployment import server_deployment
-from winnow_operator.build.training_job import run_name
+from winnow_operator.build.training_job import adapter_base, run_name
 from winnow_operator.build.training_job import training_job as training_job_of
 from winnow_operator.kinds.dataset import MAY_PASS
 from winnow_operator.plan import FetchLimits
@@ -42,6 +42,7 @@ from winnow_trainer.job import load_job
 from winnow_trainer.sources import source_of
 
 S3_STORAGE = {"uri": "s3://winnow/mail/", "endpoint": "https://s3.example", "secretRef": {"name": "bucket"}}
+TOKEN = {"name": "hf", "key": "token"}
 VOLUME_STORAGE = {"persistentVolumeClaim": {"size": "1Gi"}}
 
 
@@ -280,6 +281,31 @@ def test_the_programs_understand_a_base_model_in_a_bucket(tmp_path: Path, storag
         assert [key["secretKeyRef"] for key in keys] == ([] if public else named)
         assert ("AWS_ACCESS_KEY_ID" in env) == ("s3" in storage)
     assert references == {"s3://models/llama"}
+
+
+@pytest.mark.parametrize("storage", [VOLUME_STORAGE, {"s3": S3_STORAGE}], ids=["on a volume", "in a bucket"])
+def test_the_programs_understand_a_base_model_of_a_mirror(storage: Object) -> None:
+    """And so does the server of an adapter that goes on from one that stands on it."""
+    hub = {"repo": "acme/llama", "revision": "main", "endpoint": "https://hub.example", "tokenSecretRef": TOKEN}
+    service, networks = model_service(storage=storage, baseModel={"huggingFace": hub}), ("10.0.0.0/8",)
+    bounded = replace(CONFIG, fetch=FetchLimits(allowed_networks=networks))
+    came = {"trainingJob": "v1", "checkpoint": "epoch-1", "digest": DIGEST, "run": "v1-0a1b2c3d"}
+    child = training_job("v2", status={"continuedFrom": {**came, "adapterBase": {"huggingFace": hub}}})
+    served = Served("v2", "epoch-2", DIGEST, run_name(child), adapter_base(child, service))
+    _, training = training_job_of(
+        training_job(), service, training_digest=DIGEST, test_digest=None, image="trainer", networks=networks
+    )
+    serving = server_deployment(deployment(), service, served, image="server", networks=networks)
+    elsewhere = dataset(source={"huggingFace": {"repo": "a/b", "endpoint": "https://elsewhere.example"}})
+    imports = [import_job(rows, service, bounded)[1] for rows in (dataset(), elsewhere)]
+    for made in (training, *imports, serving):
+        told = command(made, "winnow_server" if made is serving else "winnow_trainer")
+        options: Any = parse(told) if made is serving else parser().parse_args(told)
+        assert options.allow_network == [ip_network("10.0.0.0/8")]
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        env = {each["name"]: each for each in container["env"]}
+        assert env["HF_ENDPOINT"]["value"] == "https://hub.example"
+        assert env["HF_TOKEN"]["valueFrom"]["secretKeyRef"] == TOKEN
 
 
 def test_an_adapter_on_a_stored_checkpoint_is_asked_for_with_the_storages_keys() -> None:

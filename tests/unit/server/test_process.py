@@ -27,6 +27,14 @@ def test_a_checkpoint_whose_bytes_changed_is_not_served(tmp_path, capsys):
     assert "model.safetensors" in message["message"]
 
 
+def test_what_is_wrong_and_what_helps_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    wanted = ["--checkpoint", "s3://bucket/spam", "--termination-log", str(tmp_path / "termination-log")]
+    assert run(settings.parse(wanted)) == 10
+    message = json.loads((tmp_path / "termination-log").read_text())["message"]
+    assert "AWS_SECRET_ACCESS_KEY are not both there; give the Secret of spec.storage.s3.secretRef both keys" in message
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
 @pytest.mark.parametrize(
     "host",

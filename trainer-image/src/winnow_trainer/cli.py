@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ import orjson
 from winnow_classifier import base_model, verdict
 from winnow_classifier.addresses import Network, network
 from winnow_classifier.base_bucket import BaseBucket
+from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.dataset_manifest import TASK_DETAILS, GivenOptions, read_dataset, row_options
 from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
 from winnow_classifier.mirror import Mirror, opened
@@ -125,7 +126,7 @@ def import_rows(options: argparse.Namespace, pinned: dict[str, str]) -> dict[str
             reception.remove_stale(storage / reception.FOLDER)
             pinned |= found.pinned
             how = replace(how, class_names=found.class_names)
-            resolve = partial(base_model.resolve_tokenizer, bucket=_base_bucket(options))
+            resolve = partial(base_model.resolve_tokenizer, **_places(options))
             imported = importer.import_files(
                 found.files, storage, how, options.base_model, name, mirror=mirror, resolve=resolve
             )
@@ -250,7 +251,7 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
             ranks=ranks,
             resolve=partial(
                 base_model.resolve,
-                bucket=_base_bucket(options),
+                **_places(options),
                 told=lambda words: progress.update(message=words),
             ),
         )
@@ -294,8 +295,12 @@ def _storage(options: argparse.Namespace) -> AbstractContextManager[tuple[Path, 
     return opened(options.storage, options.mirror, options.allow_network, os.environ)
 
 
-def _base_bucket(options: argparse.Namespace) -> BaseBucket:
-    return BaseBucket(options.allow_network, os.environ, options.base_keys)
+def _places(options: argparse.Namespace) -> Mapping[str, Any]:
+    """Where base models may lie that are not on this machine."""
+    return {
+        "hub": HuggingFaceHub(os.environ.get("HF_TOKEN"), options.allow_network),
+        "bucket": BaseBucket(options.allow_network, os.environ, options.base_keys),
+    }
 
 
 def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:

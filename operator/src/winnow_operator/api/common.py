@@ -135,6 +135,7 @@ class HubRepository(Spec):
         str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")
     ] = "main"
     token_secret_ref: SecretKeyRef | None = None
+    endpoint: ServerUrl | None = None
 
 
 class HuggingFaceModel(HubRepository):

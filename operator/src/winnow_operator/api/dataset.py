@@ -86,7 +86,6 @@ class HuggingFaceSource(HubRepository):
     ) = None
     text_column: LabelName | None = None
     label_column: LabelName | None = None
-    endpoint: ServerUrl | None = None
 
 
 class UploadSource(Spec):

@@ -121,6 +121,7 @@ class BaseModel:
     mounts: tuple[Object, ...] = ()
     env: tuple[Object, ...] = ()
     arguments: tuple[str, ...] = ()
+    names_a_server: bool = False  # whose address is to be public, or in an allowed network
 
 
 def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) -> BaseModel:
@@ -139,6 +140,7 @@ def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) ->
             source.s3.uri.rstrip("/"),
             env=bucket_env(source.s3, source.s3.secret_ref, BASE_KEYS),
             arguments=("--base-keys", BASE_KEYS),
+            names_a_server=True,
         )
     if source.hugging_face is None:
         raise ValueError("baseModel has no source, which the CRD rules out. This is a bug.")
@@ -147,7 +149,9 @@ def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) ->
     if hub.token_secret_ref:
         ref = {"name": hub.token_secret_ref.name, "key": hub.token_secret_ref.key}
         env = ({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": ref}},)
-    return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env)
+    if hub.endpoint:
+        env += ({"name": "HF_ENDPOINT", "value": hub.endpoint},)
+    return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env, names_a_server=hub.endpoint is not None)
 
 
 def base_in_words(source: api.BaseModelSource, message: str) -> str:

@@ -40,7 +40,7 @@ def import_job(dataset: api.Dataset, service: api.ModelService, config: Config) 
     command += ["--dataset", f"{common.SETTINGS}/dataset.yaml", *source.arguments]
     command += ["--storage", storage.reference, *storage.arguments]
     command += ["--base-model", base.reference, *base.arguments, "--termination-log", common.TERMINATION_LOG]
-    if base.arguments:
+    if base.names_a_server:
         command += common.allowing(config.fetch.allowed_networks, command)
     container = common.container(
         CONTAINER,

@@ -41,7 +41,7 @@ def server_deployment(
     if base:
         command += ["--base-model", base.reference, *base.arguments]
     command += ["--storage", common.STORAGE, *storage.arguments]
-    if base and base.arguments:
+    if base and base.names_a_server:
         command += common.allowing(networks, command)
     command += ["--name", deployment.metadata.name, "--port", str(PORT)]
     command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]

@@ -73,7 +73,7 @@ def training_job(
     command = ["python", "-m", "winnow_trainer", "train"]
     command += ["--job", f"{common.SETTINGS}/job.yaml", "--storage", storage.reference, *storage.arguments]
     command += base.arguments
-    if job.spec.tracking or base.arguments:
+    if job.spec.tracking or base.names_a_server:
         command += common.allowing(networks, command)
     command += ["--run", run_name(job)]
     command += group.arguments(job)
