@@ -192,7 +192,15 @@ class Bucket:
 
     def put(self, key: str, path: Path) -> None:
         """The file as an object, which appears whole or not at all. The server checks its bytes by their digest."""
-        self._tried(lambda: self._client.fput_object(self.name, self._key(key), str(path), part_size=PART_BYTES))
+        from urllib3.exceptions import HTTPError
+
+        def write() -> None:
+            written = self._client.fput_object(self.name, self._key(key), str(path), part_size=PART_BYTES)
+            # S3 answers 200 before it has put the parts together, and an error may follow, which the client takes for success.
+            if written.etag is None:
+                raise HTTPError("the parts were not put together")
+
+        self._tried(write)
 
     def remove(self, keys: Iterable[str]) -> None:
         """One after the other, in this order. What is gone is gone."""
