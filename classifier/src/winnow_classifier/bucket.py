@@ -39,7 +39,8 @@ TRIES = 4  # of the whole, such as a file of many parts
 PAUSE_SECONDS = 1.0  # before a second try; each pause is twice the last
 PART_BYTES = 16 * 1024 * 1024  # of which up to four are in memory
 CHUNK_BYTES = 1024 * 1024
-_TROUBLE = (429, 500, 502, 503, 504)
+# Of a proxy's own (520 to 530 are Cloudflare's) too; 501 stays what it is, and at 507 a bucket is full.
+_TROUBLE = (408, 425, 429, 500, *range(502, 507), *range(508, 600))
 _PASSING = ("InvalidRange", "NoSuchUpload", "OperationAborted", "PreconditionFailed", "RequestTimeout")
 T = TypeVar("T")
 Headers = dict[str, str | list[str] | tuple[str]]

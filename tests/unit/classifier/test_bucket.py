@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 
 from winnow_classifier import bucket
-from winnow_classifier.bucket import Bucket, Unreachable
+from winnow_classifier.bucket import Bucket, Refused, Unreachable
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 XML = "application/xml"
@@ -71,3 +71,23 @@ def test_parts_that_are_not_put_together_are_no_object(tmp_path, failures):
         else:
             there.put("large", file)
     assert len(begun) == min(failures + 1, bucket.TRIES)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        pytest.param(403, Refused, id="a firewall's page"),
+        pytest.param(404, Refused, id="another server's page"),
+        pytest.param(408, Unreachable, id="a proxy that waited long"),
+        pytest.param(501, Refused, id="no such thing here"),
+        pytest.param(503, Unreachable, id="a proxy without a server"),
+        pytest.param(522, Unreachable, id="a proxy of Cloudflare's without a server"),
+    ],
+)
+def test_pages_of_what_stands_in_between_are_worth_another_try_where_they_tell_of_trouble(tmp_path, status, error):
+    file = tmp_path / "small"
+    file.write_bytes(b"0")
+    with answering(lambda method, query: (status, "text/html", b"<h1>No</h1>")) as there:
+        for what in (lambda: there.put("small", file), lambda: there.objects(""), lambda: there.remove(["small"])):
+            with pytest.raises(error):
+                what()
