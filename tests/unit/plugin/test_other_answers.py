@@ -6,6 +6,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
+import plain_authority
 import pytest
 
 from winnow_plugin.follow import FIRST_WAIT_SECONDS
@@ -104,3 +105,10 @@ def test_where_watches_do_not_pass_it_lists_less_and_less_often(plugin, answerin
     assert (code, "you may not read datasets" in err) == (1, True)
     pauses = [later - earlier for earlier, later in pairwise(listed)]
     assert all(pause > first * 2**times for times, pause in enumerate(pauses)), pauses
+
+
+def test_certificates_that_kubectl_takes_are_taken(plugin, tmp_path, monkeypatch):
+    plain_authority.as_python_3_13(monkeypatch)
+    with plain_authority.served(tmp_path) as kubeconfig:
+        code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
+    assert (code, said) == (0, "There are no objects of Winnow in the namespace demo.\n")
