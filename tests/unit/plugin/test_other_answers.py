@@ -112,3 +112,36 @@ def test_certificates_that_kubectl_takes_are_taken(plugin, tmp_path, monkeypatch
     with plain_authority.served(tmp_path) as kubeconfig:
         code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
     assert (code, said) == (0, "There are no objects of Winnow in the namespace demo.\n")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user"),
+    [
+        pytest.param({"certificate-authority": "kubeconfig"}, {}, id="an authority that is none"),
+        pytest.param({}, {"client-certificate": "crt", "client-key": "ca.key"}, id="the key of another certificate"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_said(plugin, tmp_path, cluster, user):
+    with plain_authority.served(tmp_path) as kubeconfig:
+        changed = json.loads(kubeconfig.read_text())
+        changed["clusters"][0]["cluster"] |= cluster
+        changed["users"][0]["user"] |= user
+        kubeconfig.write_text(json.dumps(changed))
+        code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
+    assert code == 10
+    assert said.startswith(f"error: the certificates or the key in the kubeconfig {kubeconfig} cannot be used: [")
+    assert "Traceback" not in said
+
+
+def test_a_token_is_read_from_its_file_without_the_newline(plugin, answering, tmp_path):
+    """As `kubectl create token … > token` writes it, and as kubectl reads it."""
+    kubeconfig, asked = answering(
+        always(200, b'{"kind": "L", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}')
+    )
+    changed = json.loads(kubeconfig.read_text())
+    (tmp_path / "token").write_text("secret\n")
+    changed["users"][0]["user"] = {"tokenFile": "token"}
+    kubeconfig.write_text(json.dumps(changed))
+    code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
+    assert (code, said) == (0, "There are no objects of Winnow in the namespace demo.\n")
+    assert asked
