@@ -27,8 +27,8 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
+def running(folder: Path, port: int = 0) -> Iterator[Server]:
+    with socket.create_server(("127.0.0.1", port)) as free:
         port = free.getsockname()[1]
     metadata = folder.with_name(f"metadata-of-{folder.name}")  # what a file cannot keep, such as digests of parts
     metadata.mkdir(exist_ok=True)

@@ -162,6 +162,27 @@ def test_a_bucket_holds_everything_and_a_killed_training_goes_on_from_it(laptop:
     classified_from(laptop, f"{laptop.uri}/runs/v1/{last}")
 
 
+def test_a_bucket_that_is_away_for_a_while_does_not_end_a_training(laptop: Laptop) -> None:
+    said = laptop.imported()
+    assert said.returncode == 0, said.stderr
+    write_job(laptop.folder, json.loads(said.stdout)["path"], epochs=12)
+    run = laptop.bucket / "runs" / "v1"
+    command = [sys.executable, "-m", *map(str, laptop.train())]
+    log = laptop.folder / "log"
+    with log.open("wb") as out:
+        training = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
+    wait_for(lambda: (run / "checkpoints" / "epoch-2" / "checkpoint.json").exists() or training.poll() is not None)
+    laptop.server.process.kill()
+    wait_for(lambda: "Waiting for the bucket" in log.read_text() or training.poll() is not None)
+    with running(laptop.server.folder, int(laptop.server.endpoint.rpartition(":")[2])):
+        assert training.wait(SECONDS) == 0, log.read_text()
+    assert json.loads((run / "result.json").read_text())["state"] == "Complete"
+    stored = [path.parent.name for path in run.glob("checkpoints/*/checkpoint.json")]
+    assert sorted(stored) == sorted(f"epoch-{number}" for number in range(1, 13))
+    assert not list(run.glob("resume/**/*.*"))
+    assert "Traceback" not in log.read_text()
+
+
 def compared_from(laptop: Laptop, last: str) -> None:
     """Without fetching any weights."""
     mirror = laptop.folder / "mirror"

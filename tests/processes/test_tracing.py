@@ -113,6 +113,7 @@ def test_a_request_is_a_span_with_its_stages_below_and_holds_no_text(collector: 
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20abc",
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+            "OTEL_PROPAGATORS": "tracecontext,baggage,b3",  # as OpenTelemetry's operator has it; b3 is not installed
         },
         "--path-prefix",
         "/x",
@@ -171,3 +172,12 @@ def test_a_collector_that_is_not_there_disturbs_nobody(folder: Path) -> None:
     for _ in range(20):
         assert httpx.post(f"{program.url}/v1/classify", json={"input": "prize"}).status_code == 200
     assert program.end() == 0
+
+
+def test_a_variable_that_cannot_be_used_is_said(folder: Path) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_MAX_QUEUE_SIZE": "8"}
+    command = [sys.executable, "-m", "winnow_server", "--port", "0", "--checkpoint", str(folder)]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, timeout=60)
+    assert ended.returncode == 10
+    assert "winnow_server: OpenTelemetry cannot use its variables (OTEL_…): max_export_batch_size" in ended.stderr
+    assert "Traceback" not in ended.stderr

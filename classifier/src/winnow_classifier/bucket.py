@@ -39,7 +39,8 @@ TRIES = 4  # of the whole, such as a file of many parts
 PAUSE_SECONDS = 1.0  # before a second try; each pause is twice the last
 PART_BYTES = 16 * 1024 * 1024  # of which up to four are in memory
 CHUNK_BYTES = 1024 * 1024
-_TROUBLE = (429, 500, 502, 503, 504)
+# Of a proxy's own (520 to 530 are Cloudflare's) too; 501 stays what it is, and at 507 a bucket is full.
+_TROUBLE = (408, 425, 429, 500, *range(502, 507), *range(508, 600))
 _PASSING = ("InvalidRange", "NoSuchUpload", "OperationAborted", "PreconditionFailed", "RequestTimeout")
 T = TypeVar("T")
 Headers = dict[str, str | list[str] | tuple[str]]
@@ -192,7 +193,15 @@ class Bucket:
 
     def put(self, key: str, path: Path) -> None:
         """The file as an object, which appears whole or not at all. The server checks its bytes by their digest."""
-        self._tried(lambda: self._client.fput_object(self.name, self._key(key), str(path), part_size=PART_BYTES))
+        from urllib3.exceptions import HTTPError
+
+        def write() -> None:
+            written = self._client.fput_object(self.name, self._key(key), str(path), part_size=PART_BYTES)
+            # S3 answers 200 before it has put the parts together, and an error may follow, which the client takes for success.
+            if written.etag is None:
+                raise HTTPError("the parts were not put together")
+
+        self._tried(write)
 
     def remove(self, keys: Iterable[str]) -> None:
         """One after the other, in this order. What is gone is gone."""

@@ -14,6 +14,7 @@ WinnowError
 ├── OutOfMemoryError_    12 OutOfMemory
 ├── DivergedError        13 Diverged
 ├── StorageError         20 StorageUnavailable     worth a retry
+│   ├── StorageAway      20 StorageUnavailable     a bucket that does not answer
 │   └── StorageFull      20 StorageFull
 │       └── NoRoomForUpload 10 StorageFull         the file is gone with it: a retry would have nothing to read
 ├── NoPeersError         20 PeersUnreachable       processes of one training that do not find each other: worth a retry
@@ -90,6 +91,10 @@ class DivergedError(WinnowError):
 class StorageError(WinnowError):
     exit_code = 20
     reason = "StorageUnavailable"
+
+
+class StorageAway(StorageError):  # noqa: N818 - as StorageFull
+    pass
 
 
 class StorageFull(StorageError):  # noqa: N818 - named as the reason that users read

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 from winnow_classifier.bucket import Bucket, Refused, Unreachable
-from winnow_classifier.errors import ConfigError, StorageError, StorageFull, StorageRefused
+from winnow_classifier.errors import ConfigError, StorageAway, StorageError, StorageFull, StorageRefused
 
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _LATER = ("ExpiredToken", "RequestTimeTooSkewed", "InvalidObjectState")
@@ -28,12 +28,12 @@ def told(
     bucket: Bucket, uri: str, field: str, rights: str, refusal: type[ConfigError] = StorageRefused
 ) -> Iterator[None]:
     """`field` is where a manifest names the bucket, `rights` what its keys must be allowed. Raises `refusal` for what a
-    person has to change, StorageFull, or StorageError where a later try may help."""
+    person has to change, StorageAway, StorageFull, or StorageError where a later try may help."""
     try:
         yield
     except Unreachable as err:
         message = f"{uri}: {bucket.server} does not answer as it should; the last try: {err}"
-        raise StorageError(message, hint="see whether the server runs and can be reached") from err
+        raise StorageAway(message, hint="see whether the server runs and can be reached") from err
     except StorageRefused as err:
         raise refusal(f"{uri}: {err}", hint=err.hint) from err
     except Refused as err:

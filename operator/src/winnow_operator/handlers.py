@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import kopf
@@ -27,7 +28,17 @@ def _watch(found: kopf.OperatorRegistry, inbox: Inbox, resource: Resource) -> No
 
 def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
     """kopf's own readers of credentials, in the order of kube.connect(). Its default would load the whole synchronous client: 40 MiB."""
-    return kopf.login_with_kubeconfig(settings=settings) or kopf.login_with_service_account(settings=settings)
+    found = kopf.login_with_kubeconfig(settings=settings) or kopf.login_with_service_account(settings=settings)
+    return _Connection(**vars(found)) if found else None
+
+
+class _Connection(kopf.ConnectionInfo):
+    """As kube.connect() has it: no stricter with the cluster's certificates than Go."""
+
+    def as_ssl_context(self) -> ssl.SSLContext:
+        context = super().as_ssl_context()
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
 
 
 class _NoDiffs(kopf.DiffBaseStorage):

@@ -167,9 +167,11 @@ def _path(resource: Resource, namespace: str = "", name: str = "") -> str:
 async def connect(metrics: Metrics) -> Kube:
     """With KUBECONFIG where it is set, else with the pod's service account."""
     configuration = Configuration()
-    if os.environ.get("KUBECONFIG"):
-        await config.load_kube_config(client_configuration=configuration)
+    if files := os.environ.get("KUBECONFIG"):
+        await config.load_kube_config(files, client_configuration=configuration)
     else:
         config.load_incluster_config(client_configuration=configuration)
     configuration.connection_pool_maxsize = 32
+    # Python 3.13 wants of a CA's certificate what that of many clusters lacks, EKS among them (VERIFY_X509_STRICT); Go does not.
+    configuration.disable_strict_ssl_verification = True
     return Kube(ApiClient(configuration), metrics)

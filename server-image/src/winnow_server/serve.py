@@ -16,7 +16,7 @@ from winnow_classifier import base_model
 from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.cpu import usable_cpus
-from winnow_classifier.errors import CheckpointError
+from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.files import DECISION, MANIFEST
 from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
@@ -97,7 +97,7 @@ def serve_from(directory: Path, mirror: Mirror, settings: Settings) -> None:
 
 
 def start_tracing(announced: model.Announced, environ: Mapping[str, str]) -> "Tracing | None":
-    """None unless OpenTelemetry's own variables name a collector, and do not switch it off."""
+    """None unless OpenTelemetry's own variables name a collector, and do not switch it off. Raises ConfigError."""
     named = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     off = environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
     if not named or off:
@@ -105,7 +105,10 @@ def start_tracing(announced: model.Announced, environ: Mapping[str, str]) -> "Tr
     from winnow_server.tracing import Tracing  # a dozen megabytes that nobody else needs
 
     log.info("Tracing", extra={"collector": named.rpartition("@")[2]})
-    return Tracing(announced)
+    try:
+        return Tracing(announced)
+    except ValueError as err:
+        raise ConfigError(f"OpenTelemetry cannot use its variables (OTEL_…): {err}") from err
 
 
 def loaded(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import socket
 import time
 
-from opentelemetry import propagate
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span, set_span_in_context, use_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from winnow_server.model import Announced
@@ -24,6 +24,7 @@ PROPAGATED = (b"traceparent", b"tracestate")  # of the headers nothing else is l
 
 class Tracing:
     def __init__(self, announced: Announced) -> None:
+        """Raises ValueError in words for a variable that OpenTelemetry cannot use."""
         own = {
             "service.name": announced.name,
             "service.version": announced.version,
@@ -34,6 +35,8 @@ class Tracing:
         self._provider = TracerProvider(resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("winnow_server")
+        # And not those of OTEL_PROPAGATORS: where it names one that is not installed, the library cannot be imported.
+        self._propagator = TraceContextTextMapPropagator()
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """Below the edge, which knows the request's id and endpoint; probes and pages have none."""
@@ -46,7 +49,7 @@ class Tracing:
             caller = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in PROPAGATED}
             span = self._tracer.start_span(
                 f"{scope['method']} {endpoint}",
-                context=propagate.extract(caller),
+                context=self._propagator.extract(caller),
                 kind=SpanKind.SERVER,
                 attributes={
                     "http.request.method": scope["method"],

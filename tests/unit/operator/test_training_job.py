@@ -187,7 +187,7 @@ def test_a_run_that_its_queue_stops_waits_and_goes_on_without_counting_as_failed
 
 def test_a_warning_of_full_storage_goes_once_there_is_room_and_others_stay() -> None:
     few = {"code": "FewExamples", "message": "spam has 3 rows"}
-    full = {"code": "StorageFull", "message": "storage is full, and epoch-1 waits for room"}
+    full = {"code": "StorageFull", "message": "storage is full, and epoch-1 waits"}
     told = [report.Advice(**few), report.Advice(**full)]
     waits = plan(replace(running(), pulled=PULLED.model_copy(update={"warnings": told})), NOW, CONFIG).status
     assert waits["datasets"]["warnings"] == [few, full]

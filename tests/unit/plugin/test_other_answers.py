@@ -6,6 +6,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 
+import plain_authority
 import pytest
 
 from winnow_plugin.follow import FIRST_WAIT_SECONDS
@@ -104,3 +105,43 @@ def test_where_watches_do_not_pass_it_lists_less_and_less_often(plugin, answerin
     assert (code, "you may not read datasets" in err) == (1, True)
     pauses = [later - earlier for earlier, later in pairwise(listed)]
     assert all(pause > first * 2**times for times, pause in enumerate(pauses)), pauses
+
+
+def test_certificates_that_kubectl_takes_are_taken(plugin, tmp_path, monkeypatch):
+    plain_authority.as_python_3_13(monkeypatch)
+    with plain_authority.served(tmp_path) as kubeconfig:
+        code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
+    assert (code, said) == (0, "There are no objects of Winnow in the namespace demo.\n")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user"),
+    [
+        pytest.param({"certificate-authority": "kubeconfig"}, {}, id="an authority that is none"),
+        pytest.param({}, {"client-certificate": "crt", "client-key": "ca.key"}, id="the key of another certificate"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_said(plugin, tmp_path, cluster, user):
+    with plain_authority.served(tmp_path) as kubeconfig:
+        changed = json.loads(kubeconfig.read_text())
+        changed["clusters"][0]["cluster"] |= cluster
+        changed["users"][0]["user"] |= user
+        kubeconfig.write_text(json.dumps(changed))
+        code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
+    assert code == 10
+    assert said.startswith(f"error: the certificates or the key in the kubeconfig {kubeconfig} cannot be used: [")
+    assert "Traceback" not in said
+
+
+def test_a_token_is_read_from_its_file_without_the_newline(plugin, answering, tmp_path):
+    """As `kubectl create token … > token` writes it, and as kubectl reads it."""
+    kubeconfig, asked = answering(
+        always(200, b'{"kind": "L", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}')
+    )
+    changed = json.loads(kubeconfig.read_text())
+    (tmp_path / "token").write_text("secret\n")
+    changed["users"][0]["user"] = {"tokenFile": "token"}
+    kubeconfig.write_text(json.dumps(changed))
+    code, _, said = plugin("status", "--no-watch", "--kubeconfig", kubeconfig)
+    assert (code, said) == (0, "There are no objects of Winnow in the namespace demo.\n")
+    assert asked

@@ -27,11 +27,12 @@ from winnow_classifier.errors import (
     DataError,
     DivergedError,
     OutOfMemoryError_,
+    StorageAway,
     StorageFull,
 )
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.metrics import evaluate
-from winnow_classifier.mirror import Mirror
+from winnow_classifier.mirror import BucketMirror, Mirror
 from winnow_classifier.packing import pack
 from winnow_trainer import failures, resume
 from winnow_trainer.job import TrainingJob
@@ -664,14 +665,17 @@ def test_a_full_disk_costs_resume_points_and_not_the_training(trainer, monkeypat
     assert "storage is full" not in (trainer.checkpoint(2) / "report.html").read_text()  # the same as with room
 
 
-def test_a_bucket_that_is_full_keeps_the_resume_point_of_before(tmp_path):
-    class FullBucket(Mirror):
+@pytest.mark.parametrize("error", [StorageFull("the bucket is full"), StorageAway("no answer")], ids=["full", "away"])
+def test_a_bucket_that_takes_no_resume_point_keeps_the_one_of_before(tmp_path, error):
+    class NoBucket(Mirror):
+        release = BucketMirror.release
+
         def publish(self, folder, manifest):
-            raise StorageFull("the bucket is full")
+            raise error
 
     resume.save(tmp_path, 1, Position(step=1), {"w": torch.ones(3)})
-    with pytest.raises(StorageFull):
-        resume.save(tmp_path, 2, Position(step=2), {"w": torch.ones(3)}, FullBucket())
+    with pytest.raises(type(error)):
+        resume.save(tmp_path, 2, Position(step=2), {"w": torch.ones(3)}, NoBucket())
     assert resume.load(tmp_path)[0] == Position(step=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]
 
@@ -684,7 +688,7 @@ def test_a_stop_without_room_for_a_resume_point_says_where_the_run_goes_on(train
     told = trainer.run(trainer.job(), stop_after(trainer.progress, 5))
     assert told["state"] == "Stopped"
     assert told["message"] == (
-        "Stopped at epoch 1 after 5 of its steps; storage had no room for a resume point, so that it goes on from the one before"
+        "Stopped at epoch 1 after 5 of its steps; storage is full, so that it goes on from the resume point before"
     )
     monkeypatch.undo()
     assert [path.name for path in (trainer.storage / "runs" / "spam-v1" / "resume").iterdir()] == ["step-3"]
@@ -715,7 +719,7 @@ def test_a_checkpoint_waits_for_room_and_is_published_once_there_is_some(trainer
 
     room = Room(trainer, make_room)
     told = trainer.run(trainer.job(), patience=Patience(seconds=60, every=0.01))
-    assert room.heard[0].startswith("storage is full, and epoch-1 waits for room: it is tried again every 0.01 seconds")
+    assert room.heard[0].startswith("storage is full, and epoch-1 waits: it is tried again every 0.01 seconds")
     assert left_behind == []  # while it waits
     assert (told["state"], len(told["checkpoints"])) == ("Complete", 2)
     assert "StorageFull" not in {warning["code"] for warning in told["warnings"]}

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from winnow_classifier.errors import StorageFull
+from winnow_classifier.errors import StorageAway, StorageFull
 from winnow_classifier.files import sha256_of_file, sync
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_trainer import step_losses
@@ -66,6 +66,9 @@ def save(
         mirror.publish(point, POINT)
     except StorageFull:
         mirror.remove(point)  # the one before counts again, here and there
+        raise
+    except StorageAway:
+        mirror.release(point)
         raise
     for other in {*folder.iterdir(), *mirror.folders(folder)} - {point}:
         mirror.remove(other)

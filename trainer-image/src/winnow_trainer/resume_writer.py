@@ -16,8 +16,8 @@ import torch
 
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_trainer import resume
-from winnow_trainer.failures import is_full
 from winnow_trainer.resume import Position
+from winnow_trainer.room import lack
 
 COST = 0.02  # of the training's time, at most
 
@@ -28,7 +28,9 @@ class ResumeWriter:
         self._mirror = mirror
         self._thread: Thread | None = None
         self._error: BaseException | None = None
-        self.full = False  # there was no room for the last point: the one before stays, and the training goes on
+        self.lack: str | None = (
+            None  # what storage wanted for the last point: the one before stays, and the training goes on
+        )
         self.seconds = 0.0  # that the last point cost the training
 
     def affordable(self, since: float) -> bool:
@@ -39,7 +41,7 @@ class ResumeWriter:
         self, steps_done: int, position: Position, state: Mapping[str, Any], collected: float | None = None
     ) -> None:
         """Returns once the state is copied, or at once if it was `collected`, in so many seconds, into memory of its own.
-        Raises what kept the point before this one from being written, unless it was want of room."""
+        Raises what kept the point before this one from being written, unless storage was full or away."""
         self.wait()
         began = time.monotonic()
         copied = copy(state) if collected is None else state
@@ -48,12 +50,12 @@ class ResumeWriter:
         self._thread.start()
 
     def check(self) -> None:
-        """Raises what kept the last point from being written, if that is known by now, unless it was want of room."""
+        """Raises what kept the last point from being written, if that is known by now, unless storage was full or away."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self) -> None:
-        """Until the last point is written. Raises what kept it from that, unless it was want of room."""
+        """Until the last point is written. Raises what kept it from that, unless storage was full or away."""
         self.close()
         error, self._error = self._error, None
         if error is not None:
@@ -69,10 +71,10 @@ class ResumeWriter:
         began = time.thread_time()
         try:
             resume.save(self._folder, steps_done, position, state, self._mirror)
-            self.full = False
+            self.lack = None
         except BaseException as error:  # it is raised again where it can be told
-            self.full = is_full(error)
-            self._error = None if self.full else error
+            self.lack = lack(error)
+            self._error = None if self.lack else error
         self.seconds = held_up + time.thread_time() - began
 
 

@@ -1,4 +1,5 @@
-"""Waiting for room in storage: a volume or a quota can be enlarged, and what a training has learned cannot be had again soon."""
+"""Waiting for storage that is full, or for a bucket that does not answer: a volume or a quota can be enlarged, a server comes back,
+and what a training has learned cannot be had again soon."""
 
 from __future__ import annotations
 
@@ -9,13 +10,19 @@ from dataclasses import dataclass
 from threading import Event
 from typing import TypeVar
 
+from winnow_classifier.errors import StorageAway
 from winnow_classifier.profile import Warn
 from winnow_trainer.failures import is_full
 from winnow_trainer.stopping import Stopped
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-NO_ROOM = "StorageFull"
+NO_ROOM, NO_ANSWER = "StorageFull", "StorageUnavailable"
+WORDS = {NO_ROOM: "storage is full", NO_ANSWER: "the bucket does not answer"}
+ADVICE = {
+    NO_ROOM: "enlarge the volume or its quota, or delete old runs",
+    NO_ANSWER: "see whether the server runs and can be reached",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,37 +33,46 @@ class Patience:
     every: float = 15.0  # a try costs as much as the write; who made room shall not wait long
 
 
+def lack(error: BaseException) -> str | None:
+    """What storage wanted for, where that may pass: the code of a warning."""
+    if isinstance(error, StorageAway):
+        return NO_ANSWER
+    return NO_ROOM if is_full(error) else None
+
+
 def when_there_is_room(
     what: str, write: Callable[[], T], stop: Event, tell: Callable[[Warn | None], None], patience: Patience
 ) -> T:
-    """What `write` returns; it is tried again while storage is full, and leaves nothing behind where it fails.
+    """What `write` returns; it is tried again while storage is full or away, and leaves nothing behind where it fails.
 
     `tell` hears that it waits, and None once it does not any more. Raises Stopped, and at the end of the patience what `write`
     raised last.
     """
     deadline = time.monotonic() + patience.seconds
-    waits = False
+    waits = None
     while True:
         try:
             found = write()
             break
         except Exception as error:
             left = deadline - time.monotonic()
-            if not is_full(error) or left <= 0:
+            code = lack(error)
+            if code is None or left <= 0:
                 raise
-            if not waits:
-                log.warning("Waiting for room in storage", extra={"for": what, "seconds": round(left)})
+            if waits != code:
+                awaited = "room in storage" if code == NO_ROOM else "the bucket"
+                log.warning(f"Waiting for {awaited}", extra={"for": what, "seconds": round(left)})
                 tell(
                     Warn(
-                        NO_ROOM,
-                        f"storage is full, and {what} waits for room: it is tried again every {patience.every:g} seconds, for "
-                        f"{patience.seconds / 60:g} minutes; enlarge the volume or its quota, or delete old runs",
+                        code,
+                        f"{WORDS[code]}, and {what} waits: it is tried again every {patience.every:g} seconds, for "
+                        f"{patience.seconds / 60:g} minutes; {ADVICE[code]}",
                     )
                 )
-            waits = True
+            waits = code
         if stop.wait(min(patience.every, left)):
             raise Stopped
     if waits:
-        log.info("There is room again", extra={"for": what})
+        log.info("Storage takes it again", extra={"for": what})
         tell(None)
     return found

@@ -1,4 +1,4 @@
-"""What a training warns of: what stays, which reports say too, and want of room in storage, which passes."""
+"""What a training warns of: what stays, which reports say too, and storage that is full or away, which passes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,10 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from winnow_classifier.profile import Warn
-from winnow_trainer.room import NO_ROOM, Patience, when_there_is_room
+from winnow_trainer.room import ADVICE, WORDS, Patience, when_there_is_room
 
 T = TypeVar("T")
 POINTS = "resume points"
-NO_POINT = Warn(
-    NO_ROOM,
-    "storage is full: the last resume point could not be written, and the training goes on without it. After a stop it would go on "
-    "from the one before; enlarge the volume or its quota, or delete old runs",
-)
 
 
 class Progress(Protocol):
@@ -28,7 +23,7 @@ class Telling:
     """The warnings of one training."""
 
     def __init__(self, warnings: Sequence[Warn], progress: Progress, stop: Event, patience: Patience) -> None:
-        """`patience`: with storage that is full."""
+        """`patience`: with storage that is full or away."""
         self.warnings = list(warnings)
         self._short_of_room: dict[str, Warn] = {}  # by what for; no part of any report, since it passes
         self._progress, self._stop, self._patience = progress, stop, patience
@@ -42,12 +37,17 @@ class Telling:
         self.warnings += [warning for warning in warnings if warning.message.split(":")[0] not in known]
 
     def when_there_is_room(self, what: str, write: Callable[[], T]) -> T:
-        """What `write` returns, later where storage is full. Raises Stopped, and what `write` raises."""
+        """What `write` returns, later where storage is full or away. Raises Stopped, and what `write` raises."""
         return when_there_is_room(what, write, self._stop, partial(self._tell_of_room, what), self._patience)
 
-    def resume_points(self, full: bool) -> None:
-        """Whether storage had no room for the last one."""
-        self._tell_of_room(POINTS, NO_POINT if full else None)
+    def resume_points(self, lack: str | None) -> None:
+        """What storage wanted for, so that the last one could not be written."""
+        warning = lack and Warn(
+            lack,
+            f"{WORDS[lack]}: the last resume point could not be written, and the training goes on without it. After a stop it "
+            f"would go on from the one before; {ADVICE[lack]}",
+        )
+        self._tell_of_room(POINTS, warning or None)
 
     def _tell_of_room(self, what: str, warning: Warn | None) -> None:
         """That there is none for it, or None: there is."""

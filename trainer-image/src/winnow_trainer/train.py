@@ -46,7 +46,7 @@ from winnow_trainer.ranks import ALONE, Ranks
 from winnow_trainer.recorder import Recorder, Tracker
 from winnow_trainer.resume import Position
 from winnow_trainer.resume_writer import ResumeWriter
-from winnow_trainer.room import Patience
+from winnow_trainer.room import WORDS, Patience
 from winnow_trainer.run_folder import Changed, RunFolder
 from winnow_trainer.schedule import learning_rate
 from winnow_trainer.steps import count_steps, steps_of_epoch
@@ -78,7 +78,7 @@ def train(
 ) -> dict[str, Any]:
     """The final word of the run: state Complete, or Stopped once `stop` is set and a resume point is written.
 
-    `patience`: with storage that is full.
+    `patience`: with storage that is full or away.
 
     Of several processes (`ranks`) the first one writes; all come to the same word.
 
@@ -179,15 +179,15 @@ class Training:
         told = f"Stopped at epoch {self.position.epoch} after {self.position.step} of its steps"
         if self.position.epoch > self.parameters.num_train_epochs:
             told = "Stopped after the last epoch"
-        if self.writer.full:
-            return f"{told}; storage had no room for a resume point, so that it goes on from the one before"
+        if self.writer.lack:
+            return f"{told}; {WORDS[self.writer.lack]}, so that it goes on from the resume point before"
         return f"{told}; goes on from there"
 
     def check_points(self) -> None:
-        """Raises what kept the last resume point from being written, if that is known by now; want of room is only told."""
+        """Raises what kept the last resume point from being written, if that is known by now; that storage is full or away is only told."""
         self.writer.check()
         if self.ranks.leads:
-            self.telling.resume_points(self.writer.full)
+            self.telling.resume_points(self.writer.lack)
 
     def run(self) -> None:
         """Raises Stopped after a resume point."""
@@ -195,7 +195,7 @@ class Training:
         try:
             self.run_epochs()
             self.writer.wait()
-            self.telling.resume_points(full=False)  # none is needed any more
+            self.telling.resume_points(None)  # none is needed any more
             ended = "Complete"
         except Stopped:
             ended = "Stopped"
@@ -234,8 +234,8 @@ class Training:
             except Stopped:
                 if self.ranks.size == 1:
                     self.writer.wait()
-                    if self.writer.full:
-                        self.saved = (None, self.saved[1])  # there may be room for it by now
+                    if self.writer.lack:
+                        self.saved = (None, self.saved[1])  # it may be written by now
                     self.save()
                 self.writer.wait()
                 raise
