@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from winnow_classifier.base_model import unreadable
+from winnow_classifier.base_model import TOKENIZER, unreadable
 from winnow_classifier.errors import BaseModelError, ConfigError
 
 PLACEHOLDER = "{text}"
@@ -27,6 +28,8 @@ SPARE_PADDING = (
     "<unk>",
 )
 UNKNOWN = "\U0010ffff"  # a character of no vocabulary
+# What the rules of tokenizers differ in: outer and double spaces, case, accents in one character and in two, widths, digits, lines.
+VARIED = " Straße ÉCOLE e\u0301cole, \uff21\uff11 don't  1234 中文\n\n\tx "
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         raise unreadable(f"The tokenizer in {directory}", error) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BaseModelError(f"The tokenizer in {directory} has no tokenizer.json; save it with a fast tokenizer.")
+    tokenizer = as_written(tokenizer, directory)
     tokenizer.truncation_side = "right"
     # Both are often baked into a published tokenizer.json, and would cut or pad behind our back.
     tokenizer.backend_tokenizer.no_truncation()
@@ -143,6 +147,28 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     tokenizer.backend_tokenizer.encode_special_tokens = tokenizer.split_special_tokens
     ensure_padding_token(tokenizer)
     return tokenizer
+
+
+def as_written(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTrainedTokenizerFast:
+    """The one that reads texts as tokenizer.json says.
+
+    For a class that it knows, transformers takes the vocabulary from there, and the rules from the class and tokenizer_config.json. These may be
+    others than the base model was trained with: a cased BERT that does not say so a second time would be read in lower case.
+    """
+    file = directory / TOKENIZER
+    if type(tokenizer) is PreTrainedTokenizerFast or not file.is_file():
+        return tokenizer
+    written = Tokenizer.from_file(str(file))
+    written.no_truncation()
+    written.no_padding()
+    rebuilt = tokenizer.backend_tokenizer
+    if written.encode(VARIED, add_special_tokens=False).ids == rebuilt.encode(VARIED, add_special_tokens=False).ids:
+        return tokenizer
+    special: Any = tokenizer.special_tokens_map  # which the class knows where no file says
+    plain: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+        directory, local_files_only=True, **special
+    )
+    return plain
 
 
 def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -1,7 +1,11 @@
 """Text to token ids: the template, the cut, the padding token."""
 
+import json
+
 import pytest
 import tiny_models
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer
 
 from winnow_classifier.errors import BaseModelError, ConfigError
 from winnow_classifier.tokens import Encoder, load_tokenizer, part_padding
@@ -92,6 +96,66 @@ def test_cutting_and_padding_baked_into_a_tokenizer_file_are_switched_off(tmp_pa
     classify = Encoder(load_tokenizer(tmp_path), "{text}", 32)
     lengths = [len(encoded.input_ids) for encoded in classify.encode(["win", "win " * 10])]
     assert lengths == [3, 12]
+
+
+READ = ["ECOLE École e\u0301cole", " see  you", "1234 at 12:34", "x  1\n\ty"]
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+SPACES = normalizers.Replace(" ", "\u2581")
+
+
+def published(model, normalizer, pre_tokenizer, trainer):
+    """A tokenizer of these rules, its vocabulary learned from the texts that are read."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.train_from_iterator(READ * 4, trainer)
+    return tokenizer
+
+
+def word_pieces(lowercase):
+    trainer = trainers.WordPieceTrainer(special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False)
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer = published(models.WordPiece(unk_token="[UNK]"), normalizer, pre_tokenizers.BertPreTokenizer(), trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return tokenizer
+
+
+def byte_pairs(normalizer, pre_tokenizer):
+    trainer = trainers.BpeTrainer(special_tokens=["<unk>", "<s>", "</s>", "<pad>"], show_progress=False)
+    return published(models.BPE(unk_token="<unk>"), normalizer, pre_tokenizer, trainer)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "tokenizer", "settings"),
+    [
+        pytest.param("bert", word_pieces(False), {"model_max_length": 512}, id="a cased BERT that does not say so"),
+        pytest.param("bert", word_pieces(True), {"do_lower_case": True}, id="an uncased BERT that does"),
+        pytest.param(
+            "llama",
+            byte_pairs(None, pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), BYTES])),
+            {"tokenizer_class": "GPT2Tokenizer"},
+            id="digits one by one, as SmolLM2",
+        ),
+        pytest.param(
+            "llama",
+            byte_pairs(SPACES, None),
+            {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False},
+            id="no space before a text, as Yi",
+        ),
+    ],
+)
+def test_texts_are_read_as_the_tokenizer_file_says_and_so_they_are_by_plain_transformers(
+    tmp_path, model_type, tokenizer, settings
+):
+    base = tiny_models.base_model(tmp_path / "base", model_type)
+    tokenizer.save(str(base / "tokenizer.json"))
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    expected = [tokenizer.encode(text).ids for text in READ]
+    found = load_tokenizer(base)
+    assert found.pad_token in ("[PAD]", "<pad>")
+    assert [one.input_ids for one in Encoder(found, "{text}", 99).encode(READ)] == expected
+    found.save_pretrained(base)
+    assert AutoTokenizer.from_pretrained(base)(READ)["input_ids"] == expected
+    assert [one.input_ids for one in Encoder(load_tokenizer(base), "{text}", 99).encode(READ)] == expected
 
 
 def loaded(folder, model_type, pad_token):
