@@ -357,10 +357,10 @@ def names_experts(network: PreTrainedModel, end: str) -> bool:
 
 def adapts(module: nn.Module) -> bool:
     """Whether it is a linear layer that LoRA can stand beside."""
-    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed. Some routers are an nn.Linear that gives
-    # several tensors.
-    of_transformers = type(module).__module__.startswith("transformers.")
-    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and not of_transformers)
+    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed. Of transformers' own kinds of nn.Linear only
+    # Falcon's is one like any other: some routers are one that gives several tensors.
+    own = type(module).__module__.startswith("transformers.") and type(module).__name__ != "FalconLinear"
+    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and not own)
 
 
 def ending(name: str, avoid: Set[str]) -> str:
