@@ -21,6 +21,7 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    FalconConfig,
     Gemma2Config,
     Gemma3Config,
     Gemma3TextConfig,
@@ -212,6 +213,15 @@ CONFIGS: dict[str, Any] = {
         attention_types=[[["global", "local"], 1]],
         window_size=5,
         max_position_embeddings=64,
+        pad_token_id=0,
+        eos_token_id=3,
+    ),
+    # Its linear layers are a class of its own.
+    "falcon": lambda **sizes: FalconConfig(
+        vocab_size=sizes["vocab_size"],
+        hidden_size=sizes["hidden_size"],
+        num_hidden_layers=2,
+        num_attention_heads=4,
         pad_token_id=0,
         eos_token_id=3,
     ),

@@ -214,18 +214,25 @@ def load_network(
     unlike = dict.fromkeys(found["missing_keys"], "missing") | {
         name: f"{list(there)} instead of {list(wanted)}" for name, there, wanted in found["mismatched_keys"]
     }
-    check_body(network, unlike, directory)
+    check_body(network, unlike, found["unexpected_keys"], directory)
     choose_by_text(network, config)
     return network  # type: ignore[no-any-return]
 
 
-def check_body(network: PreTrainedModel, unlike: Mapping[str, str], directory: Path) -> None:
+def check_body(network: PreTrainedModel, unlike: Mapping[str, str], unused: Iterable[str], directory: Path) -> None:
     """`unlike`: tensors that the weights in `directory` lack or have in another shape, which transformers starts at random.
     A head may be among them, a pooler with it, which models that guess words have none of, and what nobody learns, such as
-    sinusoidal positions.
+    sinusoidal positions. `unused`: tensors there that the network has no place for. Heads for other tasks may be among them, and
+    buffers that older versions saved.
 
-    Raises BaseModelError for others: the body would be noise, and nobody told.
+    Raises BaseModelError for others: the body would be noise, or another one than was trained, and nobody told.
     """
+    hint = "take both files from the same model"
+    if getattr(network.config, "auto_map", None):
+        hint = (
+            "its config names Python code that came with the model (auto_map), and code of models is never run: "
+            "use a model of a type that transformers knows by itself"
+        )
     classifier = Classifier(network)
     elsewhere = tuple(f"{name}." for name in (*classifier.architecture.head, *classifier.no_text))
     random = sorted(
@@ -236,8 +243,38 @@ def check_body(network: PreTrainedModel, unlike: Mapping[str, str], directory: P
     if random:
         raise BaseModelError(
             f"The weights in {directory} do not fit its {CONFIG}: {len(random):,} of the body's tensors would start "
-            f"at random, the first {random[0]} ({unlike[random[0]]}). Take both files from the same model."
+            f"at random, the first {random[0]} ({unlike[random[0]]}).",
+            hint=hint,
         )
+    if left_out := sorted(name for name in unused if is_weight_of_a_layer(network, name)):
+        raise BaseModelError(
+            f"The weights in {directory} do not fit its {CONFIG}: transformers' {network.config.model_type} has no place for "
+            f"{len(left_out):,} of the body's tensors, the first {left_out[0]}. Without them it is another model than was trained.",
+            hint=f"{hint}; if they are scales of quantised weights, use the model that those were made of",
+        )
+
+
+def is_weight_of_a_layer(network: PreTrainedModel, name: str) -> bool:
+    """Whether a tensor that the network has no place for belongs to something within a layer that it has: a weight, or a further
+    tensor of a module with weights, such as a bias or a scale. What attention keeps beside, such as masks, is none."""
+    for prefix in ("", f"{network.base_model_prefix}."):
+        parent, _, own = f"{prefix}{name}".rpartition(".")
+        module = within_a_layer(network, parent)
+        if module is not None:
+            return own == "weight" or any(True for _ in module.parameters(recurse=False))
+    return False
+
+
+def within_a_layer(network: nn.Module, name: str) -> nn.Module | None:
+    """The innermost module above `name` that the network has, if that is a numbered layer or a part of one."""
+    while name:
+        try:
+            found = network.get_submodule(name)
+        except AttributeError:
+            name = name.rpartition(".")[0]
+        else:
+            return found if any(part.isdecimal() for part in name.split(".")) else None
+    return None
 
 
 def quiet_transformers() -> None:
@@ -320,10 +357,10 @@ def names_experts(network: PreTrainedModel, end: str) -> bool:
 
 def adapts(module: nn.Module) -> bool:
     """Whether it is a linear layer that LoRA can stand beside."""
-    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed. Some routers are an nn.Linear that gives
-    # several tensors.
-    of_transformers = type(module).__module__.startswith("transformers.")
-    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and not of_transformers)
+    # GPT-2's linear layers are Conv1D: its weights are those of nn.Linear, transposed. Of transformers' own kinds of nn.Linear only
+    # Falcon's is one like any other: some routers are one that gives several tensors.
+    own = type(module).__module__.startswith("transformers.") and type(module).__name__ != "FalconLinear"
+    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and not own)
 
 
 def ending(name: str, avoid: Set[str]) -> str:

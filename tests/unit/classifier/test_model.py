@@ -1,10 +1,12 @@
 """Heads, LoRA and what is refused."""
 
 import json
+import re
 
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save_file
 
 from winnow_classifier.architectures import longest_text
 from winnow_classifier.errors import BaseModelError, ConfigError
@@ -206,6 +208,56 @@ def test_weights_of_another_model_than_the_config_are_refused(tmp_path, model_ty
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(BaseModelError, match=told):
         load_network(tmp_path, classifier_config(tmp_path, SCHEMA, PAD))
+
+
+def with_tensors(folder, model_type, names, **config):
+    """A base model whose file holds further tensors of these names, as published ones do."""
+    tiny_models.base_model(folder, model_type)
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {name: torch.ones(2) for name in names}, path, {"format": "pt"})
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        pytest.param("bert", "encoder.layer.1.attention.self.distance_embedding.weight", id="relative positions"),
+        pytest.param("llama", "layers.0.self_attn.q_proj.bias", id="a bias that the config does not tell of"),
+        pytest.param("llama", "model.layers.0.self_attn.q_proj.bias", id="the same with a prefix"),
+        pytest.param("llama", "model.layers.0.mlp.up_proj.weight_scale", id="quantised"),
+    ],
+)
+def test_weights_of_the_body_that_would_be_left_out_are_refused(tmp_path, model_type, name):
+    with_tensors(tmp_path, model_type, [name])
+    with pytest.raises(BaseModelError, match=rf"no place for 1 of the body's tensors, the first {re.escape(name)}"):
+        load_network(tmp_path, classifier_config(tmp_path, SCHEMA, PAD))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names", "config"),
+    [
+        pytest.param("bert", ["cls.predictions.transform.dense.weight", "cls.seq_relationship.bias"], {}, id="a head"),
+        pytest.param("bert", ["encoder.layer.1.output.dense.new"], {"num_hidden_layers": 1}, id="layers left out"),
+        pytest.param("roberta", ["roberta.embeddings.position_ids", "roberta.pooler.dense.weight"], {}, id="a pooler"),
+        pytest.param("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq", "lm_head.weight"], {}, id="frequencies"),
+        pytest.param(
+            "gpt_neo", ["h.0.attn.attention.bias", "transformer.h.0.attn.attention.masked_bias"], {}, id="masks"
+        ),
+    ],
+)
+def test_what_published_models_hold_beside_their_body_is_left_out(tmp_path, model_type, names, config):
+    with_tensors(tmp_path, model_type, names, **config)
+    load_network(tmp_path, classifier_config(tmp_path, SCHEMA, PAD))
+
+
+def test_weights_that_fit_a_models_own_code_only_say_so(tmp_path):
+    auto_map = {"AutoModel": "owner/own-bert--modeling_bert.OwnBertModel"}
+    with_tensors(tmp_path, "bert", ["encoder.layer.0.mlp.wo.weight"], auto_map=auto_map, num_hidden_layers=3)
+    with pytest.raises(BaseModelError, match="would start at random") as refused:
+        load_network(tmp_path, classifier_config(tmp_path, SCHEMA, PAD))
+    assert "Python code that came with the model (auto_map)" in refused.value.hint
 
 
 def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):

@@ -40,6 +40,7 @@ PADDED = (
     "deberta-v2",
     "distilbert",
     "electra",
+    "falcon",
     "gemma3",
     "gpt2",
     "gpt_neo",
