@@ -2,6 +2,8 @@
 
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import sentencepiece
 import tiny_models
@@ -14,19 +16,19 @@ SAID = [*tiny_models.texts(40)[0], "The quick brown fox", "Naïve CAFÉ, twice  
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def word_pieces(folder):
+def word_pieces(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL, *tiny_models.WORDS]) + "\n")
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
 
 
-def byte_pairs(folder):
+def byte_pairs(folder: Path) -> None:
     trained = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trained.train_from_iterator(SAID, vocab_size=300, special_tokens=special, show_progress=False)
     trained.save_model(str(folder))
 
 
-def sentence_pieces(folder):
+def sentence_pieces(folder: Path) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SAID),
@@ -51,7 +53,7 @@ def sentence_pieces(folder):
 VOCABULARIES = {"bert": word_pieces, "roberta": byte_pairs, "deberta-v2": sentence_pieces}
 
 
-def old_model(folder, model_type="bert", **saved):
+def old_model(folder: Path, model_type: str = "bert", **saved: Any) -> Path:
     """As years ago. Its tied weights stand there by two names, the one that is read behind the other."""
     config = tiny_models.config(model_type)
     config.vocab_size = 320
