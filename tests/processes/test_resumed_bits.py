@@ -81,7 +81,7 @@ def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
     monkeypatch.setattr(ResumeWriter, "affordable", lambda *_: False)  # none was written at the end of the epoch
     stop = Event()
     predict = Learner.predict
-    monkeypatch.setattr(Learner, "predict", lambda learner, rows: stop.set() or predict(learner, rows))
+    monkeypatch.setattr(Learner, "predict", lambda *rows: stop.set() or predict(*rows))
     assert broken.run(broken.job(), stop)["state"] == "Stopped"
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == ["step-6"]
