@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import tiny_models
 import torch
 from tiny_checkpoint import LABELS, TEXTS, probabilities, publish
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.testing import assert_close
+from transformers import Qwen2Tokenizer
 
 from winnow_classifier import checkpoint
 
@@ -40,11 +43,30 @@ print(json.dumps(answers))
 """
 
 
+def with_a_tokenizer_of_qwens_kind(base: Path) -> None:
+    """Which transformers takes any tokenizer of such a model for, whatever its files say."""
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<|endoftext|>", "<|fim_pad|>"]
+    size = len(tiny_models.WORDS) + 4
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=special, initial_alphabet=["\u0120"], show_progress=False
+    )
+    learned.train_from_iterator(tiny_models.WORDS, trainer)
+    model = json.loads(learned.to_str())["model"]
+    for file in base.glob("tokenizer*"):
+        file.unlink()
+    merges: Any = [tuple(pair) for pair in model["merges"]]
+    Qwen2Tokenizer(vocab=model["vocab"], merges=merges).save_pretrained(base)
+
+
 def test_checkpoints_load_in_plain_transformers_and_peft_in_a_fresh_process(tmp_path: Path) -> None:
     expected: dict[str, tuple[list[str], torch.Tensor]] = {}
     known: list[list[str | None]] = []
     for model_type in ("bert", "llama", "gemma3", "qwen3_5"):
         base = tiny_models.base_model(tmp_path / model_type, model_type)
+        if model_type == "qwen3_5":
+            with_a_tokenizer_of_qwens_kind(base)
         for method in ("Full", "HeadOnly", "LoRA"):
             few = model_type in ("gemma3", "qwen3_5")
             for schema in [LABELS[3]] if few else LABELS.values():
