@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
+Connection = TypeVar("Connection")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -45,6 +47,19 @@ def allowed_addresses(host: str, port: int, networks: Iterable[Network]) -> list
             f"{host} has the address {addresses[0]}" if addresses[0] != host else f"the address {host}"
         )
     return allowed
+
+
+def first_reached(
+    addresses: Sequence[str], connect: Callable[[str], Connection], unreachable: tuple[type[Exception], ...]
+) -> Connection:
+    """What `connect` returns for the first address that is reached. Raises what it raises for the last one, or beside
+    `unreachable`."""
+    for address in addresses[:-1]:
+        try:
+            return connect(address)
+        except unreachable:
+            continue
+    return connect(addresses[-1])
 
 
 def network(text: str) -> Network:

@@ -7,6 +7,7 @@ import glob
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,9 @@ class HuggingFaceHub:
     def __init__(self, token: str | None, networks: Sequence[Network] = ()) -> None:
         self._token, self._networks = (token or "").strip() or None, networks
 
+    @cached_property
     def _api(self) -> HfApi:
+        """One for all calls: each would begin with a connection of its own."""
         from winnow_classifier.hub_client import client
 
         if self._token and not TOKEN.fullmatch(self._token):  # the client's own words would have it in them
@@ -39,7 +42,7 @@ class HuggingFaceHub:
 
     def commit(self, repository: str, revision: str) -> str:
         with _hub_errors(f"{HUGGING_FACE}{repository}@{revision}"):
-            found = str(self._api().model_info(repository, revision=revision, timeout=30).sha)
+            found = str(self._api.model_info(repository, revision=revision, timeout=30).sha)
             if not COMMIT.fullmatch(found):  # it names a folder
                 raise LookupError("no commit")
         return found
@@ -49,7 +52,7 @@ class HuggingFaceHub:
 
         name = f"{HUGGING_FACE}{repository}@{commit}"
         with _hub_errors(name):
-            found = self._api().list_repo_tree(repository, revision=commit)
+            found = self._api.list_repo_tree(repository, revision=commit)
             sizes = {entry.path: entry.size for entry in found if isinstance(entry, RepoFile)}
         missing = lacking(sizes)
         if missing is not None:
@@ -65,7 +68,7 @@ class HuggingFaceHub:
         disable_progress_bars()  # who waits is told, and a log has a line of JSON for each thing said
         patterns = [glob.escape(name) for name in names]
         with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
-            self._api().snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=patterns)
+            self._api.snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=patterns)
         shutil.rmtree(directory / ".cache", ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import urlsplit
 from xml.etree.ElementTree import ParseError
 
-from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses
+from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses, first_reached
 from winnow_classifier.errors import ConfigError, StorageRefused
 
 if TYPE_CHECKING:
@@ -310,15 +310,13 @@ def _connections(networks: tuple[Network, ...]) -> PoolManager:
             addresses = allowed_addresses(host, connection.port, networks)
         except OSError as err:
             raise NameResolutionError(host, connection, err) from err  # type: ignore[arg-type]
-        try:
-            for address in addresses[:-1]:
-                connection.host = address
-                try:
-                    return connect()
-                except (NewConnectionError, ConnectTimeoutError):
-                    continue
-            connection.host = addresses[-1]
+
+        def connect_to(address: str) -> socket.socket:
+            connection.host = address
             return connect()
+
+        try:
+            return first_reached(addresses, connect_to, (NewConnectionError, ConnectTimeoutError))
         finally:
             connection.host = host  # for the Host header and the certificate
 

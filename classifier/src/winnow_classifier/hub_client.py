@@ -11,7 +11,7 @@ import httpx2
 from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
 
-from winnow_classifier.addresses import Network, allowed_addresses
+from winnow_classifier.addresses import Network, allowed_addresses, first_reached
 
 HUB = "https://huggingface.co"
 
@@ -62,13 +62,11 @@ class _Backend(httpcore2.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
+        def connect(address: str) -> httpcore2.NetworkStream:
+            return httpcore2.SyncBackend.connect_tcp(self, address, port, timeout, local_address, socket_options)
+
         try:
             allowed = allowed_addresses(host, port, self._networks)
         except OSError as err:
             raise httpcore2.ConnectError(f"the name {host} cannot be resolved: {err.strerror or err}") from err
-        for address in allowed[:-1]:
-            try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                continue
-        return super().connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
+        return first_reached(allowed, connect, (httpcore2.ConnectError, httpcore2.ConnectTimeout))

@@ -212,6 +212,13 @@ TRACKING = {
     "wandb": {"project": "spam", "entity": "mail-team", "secretRef": {"name": "wandb"}},
 }
 
+
+def served_on(base: Object) -> Object:
+    """An adapter's server."""
+    served = replace(SERVED, base_model=api.AdapterBase.model_validate(base))
+    return server_deployment(deployment(), model_service(), served, image=SERVER, networks=NETWORKS)
+
+
 CASES: dict[str, Callable[[], list[Object]]] = {
     "claim": lambda: [made for made in [claim(model_service())] if made],
     "claim-of-a-class": lambda: [
@@ -288,24 +295,8 @@ CASES: dict[str, Callable[[], list[Object]]] = {
     "training-with-base-of-a-mirror": lambda: trained(
         training_job(baseModel=MIRROR), model_service(), networks=NETWORKS
     ),
-    "serving-with-base-of-a-mirror": lambda: [
-        server_deployment(
-            deployment(),
-            model_service(),
-            replace(SERVED, base_model=api.AdapterBase.model_validate(MIRROR)),
-            image=SERVER,
-            networks=NETWORKS,
-        )
-    ],
-    "serving-with-base-in-bucket": lambda: [
-        server_deployment(
-            deployment(),
-            model_service(),
-            replace(SERVED, base_model=api.AdapterBase.model_validate(MODELS)),
-            image=SERVER,
-            networks=NETWORKS,
-        )
-    ],
+    "serving-with-base-of-a-mirror": lambda: [served_on(MIRROR)],
+    "serving-with-base-in-bucket": lambda: [served_on(MODELS)],
     "serving-from-bucket": lambda: [
         server_deployment(deployment(), model_service(storage=BUCKET), SERVED, image=SERVER, networks=NETWORKS)
     ],

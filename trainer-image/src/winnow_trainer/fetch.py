@@ -19,7 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
-from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses
+from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses, first_reached
 from winnow_classifier.errors import SourceError, SourceUnavailable, StorageError
 
 log = logging.getLogger(__name__)
@@ -251,6 +251,9 @@ class CheckedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
+        def connect(address: str) -> httpcore.NetworkStream:
+            return self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+
         try:
             allowed = allowed_addresses(host, port, self._networks)
         except OSError as err:
@@ -258,12 +261,7 @@ class CheckedBackend(httpcore.NetworkBackend):
         except NotPublicError as err:
             message = f"{err}, which is not public, and {self._what} public addresses only"
             raise SourceError(message, hint=ALLOWING) from err
-        for address in allowed[:-1]:
-            try:
-                return self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return self._plain.connect_tcp(allowed[-1], port, timeout, local_address, socket_options)
+        return first_reached(allowed, connect, (httpcore.ConnectError, httpcore.ConnectTimeout))
 
 
 def _created(url: str, path: Path) -> BinaryIO:
