@@ -36,7 +36,7 @@ from winnow_server.settings import parse
 from winnow_server.waking import wake
 from winnow_server.waking.upstream import ANSWER_SECONDS
 from winnow_trainer import reception
-from winnow_trainer.cli import parser
+from winnow_trainer.arguments import parser
 from winnow_trainer.compare import Value
 from winnow_trainer.job import load_job
 from winnow_trainer.sources import source_of
