@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 from kubernetes.aio import config
@@ -24,6 +25,7 @@ from yaml import YAMLError
 from winnow_classifier.errors import ConfigError
 from winnow_plugin.errors import ClusterError, SignedOut, Unreachable
 from winnow_plugin.objects import API_VERSION, DATASET, KINDS, Kind, Object, name_of
+from winnow_plugin.proxy import proxy_of
 
 PAGE = 500  # objects, as kubectl asks for them
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
@@ -271,10 +273,12 @@ async def _configure(configuration: Configuration, place: Place) -> str:
     """Server and credentials; returns the namespace that the context names."""
     if (files := _kubeconfig(place)) is None:
         config.load_incluster_config(client_configuration=configuration)
+        _as_kubectl_connects(configuration)
         return _pods_namespace()
     try:
         with _said_by_the_client() as said:
             loader = await config.load_kube_config(files, place.context, configuration, persist_config=False)
+        _as_kubectl_connects(configuration)
         namespace = str(loader.current_context["context"].get("namespace") or "default")
     except config.ConfigException as err:
         if place.context and f"name {place.context} in" in str(err) and "contexts" in str(err):
@@ -298,6 +302,20 @@ async def _configure(configuration: Configuration, place: Place) -> str:
             hint="log in anew, as with kubectl, which runs the same program",
         )
     return namespace
+
+
+def _as_kubectl_connects(configuration: Configuration) -> None:
+    if "://" not in configuration.host:
+        configuration.host = f"http://{configuration.host}"
+    if not configuration.proxy:
+        configuration.proxy = proxy_of(configuration.host, os.environ)
+    if configuration.proxy and urlsplit(configuration.proxy).scheme not in ("http", "https"):
+        raise ConfigError(
+            f"the plugin cannot go through the proxy {configuration.proxy.rpartition('@')[2]}: it knows those of http:// and https://",
+            hint="kubectl proxy goes through it: run that, and give a kubeconfig with its address as the server",
+        )
+    # Without the client's own reading of the environment: no CIDR in NO_PROXY, and a password of ~/.netrc in place of the token.
+    configuration.client_session_kwargs = {"trust_env": False}
 
 
 @contextmanager

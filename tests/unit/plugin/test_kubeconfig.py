@@ -1,0 +1,128 @@
+"""Kubeconfigs and proxies as kubectl reads them, by the plugin's front door: what arrives at which server."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+
+import pytest
+
+from winnow_plugin.proxy import proxy_of
+
+EMPTY = {"kind": "L", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}
+NONE = "There are no datasets in the namespace default.\n"
+
+
+@pytest.fixture
+def server():
+    """Starts servers that answer all with an empty list: the port, and the path and headers of each request."""
+    servers = []
+
+    def start():
+        asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append((self.path, self.headers))
+                body = json.dumps(EMPTY).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(started := ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=started.serve_forever, args=(0.01,), daemon=True).start()
+        return started.server_port, asked
+
+    yield start
+    for each in servers:
+        each.shutdown()
+        each.server_close()
+
+
+@pytest.fixture
+def kubeconfig(tmp_path):
+    numbers = count()
+
+    def write(server, user=None, **cluster):
+        name = f"c{next(numbers)}"
+        content = {
+            "clusters": [{"name": name, "cluster": {"server": server, **cluster}}],
+            "users": [{"name": name, "user": user or {}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        }
+        (tmp_path / name).write_text(json.dumps(content))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def test_a_netrc_is_not_ours(plugin, server, kubeconfig, monkeypatch, tmp_path):
+    port, asked = server()
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    file = kubeconfig(f"http://127.0.0.1:{port}", {"token": "t"})
+    assert plugin("datasets", "--kubeconfig", file) == (0, "", NONE)
+    assert asked[0][1]["Authorization"] == "Bearer t"
+
+
+def test_a_server_without_a_scheme_is_asked_by_http(plugin, server, kubeconfig):
+    port, asked = server()
+    assert plugin("datasets", "--kubeconfig", kubeconfig(f"127.0.0.1:{port}")) == (0, "", NONE)
+    assert len(asked) == 1
+
+
+def test_the_environments_proxy_is_gone_through_but_where_no_proxy_says_otherwise(
+    plugin, server, kubeconfig, monkeypatch
+):
+    port, asked = server()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+    file = kubeconfig("http://192.0.2.7:8080")
+    assert plugin("datasets", "--kubeconfig", file)[0] == 0
+    assert asked[0][0].startswith("http://192.0.2.7:8080/apis/winnow.dev/")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "127.0.0.1:1"])
+def test_a_proxy_that_it_cannot_go_through_is_said(plugin, kubeconfig, proxy):
+    code, _, said = plugin("datasets", "--kubeconfig", kubeconfig("http://127.0.0.1:1", **{"proxy-url": proxy}))
+    assert code == 10
+    assert f"cannot go through the proxy {proxy}" in said
+
+
+@pytest.mark.parametrize(
+    ("server", "no_proxy", "straight"),
+    [
+        pytest.param("https://10.1.2.3:6443", "10.0.0.0/8", True, id="within a network"),
+        pytest.param("https://11.1.2.3:6443", "10.0.0.0/8", False, id="outside of it"),
+        pytest.param("https://[fd00::1]:6443", "fd00::/8", True, id="within a network of IPv6"),
+        pytest.param("https://10.1.2.3", "a, 10.1.2.3", True, id="an address among others"),
+        pytest.param("https://10.1.2.3:6443", "10.1.2.3:443", False, id="an address with another port"),
+        pytest.param("https://[fd00::1]:6443", "[fd00::1]:6443", True, id="an address of IPv6 with the port"),
+        pytest.param("https://k8s.example.com", "example.com", True, id="below a domain"),
+        pytest.param("https://example.com", "example.com", True, id="the domain itself"),
+        pytest.param("https://k8s.example.com", ".example.com", True, id="below one with a dot"),
+        pytest.param("https://k8s.example.com", "*.example.com", True, id="below one with a star"),
+        pytest.param("https://example.com", ".example.com", False, id="itself is not below it"),
+        pytest.param("https://badexample.com", "example.com", False, id="a name that ends alike"),
+        pytest.param("https://k8s.example.com", "example.com:443", True, id="the port that a scheme stands for"),
+        pytest.param("https://k8s.example.com", "EXAMPLE.com", True, id="in capitals"),
+        pytest.param("https://k8s.example.com", "*", True, id="everything"),
+        pytest.param("https://k8s.example.com", "", False, id="nothing"),
+        pytest.param("https://localhost:6443", "", True, id="this machine"),
+        pytest.param("https://127.0.0.2:6443", "", True, id="its loopback"),
+    ],
+)
+def test_no_proxy_is_read_as_go_reads_it(server, no_proxy, straight):
+    environment = {"HTTPS_PROXY": "proxy:3128", "no_proxy": no_proxy}
+    assert proxy_of(server, environment) == (None if straight else "http://proxy:3128")
