@@ -20,6 +20,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTResponse
+from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 from yaml import YAMLError
 
 from winnow_classifier.errors import ConfigError
@@ -276,8 +277,16 @@ async def _configure(configuration: Configuration, place: Place) -> str:
         _as_kubectl_connects(configuration)
         return _pods_namespace()
     try:
+        merged = KubeConfigMerger(os.pathsep.join(filter(_says_something, files.split(os.pathsep))) or files)
+        context = place.context or _current_context(merged)
+        if context is None:
+            raise ConfigError(
+                f"the kubeconfig {files} cannot be used: none of its contexts is the current one",
+                hint="kubectl config get-contexts lists them; name one by --context, or kubectl config use-context",
+            )
         with _said_by_the_client() as said:
-            loader = await config.load_kube_config(files, place.context, configuration, persist_config=False)
+            loader = KubeConfigLoader(merged.config, context, config_base_path=None)
+            await loader.load_and_set(configuration)
         _as_kubectl_connects(configuration)
         namespace = str(loader.current_context["context"].get("namespace") or "default")
     except config.ConfigException as err:
@@ -318,6 +327,18 @@ def _as_kubectl_connects(configuration: Configuration) -> None:
     configuration.client_session_kwargs = {"trust_env": False}
 
 
+def _says_something(file: str) -> bool:
+    """One that is empty, as `touch` leaves it, is none."""
+    path = Path(file).expanduser()
+    return bool(file) and (not path.exists() or bool(path.read_bytes().strip()))
+
+
+def _current_context(merged: KubeConfigMerger) -> str | None:
+    """Of several files the first that names one: the client takes the last one, and so another cluster than kubectl."""
+    named = (content.get("current-context") for content in merged.config_files.values())
+    return next(filter(None, named), None)
+
+
 @contextmanager
 def _said_by_the_client() -> Iterator[list[str]]:
     """What it only logs: that a program of the kubeconfig gave no credentials. Without them it would go on as nobody."""
@@ -340,7 +361,7 @@ def _kubeconfig(place: Place) -> str | None:
     files = str(place.kubeconfig) if place.kubeconfig else os.environ.get("KUBECONFIG") or "~/.kube/config"
     if any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file):
         return files
-    if place.kubeconfig is None and place.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if place.kubeconfig is None and place.context is None and POD_NAMESPACE.exists():
         return None
     raise ConfigError(f"there is no kubeconfig at {files}", hint="name one by --kubeconfig, or export KUBECONFIG=…")
 

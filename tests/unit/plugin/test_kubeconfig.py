@@ -1,6 +1,7 @@
 """Kubeconfigs and proxies as kubectl reads them, by the plugin's front door: what arrives at which server."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -66,6 +67,25 @@ def no_proxies(monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+
+
+def test_of_several_kubeconfigs_the_first_one_names_the_context(plugin, server, kubeconfig, monkeypatch, tmp_path):
+    (first, asked), (second, not_asked) = server(), server()
+    (tmp_path / "empty").touch()
+    files = [tmp_path / "empty", kubeconfig(f"http://127.0.0.1:{first}"), kubeconfig(f"http://127.0.0.1:{second}")]
+    monkeypatch.setenv("KUBECONFIG", os.pathsep.join(map(str, files)))
+    assert plugin("datasets") == (0, "", NONE)
+    assert (len(asked), len(not_asked)) == (1, 0)
+    plugin("datasets", "--context", "c1")
+    assert (len(asked), len(not_asked)) == (1, 1)
+
+
+def test_without_a_current_context_it_asks_for_one(plugin, kubeconfig):
+    file = kubeconfig("http://127.0.0.1:1")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "current-context": ""}))
+    code, _, said = plugin("datasets", "--kubeconfig", file)
+    assert code == 10
+    assert "none of its contexts is the current one" in said
 
 
 def test_a_netrc_is_not_ours(plugin, server, kubeconfig, monkeypatch, tmp_path):
