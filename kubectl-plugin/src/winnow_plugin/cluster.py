@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from kubernetes.aio import config
@@ -274,7 +274,7 @@ async def _configure(configuration: Configuration, place: Place) -> str:
     """Server and credentials; returns the namespace that the context names."""
     if (files := _kubeconfig(place)) is None:
         config.load_incluster_config(client_configuration=configuration)
-        _as_kubectl_connects(configuration)
+        _as_kubectl_connects(configuration, [])
         return _pods_namespace()
     try:
         merged = KubeConfigMerger(os.pathsep.join(filter(_says_something, files.split(os.pathsep))) or files)
@@ -284,10 +284,10 @@ async def _configure(configuration: Configuration, place: Place) -> str:
                 f"the kubeconfig {files} cannot be used: none of its contexts is the current one",
                 hint="kubectl config get-contexts lists them; name one by --context, or kubectl config use-context",
             )
+        loader = _Loader(merged.config, context, config_base_path=None)  # type: ignore[no-untyped-call]
         with _said_by_the_client() as said:
-            loader = KubeConfigLoader(merged.config, context, config_base_path=None)
-            await loader.load_and_set(configuration)
-        _as_kubectl_connects(configuration)
+            await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+        _as_kubectl_connects(configuration, loader.impersonation())
         namespace = str(loader.current_context["context"].get("namespace") or "default")
     except config.ConfigException as err:
         if place.context and f"name {place.context} in" in str(err) and "contexts" in str(err):
@@ -313,7 +313,22 @@ async def _configure(configuration: Configuration, place: Place) -> str:
     return namespace
 
 
-def _as_kubectl_connects(configuration: Configuration) -> None:
+class _Loader(KubeConfigLoader):
+    """What the client leaves out of a kubeconfig's user."""
+
+    def impersonation(self) -> list[tuple[str, str]]:
+        """Headers that make the cluster take us for whom the user says."""
+        user = self._user.value if self._user else {}
+        more = [("Impersonate-Uid", user["as-uid"])] if user.get("as-uid") else []
+        more += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
+        for key, values in (user.get("as-user-extra") or {}).items():
+            more += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
+        if more and not user.get("as"):
+            raise ConfigError("the kubeconfig names groups to act for, and no user (as)", hint=CHECK_CONFIG)
+        return [("Impersonate-User", user["as"]), *more] if user.get("as") else []
+
+
+def _as_kubectl_connects(configuration: Configuration, headers: list[tuple[str, str]]) -> None:
     if "://" not in configuration.host:
         configuration.host = f"http://{configuration.host}"
     if not configuration.proxy:
@@ -324,7 +339,7 @@ def _as_kubectl_connects(configuration: Configuration) -> None:
             hint="kubectl proxy goes through it: run that, and give a kubeconfig with its address as the server",
         )
     # Without the client's own reading of the environment: no CIDR in NO_PROXY, and a password of ~/.netrc in place of the token.
-    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.client_session_kwargs = {"trust_env": False, "headers": headers}
 
 
 def _says_something(file: str) -> bool:

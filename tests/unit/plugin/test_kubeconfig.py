@@ -88,6 +88,25 @@ def test_without_a_current_context_it_asks_for_one(plugin, kubeconfig):
     assert "none of its contexts is the current one" in said
 
 
+def test_who_is_acted_for_is_told_to_the_cluster(plugin, server, kubeconfig):
+    port, asked = server()
+    user = {"token": "t", "as": "alice", "as-groups": ["a", "b"], "as-uid": "1", "as-user-extra": {"x/y": ["1", "2"]}}
+    assert plugin("datasets", "--kubeconfig", kubeconfig(f"http://127.0.0.1:{port}", user))[0] == 0
+    headers = asked[0][1]
+    assert headers["Authorization"] == "Bearer t"
+    assert headers["Impersonate-User"] == "alice"
+    assert headers["Impersonate-Uid"] == "1"
+    assert headers.get_all("Impersonate-Group") == ["a", "b"]
+    assert headers.get_all("Impersonate-Extra-x%2Fy") == ["1", "2"]
+
+
+def test_groups_without_a_user_are_refused(plugin, server, kubeconfig):
+    port, asked = server()
+    code, _, said = plugin("datasets", "--kubeconfig", kubeconfig(f"http://127.0.0.1:{port}", {"as-groups": ["a"]}))
+    assert (code, asked) == (10, [])
+    assert "names groups to act for, and no user" in said
+
+
 def test_a_netrc_is_not_ours(plugin, server, kubeconfig, monkeypatch, tmp_path):
     port, asked = server()
     (tmp_path / "netrc").write_text("default login somebody password else\n")
