@@ -4,11 +4,10 @@ Objects are plain JSON."""
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
@@ -24,6 +23,7 @@ from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 from yaml import YAMLError
 
 from winnow_classifier.errors import ConfigError
+from winnow_plugin import login
 from winnow_plugin.errors import ClusterError, SignedOut, Unreachable
 from winnow_plugin.objects import API_VERSION, DATASET, KINDS, Kind, Object, name_of
 from winnow_plugin.proxy import proxy_of
@@ -285,8 +285,7 @@ async def _configure(configuration: Configuration, place: Place) -> str:
                 hint="kubectl config get-contexts lists them; name one by --context, or kubectl config use-context",
             )
         loader = _Loader(merged.config, context, config_base_path=None)  # type: ignore[no-untyped-call]
-        with _said_by_the_client() as said:
-            await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+        await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
         _as_kubectl_connects(configuration, loader.impersonation())
         namespace = str(loader.current_context["context"].get("namespace") or "default")
     except config.ConfigException as err:
@@ -305,16 +304,18 @@ async def _configure(configuration: Configuration, place: Place) -> str:
         ) from err
     if token := configuration.api_key.get("BearerToken"):
         configuration.api_key["BearerToken"] = token.strip()  # a tokenFile mostly ends in a newline
-    if said and not configuration.api_key and not configuration.cert_file:
-        raise ConfigError(
-            f"the kubeconfig {files} names a program to log in with, and that failed: {'; '.join(said)}",
-            hint="log in anew, as with kubectl, which runs the same program",
-        )
     return namespace
 
 
 class _Loader(KubeConfigLoader):
     """What the client leaves out of a kubeconfig's user."""
+
+    async def load_from_exec_plugin(self) -> None:
+        """What the program gives stands in the user from then on, from where the client goes on to read it."""
+        assert self._user is not None and self._cluster is not None  # the client asks only where there are both
+        user: Object = self._user.value
+        folder = Path(self._user.path).parent
+        user.update(await login.credentials(user["exec"], self._cluster.value, folder))
 
     def impersonation(self) -> list[tuple[str, str]]:
         """Headers that make the cluster take us for whom the user says."""
@@ -352,23 +353,6 @@ def _current_context(merged: KubeConfigMerger) -> str | None:
     """Of several files the first that names one: the client takes the last one, and so another cluster than kubectl."""
     named = (content.get("current-context") for content in merged.config_files.values())
     return next(filter(None, named), None)
-
-
-@contextmanager
-def _said_by_the_client() -> Iterator[list[str]]:
-    """What it only logs: that a program of the kubeconfig gave no credentials. Without them it would go on as nobody."""
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
-
-    said: list[str] = []
-    log, listener = logging.getLogger("kubernetes"), Listener(logging.ERROR)
-    log.addHandler(listener)
-    try:
-        yield said
-    finally:
-        log.removeHandler(listener)
 
 
 def _kubeconfig(place: Place) -> str | None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -12,6 +14,7 @@ from winnow_plugin.proxy import proxy_of
 
 EMPTY = {"kind": "L", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}}
 NONE = "There are no datasets in the namespace default.\n"
+EXEC = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
 
 
 @pytest.fixture
@@ -42,6 +45,12 @@ def server():
     for each in servers:
         each.shutdown()
         each.server_close()
+
+
+def in_a_process(*arguments):
+    """Whose stderr a log-in program shares."""
+    command = [sys.executable, "-m", "winnow_plugin.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
 
 
 @pytest.fixture
@@ -105,6 +114,46 @@ def test_groups_without_a_user_are_refused(plugin, server, kubeconfig):
     code, _, said = plugin("datasets", "--kubeconfig", kubeconfig(f"http://127.0.0.1:{port}", {"as-groups": ["a"]}))
     assert (code, asked) == (10, [])
     assert "names groups to act for, and no user" in said
+
+
+def test_what_a_log_in_program_says_is_seen(server, kubeconfig, tmp_path):
+    """One beside the kubeconfig, that asks to open a page and wants to know the cluster."""
+    port, asked = server()
+    (tmp_path / "login").write_text(f"""#!/bin/sh
+echo "To sign in, open a page" >&2
+echo "$KUBERNETES_EXEC_INFO" > {tmp_path}/info
+echo '{json.dumps({**EXEC, "kind": "ExecCredential", "status": {"token": "fresh"}})}'
+""")
+    (tmp_path / "login").chmod(0o755)
+    extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "here"}}
+    url = f"http://127.0.0.1:{port}"
+    user = {"exec": {**EXEC, "command": "./login", "provideClusterInfo": True}}
+    done = in_a_process("datasets", "--kubeconfig", kubeconfig(url, user, extensions=[extension]))
+    assert done.stderr == f"To sign in, open a page\n{NONE}"
+    assert asked[0][1]["Authorization"] == "Bearer fresh"
+    told = json.loads((tmp_path / "info").read_text())["spec"]
+    assert told == {"interactive": False, "cluster": {"server": url, "config": {"audience": "here"}}}
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        pytest.param(
+            {"command": "no-such", "installHint": "Get it"}, "No such file or directory\nhint: Get it\n", id="no"
+        ),
+        pytest.param({"command": "sh", "args": ["-c", "echo Expired >&2; exit 1"]}, "exit code 1\n", id="signed out"),
+        pytest.param({"command": "echo", "args": ["hello"]}, "what it prints is no ExecCredential\n", id="garbage"),
+        pytest.param({"command": "echo", "args": ['{"status": {}}']}, "has no token, nor a certificate", id="nothing"),
+        pytest.param({"command": "sh", "interactiveMode": "Always"}, "is not a terminal", id="wants to ask"),
+    ],
+)
+def test_a_log_in_that_fails_is_told(kubeconfig, program, says):
+    user = {"exec": {**EXEC, **program}}
+    done = in_a_process("datasets", "--kubeconfig", kubeconfig("https://127.0.0.1:1", user))
+    assert (done.returncode, done.stdout) == (10, "")
+    assert f"error: {program['command']}, which the kubeconfig names to log in with, failed: " in done.stderr
+    assert says in done.stderr
+    assert done.stderr.startswith("Expired\n") == (program["command"] == "sh" and "args" in program)
 
 
 def test_a_netrc_is_not_ours(plugin, server, kubeconfig, monkeypatch, tmp_path):
