@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -82,6 +83,37 @@ def test_a_value_the_chart_does_not_know_is_refused(wrong: str) -> None:
     done = helm("template", "winnow", str(ROOT / "helm" / "winnow"), "--kube-version", KUBERNETES, f"--set={wrong}")
     assert done.returncode != 0
     assert wrong.split("=")[0].split(".")[-1] in done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(f"{part}=null" for part in ("image", "crds", "operator", "fetch", "rbac", "metrics")),
+        *(f"crds.{part}=null" for part in ("enabled", "keep")),
+        *("image.registry=null", "fetch.maxBytes=null", "fetch.timeoutSeconds=null", "metrics.serviceMonitor=null"),
+        *("operator.replicas=null", "operator.logLevel=null"),
+        *("image.tag=sha256:0123", "image.tag=@sha256:0123", "image.registry=https://registry.example.com"),
+        "image.registry=registry.example.com/ml/",
+    ],
+)
+def test_what_would_become_a_broken_object_is_refused_by_the_schema(wrong: str) -> None:
+    """A null, as a section without values in a file is one, takes the chart's default away: CRDs would no longer be kept."""
+    done = helm("template", "winnow", str(ROOT / "helm" / "winnow"), "--kube-version", KUBERNETES, f"--set={wrong}")
+    assert done.returncode != 0
+    assert "values don't meet the specifications of the schema" in done.stderr
+    assert wrong.split("=")[0].split(".")[-1] in done.stderr
+
+
+def test_the_charts_version_may_be_that_of_a_commit_and_restarts_nothing(tmp_path: Path) -> None:
+    """As Flux appends it (`reconcileStrategy: Revision`): a label cannot have its plus sign."""
+    shutil.copytree(ROOT / "helm" / "winnow", tmp_path, dirs_exist_ok=True)
+    chart = tmp_path / "Chart.yaml"
+    chart.write_text(re.sub("(?m)^version: .*", "version: 0.1.0+1a2b3c4d5e6f", chart.read_text()))
+    done = helm("template", "winnow", str(tmp_path), "--kube-version", KUBERNETES)
+    assert done.returncode == 0, done.stderr
+    deployment = one([obj for obj in yaml.safe_load_all(done.stdout) if obj], "Deployment")
+    assert deployment["metadata"]["labels"]["helm.sh/chart"] == "winnow-0.1.0_1a2b3c4d5e6f"
+    assert deployment["spec"]["template"] == one(render(), "Deployment")["spec"]["template"]
 
 
 def test_it_can_be_a_part_of_another_chart_that_turns_it_on(tmp_path: Path) -> None:

@@ -4,26 +4,29 @@ Objects are plain JSON."""
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from ssl import SSLError
 from typing import Any, cast
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTResponse
+from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 from yaml import YAMLError
 
 from winnow_classifier.errors import ConfigError
+from winnow_plugin import login
 from winnow_plugin.errors import ClusterError, SignedOut, Unreachable
 from winnow_plugin.objects import API_VERSION, DATASET, KINDS, Kind, Object, name_of
+from winnow_plugin.proxy import proxy_of
 
 PAGE = 500  # objects, as kubectl asks for them
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
@@ -271,10 +274,19 @@ async def _configure(configuration: Configuration, place: Place) -> str:
     """Server and credentials; returns the namespace that the context names."""
     if (files := _kubeconfig(place)) is None:
         config.load_incluster_config(client_configuration=configuration)
+        _as_kubectl_connects(configuration, [])
         return _pods_namespace()
     try:
-        with _said_by_the_client() as said:
-            loader = await config.load_kube_config(files, place.context, configuration, persist_config=False)
+        merged = KubeConfigMerger(os.pathsep.join(filter(_says_something, files.split(os.pathsep))) or files)
+        context = place.context or _current_context(merged)
+        if context is None:
+            raise ConfigError(
+                f"the kubeconfig {files} cannot be used: none of its contexts is the current one",
+                hint="kubectl config get-contexts lists them; name one by --context, or kubectl config use-context",
+            )
+        loader = _Loader(merged.config, context, config_base_path=None)  # type: ignore[no-untyped-call]
+        await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+        _as_kubectl_connects(configuration, loader.impersonation())
         namespace = str(loader.current_context["context"].get("namespace") or "default")
     except config.ConfigException as err:
         if place.context and f"name {place.context} in" in str(err) and "contexts" in str(err):
@@ -292,29 +304,55 @@ async def _configure(configuration: Configuration, place: Place) -> str:
         ) from err
     if token := configuration.api_key.get("BearerToken"):
         configuration.api_key["BearerToken"] = token.strip()  # a tokenFile mostly ends in a newline
-    if said and not configuration.api_key and not configuration.cert_file:
-        raise ConfigError(
-            f"the kubeconfig {files} names a program to log in with, and that failed: {'; '.join(said)}",
-            hint="log in anew, as with kubectl, which runs the same program",
-        )
     return namespace
 
 
-@contextmanager
-def _said_by_the_client() -> Iterator[list[str]]:
-    """What it only logs: that a program of the kubeconfig gave no credentials. Without them it would go on as nobody."""
+class _Loader(KubeConfigLoader):
+    """What the client leaves out of a kubeconfig's user."""
 
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+    async def load_from_exec_plugin(self) -> None:
+        """What the program gives stands in the user from then on, from where the client goes on to read it."""
+        assert self._user is not None and self._cluster is not None  # the client asks only where there are both
+        user: Object = self._user.value
+        folder = Path(self._user.path).parent
+        user.update(await login.credentials(user["exec"], self._cluster.value, folder))
 
-    said: list[str] = []
-    log, listener = logging.getLogger("kubernetes"), Listener(logging.ERROR)
-    log.addHandler(listener)
-    try:
-        yield said
-    finally:
-        log.removeHandler(listener)
+    def impersonation(self) -> list[tuple[str, str]]:
+        """Headers that make the cluster take us for whom the user says."""
+        user = self._user.value if self._user else {}
+        more = [("Impersonate-Uid", user["as-uid"])] if user.get("as-uid") else []
+        more += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
+        for key, values in (user.get("as-user-extra") or {}).items():
+            more += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for value in values]
+        if more and not user.get("as"):
+            raise ConfigError("the kubeconfig names groups to act for, and no user (as)", hint=CHECK_CONFIG)
+        return [("Impersonate-User", user["as"]), *more] if user.get("as") else []
+
+
+def _as_kubectl_connects(configuration: Configuration, headers: list[tuple[str, str]]) -> None:
+    if "://" not in configuration.host:
+        configuration.host = f"http://{configuration.host}"
+    if not configuration.proxy:
+        configuration.proxy = proxy_of(configuration.host, os.environ)
+    if configuration.proxy and urlsplit(configuration.proxy).scheme not in ("http", "https"):
+        raise ConfigError(
+            f"the plugin cannot go through the proxy {configuration.proxy.rpartition('@')[2]}: it knows those of http:// and https://",
+            hint="kubectl proxy goes through it: run that, and give a kubeconfig with its address as the server",
+        )
+    # Without the client's own reading of the environment: no CIDR in NO_PROXY, and a password of ~/.netrc in place of the token.
+    configuration.client_session_kwargs = {"trust_env": False, "headers": headers}
+
+
+def _says_something(file: str) -> bool:
+    """One that is empty, as `touch` leaves it, is none."""
+    path = Path(file).expanduser()
+    return bool(file) and (not path.exists() or bool(path.read_bytes().strip()))
+
+
+def _current_context(merged: KubeConfigMerger) -> str | None:
+    """Of several files the first that names one: the client takes the last one, and so another cluster than kubectl."""
+    named = (content.get("current-context") for content in merged.config_files.values())
+    return next(filter(None, named), None)
 
 
 def _kubeconfig(place: Place) -> str | None:
@@ -322,7 +360,7 @@ def _kubeconfig(place: Place) -> str | None:
     files = str(place.kubeconfig) if place.kubeconfig else os.environ.get("KUBECONFIG") or "~/.kube/config"
     if any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file):
         return files
-    if place.kubeconfig is None and place.context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if place.kubeconfig is None and place.context is None and POD_NAMESPACE.exists():
         return None
     raise ConfigError(f"there is no kubeconfig at {files}", hint="name one by --kubeconfig, or export KUBECONFIG=…")
 

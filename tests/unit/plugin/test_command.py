@@ -1,6 +1,5 @@
 """The executable itself: its help, and what it is installed with."""
 
-import json
 import re
 from importlib.metadata import requires
 from pathlib import Path
@@ -75,29 +74,6 @@ def test_a_kubeconfig_that_is_none_is_named(plugin, tmp_path, text):
     code, _, err = plugin("status", "--kubeconfig", tmp_path / "config")
     assert code == 10
     assert f"the kubeconfig {tmp_path / 'config'} cannot be used" in err
-
-
-@pytest.mark.parametrize(
-    ("program", "says"),
-    [
-        pytest.param("no-such-program", "No such file or directory: 'no-such-program'", id="not installed"),
-        pytest.param("sh", "The session has expired; log in anew", id="signed out"),
-    ],
-)
-def test_a_log_in_that_fails_is_told_in_its_own_words(plugin, tmp_path, program, says):
-    login = {"apiVersion": "client.authentication.k8s.io/v1", "command": program, "interactiveMode": "Never"}
-    login["args"] = ["-c", "echo 'The session has expired; log in anew' >&2; exit 1"]
-    kubeconfig = {
-        "clusters": [{"name": "there", "cluster": {"server": "https://127.0.0.1:1"}}],
-        "users": [{"name": "me", "user": {"exec": login}}],
-        "contexts": [{"name": "here", "context": {"cluster": "there", "user": "me"}}],
-        "current-context": "here",
-    }
-    (tmp_path / "config").write_text(json.dumps(kubeconfig))
-    code, _, err = plugin("datasets", "--kubeconfig", tmp_path / "config")
-    assert code == 10
-    assert "names a program to log in with, and that failed" in err
-    assert says in err
 
 
 def normal(name):
