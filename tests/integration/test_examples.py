@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from integration_client import RefusedError
 from integration_cluster import Cluster
+
+from winnow_cluster.paths import Paths
+from winnow_cluster.tools import Toolbox
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,3 +53,18 @@ async def test_a_misspelt_field_would_be_noticed(dry: Cluster) -> None:
     manifest = next(text for where, text in MANIFESTS if "Deployment" in where) + "\n  replica: 2\n"
     with pytest.raises(RefusedError, match="replica"):
         await dry.client.check(manifest, dry.namespace)
+
+
+def test_kustomize_renames_what_is_named_too(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples" / "gitops" / "kustomizeconfig.yaml", tmp_path)
+    shutil.copy(ROOT / "examples" / "smallest" / "winnow.yaml", tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(
+        "namePrefix: team-\nresources: [winnow.yaml]\nconfigurations: [kustomizeconfig.yaml]\n"
+    )
+    kubectl = Toolbox(Paths.of_this_clone()).program("kubectl")
+    built = subprocess.run([kubectl, "kustomize", tmp_path], check=True, capture_output=True, text=True).stdout
+    objects = {obj["kind"]: obj for obj in yaml.safe_load_all(built)}
+    assert objects["ModelService"]["metadata"]["name"] == "team-spam-filter"
+    assert objects["Dataset"]["spec"]["modelService"] == "team-spam-filter"
+    assert objects["TrainingJob"]["spec"]["trainingDataset"] == "team-spam-train"
+    assert objects["Deployment"]["spec"]["checkpoint"]["trainingJob"] == "team-spam-v1"
