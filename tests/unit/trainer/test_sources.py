@@ -188,6 +188,25 @@ def test_a_server_that_knows_no_ranges_begins_anew(server, tmp_path):
     assert (tmp_path / "rows").read_bytes() == b"n" * 100
 
 
+def test_versions_are_not_mixed_where_a_server_does_not_know_if_range(server, tmp_path):
+    """As Versity's, which sends the part of whatever is there by now."""
+    old, new = b"o" * 100, b"n" * 100
+
+    def replaced(request):
+        if len(server.requests) == 1:
+            say(request, 200, old[:70], length=100, ETag='"1"')
+            request.close_connection = True
+        elif "Range" in request.headers:
+            say(request, 206, new[70:], ETag='"2"', Content_Range="bytes 70-99/100")
+        else:
+            say(request, 200, new, ETag='"2"')
+
+    server.routes["/rows"] = replaced
+    with fetcher(max_bytes=100) as fetching:
+        fetching.file(f"{server.url}/rows", tmp_path / "rows")
+    assert (tmp_path / "rows").read_bytes() == new
+
+
 def test_trouble_of_the_server_may_pass(server, tmp_path):
     answers = iter([503, 500, 429, 200])
     server.routes["/rows"] = lambda request: say(request, next(answers), ROWS)

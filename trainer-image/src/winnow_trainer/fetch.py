@@ -130,16 +130,19 @@ class Fetcher:
         headers = {"range": f"bytes={part.size}-", "if-range": part.validator} if part.size and part.validator else {}
 
         def consumer(answer: Answer) -> Callable[[bytes], None]:
-            goes_on = answer.status == 206 and headers and _starts_at(answer, part.size)
+            # Servers that do not know If-Range, many of S3, send a part of whatever is there by now.
+            same = _validator(answer) in ("", part.validator)
+            goes_on = answer.status == 206 and headers and _starts_at(answer, part.size) and same
             if not goes_on:
                 self._bytes_left += part.size
                 part.restart()
             if answer.status == 416:
                 raise _PassingError("the server has less than it sent before")
+            if answer.status == 206 and not goes_on:
+                raise _PassingError("the server does not go on with what it sent before")
             if answer.status not in CONTENT:
                 return partial(_keep_start, answer)
-            etag = answer.headers.get("etag", "")
-            part.validator = etag if etag.startswith('"') else answer.headers.get("last-modified", "")
+            part.validator = _validator(answer) or part.validator
             length = answer.headers.get("content-length", "")
             if length.isdecimal():
                 self._check_size(url, int(length))
@@ -232,7 +235,7 @@ class _Part:
     def restart(self) -> None:
         self._out.seek(0)
         self._out.truncate()
-        self.size = 0
+        self.size, self.validator = 0, ""
 
 
 class CheckedBackend(httpcore.NetworkBackend):
@@ -298,6 +301,12 @@ def _check_url(url: str) -> None:
 
 def _keep_start(answer: Answer, chunk: bytes) -> None:
     answer.body = (answer.body + chunk)[:ERROR_BYTES]
+
+
+def _validator(answer: Answer) -> str:
+    """ETag or date of the version that is sent; "" where the server says neither."""
+    etag = answer.headers.get("etag", "")
+    return etag if etag.startswith('"') else answer.headers.get("last-modified", "")
 
 
 def _starts_at(answer: Answer, offset: int) -> bool:
