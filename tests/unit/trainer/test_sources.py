@@ -1,9 +1,11 @@
 """Rows fetched by HTTP: from a real server on this machine, by the import's command line."""
 
+import contextlib
 import hashlib
 import ipaddress
 import json
 import threading
+import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -240,6 +242,20 @@ def test_time_is_bounded(server, tmp_path):
         "fe80::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "255.255.255.255",
     ],
 )  # fmt: skip
+def test_time_is_bounded_however_slowly_an_answer_begins(server, tmp_path):
+    def drip(request):
+        with contextlib.suppress(OSError):  # the client goes
+            for _ in range(50):
+                request.wfile.write(b"H")
+                time.sleep(0.1)
+
+    server.routes["/rows"] = drip
+    began = time.monotonic()
+    with fetcher(timeout_seconds=0.5) as fetching, pytest.raises(SourceUnavailable, match="not read within"):
+        fetching.file(f"{server.url}/rows", tmp_path / "rows")
+    assert time.monotonic() - began < 3
+
+
 def test_only_public_addresses_are_fetched_from(address):
     assert not is_allowed(ipaddress.ip_address(address))
     if "." in address:

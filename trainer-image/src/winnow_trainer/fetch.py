@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
@@ -77,7 +78,7 @@ class Fetcher:
         self._token = token
         self._deadline = time.monotonic() + limits.timeout_seconds
         self._bytes_left = limits.max_bytes
-        self._pool = httpcore.ConnectionPool(network_backend=CheckedBackend(limits.allowed_networks))
+        self._pool = httpcore.ConnectionPool(network_backend=_TimedBackend(limits.allowed_networks, self._deadline))
 
     def __enter__(self) -> Self:
         return self
@@ -197,7 +198,6 @@ class Fetcher:
                 take = consumer(answer)
                 for chunk in response.iter_stream():
                     take(chunk)
-                    self._seconds_left(url)
                 return answer
         raise SourceError(f"{shown(url)} is reached only through more than {REDIRECTS} redirects")
 
@@ -268,6 +268,45 @@ class CheckedBackend(httpcore.NetworkBackend):
 
 
 def _created(url: str, path: Path) -> BinaryIO:
+class _TimedBackend(CheckedBackend):
+    def __init__(self, networks: Iterable[Network], deadline: float) -> None:
+        super().__init__(networks)
+        self._deadline = deadline
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        return _Timed(super().connect_tcp(*args, **kwargs), self._deadline)
+
+
+class _Timed(httpcore.NetworkStream):
+    """A connection that ends at the deadline, however little at a time arrives: of an answer's head, for example."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._within(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._within(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Timed(self._stream.start_tls(ssl_context, server_hostname, self._within(timeout)), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _within(self, timeout: float | None) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time is over")
+        return min(left, left if timeout is None else timeout)
+
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
