@@ -105,8 +105,12 @@ def test_rows_that_stand_in_the_manifest(run):
         (lambda s: http(s, "/rows", b"other rows"), 10, "is wanted"),
         (lambda s: http(s, "/round"), 10, "more than 5 redirects"),
         (lambda s: http(s, "/away"), 10, "file is no scheme that rows are fetched by"),
+        (lambda s: http(s, "/nowhere"), 10, "/nowhere leads to what is not a URL"),
+        (lambda s: http(s, "/no-port"), 10, "/no-port leads to what is not a URL"),
+        (lambda s: http(s, "/log-in"), 10, "it is a web page"),
         (lambda s: http(s, "/link-local"), 10, "the address 169.254.169.254, which is not public"),
         (lambda s: {"http": {"url": "http://me:hunter2@127.0.0.1/", "sha256": "0" * 64}}, 10, "a user or a password"),
+        (lambda s: {"http": {"url": "http://127.0.0.1:99999/", "sha256": "0" * 64}}, 10, "no host or port that can be"),
         (lambda s: {"http": {"url": s.url}}, 10, "spec.source: http.sha256: Field required"),
         (lambda s: {"http": {"url": s.url, "sha256": "0" * 64}, "ftp": {}}, 10, "spec.source: ftp:"),
         (lambda s: {"configMap": {"name": "mail", "key": "rows"}}, 10, "configMap can be read in a cluster only"),
@@ -116,6 +120,9 @@ def test_what_cannot_be_fetched_is_said(server, run, source, code, says):
     server.routes["/rows"] = lambda request: say(request, 200, ROWS)
     server.routes["/round"] = lambda request: say(request, 307, Location="/round")
     server.routes["/away"] = lambda request: say(request, 302, Location="file:///etc/passwd")
+    server.routes["/nowhere"] = lambda request: say(request, 302, Location="http://[::1/rows")
+    server.routes["/no-port"] = lambda request: say(request, 302, Location="http://127.0.0.1:99999/rows")
+    server.routes["/log-in"] = lambda request: say(request, 200, b"<html>", Content_Type="text/html; charset=utf-8")
     server.routes["/link-local"] = lambda request: say(request, 302, Location="http://169.254.169.254/latest/")
     found, out, err = run(source(server))
     assert (found, out) == (code, "")
@@ -235,13 +242,6 @@ def test_time_is_bounded(server, tmp_path):
         fetching.file(f"{server.url}/rows", tmp_path / "rows")
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1", "10.96.0.1", "169.254.169.254", "192.168.1.1", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::1",
-        "fe80::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "255.255.255.255",
-    ],
-)  # fmt: skip
 def test_time_is_bounded_however_slowly_an_answer_begins(server, tmp_path):
     def drip(request):
         with contextlib.suppress(OSError):  # the client goes
@@ -256,6 +256,13 @@ def test_time_is_bounded_however_slowly_an_answer_begins(server, tmp_path):
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.96.0.1", "169.254.169.254", "192.168.1.1", "0.0.0.0", "100.64.0.1", "224.0.0.1", "::1",
+        "fe80::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "ff02::1", "255.255.255.255",
+    ],
+)  # fmt: skip
 def test_only_public_addresses_are_fetched_from(address):
     assert not is_allowed(ipaddress.ip_address(address))
     if "." in address:

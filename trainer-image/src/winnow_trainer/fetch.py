@@ -33,6 +33,7 @@ CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # without a byte; a connection that is dead says nothing else
 ERROR_BYTES = 65_536  # kept of an answer that is not the content
 CONTENT = (200, 206)
+URL_FORM = "write it as https://host/path, other characters as %XX"
 _REDIRECTED = (301, 302, 303, 307, 308)
 MAY_PASS = (408, 425, 429)  # beside the answers from 500 on
 _BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError)
@@ -191,7 +192,7 @@ class Fetcher:
                         raise SourceError(
                             f"{shown(url)} answers {status_text(response.status)} without saying where to"
                         )
-                    url = urljoin(url, quote(found["location"], safe="%/:=&?~#+!$,;'@()*[]"))
+                    url = _led(url, found["location"])
                     continue
                 if response.status >= 500 or response.status in MAY_PASS:
                     raise _PassingError(f"the server answers {status_text(response.status)}")
@@ -267,7 +268,6 @@ class CheckedBackend(httpcore.NetworkBackend):
         return first_reached(allowed, connect, (httpcore.ConnectError, httpcore.ConnectTimeout))
 
 
-def _created(url: str, path: Path) -> BinaryIO:
 class _TimedBackend(CheckedBackend):
     def __init__(self, networks: Iterable[Network], deadline: float) -> None:
         super().__init__(networks)
@@ -307,6 +307,7 @@ class _Timed(httpcore.NetworkStream):
         return min(left, left if timeout is None else timeout)
 
 
+def _created(url: str, path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("wb")
@@ -327,7 +328,7 @@ def _check_url(url: str) -> None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        parts, port = urlsplit(""), 0
+        raise SourceError("its URL has no host or port that can be read", hint=URL_FORM) from None
     if parts.scheme not in ("http", "https"):
         raise SourceError(
             f"{parts.scheme or 'this'} is no scheme that rows are fetched by", hint="use https:// or http://"
@@ -335,7 +336,17 @@ def _check_url(url: str) -> None:
     if parts.username is not None or parts.password is not None:
         raise SourceError(f"{shown(url)} has a user or a password in it", hint="a manifest is no place for secrets")
     if not parts.hostname or port == 0 or re.search(r"[^!-~]", url):
-        raise SourceError(f"{shown(url)} is not a URL", hint="write it as https://host/path, other characters as %XX")
+        raise SourceError(f"{shown(url)} is not a URL", hint=URL_FORM)
+
+
+def _led(url: str, location: str) -> str:
+    """Where a redirect leads. Raises SourceError."""
+    try:
+        leads = urljoin(url, quote(location, safe="%/:=&?~#+!$,;'@()*[]"))
+        urlsplit(leads).port  # noqa: B018 - it may not be a number
+        return leads
+    except ValueError:
+        raise SourceError(f"{shown(url)} leads to what is not a URL", hint="tell whoever runs that server") from None
 
 
 def _keep_start(answer: Answer, chunk: bytes) -> None:
