@@ -183,6 +183,30 @@ def test_a_bucket_that_is_away_for_a_while_does_not_end_a_training(laptop: Lapto
     assert "Traceback" not in log.read_text()
 
 
+def test_a_training_whose_keys_are_replaced_goes_on_with_the_new_ones(laptop: Laptop) -> None:
+    said = laptop.imported()
+    assert said.returncode == 0, said.stderr
+    write_job(laptop.folder, json.loads(said.stdout)["path"], epochs=12)
+    run = laptop.bucket / "runs" / "v1"
+    command = [sys.executable, "-m", *map(str, laptop.train())]
+    log = laptop.folder / "log"
+    with log.open("wb") as out:
+        training = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
+    wait_for(lambda: (run / "checkpoints" / "epoch-2" / "checkpoint.json").exists() or training.poll() is not None)
+    laptop.server.process.kill()
+    laptop.server.process.wait()
+    new = {"AWS_ACCESS_KEY_ID": "winnow-tests-2", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+    with running(laptop.server.folder, int(laptop.server.endpoint.rpartition(":")[2]), new):
+        assert training.wait(SECONDS) == 20, log.read_text()
+        assert "the server does not know the AWS_ACCESS_KEY_ID" in log.read_text()
+        refused = laptop.run(*laptop.train())
+        assert refused.returncode == 10, refused.stderr
+        said = laptop.run(*laptop.train(), **new)
+    assert said.returncode == 0, said.stderr
+    assert "Resumed" in said.stderr
+    assert json.loads((run / "result.json").read_text())["state"] == "Complete"
+
+
 def compared_from(laptop: Laptop, last: str) -> None:
     """Without fetching any weights."""
     mirror = laptop.folder / "mirror"

@@ -98,6 +98,7 @@ class Bucket:
         host, secure = _server(endpoint, region)
         self.name, self.prefix = name, prefix.strip("/")
         self.signs = credentials is not None
+        self.served = False  # by now, with these keys
         self.server = f"{'https' if secure else 'http'}://{host}"
         try:
             self._client = _client_class()(
@@ -216,7 +217,9 @@ class Bucket:
         pause = PAUSE_SECONDS
         for number in range(1, TRIES + 1):
             try:
-                return attempt()
+                found = attempt()
+                self.served = True
+                return found
             except NotPublicError as err:
                 message = f"{err}, which is not public, and a bucket may have public addresses only"
                 raise StorageRefused(message, hint=ALLOWING) from err
