@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from winnow_classifier.errors import StorageError
 from winnow_trainer.watch import SeenStep
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class Recorder:
         for tracker in list(self._trackers):
             try:
                 do(tracker)
+            except StorageError as error:  # the file is here still, and goes whole at the next epoch's end
+                log.warning("Curves are not stored for now, training goes on", extra={"error": str(error)})
             except Exception as error:
                 self._trackers.remove(tracker)
                 what = type(tracker).__name__
