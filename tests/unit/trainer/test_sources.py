@@ -9,12 +9,14 @@ import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import plain_authority
 import pytest
 import yaml
 
 from winnow_classifier.addresses import is_allowed
-from winnow_classifier.bucket import Credentials, signature
-from winnow_classifier.errors import SourceError, SourceUnavailable
+from winnow_classifier.bucket import Bucket, Credentials, signature
+from winnow_classifier.errors import SourceError, SourceUnavailable, StorageAway
+from winnow_classifier.refusals import told
 from winnow_trainer.cli import main
 from winnow_trainer.fetch import Fetcher, Limits, shown
 
@@ -234,6 +236,21 @@ def test_trouble_that_stays_is_worth_another_pod(server, tmp_path):
 def test_a_name_without_an_address_is_said(tmp_path):
     with fetcher() as fetching, pytest.raises(SourceUnavailable, match=r"the name nothing\.invalid cannot be resolved"):
         fetching.file("http://nothing.invalid/rows", tmp_path / "rows")
+
+
+def test_a_certificate_that_is_not_trusted_is_what_the_hint_is_about(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("winnow_trainer.fetch.TRIES", 1)
+    monkeypatch.setattr("winnow_classifier.bucket.TRIES", 1)
+    monkeypatch.setattr("winnow_classifier.bucket.QUICK_TRIES", 1)
+    with plain_authority.served(tmp_path) as kubeconfig:
+        url = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+        code, _, err = run({"http": {"url": f"{url}/rows", "sha256": "0" * 64}})
+        there = Bucket("bucket", "", endpoint=url, region="us-east-1", credentials=None, networks=[HERE])
+        with pytest.raises(StorageAway) as caught, told(there, there.uri(), "storage", "rights"):
+            there.sizes("")
+    assert code == 20
+    for hint in (err, str(caught.value.hint)):
+        assert "its certificate must be valid today" in hint
 
 
 def test_time_is_bounded(server, tmp_path):

@@ -22,6 +22,7 @@ import httpcore
 
 from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses, first_reached
 from winnow_classifier.errors import SourceError, SourceUnavailable, StorageError
+from winnow_classifier.refusals import out_of_reach
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Fetcher:
                 self._seconds_left(url)
                 if number == TRIES:
                     message = f"{shown(url)} could not be read in {TRIES} tries; the last: {said}"
-                    raise SourceUnavailable(message, hint="see whether the server runs and can be reached") from err
+                    raise SourceUnavailable(message, hint=out_of_reach(said)) from err
                 log.info("Fetching failed, trying again", extra={"url": shown(url), "error": said, "attempt": number})
                 time.sleep(min(pause, self._seconds_left(url)))
                 pause *= 2
