@@ -7,7 +7,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Server:
 
 
 @contextmanager
-def running(folder: Path, port: int = 0) -> Iterator[Server]:
+def running(folder: Path, port: int = 0, keys: Mapping[str, str] = KEYS) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", port)) as free:
         port = free.getsockname()[1]
     metadata = folder.with_name(f"metadata-of-{folder.name}")  # what a file cannot keep, such as digests of parts
@@ -37,8 +37,8 @@ def running(folder: Path, port: int = 0) -> Iterator[Server]:
         [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", "--sidecar", metadata, folder],
         env={
             **os.environ,
-            "ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"],
-            "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"],
+            "ROOT_ACCESS_KEY": keys["AWS_ACCESS_KEY_ID"],
+            "ROOT_SECRET_KEY": keys["AWS_SECRET_ACCESS_KEY"],
         },
         stdout=subprocess.DEVNULL,
     )

@@ -26,12 +26,15 @@ import tiny_models
 from minio import Minio
 from s3_server import KEYS, Server, running
 
+from winnow_classifier import bucket as bucket_module
 from winnow_classifier.bucket import Bucket, Credentials, Refused
 from winnow_classifier.dataset import load_dataset
 from winnow_classifier.errors import CheckpointError
 from winnow_classifier.mirror import opened
 from winnow_trainer import deciding
+from winnow_trainer.recorder import Recorder
 from winnow_trainer.refit import refit_checkpoint
+from winnow_trainer.tensorboard import EventFile
 
 SECONDS = 180
 EPOCHS = 30
@@ -181,6 +184,52 @@ def test_a_bucket_that_is_away_for_a_while_does_not_end_a_training(laptop: Lapto
     assert sorted(stored) == sorted(f"epoch-{number}" for number in range(1, 13))
     assert not list(run.glob("resume/**/*.*"))
     assert "Traceback" not in log.read_text()
+
+
+def test_a_training_whose_keys_are_replaced_goes_on_with_the_new_ones(laptop: Laptop) -> None:
+    said = laptop.imported()
+    assert said.returncode == 0, said.stderr
+    write_job(laptop.folder, json.loads(said.stdout)["path"], epochs=12)
+    run = laptop.bucket / "runs" / "v1"
+    command = [sys.executable, "-m", *map(str, laptop.train())]
+    log = laptop.folder / "log"
+    with log.open("wb") as out:
+        training = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
+    wait_for(lambda: (run / "checkpoints" / "epoch-2" / "checkpoint.json").exists() or training.poll() is not None)
+    laptop.server.process.kill()
+    laptop.server.process.wait()
+    new = {"AWS_ACCESS_KEY_ID": "winnow-tests-2", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+    with running(laptop.server.folder, int(laptop.server.endpoint.rpartition(":")[2]), new):
+        assert training.wait(SECONDS) == 20, log.read_text()
+        assert "the server does not know the AWS_ACCESS_KEY_ID" in log.read_text()
+        refused = laptop.run(*laptop.train())
+        assert refused.returncode == 10, refused.stderr
+        said = laptop.run(*laptop.train(), **new)
+    assert said.returncode == 0, said.stderr
+    assert "Resumed" in said.stderr
+    assert json.loads((run / "result.json").read_text())["state"] == "Complete"
+
+
+def test_curves_are_stored_again_once_the_bucket_answers(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket_module, "TRIES", 1)
+    monkeypatch.setattr(bucket_module, "QUICK_TRIES", 1)
+    networks = [ipaddress.ip_network("127.0.0.0/8")]
+    with opened("s3://bucket/a", tmp_path, networks, {**KEYS, "AWS_ENDPOINT_URL_S3": server.endpoint}) as (
+        root,
+        mirror,
+    ):
+        file = EventFile(root / "tensorboard", 0, mirror)
+        recorder = Recorder(1, 2, [file])
+        server.process.kill()
+        server.process.wait()
+        recorder.epoch(1, 0.5, {})
+        with running(server.folder, int(server.endpoint.rpartition(":")[2])):
+            recorder.epoch(2, 0.25, {})
+            stored = server.folder / "bucket" / "a" / "tensorboard" / file.path.name
+            assert stored.read_bytes() == file.path.read_bytes()
+            recorder.close("Complete")
 
 
 def compared_from(laptop: Laptop, last: str) -> None:

@@ -74,6 +74,23 @@ def test_a_client_that_fails_takes_nothing_with_it(tmp_path, server, caplog, mon
     assert says in errors(caplog)[0]
 
 
+def test_a_key_that_is_refused_in_between_is_told_at_the_end(tmp_path, server, caplog):
+    """The client ends as if all were well."""
+    trainer, answer = Trainer(tmp_path), server.answer
+
+    def until_there_are_values(path, *request):
+        if path.endswith("/file_stream"):
+            server.status = 401
+        return answer(path, *request)
+
+    server.answer = until_there_are_values
+    told = trainer.run(tracked(trainer, server.url), track=trackers(LOOPBACK, KEY))
+    assert told["state"] == "Complete"
+    (warning,) = [warning for warning in told["warnings"] if warning["code"] == "NotTracked"]
+    assert "Weights & Biases does not know all of this run: values are missing there" in warning["message"]
+    assert KEY["WANDB_API_KEY"] not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("url", "networks", "environ", "status", "says"),
     [
@@ -91,3 +108,5 @@ def test_a_server_that_is_not_told_is_a_warning(tmp_path, server, caplog, url, n
     assert told["state"] == "Complete"
     assert time.monotonic() - began < teller.CLOSE_SECONDS
     assert says in errors(caplog)[0]
+    (warning,) = [warning for warning in told["warnings"] if warning["code"] == "NotTracked"]
+    assert says in warning["message"]

@@ -25,6 +25,7 @@ from winnow_classifier.errors import ConfigError, StorageRefused
 if TYPE_CHECKING:
     import socket
 
+    from minio import Minio
     from urllib3 import PoolManager
 
 log = logging.getLogger(__name__)
@@ -94,14 +95,13 @@ class Bucket:
         credentials: Credentials | None,
         networks: Iterable[Network] = (),
     ) -> None:
-        from minio import Minio
-
         host, secure = _server(endpoint, region)
         self.name, self.prefix = name, prefix.strip("/")
         self.signs = credentials is not None
+        self.served = False  # by now, with these keys
         self.server = f"{'https' if secure else 'http'}://{host}"
         try:
-            self._client = Minio(
+            self._client = _client_class()(
                 host,
                 credentials.key_id if credentials else None,
                 credentials.secret if credentials else None,
@@ -149,12 +149,11 @@ class Bucket:
         return self._tried(found)
 
     def etag(self, key: str) -> str | None:
-        """The server's word for the object's content; None if there is none, or no bucket: a HEAD request has no words."""
+        """The server's word for the object's content; None if it has none, or does not serve: only the body of an answer, which
+        a HEAD request has not, tells why."""
         try:
             return self._tried(lambda: self._client.stat_object(self.name, self._key(key))).etag or ""
-        except Refused as err:
-            if err.code != "NoSuchKey":
-                raise
+        except Refused:
             return None
 
     def get(self, key: str, path: Path) -> bool:
@@ -218,7 +217,9 @@ class Bucket:
         pause = PAUSE_SECONDS
         for number in range(1, TRIES + 1):
             try:
-                return attempt()
+                found = attempt()
+                self.served = True
+                return found
             except NotPublicError as err:
                 message = f"{err}, which is not public, and a bucket may have public addresses only"
                 raise StorageRefused(message, hint=ALLOWING) from err
@@ -276,6 +277,24 @@ def signature(url: str, region: str, credentials: Credentials, now: datetime | N
         date=moment,
     )
     return {name.lower(): str(value) for name, value in headers.items()}
+
+
+def _client_class() -> type[Minio]:
+    from minio import Minio
+    from minio.error import MinioException
+    from urllib3.exceptions import HTTPError
+
+    class Client(Minio):
+        def _abort_multipart_upload(self, bucket_name: str, object_name: str, upload_id: str) -> None:
+            """After an upload that failed: what is raised here would hide why."""
+            try:
+                super()._abort_multipart_upload(bucket_name, object_name, upload_id)
+            except (MinioException, HTTPError) as err:
+                log.warning(
+                    "Parts of a failed upload stay in the bucket", extra={"key": object_name, "error": str(err)}
+                )
+
+    return Client
 
 
 def _server(endpoint: str | None, region: str) -> tuple[str, bool]:

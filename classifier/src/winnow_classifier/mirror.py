@@ -103,7 +103,7 @@ class BucketMirror(Mirror):
             if etag is not None and etag == self._refreshed.get(path):
                 return
             fresh = path.with_name(f".tmp-{path.name}")
-            # Also where there seems to be none: only the body of an answer tells a missing object from a missing bucket.
+            # Also where there seems to be none: only now it is told from a missing bucket, or keys that have run out.
             if self._bucket.get(self._key(path), fresh):
                 fresh.replace(path)
                 self._refreshed[path] = etag or ""

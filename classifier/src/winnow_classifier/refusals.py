@@ -10,6 +10,7 @@ from winnow_classifier.errors import ConfigError, StorageAway, StorageError, Sto
 
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _LATER = ("ExpiredToken", "RequestTimeTooSkewed", "InvalidObjectState")
+_UNKNOWN_KEYS = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "InvalidToken", "Unauthorized")
 _HINTS: Mapping[str, str] = {
     "NoSuchBucket": "there is no such bucket: make it, or check {field}.uri and endpoint",
     "InvalidAccessKeyId": "the server does not know the AWS_ACCESS_KEY_ID of {field}.secretRef",
@@ -33,7 +34,7 @@ def told(
         yield
     except Unreachable as err:
         message = f"{uri}: {bucket.server} does not answer as it should; the last try: {err}"
-        raise StorageAway(message, hint="see whether the server runs and can be reached") from err
+        raise StorageAway(message, hint=out_of_reach(str(err))) from err
     except StorageRefused as err:
         raise refusal(f"{uri}: {err}", hint=err.hint) from err
     except Refused as err:
@@ -41,7 +42,16 @@ def told(
             message = f"{uri}: the bucket is full ({err})"
             raise StorageFull(message, hint="raise its quota or delete old runs") from err
         message, hint = f"{uri}: {bucket.server} answers {err}", _hint(bucket, err, field, rights)
-        raise (StorageError if err.code in _LATER else refusal)(message, hint=hint) from err
+        # Keys that were good before were replaced meanwhile: who is started anew has those that the Secret has by now.
+        later = err.code in _LATER or (bucket.served and err.code in _UNKNOWN_KEYS)
+        raise (StorageError if later else refusal)(message, hint=hint) from err
+
+
+def out_of_reach(said: str) -> str:
+    """What to do about a server that could not be spoken with."""
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "its certificate must be valid today, name this host, and be signed by an authority that is known here"
+    return "see whether the server runs and can be reached"
 
 
 def _hint(bucket: Bucket, err: Refused, field: str, rights: str) -> str | None:

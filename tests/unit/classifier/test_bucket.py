@@ -9,6 +9,9 @@ import pytest
 
 from winnow_classifier import bucket
 from winnow_classifier.bucket import Bucket, Refused, Unreachable
+from winnow_classifier.errors import StorageError, StorageFull
+from winnow_classifier.mirror import BucketMirror
+from winnow_classifier.refusals import told
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
 XML = "application/xml"
@@ -71,6 +74,28 @@ def test_parts_that_are_not_put_together_are_no_object(tmp_path, failures):
         else:
             there.put("large", file)
     assert len(begun) == min(failures + 1, bucket.TRIES)
+
+
+def test_parts_that_cannot_be_removed_do_not_hide_why_they_are_no_object(tmp_path):
+    file = tmp_path / "large"
+    file.write_bytes(bytes(bucket.PART_BYTES + 1))
+
+    def answer(method, query):
+        if method == "POST":
+            return 200, XML, b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+        code = b"AccessDenied" if method == "DELETE" else b"QuotaExceeded"
+        return 403, XML, b"<Error><Code>" + code + b"</Code><Message>no</Message></Error>"
+
+    with answering(answer) as there, pytest.raises(StorageFull), told(there, there.uri("large"), "storage", "rights"):
+        there.put("large", file)
+
+
+def test_keys_that_have_run_out_are_told_by_a_refresh_too(tmp_path):
+    """S3 answers a HEAD request 400 then, without a word."""
+    expired = b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>"
+    with answering(lambda method, query: (400, XML, expired)) as there, pytest.raises(StorageError) as caught:
+        BucketMirror(tmp_path, there).refresh(tmp_path / "decision.json")
+    assert caught.value.hint == "the AWS_SESSION_TOKEN of spec.storage.s3.secretRef has run out"
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_a_server_that_is_away_for_a_while_is_told_all(tmp_path, server, url, mo
     deadline = time.monotonic() + 20
     while len(server.runs.get("run0", {}).get("metrics", [])) < 10 and time.monotonic() < deadline:
         time.sleep(0.01)
-    tracker.close("Failed")
+    assert tracker.close("Failed") is None
     assert [step for step, _ in server.points("run0", "f1_spam")] == [0, 1, 2, 3, 4]
     assert server.runs["run0"]["status"] == "FAILED"
     (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -169,6 +169,9 @@ def test_a_server_that_is_not_there_is_a_warning(tmp_path, caplog, url, networks
     assert time.monotonic() - began < teller.CLOSE_SECONDS
     warnings = [record for record in caplog.records if record.message == "MLflow is not told, training goes on"]
     assert says in warnings[0].error
+    (warning,) = [warning for warning in told["warnings"] if warning["code"] == "NotTracked"]
+    assert warning["message"].startswith("MLflow does not know all of this run: ")
+    assert says in warning["message"]
 
 
 def test_a_run_that_was_deleted_there_is_begun_anew(tmp_path, server, url):

@@ -1,18 +1,22 @@
 """Rows fetched by HTTP: from a real server on this machine, by the import's command line."""
 
+import contextlib
 import hashlib
 import ipaddress
 import json
 import threading
+import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import plain_authority
 import pytest
 import yaml
 
 from winnow_classifier.addresses import is_allowed
-from winnow_classifier.bucket import Credentials, signature
-from winnow_classifier.errors import SourceError, SourceUnavailable
+from winnow_classifier.bucket import Bucket, Credentials, signature
+from winnow_classifier.errors import SourceError, SourceUnavailable, StorageAway
+from winnow_classifier.refusals import told
 from winnow_trainer.cli import main
 from winnow_trainer.fetch import Fetcher, Limits, shown
 
@@ -103,8 +107,12 @@ def test_rows_that_stand_in_the_manifest(run):
         (lambda s: http(s, "/rows", b"other rows"), 10, "is wanted"),
         (lambda s: http(s, "/round"), 10, "more than 5 redirects"),
         (lambda s: http(s, "/away"), 10, "file is no scheme that rows are fetched by"),
+        (lambda s: http(s, "/nowhere"), 10, "/nowhere leads to what is not a URL"),
+        (lambda s: http(s, "/no-port"), 10, "/no-port leads to what is not a URL"),
+        (lambda s: http(s, "/log-in"), 10, "it is a web page"),
         (lambda s: http(s, "/link-local"), 10, "the address 169.254.169.254, which is not public"),
         (lambda s: {"http": {"url": "http://me:hunter2@127.0.0.1/", "sha256": "0" * 64}}, 10, "a user or a password"),
+        (lambda s: {"http": {"url": "http://127.0.0.1:99999/", "sha256": "0" * 64}}, 10, "no host or port that can be"),
         (lambda s: {"http": {"url": s.url}}, 10, "spec.source: http.sha256: Field required"),
         (lambda s: {"http": {"url": s.url, "sha256": "0" * 64}, "ftp": {}}, 10, "spec.source: ftp:"),
         (lambda s: {"configMap": {"name": "mail", "key": "rows"}}, 10, "configMap can be read in a cluster only"),
@@ -114,6 +122,9 @@ def test_what_cannot_be_fetched_is_said(server, run, source, code, says):
     server.routes["/rows"] = lambda request: say(request, 200, ROWS)
     server.routes["/round"] = lambda request: say(request, 307, Location="/round")
     server.routes["/away"] = lambda request: say(request, 302, Location="file:///etc/passwd")
+    server.routes["/nowhere"] = lambda request: say(request, 302, Location="http://[::1/rows")
+    server.routes["/no-port"] = lambda request: say(request, 302, Location="http://127.0.0.1:99999/rows")
+    server.routes["/log-in"] = lambda request: say(request, 200, b"<html>", Content_Type="text/html; charset=utf-8")
     server.routes["/link-local"] = lambda request: say(request, 302, Location="http://169.254.169.254/latest/")
     found, out, err = run(source(server))
     assert (found, out) == (code, "")
@@ -188,6 +199,25 @@ def test_a_server_that_knows_no_ranges_begins_anew(server, tmp_path):
     assert (tmp_path / "rows").read_bytes() == b"n" * 100
 
 
+def test_versions_are_not_mixed_where_a_server_does_not_know_if_range(server, tmp_path):
+    """As Versity's, which sends the part of whatever is there by now."""
+    old, new = b"o" * 100, b"n" * 100
+
+    def replaced(request):
+        if len(server.requests) == 1:
+            say(request, 200, old[:70], length=100, ETag='"1"')
+            request.close_connection = True
+        elif "Range" in request.headers:
+            say(request, 206, new[70:], ETag='"2"', Content_Range="bytes 70-99/100")
+        else:
+            say(request, 200, new, ETag='"2"')
+
+    server.routes["/rows"] = replaced
+    with fetcher(max_bytes=100) as fetching:
+        fetching.file(f"{server.url}/rows", tmp_path / "rows")
+    assert (tmp_path / "rows").read_bytes() == new
+
+
 def test_trouble_of_the_server_may_pass(server, tmp_path):
     answers = iter([503, 500, 429, 200])
     server.routes["/rows"] = lambda request: say(request, next(answers), ROWS)
@@ -208,10 +238,39 @@ def test_a_name_without_an_address_is_said(tmp_path):
         fetching.file("http://nothing.invalid/rows", tmp_path / "rows")
 
 
+def test_a_certificate_that_is_not_trusted_is_what_the_hint_is_about(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("winnow_trainer.fetch.TRIES", 1)
+    monkeypatch.setattr("winnow_classifier.bucket.TRIES", 1)
+    monkeypatch.setattr("winnow_classifier.bucket.QUICK_TRIES", 1)
+    with plain_authority.served(tmp_path) as kubeconfig:
+        url = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+        code, _, err = run({"http": {"url": f"{url}/rows", "sha256": "0" * 64}})
+        there = Bucket("bucket", "", endpoint=url, region="us-east-1", credentials=None, networks=[HERE])
+        with pytest.raises(StorageAway) as caught, told(there, there.uri(), "storage", "rights"):
+            there.sizes("")
+    assert code == 20
+    for hint in (err, str(caught.value.hint)):
+        assert "its certificate must be valid today" in hint
+
+
 def test_time_is_bounded(server, tmp_path):
     server.routes["/rows"] = lambda request: say(request, 503)
     with fetcher(timeout_seconds=0.0) as fetching, pytest.raises(SourceError, match="not read within"):
         fetching.file(f"{server.url}/rows", tmp_path / "rows")
+
+
+def test_time_is_bounded_however_slowly_an_answer_begins(server, tmp_path):
+    def drip(request):
+        with contextlib.suppress(OSError):  # the client goes
+            for _ in range(50):
+                request.wfile.write(b"H")
+                time.sleep(0.1)
+
+    server.routes["/rows"] = drip
+    began = time.monotonic()
+    with fetcher(timeout_seconds=0.5) as fetching, pytest.raises(SourceUnavailable, match="not read within"):
+        fetching.file(f"{server.url}/rows", tmp_path / "rows")
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize(

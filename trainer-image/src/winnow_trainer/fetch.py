@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, BinaryIO, Self
+from typing import IO, Any, BinaryIO, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import httpcore
 
 from winnow_classifier.addresses import ALLOWING, Network, NotPublicError, allowed_addresses, first_reached
 from winnow_classifier.errors import SourceError, SourceUnavailable, StorageError
+from winnow_classifier.refusals import out_of_reach
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # without a byte; a connection that is dead says nothing else
 ERROR_BYTES = 65_536  # kept of an answer that is not the content
 CONTENT = (200, 206)
+URL_FORM = "write it as https://host/path, other characters as %XX"
 _REDIRECTED = (301, 302, 303, 307, 308)
 MAY_PASS = (408, 425, 429)  # beside the answers from 500 on
 _BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.RemoteProtocolError)
@@ -77,7 +80,7 @@ class Fetcher:
         self._token = token
         self._deadline = time.monotonic() + limits.timeout_seconds
         self._bytes_left = limits.max_bytes
-        self._pool = httpcore.ConnectionPool(network_backend=CheckedBackend(limits.allowed_networks))
+        self._pool = httpcore.ConnectionPool(network_backend=_TimedBackend(limits.allowed_networks, self._deadline))
 
     def __enter__(self) -> Self:
         return self
@@ -112,7 +115,7 @@ class Fetcher:
                 self._seconds_left(url)
                 if number == TRIES:
                     message = f"{shown(url)} could not be read in {TRIES} tries; the last: {said}"
-                    raise SourceUnavailable(message, hint="see whether the server runs and can be reached") from err
+                    raise SourceUnavailable(message, hint=out_of_reach(said)) from err
                 log.info("Fetching failed, trying again", extra={"url": shown(url), "error": said, "attempt": number})
                 time.sleep(min(pause, self._seconds_left(url)))
                 pause *= 2
@@ -130,16 +133,19 @@ class Fetcher:
         headers = {"range": f"bytes={part.size}-", "if-range": part.validator} if part.size and part.validator else {}
 
         def consumer(answer: Answer) -> Callable[[bytes], None]:
-            goes_on = answer.status == 206 and headers and _starts_at(answer, part.size)
+            # Servers that do not know If-Range, many of S3, send a part of whatever is there by now.
+            same = _validator(answer) in ("", part.validator)
+            goes_on = answer.status == 206 and headers and _starts_at(answer, part.size) and same
             if not goes_on:
                 self._bytes_left += part.size
                 part.restart()
             if answer.status == 416:
                 raise _PassingError("the server has less than it sent before")
+            if answer.status == 206 and not goes_on:
+                raise _PassingError("the server does not go on with what it sent before")
             if answer.status not in CONTENT:
                 return partial(_keep_start, answer)
-            etag = answer.headers.get("etag", "")
-            part.validator = etag if etag.startswith('"') else answer.headers.get("last-modified", "")
+            part.validator = _validator(answer) or part.validator
             length = answer.headers.get("content-length", "")
             if length.isdecimal():
                 self._check_size(url, int(length))
@@ -187,14 +193,13 @@ class Fetcher:
                         raise SourceError(
                             f"{shown(url)} answers {status_text(response.status)} without saying where to"
                         )
-                    url = urljoin(url, quote(found["location"], safe="%/:=&?~#+!$,;'@()*[]"))
+                    url = _led(url, found["location"])
                     continue
                 if response.status >= 500 or response.status in MAY_PASS:
                     raise _PassingError(f"the server answers {status_text(response.status)}")
                 take = consumer(answer)
                 for chunk in response.iter_stream():
                     take(chunk)
-                    self._seconds_left(url)
                 return answer
         raise SourceError(f"{shown(url)} is reached only through more than {REDIRECTS} redirects")
 
@@ -232,7 +237,7 @@ class _Part:
     def restart(self) -> None:
         self._out.seek(0)
         self._out.truncate()
-        self.size = 0
+        self.size, self.validator = 0, ""
 
 
 class CheckedBackend(httpcore.NetworkBackend):
@@ -264,6 +269,45 @@ class CheckedBackend(httpcore.NetworkBackend):
         return first_reached(allowed, connect, (httpcore.ConnectError, httpcore.ConnectTimeout))
 
 
+class _TimedBackend(CheckedBackend):
+    def __init__(self, networks: Iterable[Network], deadline: float) -> None:
+        super().__init__(networks)
+        self._deadline = deadline
+
+    def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore.NetworkStream:
+        return _Timed(super().connect_tcp(*args, **kwargs), self._deadline)
+
+
+class _Timed(httpcore.NetworkStream):
+    """A connection that ends at the deadline, however little at a time arrives: of an answer's head, for example."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._within(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._within(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Timed(self._stream.start_tls(ssl_context, server_hostname, self._within(timeout)), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _within(self, timeout: float | None) -> float:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time is over")
+        return min(left, left if timeout is None else timeout)
+
+
 def _created(url: str, path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,7 +329,7 @@ def _check_url(url: str) -> None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        parts, port = urlsplit(""), 0
+        raise SourceError("its URL has no host or port that can be read", hint=URL_FORM) from None
     if parts.scheme not in ("http", "https"):
         raise SourceError(
             f"{parts.scheme or 'this'} is no scheme that rows are fetched by", hint="use https:// or http://"
@@ -293,11 +337,27 @@ def _check_url(url: str) -> None:
     if parts.username is not None or parts.password is not None:
         raise SourceError(f"{shown(url)} has a user or a password in it", hint="a manifest is no place for secrets")
     if not parts.hostname or port == 0 or re.search(r"[^!-~]", url):
-        raise SourceError(f"{shown(url)} is not a URL", hint="write it as https://host/path, other characters as %XX")
+        raise SourceError(f"{shown(url)} is not a URL", hint=URL_FORM)
+
+
+def _led(url: str, location: str) -> str:
+    """Where a redirect leads. Raises SourceError."""
+    try:
+        leads = urljoin(url, quote(location, safe="%/:=&?~#+!$,;'@()*[]"))
+        urlsplit(leads).port  # noqa: B018 - it may not be a number
+        return leads
+    except ValueError:
+        raise SourceError(f"{shown(url)} leads to what is not a URL", hint="tell whoever runs that server") from None
 
 
 def _keep_start(answer: Answer, chunk: bytes) -> None:
     answer.body = (answer.body + chunk)[:ERROR_BYTES]
+
+
+def _validator(answer: Answer) -> str:
+    """ETag or date of the version that is sent; "" where the server says neither."""
+    etag = answer.headers.get("etag", "")
+    return etag if etag.startswith('"') else answer.headers.get("last-modified", "")
 
 
 def _starts_at(answer: Answer, offset: int) -> bool:

@@ -44,9 +44,9 @@ class MlflowTracker:
     def flush(self) -> None:
         """It is told as it comes."""
 
-    def close(self, state: str) -> None:
+    def close(self, state: str) -> str | None:
         self._end = ENDS[state]
-        self._teller.close()
+        return self._teller.close()
 
     def _work(self) -> None:
         teller = self._teller

@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from winnow_classifier.errors import StorageError
+from winnow_classifier.profile import Warn
 from winnow_trainer.watch import SeenStep
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ EVERY_STEPS = 10  # as in transformers' newer examples; parameters.loggingSteps 
 class Tracker(Protocol):
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def flush(self) -> None: ...
-    def close(self, state: str) -> None: ...
+    def close(self, state: str) -> str | None: ...  # what is missing there, in words
 
 
 class Recorder:
@@ -68,9 +70,16 @@ class Recorder:
         self._track(step, values)
         self._each(lambda tracker: tracker.flush())
 
-    def close(self, state: str) -> None:
-        """How the run ended: Complete, Stopped or Failed."""
-        self._each(lambda tracker: tracker.close(state))
+    def close(self, state: str) -> list[Warn]:
+        """How the run ended: Complete, Stopped or Failed. What trackers do not know of it."""
+        found: list[Warn] = []
+
+        def close(tracker: Tracker) -> None:
+            if lack := tracker.close(state):
+                found.append(Warn("NotTracked", lack))
+
+        self._each(close)
+        return found
 
     def _track(self, step: int, values: Mapping[str, float]) -> None:
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -80,6 +89,8 @@ class Recorder:
         for tracker in list(self._trackers):
             try:
                 do(tracker)
+            except StorageError as error:  # the file is here still, and goes whole at the next epoch's end
+                log.warning("Curves are not stored for now, training goes on", extra={"error": str(error)})
             except Exception as error:
                 self._trackers.remove(tracker)
                 what = type(tracker).__name__

@@ -114,7 +114,10 @@ def _http(source: HttpSource, folder: Path, fetcher: Fetcher) -> Path:
         raise SourceError(f"{shown(source.url)} answers {status_text(answer.status)}", hint)
     if (found := sha256_of_file(file)) != source.sha256:
         message = f"{shown(source.url)} has the SHA-256 {found}, and {source.sha256} is wanted"
-        raise SourceError(message, hint="the file is another one: check it, and make a Dataset with its digest")
+        hint = "the file is another one: check it, and make a Dataset with its digest"
+        if answer.headers.get("content-type", "").startswith("text/html"):
+            hint = "it is a web page, of a log-in or about the file: check spec.source.http.url"
+        raise SourceError(message, hint)
     return file
 
 

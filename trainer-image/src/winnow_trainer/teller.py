@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 WAITING = 10_000  # messages; more than an hour of most runs
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+ERROR_CHARACTERS = 500  # of what a server says
 CLOSE_SECONDS = 15.0  # that the end of a run may wait for what is still to be told
 
 
@@ -39,6 +40,7 @@ class Teller(Generic[M]):
         self._queue: Queue[M] = Queue(WAITING)
         self._closing = Event()
         self._warned = self._over = False
+        self._lack: str | None = None
         self._thread = Thread(target=self._run, name=server, daemon=True)  # a process may end without it
 
     def start(self) -> None:
@@ -48,16 +50,17 @@ class Teller(Generic[M]):
         try:
             self._queue.put_nowait(message)
         except Full:
-            if not self._over:
-                self.warn(f"{WAITING} messages wait already, further ones are left out")
+            if not self._over and self._lack is None:
+                self._lose(f"{WAITING} messages wait already, further ones are left out")
 
-    def close(self) -> None:
-        """Nothing more comes."""
+    def close(self) -> str | None:
+        """Nothing more comes. Why the server does not know all, or None: it does."""
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self.warn(f"the end of the run was not told within {CLOSE_SECONDS:.0f} s")
+            self._lose(f"the end of the run was not told within {CLOSE_SECONDS:.0f} s")
             self._over = True
+        return self._lack
 
     @property
     def closing(self) -> bool:
@@ -93,16 +96,20 @@ class Teller(Generic[M]):
 
     def warn(self, error: str) -> None:
         self._warned = True
-        log.warning(f"{self._server} is not told, training goes on", extra={"error": error})
+        log.warning(f"{self._server} is not told, training goes on", extra={"error": error[:ERROR_CHARACTERS]})
+
+    def _lose(self, error: str) -> None:
+        self.warn(error)
+        self._lack = f"{self._server} does not know all of this run: {error[:ERROR_CHARACTERS]}"
 
     def _run(self) -> None:
         try:
             self._work()
         except (RefusedError, UnreachableError, OSError) as error:
             if not self._over:
-                self.warn(f"{error}; nothing more is told there")
+                self._lose(f"{error}; nothing more is told there")
         except Exception as error:  # what it remembers is broken, or its client speaks otherwise: still a courtesy
             if not self._over:
-                self.warn(f"{type(error).__name__}: {error}; nothing more is told there")
+                self._lose(f"{type(error).__name__}: {error}; nothing more is told there")
         finally:
             self._over = True

@@ -36,9 +36,10 @@ class EventFile:
     def flush(self) -> None:
         self._mirror.store(self.path)
 
-    def close(self, state: str) -> None:
+    def close(self, state: str) -> str | None:
         self._file.close()
         self.flush()
+        return None
 
     def _write(self, step: int, what: bytes) -> None:
         event = _field(1, _FIXED64, struct.pack("<d", time.time())) + _field(2, _VARINT, _varint(step)) + what

@@ -202,7 +202,7 @@ class Training:
             raise
         finally:
             self.writer.close()
-            self.recorder.close(ended)
+            self.telling.warnings += self.recorder.close(ended)
 
     def run_epochs(self) -> None:
         self.learner, self.test, self.validation = self.set_up()

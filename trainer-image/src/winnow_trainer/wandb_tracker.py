@@ -32,6 +32,8 @@ COMMAND = [sys.executable, "-P", "-m", "winnow_trainer.wandb_process"]
 # Of our environment, beside WANDB_…; there may be keys of storage in the rest.
 PASSED = ("PATH", "LANG", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 CONNECT_SECONDS = 10.0
+PRINTED = "printed.log"  # by the client, for people
+GAVE_UP = "Fatal error while uploading data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,11 @@ class WandbTracker:
     def flush(self) -> None:
         """It is told as it comes."""
 
-    def close(self, state: str) -> None:
+    def close(self, state: str) -> str | None:
         self._end = state
-        self._teller.close()
+        lack = self._teller.close()
         self._kill()
+        return lack
 
     def _work(self) -> None:
         if not self._environ.get(KEY):
@@ -81,7 +84,7 @@ class WandbTracker:
         with tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True) as folder:
             try:
                 process = self._teller.until_done(lambda: self._begun(Path(folder)))
-                self._tell(process)
+                self._tell(process, Path(folder))
             finally:
                 self._end_process()
 
@@ -97,27 +100,33 @@ class WandbTracker:
             "name": self._run.name,
             "config": dict(self._run.params),
         }
-        self._process = process = subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            env=environment(self._environ, folder),
-            start_new_session=True,  # what it starts ends with it
-            text=True,
-        )
+        with (folder / PRINTED).open("wb") as printed:
+            self._process = process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=printed,
+                cwd=folder,
+                env=environment(self._environ, folder),
+                start_new_session=True,  # what it starts ends with it
+                text=True,
+            )
         self._write(process, wanted)
         self._answer(process)
         return process
 
-    def _tell(self, process: subprocess.Popen[str]) -> None:
+    def _tell(self, process: subprocess.Popen[str], folder: Path) -> None:
         while not self._teller.told:
             for message in self._teller.waiting():
                 self._write(process, message)
         self._write(process, {"end": self._end})
         if process.wait():
             self._answer(process)
+        # It ends as if all were well where the server refused what came in between.
+        if GAVE_UP in (folder / PRINTED).read_text(errors="replace"):
+            raise RefusedError(
+                "values are missing there, since the server did not take them: see whether the key still holds"
+            )
 
     def _write(self, process: subprocess.Popen[str], message: Mapping[str, Any]) -> None:
         assert process.stdin
