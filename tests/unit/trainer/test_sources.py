@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from datetime import UTC, datetime
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import plain_authority
@@ -18,7 +19,7 @@ from winnow_classifier.bucket import Bucket, Credentials, signature
 from winnow_classifier.errors import SourceError, SourceUnavailable, StorageAway
 from winnow_classifier.refusals import told
 from winnow_trainer.cli import main
-from winnow_trainer.fetch import Fetcher, Limits, shown
+from winnow_trainer.fetch import Fetcher, Limits, retry_after, shown
 
 ROWS = "".join(f'{{"prompt": "text {number}", "completion": {number % 2}}}\n' for number in range(2_000)).encode()
 HERE = ipaddress.ip_network("127.0.0.0/8")
@@ -224,6 +225,45 @@ def test_trouble_of_the_server_may_pass(server, tmp_path):
     with fetcher() as fetching:
         assert fetching.file(f"{server.url}/rows", tmp_path / "rows").status == 200
     assert (tmp_path / "rows").read_bytes() == ROWS
+
+
+@pytest.mark.parametrize("said", ["1", "date"])
+def test_a_server_that_says_for_how_long_is_not_asked_before(server, tmp_path, said):
+    """As of the Hub's rates, which are counted by five minutes."""
+    times = []
+
+    def answer(request):
+        times.append(time.time())
+        soon = formatdate(times[0] + 2, usegmt=True)  # a date has whole seconds
+        say(request, 200, ROWS) if len(times) > 1 else say(request, 429, Retry_After=said if said == "1" else soon)
+
+    server.routes["/rows"] = answer
+    with fetcher() as fetching:
+        assert fetching.file(f"{server.url}/rows", tmp_path / "rows").status == 200
+    assert times[1] - times[0] >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("", 0), ("30", 30), ("999999", 600), ("-5", 0), ("soon", 0), (formatdate(0), 0)]
+)
+def test_how_long_a_server_wants_to_be_left_alone(said, seconds):
+    assert retry_after({"retry-after": said}) == seconds
+
+
+def test_who_gets_further_at_each_try_comes_to_the_end(server, tmp_path):
+    rows = bytes(range(60)) * 2
+
+    def some(request):
+        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        span = {"Content_Range": f"bytes {start}-{len(rows) - 1}/{len(rows)}"} if start else {}
+        say(request, 206 if start else 200, rows[start : start + 10], length=len(rows) - start, ETag='"1"', **span)
+        request.close_connection = True
+
+    server.routes["/rows"] = some
+    with fetcher() as fetching:
+        fetching.file(f"{server.url}/rows", tmp_path / "rows")
+    assert (tmp_path / "rows").read_bytes() == rows
+    assert len(server.requests) == 12
 
 
 def test_trouble_that_stays_is_worth_another_pod(server, tmp_path):

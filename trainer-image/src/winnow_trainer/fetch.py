@@ -11,7 +11,9 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -29,7 +31,8 @@ log = logging.getLogger(__name__)
 Sign = Callable[[str], Mapping[str, str]]  # from a URL to headers that prove who asks
 
 REDIRECTS = 5
-TRIES = 5
+TRIES = 5  # without a byte more than before
+RETRY_AFTER_SECONDS = 600.0  # waited at most where a server says for how long: rates are counted by minutes
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 60.0  # without a byte; a connection that is dead says nothing else
 ERROR_BYTES = 65_536  # kept of an answer that is not the content
@@ -99,27 +102,30 @@ class Fetcher:
             self._check_size(url, size)
         with _created(url, path) as out:
             part = _Part(out)
-            answer = self._tried(url, lambda: self._append(url, part, sign))
+            answer = self._tried(url, lambda: self._append(url, part, sign), lambda: part.size)
             if size not in (None, part.size) and answer.status in CONTENT:
                 message = f"{shown(url)} has {part.size:,} bytes, and {size:,} were announced"
                 raise SourceError(message, hint="it was changed while it was read: import again once it is complete")
         return answer
 
-    def _tried(self, url: str, attempt: Callable[[], Answer]) -> Answer:
-        pause = self._limits.first_pause_seconds
-        for number in range(1, TRIES + 1):
+    def _tried(self, url: str, attempt: Callable[[], Answer], reached: Callable[[], int] = lambda: 0) -> Answer:
+        """`reached`: bytes that are there by now; whoever gets further has all tries again."""
+        tries, most = 0, 0
+        while True:
             try:
                 return attempt()
             except (*_BROKEN, _PassingError) as err:
                 said = str(err) or type(err).__name__
                 self._seconds_left(url)
-                if number == TRIES:
+                tries, most = (1, reached()) if reached() > most else (tries + 1, most)
+                if tries == TRIES:
                     message = f"{shown(url)} could not be read in {TRIES} tries; the last: {said}"
                     raise SourceUnavailable(message, hint=out_of_reach(said)) from err
-                log.info("Fetching failed, trying again", extra={"url": shown(url), "error": said, "attempt": number})
+                wanted = err.after_seconds if isinstance(err, _PassingError) else 0.0
+                pause = max(self._limits.first_pause_seconds * 2 ** (tries - 1), wanted)
+                more = {"url": shown(url), "error": said, "attempt": tries, "seconds": round(pause)}
+                log.info("Fetching failed, trying again", extra=more)
                 time.sleep(min(pause, self._seconds_left(url)))
-                pause *= 2
-        raise AssertionError("unreachable")
 
     def _get(self, url: str, max_bytes: int, sign: Sign | None) -> Answer:
         def take(answer: Answer, chunk: bytes) -> None:
@@ -196,7 +202,7 @@ class Fetcher:
                     url = _led(url, found["location"])
                     continue
                 if response.status >= 500 or response.status in MAY_PASS:
-                    raise _PassingError(f"the server answers {status_text(response.status)}")
+                    raise _PassingError(f"the server answers {status_text(response.status)}", retry_after(found))
                 take = consumer(answer)
                 for chunk in response.iter_stream():
                     take(chunk)
@@ -219,7 +225,11 @@ class Fetcher:
 
 
 class _PassingError(Exception):
-    """Trouble of the server's that may be over at the next try."""
+    """Trouble of the server's that may be over at the next try, `after_seconds` at the soonest."""
+
+    def __init__(self, message: str, after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
 
 
 class _Part:
@@ -358,6 +368,16 @@ def _validator(answer: Answer) -> str:
     """ETag or date of the version that is sent; "" where the server says neither."""
     etag = answer.headers.get("etag", "")
     return etag if etag.startswith('"') else answer.headers.get("last-modified", "")
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """In seconds, by RFC 9110, 10.2.3: a number of them, or a date; 0 where there is none that can be read."""
+    said = headers.get("retry-after", "").strip()
+    seconds = float(said) if said.isdecimal() else 0.0
+    if said and not said.isdecimal():
+        with suppress(ValueError):
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS)
 
 
 def _starts_at(answer: Answer, offset: int) -> bool:
