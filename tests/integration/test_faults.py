@@ -1,0 +1,58 @@
+"""An API server that answers badly, or a way to it that does: the operator goes on, and says nothing of it to users."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+from aiohttp import web
+from integration_client import WAIT_SECONDS
+from integration_operator import Operator
+from integration_proxy import Proxy, between
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy(kubeconfig: Path, operators_kubeconfig: Path, tmp_path: Path) -> AsyncIterator[Proxy]:
+    async with between(kubeconfig, operators_kubeconfig, tmp_path / "kubeconfig") as proxy:
+        yield proxy
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def behind(operator: Operator, proxy: Proxy, tmp_path: Path) -> AsyncIterator[Operator]:
+    """An operator that leads behind the proxy once it is started; the tests after this one find theirs alive."""
+    await operator.stop()
+    other = Operator(tmp_path / "kubeconfig", tmp_path / "log", operator.namespace)
+    yield other
+    await other.stop()
+    await operator.start()
+
+
+async def leads(operator: Operator) -> None:
+    await operator.start()  # ready to stand by
+    async with asyncio.timeout(WAIT_SECONDS):
+        while await operator.metric("winnow_leader") != 1:  # noqa: ASYNC110  (a port gives no sign)
+            await asyncio.sleep(0.05)
+    await operator.until_ready()
+
+
+async def test_lists_that_a_busy_api_server_refuses_are_asked_for_again_at_the_start(
+    proxy: Proxy, behind: Operator
+) -> None:
+    refused = set[str]()
+
+    def busy(request: web.Request) -> web.Response | None:
+        """As API priority and fairness has it."""
+        if request.path in refused or not request.path.endswith(("/datasets", "/pods")):
+            return None
+        refused.add(request.path)
+        return _refusal(429, "TooManyRequests")
+
+    proxy.refuse = busy
+    await leads(behind)
+    assert len(refused) == 2
+
+
+def _refusal(status: int, reason: str) -> web.Response:
+    return web.json_response({"kind": "Status", "code": status, "reason": reason, "message": reason}, status=status)
