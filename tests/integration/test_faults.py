@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest_asyncio
 from aiohttp import web
-from integration_client import WAIT_SECONDS
+from integration_client import DATASET, EVENT, TRAINING_JOB, WAIT_SECONDS
+from integration_cluster import Cluster
+from integration_manifests import training_job
 from integration_operator import Operator
 from integration_proxy import Proxy, between
 
@@ -52,6 +54,23 @@ async def test_lists_that_a_busy_api_server_refuses_are_asked_for_again_at_the_s
     proxy.refuse = busy
     await leads(behind)
     assert len(refused) == 2
+
+
+async def test_what_changed_behind_a_silent_watch_keeps_no_training_back(
+    cluster: Cluster, proxy: Proxy, behind: Operator
+) -> None:
+    """The operator marks the Dataset that a training reads, and finds that it knew an older version."""
+    await leads(behind)
+    await cluster.ready_rows()
+    proxy.forget_watch("datasets")
+    proxy.refuse = lambda request: (  # nor do lists tell of it
+        _refusal(503, "ServiceUnavailable") if request.method == "GET" and request.path.endswith("/datasets") else None
+    )
+    await cluster.look_again(DATASET, "rows")
+    await cluster.apply(training_job())
+    await cluster.pod_of(TRAINING_JOB, "v1")
+    told = {event["reason"] for event in await cluster.find_all(EVENT) if event["regarding"]["name"] == "v1"}
+    assert "ApiRefused" not in told
 
 
 def _refusal(status: int, reason: str) -> web.Response:
