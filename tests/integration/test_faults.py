@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest_asyncio
 from aiohttp import web
-from integration_client import DATASET, EVENT, TRAINING_JOB, WAIT_SECONDS
+from integration_client import DATASET, EVENT, TRAINING_JOB
 from integration_cluster import Cluster
 from integration_manifests import training_job
-from integration_operator import Operator
+from integration_operator import START_SECONDS, Operator
 from integration_proxy import Proxy, between
 
 
@@ -31,17 +31,14 @@ async def behind(operator: Operator, proxy: Proxy, tmp_path: Path) -> AsyncItera
     await operator.start()
 
 
-async def leads(operator: Operator) -> None:
-    await operator.start()  # ready to stand by
-    async with asyncio.timeout(WAIT_SECONDS):
+async def until_it_leads(operator: Operator) -> None:
+    async with asyncio.timeout(START_SECONDS):
         while await operator.metric("winnow_leader") != 1:  # noqa: ASYNC110  (a port gives no sign)
             await asyncio.sleep(0.05)
     await operator.until_ready()
 
 
-async def test_lists_that_a_busy_api_server_refuses_are_asked_for_again_at_the_start(
-    proxy: Proxy, behind: Operator
-) -> None:
+async def test_a_start_waits_for_an_api_server_that_is_away_and_then_busy(proxy: Proxy, behind: Operator) -> None:
     refused = set[str]()
 
     def busy(request: web.Request) -> web.Response | None:
@@ -51,8 +48,15 @@ async def test_lists_that_a_busy_api_server_refuses_are_asked_for_again_at_the_s
         refused.add(request.path)
         return _refusal(429, "TooManyRequests")
 
+    proxy.refuse = lambda _: _refusal(503, "ServiceUnavailable")
+    starting = asyncio.create_task(behind.start())
+    async with asyncio.timeout(START_SECONDS):
+        while "503 ServiceUnavailable" not in (await behind.get("/readyz"))[1]:  # noqa: ASYNC110  (a port gives no sign)
+            await asyncio.sleep(0.05)
+    assert (await behind.get("/healthz"))[0] == 200, "to start it again would not help"
     proxy.refuse = busy
-    await leads(behind)
+    await starting
+    await until_it_leads(behind)
     assert len(refused) == 2
 
 
@@ -60,7 +64,8 @@ async def test_what_changed_behind_a_silent_watch_keeps_no_training_back(
     cluster: Cluster, proxy: Proxy, behind: Operator
 ) -> None:
     """The operator marks the Dataset that a training reads, and finds that it knew an older version."""
-    await leads(behind)
+    await behind.start()
+    await until_it_leads(behind)
     await cluster.ready_rows()
     proxy.forget_watch("datasets")
     proxy.refuse = lambda request: (  # nor do lists tell of it
