@@ -267,13 +267,13 @@ class Client:
 @asynccontextmanager
 async def client_of(kubeconfig: Path) -> AsyncIterator[Client]:
     """A client with the certificate of the kubeconfig's only user."""
-    server, context = _server_and_tls(kubeconfig)
+    server, context = server_and_tls(kubeconfig)
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
         yield Client(session, server)
 
 
-def _server_and_tls(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+def server_and_tls(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
     config = yaml.safe_load(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     context = ssl.create_default_context(cadata=_content(cluster, "certificate-authority").decode())

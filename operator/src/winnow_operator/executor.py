@@ -189,8 +189,8 @@ class Executor:
         try:
             left = await self._kube.delete(resource, obj)
         except ApiError as err:
-            if err.status == 409 and (live := await self._kube.get(resource, namespace_of(obj), name_of(obj))):
-                self._news.kept(live)  # kinds that are not watched may have changed since they were listed
+            if err.status == 409:
+                await self._look_afresh(obj)
             if err.status != 404:
                 raise
             self._news.gone(obj)
@@ -199,6 +199,16 @@ class Executor:
         if left.get("kind") == resource.kind:
             self._news.kept(left)  # it waits for its dependents
         return True
+
+    async def _look_afresh(self, obj: Object) -> Object | None:
+        """What the API server has of it by now. Kinds of others are listed only now and then, and where a connection was
+        forgotten on the way, a watch is silent for a minute before that is noticed."""
+        live = await self._kube.get(resource_of(obj), namespace_of(obj), name_of(obj))
+        if live is None:
+            self._news.gone(obj)
+        else:
+            self._news.kept(live)
+        return live
 
     async def _finalize(self, owner: api.Resource, obj: Object, *, held: bool) -> bool:
         """The one thing beside status that is written to an object of the user's."""
@@ -221,10 +231,12 @@ class Executor:
             try:
                 written = await self._kube.patch(key.resource, key.namespace, key.name, patch, _manager(owner))
             except ApiError as err:
+                if err.status not in (404, 409, 422):
+                    raise
+                now = await self._look_afresh(live)
                 # 422 is the answer for what is being deleted, and that of an admission policy.
-                now = await self._kube.get(key.resource, key.namespace, key.name) if err.status == 422 else None
-                if err.status == 404 or (now and held and being_deleted(now)):
-                    raise BusyError(f"{key}: {err.message}") from err  # the watch brings it
+                if err.status != 422 or (now and held and being_deleted(now)):
+                    raise BusyError(f"{key}: {err.message}") from err
                 raise
             self._wrote(key.resource, "finalizers")
             if being_deleted(written) and not finalizers_of(written):
@@ -250,6 +262,8 @@ class Executor:
         except ApiError as err:
             if err.status == 404:
                 return False  # deleted meanwhile
+            if err.status == 409:
+                await self._look_afresh(obj)
             raise
         self._wrote(key.resource, "status")
         self._news.kept(written)

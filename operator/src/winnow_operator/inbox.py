@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 RESYNC_SECONDS = 600.0
 # Soon after the start: what is deleted between the list that fills the store and the watches' own first list is told by neither.
 FIRST_RESYNC_SECONDS = 5.0
+RETRY_SECONDS = 1.0
 JITTER = 0.2
 SPREAD_SECONDS = 30.0
 
@@ -49,12 +50,27 @@ class Inbox:
         self._queue.add(key)
 
     async def prime(self, kube: Kube) -> None:
-        """Everything that exists, before anything is decided: a store that is half full would make children twice."""
+        """Everything that exists, before anything is decided: a store that is half full would make children twice.
+
+        Until each kind could be listed: an API server that is busy, as after its own restart, would else have the kubelet start
+        us later and later. Without one the Lease ends this. Raises ApiError where asking again does not help.
+        """
         for resource in WATCHED:
-            async for obj in kube.list(resource):
-                self._store.put(obj)
+            await self._fill(kube, resource)
         for key in self._store.our_keys():
             self._queue.add(key)
+
+    async def _fill(self, kube: Kube, resource: Resource) -> None:
+        while True:
+            try:
+                async for obj in kube.list(resource):
+                    self._store.put(obj)
+                return
+            except ApiError as err:
+                if not err.transient:
+                    raise
+                log.warning("Not listed yet", extra={"kind": resource.kind, "error": str(err)})
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def resync(self, kube: Kube) -> None:
         """For ever: a fresh list, since a watch that broke does not tell what was deleted meanwhile, and a visit to everything."""

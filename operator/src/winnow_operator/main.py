@@ -29,12 +29,7 @@ from winnow_operator.store import Store
 
 log = logging.getLogger(__name__)
 LEASE = "winnow-operator"
-START_SECONDS = 60.0  # for the API server and the CRDs; after that the kubelet starts us again, later and later
 START_RETRY_SECONDS = 2.0
-
-
-class CannotStartError(Exception):
-    """There is nothing to work on."""
 
 
 class WatchEndedError(Exception):
@@ -55,7 +50,7 @@ class Operator:
         return self._missing
 
     async def run(self) -> None:
-        """For ever. Raises LeaseLostError, CannotStartError, WatchEndedError, alone or in a group."""
+        """For ever. Raises LeaseLostError, WatchEndedError, alone or in a group."""
         self._heed_signals()
         await self._wait_for_crds()
         self._missing = None
@@ -98,20 +93,19 @@ class Operator:
         raise WatchEndedError("The watches ended")
 
     async def _wait_for_crds(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                why = await self._missing_crds()
-            except ApiError as err:
-                why = str(err)
-            if why is None:
-                return
-            if time.monotonic() > deadline:
-                raise CannotStartError(
-                    f"Cannot start: {why}. Install them with the chart, or with `kubectl apply -f crds/`"
-                )
-            log.info("Waiting for the API server and the CRDs", extra={"why": why})
+        """However long: the kubelet would start one that gives up later and later, and both may come back at any time."""
+        while (missing := await self._not_there()) is not None:
+            if missing != self._missing:
+                log.warning("Waiting for the API server and the CRDs", extra={"why": missing})
+            self._missing = missing
             await asyncio.sleep(START_RETRY_SECONDS)
+
+    async def _not_there(self) -> str | None:
+        try:
+            why = await self._missing_crds()
+        except ApiError as err:
+            return str(err)
+        return f"{why}. Install them with the chart, or with `kubectl apply -f crds/`" if why else None
 
     async def _missing_crds(self) -> str | None:
         # The list of groups follows the CRDs with a delay, and kopf reads it just once: it would never watch a kind that is not there yet.
@@ -161,7 +155,7 @@ def _say(end: BaseException, lease: Lease) -> int:
     for cause in causes:
         if isinstance(cause, LeaseLostError):
             lease.renewed = None  # another replica's by now: not ours to release
-        known = isinstance(cause, LeaseLostError | CannotStartError | WatchEndedError | ApiError)
+        known = isinstance(cause, LeaseLostError | WatchEndedError | ApiError)
         log.error(str(cause) or type(cause).__name__, exc_info=None if known else cause)
     return 1
 
