@@ -78,6 +78,8 @@ def ended(said: Object | str, exit_code: int = 0, *left: Left, **more: Any) -> M
 def test_what_is_stored_is_remembered_while_its_dataset_exists() -> None:
     status = plan(seen(present=(imported(), dataset("failed"))), NOW, CONFIG).status
     assert status["stored"] == [{"dataset": "failed"}, {"dataset": "rows", "digest": DIGEST}]
+    since = plan(seen({"dataset": "rows"}, present=(imported(),)), NOW, CONFIG)  # noted before it had rows
+    assert (since.status["stored"], jobs_made(since)) == ([{"dataset": "rows", "digest": DIGEST}], [])
 
 
 def test_what_nothing_refers_to_is_marked_first() -> None:
@@ -96,6 +98,12 @@ def test_and_removed_by_a_job_once_the_mark_has_stood_for_a_while() -> None:
     ]
     assert decided.turn == Turn(alone=frozenset({PLACE}))
     assert jobs_made(plan(seen(MARKED), later(3_600), CONFIG)) == [job]  # its name is that of what it says
+
+
+def test_of_a_dataset_that_never_had_rows_only_its_problems_are_removed() -> None:
+    (job,) = jobs_made(plan(seen({"dataset": "failed", "unreferencedSince": AGO}), NOW, CONFIG))
+    assert "--remove" not in command(job)
+    assert command(job)[command(job).index("--remove-problems-of") + 1] == "failed"
 
 
 def test_a_mark_goes_when_the_rows_are_wanted_again() -> None:

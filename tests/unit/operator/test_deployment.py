@@ -38,6 +38,7 @@ RUNNING = {"summary": "Running: epoch 2/3", "checkpoints": [{"name": "epoch-1", 
 FAILED = {
     "completionTime": "2026-11-23T11:00:00Z",
     "failure": {"reason": "OutOfMemory"},
+    "bestCheckpoint": "epoch-1",
     "checkpoints": [{"name": "epoch-1", "epoch": 1, "digest": DIGEST}],
 }
 
@@ -85,6 +86,14 @@ def live(obj: api.Deployment | None = None) -> tuple[DeploymentSeen, Object]:
 
 MISSING = [
     pytest.param(deployment(), None, "TrainingJobNotFound", False, "v1 does not exist", id="no job: it may come"),
+    pytest.param(
+        deployment(),
+        training_job(),
+        "CheckpointNotReady",
+        False,
+        "v1 is not complete (not started)",
+        id="its job has not started",
+    ),
     pytest.param(
         deployment(),
         training_job(status=RUNNING),
@@ -206,6 +215,7 @@ def test_while_another_checkpoint_rolls_out_the_old_one_is_live() -> None:
     rolling = plan(changed, later(5), CONFIG).status
     assert conditions_of(rolling)["Ready"] == ("False", "RollingOut")
     assert conditions_of(rolling)["Available"] == ("True", "Serving")
+    assert conditions_of(rolling)["Progressing"] == ("True", "RollingOut")
     assert rolling["live"]["checkpoint"] == "epoch-2"
 
     done = plan(replace(changed, child=child_of(changed)), later(60), CONFIG).status
@@ -253,9 +263,9 @@ def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
 def test_while_some_replicas_are_not_there_the_live_checkpoint_is_not_said_to_be_started() -> None:
     one, written = live()
     three = replace(one, obj=seen_again(deployment(replicas=3), written))
-    status = plan(replace(three, child=child_of(three, updated=3, total=3, ready=2)), NOW, CONFIG).status
+    status = plan(replace(three, child=child_of(three, updated=3, total=3, ready=1)), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("False", "RollingOut")
-    assert message_of(status, "Ready").endswith("is served by 2 of 3 replicas; pods are being started")
+    assert message_of(status, "Ready").endswith("is served by 1 of 3 replicas; pods are being started")
 
 
 def test_a_rollout_that_somebody_paused_says_how_it_goes_on() -> None:
@@ -288,7 +298,7 @@ def test_without_its_training_job_it_cannot_change_to_another_checkpoint() -> No
     assert Served.of(decided.children[-1].obj) == Served.of(seen.child), "what is live goes on, and can be scaled"
     assert conditions_of(decided.status)["Ready"] == ("False", "TrainingJobNotFound")
     assert conditions_of(decided.status)["Promoted"] == ("Unknown", "TrainingJobNotFound")
-    assert decided.status["live"]["checkpoint"] == "epoch-2"
+    assert (decided.status["live"]["checkpoint"], decided.status["url"]) == ("epoch-2", "http://web.ml.svc")
 
 
 def test_scaled_to_zero_it_is_at_rest_and_remembers_what_was_live() -> None:

@@ -149,6 +149,7 @@ def test_the_board_ranks_each_metric_in_its_own_direction() -> None:
         job("c", "log_loss", 0.4, better=False),
         job("d", "log_loss", 0.2, better=False),
         training_job("e"),
+        training_job("f", status={"primaryMetric": "f1"}),
     )
     live = deployment(status={"live": {"trainingJob": "b", "checkpoint": "epoch-2", "digest": OTHER_DIGEST}})
     status = plan(ModelServiceSeen(model_service(), claim("Bound"), (), (), jobs, (live,)), NOW, CONFIG).status

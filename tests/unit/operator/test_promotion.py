@@ -253,6 +253,7 @@ REFUSED = [
         id="worse than live",
     ),
     pytest.param({"comparison": {"metric": "f1", "message": "other labels"}}, "other labels", id="not comparable"),
+    pytest.param({"comparison": None}, "it was not told", id="no comparison was told"),
 ]
 
 
@@ -315,6 +316,7 @@ def test_one_metric_is_bounded_and_compared_in_short() -> None:
     world.settle()
     assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
     assert "on 200 test rows f1_macro 0.89 is below 0.9" in message_of(world.status, "Promoted")
+    assert "with 95 % confidence it is no worse, and 0.02 worse is tolerated" in message_of(world.status, "Promoted")
     world.to("epoch-2", gate={"metric": "f1_macro", "atLeast": 0.85, "notWorseThanLive": True})
     world.visit()
     assert world.served == "epoch-2"
@@ -342,6 +344,14 @@ def test_pods_that_somebody_deletes_come_back_with_what_was_live_whatever_the_ga
     assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
 
 
+def test_pods_that_somebody_deletes_come_back_while_what_is_named_is_awaited() -> None:
+    world = live()
+    world.to("best", "v2")
+    world.child = None
+    world.visit()
+    assert (world.served, world.says("Ready")) == ("epoch-1", ("False", "TrainingJobNotFound"))
+
+
 def test_the_first_checkpoint_has_floors_only() -> None:
     world = World(checkpoint={"trainingJob": "v1", "name": "epoch-2"}, gate=BOTH)
     world.visit()
@@ -358,6 +368,30 @@ def test_a_gate_of_nothing_but_the_live_one_lets_the_first_through_without_a_job
     world = World(gate={"notWorseThanLive": True})
     world.visit()
     assert (world.served, world.jobs) == ("epoch-2", [])
+
+
+def test_a_gate_of_nothing_but_the_live_one_compares_the_next() -> None:
+    world = live()
+    world.to("epoch-2", gate={"notWorseThanLive": True})
+    world.visit()
+    assert "--value" not in world.jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    world.measured(values=[])
+    world.roll_out()
+    assert (world.served, world.status["live"]["checkpoint"]) == ("epoch-2", "epoch-2")
+    assert world.status["live"]["message"].startswith("on 200 test rows f1 is 0.93, that of v1/epoch-1 0.92")
+
+
+def test_where_less_is_better_the_bound_is_from_above() -> None:
+    world = live()
+    world.to("epoch-2", gate={"floors": [{"metric": "log_loss", "atMost": 0.3}]})
+    world.visit()
+    world.measured(values=[{"value": 0.4}])
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
+    assert "on 200 test rows log_loss 0.4 is above 0.3" in message_of(world.status, "Promoted")
+    world.to("epoch-2", gate={"floors": [{"metric": "log_loss", "atMost": 0.4}]})
+    world.roll_out()
+    assert (world.served, world.status["live"]["message"]) == ("epoch-2", "on 200 test rows log_loss 0.4 is at most 0.4")
 
 
 def test_what_is_live_is_not_taken_down_by_a_gate_that_comes_later() -> None:
@@ -393,6 +427,23 @@ def test_a_measurement_that_failed_says_why_and_nothing_is_promoted(exit_code: i
     world.jobs = []  # its time to live is over
     world.settle()
     assert len(world.jobs) == (0 if exit_code == 10 else 1)
+
+
+def test_a_measurement_that_died_without_a_report_tells_its_last_lines_or_what_its_job_says() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.measured(1)
+    world.job_pods = [pod_of(world.jobs[0], exit_code=1, said="ModuleNotFoundError: No module named 'mine'\n")]
+    world.settle()
+    assert (world.served, world.says()[1]) == ("epoch-1", "Judging")
+    assert message_of(world.status, "Promoted").endswith(
+        "which failed and is tried again within the hour: ModuleNotFoundError: No module named 'mine'"
+    )
+    world.jobs[0]["status"]["conditions"][0]["message"] = "Job has reached the specified backoff limit"
+    world.job_pods, world.seconds = [], 600
+    world.settle()
+    assert message_of(world.status, "Promoted").endswith("hour: Job has reached the specified backoff limit")
 
 
 def test_a_measurement_that_finds_no_node_says_so() -> None:
@@ -555,6 +606,21 @@ def test_a_crash_after_the_first_minutes_takes_nothing_back() -> None:
     world.to("epoch-2", rollout={"watchSeconds": 60})
     world.roll_out()
     world.seconds = 61
+    world.settle()
+    assert world.says() == ("True", "Promoted")
+    world.crash(OTHER_DIGEST)
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-2", ("True", "Promoted"))
+
+
+def test_a_checkpoint_that_was_found_good_is_not_watched_again_when_the_watch_is_made_longer() -> None:
+    world = live()
+    world.to("epoch-2", rollout={"watchSeconds": 60})
+    world.roll_out()
+    world.seconds = 61
+    world.settle()
+    world.to("epoch-2", rollout={"watchSeconds": 3_600})
+    world.seconds = 70
     world.settle()
     assert world.says() == ("True", "Promoted")
     world.crash(OTHER_DIGEST)
@@ -739,6 +805,19 @@ def test_an_image_that_cannot_be_pulled_is_said_before_the_deadline() -> None:
     assert "no such image" in message_of(world.status, "Stalled")
 
 
+def test_a_pod_that_finds_no_node_is_waited_for_until_the_deadline() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    labels = {"metadata": {"name": "web-rs", "uid": "rs", "labels": {}}}
+    pod = pod_of(labels, unschedulable="0/3 nodes are available: 3 Insufficient nvidia.com/gpu")
+    pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": OTHER_DIGEST}
+    world.pods = (pod,)
+    world.settle()
+    assert (world.served, world.says("Ready")) == ("epoch-2", ("False", "RollingOut"))
+    assert "Insufficient nvidia.com/gpu" in message_of(world.status, "Ready")
+
+
 def test_the_first_checkpoint_has_nothing_to_be_taken_back_to() -> None:
     world = World()
     world.visit()
@@ -830,6 +909,12 @@ def rival(name: str, f1: float, digest: str, **more: Any) -> api.TrainingJob:
     )
 
 
+def served_job(world: World) -> str:
+    served = Served.of(world.child) if world.child else None
+    assert served is not None
+    return served.training_job
+
+
 def test_a_job_made_anew_under_the_old_name_takes_over_only_if_it_is_better() -> None:
     world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
     world.roll_out()
@@ -867,6 +952,26 @@ def test_a_leader_that_is_no_better_does_not_take_over_when_the_live_ones_job_is
     world.trainings = ()
     world.settle()
     assert (world.status["live"]["trainingJob"], world.says("Ready")) == ("v1", ("True", "Live"))
+
+
+def test_a_leader_that_is_no_better_takes_over_when_nothing_is_left_of_what_was_live() -> None:
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
+    world.roll_out()
+    world.trainings, world.child = (rival("v0", 0.8, OTHER_DIGEST),), None
+    world.roll_out()
+    assert (served_job(world), world.status["live"]["trainingJob"]) == ("v0", "v0")
+
+
+def test_a_leader_that_is_deleted_on_its_way_leaves_what_is_live() -> None:
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
+    world.roll_out()
+    for left in ((rival("v1", 0.92, DIGEST),), ()):
+        world.trainings = (rival("v1", 0.92, DIGEST), rival("v2", 0.95, OTHER_DIGEST))
+        world.visit()
+        assert served_job(world) == "v2"
+        world.trainings = left
+        world.visit()
+        assert (served_job(world), world.status["live"]["trainingJob"]) == ("v1", "v1")
 
 
 def test_jobs_that_are_not_complete_or_judged_otherwise_do_not_lead() -> None:

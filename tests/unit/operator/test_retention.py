@@ -118,6 +118,9 @@ LIVE = {"trainingJob": "v1", "checkpoint": "epoch-4"}
         pytest.param(deployment(checkpoint={"trainingJob": "v1", "name": "epoch-4"}), id="named"),
         pytest.param(deployment(checkpoint={"trainingJob": "v2"}, status={"live": LIVE}), id="served still"),
         pytest.param(deployment(checkpoint={"trainingJob": "v2"}, status={"history": [LIVE]}), id="served last"),
+        pytest.param(
+            deployment(checkpoint=None, follow="ModelService", status={"live": LIVE}), id="served to a follower"
+        ),
     ],
 )
 def test_what_a_deployment_needs_stays(user: api.Deployment) -> None:
