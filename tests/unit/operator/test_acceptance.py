@@ -258,6 +258,14 @@ RULES = [
         id="fewer GPUs than processes",
     ),
     pytest.param(
+        seen(training_job(processesPerNode=2, resources={"limits": {"nvidia.com/gpu": 2}}), imported()),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="a GPU for each process",
+    ),
+    pytest.param(
         seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),
         False,
         "ApiRefused",

@@ -89,6 +89,16 @@ def test_what_nothing_refers_to_is_marked_first() -> None:
     assert decided.requeue_after == MARK.total_seconds()
 
 
+def test_the_rows_before_are_left_by_a_dataset_that_was_made_anew_with_others() -> None:
+    before = {"dataset": "rows", "digest": OTHER_DIGEST}
+    now = {"dataset": "rows", "digest": DIGEST}
+    status = plan(seen(before, present=(imported(),)), NOW, CONFIG).status
+    assert status["stored"] == [now, {**before, "unreferencedSince": "2026-11-23T12:00:00Z"}]
+    (job,) = jobs_made(plan(seen(now, {**before, "unreferencedSince": AGO}, present=(imported(),)), NOW, CONFIG))
+    assert command(job)[command(job).index("--remove") + 1] == OTHER_DIGEST
+    assert "--remove-problems-of" not in command(job)
+
+
 def test_and_removed_by_a_job_once_the_mark_has_stood_for_a_while() -> None:
     decided = plan(seen(MARKED), NOW, CONFIG)
     (job,) = jobs_made(decided)
@@ -104,6 +114,14 @@ def test_of_a_dataset_that_never_had_rows_only_its_problems_are_removed() -> Non
     (job,) = jobs_made(plan(seen({"dataset": "failed", "unreferencedSince": AGO}), NOW, CONFIG))
     assert "--remove" not in command(job)
     assert command(job)[command(job).index("--remove-problems-of") + 1] == "failed"
+    done = collecting(Left("failed", "", rows=False, problems=True), outcome="Complete")
+    assert left_by(job) == left_by(done)
+    gone = seen(
+        {"dataset": "failed", "unreferencedSince": AGO},
+        jobs=(done,),
+        pods=(pod_of(done, exit_code=0, said={"state": "Done", "kept": []}),),
+    )
+    assert "stored" not in plan(gone, NOW, CONFIG).status
 
 
 def test_a_mark_goes_when_the_rows_are_wanted_again() -> None:
@@ -239,6 +257,9 @@ def test_a_collection_that_failed_is_told_and_stays_for_an_hour() -> None:
     before = ended({"state": "Failed", "reason": "StorageUnavailable", "message": "read-only file system"}, 20)
     decided = plan(before, NOW, CONFIG)
     assert decided.status["stored"] == [MARKED]
+    assert decided.status["collected"]["message"].startswith(
+        "What deleted datasets left in storage could not be removed"
+    )
     assert "read-only file system" in decided.status["collected"]["message"]
     assert ("Warning", "CollectionFailed") in [(event.type, event.reason) for event in decided.events]
     assert conditions_of(decided.status)["Ready"] == ("True", "StorageReady")

@@ -209,6 +209,15 @@ def test_a_rollout_that_is_done_makes_the_checkpoint_live() -> None:
     assert kstatus(deployment(), status) == "Current"
 
 
+def test_before_the_first_pod_is_ready_nothing_is_said_to_serve() -> None:
+    """The API server leaves counts of zero out."""
+    seen = seeing()
+    status = plan(replace(seen, child={**child_of(seen), "status": {"observedGeneration": 1}}), NOW, CONFIG).status
+    assert conditions_of(status)["Available"] == ("False", "NotServing")
+    assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+    assert (status["replicas"], status["readyReplicas"], "live" in status) == (0, 0, False)
+
+
 def test_while_another_checkpoint_rolls_out_the_old_one_is_live() -> None:
     seen, first = live()
     changed = replace(seen, obj=seen_again(named("epoch-1"), first))
@@ -311,6 +320,20 @@ def test_scaled_to_zero_it_is_at_rest_and_remembers_what_was_live() -> None:
     assert kstatus(stopped.obj, status) == "Current"
 
 
+def test_what_is_chosen_while_it_is_scaled_to_zero_is_not_live_before_a_pod_serves_it() -> None:
+    seen, first = live()
+    to_epoch_1 = {"checkpoint": {"trainingJob": "v1", "name": "epoch-1"}}
+    stopped = replace(seen, obj=seen_again(deployment(replicas=0, **to_epoch_1), first))
+    status = plan(replace(stopped, child=child_of(stopped, updated=0, ready=0, total=0)), NOW, CONFIG).status
+    assert (conditions_of(status)["Ready"], conditions_of(status)["Promoted"]) == (
+        ("True", "ScaledToZero"),
+        ("Unknown", "ScaledToZero"),
+    )
+    assert (status["live"]["checkpoint"], status["candidate"]["checkpoint"]) == ("epoch-2", "epoch-1")
+    up = replace(stopped, obj=seen_again(deployment(**to_epoch_1), status))
+    assert plan(replace(up, child=child_of(up)), NOW, CONFIG).status["live"]["checkpoint"] == "epoch-1"
+
+
 def test_a_name_that_is_taken_is_told() -> None:
     refusal = Refusal(Reason.NAME_CONFLICT, "Service web exists and belongs to somebody else")
     status = plan(seeing(refusal=refusal), NOW, CONFIG).status
@@ -326,7 +349,11 @@ def test_thresholds_change_in_place_and_start_no_pod() -> None:
 
 
 def test_a_threshold_of_a_label_that_the_checkpoint_lacks_is_said_while_it_serves() -> None:
-    for thresholds, ready in (({"spam": 0.7}, ("True", "Live")), ({"spma": 0.7}, ("False", "ThresholdsDiffer"))):
+    for thresholds, ready in (
+        (None, ("True", "Live")),
+        ({"spam": 0.7}, ("True", "Live")),
+        ({"spma": 0.7}, ("False", "ThresholdsDiffer")),
+    ):
         seen = replace(rolled_out(deployment(thresholds=thresholds)), training=imported())
         status = plan(seen, NOW, CONFIG).status
         assert conditions_of(status)["Ready"] == ready

@@ -391,7 +391,10 @@ def test_where_less_is_better_the_bound_is_from_above() -> None:
     assert "on 200 test rows log_loss 0.4 is above 0.3" in message_of(world.status, "Promoted")
     world.to("epoch-2", gate={"floors": [{"metric": "log_loss", "atMost": 0.4}]})
     world.roll_out()
-    assert (world.served, world.status["live"]["message"]) == ("epoch-2", "on 200 test rows log_loss 0.4 is at most 0.4")
+    assert (world.served, world.status["live"]["message"]) == (
+        "epoch-2",
+        "on 200 test rows log_loss 0.4 is at most 0.4",
+    )
 
 
 def test_what_is_live_is_not_taken_down_by_a_gate_that_comes_later() -> None:
@@ -558,6 +561,23 @@ def test_a_checkpoint_whose_server_crashes_is_taken_back_and_not_tried_again(
     world.to("epoch-2", env=[{"name": "A", "value": "1"}])  # a person's
     world.visit()
     assert world.served == "epoch-2"
+
+
+def test_the_crash_of_the_try_before_does_not_end_the_next_one() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    world.seconds = 10
+    world.crash(OTHER_DIGEST)
+    world.settle()
+    assert world.served == "epoch-1"
+    world.seconds = 20
+    world.to("epoch-2", env=[{"name": "A", "value": "1"}])
+    world.settle()
+    assert world.served == "epoch-2", "the pod that crashed has not left yet"
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert world.served == "epoch-1"
 
 
 INNOCENT = [
@@ -777,6 +797,10 @@ def test_a_rollout_that_exceeds_its_deadline_is_taken_back_with_what_it_waits_fo
     assert world.child["spec"]["progressDeadlineSeconds"] == 600
     late = {"type": "Progressing", "status": "False", "message": "timed out"}
     old = {**late, "lastUpdateTime": "2026-11-23T11:59:00Z"}
+    goes_on = {"type": "Progressing", "status": "True", "lastUpdateTime": "2026-11-23T12:09:00Z"}
+    world.child["status"]["conditions"] = [goes_on]
+    world.settle()
+    assert world.says("Ready") == ("False", "RollingOut")
     world.child["status"]["conditions"] = [old]
     world.settle()
     assert world.served == "epoch-2", "that was the rollout before"
@@ -828,6 +852,14 @@ def test_the_first_checkpoint_has_nothing_to_be_taken_back_to() -> None:
         ("False", "CheckpointFailed"),
         ("False", "CheckpointFailed"),
     )
+
+
+def test_nothing_is_live_to_go_back_to_when_the_first_checkpoint_is_replaced_on_its_way() -> None:
+    world = World()
+    world.visit()
+    world.to("epoch-1")
+    world.visit()
+    assert (world.served, Memory.of(world.child).fallback) == ("epoch-1", None)
 
 
 def test_one_candidate_after_another_falls_back_to_what_was_live() -> None:
@@ -882,6 +914,18 @@ def test_a_rollback_by_hand_is_one_field_and_waits_for_no_gate() -> None:
         ("epoch-1", "Promoted", 0.91),
     ]
     assert "f1_macro 0.93 is at least 0.9" in story[1]["message"]
+
+
+def test_what_serves_again_has_the_value_of_its_own_job() -> None:
+    world = World(rival("v1", 0.92, DIGEST), rival("v2", 0.95, OTHER_DIGEST))
+    world.roll_out()
+    world.to("best", "v2")
+    world.roll_out()
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    world.pods = ()
+    world.roll_out()
+    assert (world.status["live"]["trainingJob"], world.status["live"]["value"]) == ("v1", 0.92)
 
 
 def test_what_was_taken_back_has_to_pass_the_gate_again() -> None:
@@ -941,6 +985,10 @@ def test_it_follows_the_leader_through_the_gate_and_is_ready_with_what_was_let_t
     assert (world.status["live"]["trainingJob"], world.says()) == ("v1", ("False", "GateFailed"))
     assert world.says("Ready") == ("True", "Live"), "there is nothing that its owner has to do"
     assert "v2 is not live" in message_of(world.status, "Ready")
+    assert world.child is not None
+    world.child["status"].update(readyReplicas=0, availableReplicas=0)
+    world.settle()
+    assert world.says("Ready") == ("False", "GateFailed"), "its pod is away"
 
 
 def test_a_leader_that_is_no_better_does_not_take_over_when_the_live_ones_job_is_deleted() -> None:
