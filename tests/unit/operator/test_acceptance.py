@@ -233,6 +233,20 @@ RULES = [
         "",
         id="thresholds of several labels",
     ),
+    *(
+        pytest.param(
+            seen(training_job(thresholds=asked, validationSplit={"percent": 10}), imported(task="Multiclass")),
+            True,
+            "Accepted",
+            False,
+            "",
+            id=name,
+        )
+        for name, asked in (
+            ("a precision of one of several", {"objective": "PrecisionAtLeast", "value": 0.9}),
+            ("a probability of one of several", {"abstain": {"minProbability": 0.5}}),
+        )
+    ),
     pytest.param(
         seen(training_job(nodes=2), imported(), service=of_mode("ReadWriteOncePod")),
         False,

@@ -242,6 +242,14 @@ def test_what_was_removed_is_recorded_then_told_once_then_the_job_goes() -> None
     assert again.status["collected"] == decided.status["collected"]
 
 
+def test_a_collection_that_is_seen_to_end_before_its_pod_is_not_recorded_yet() -> None:
+    """Its pod tells which rows it kept."""
+    job = collecting(OLD_ROWS, outcome="Complete", ended=NOW)
+    decided = plan(seen(MARKED, jobs=(job,), pods=(pod_of(job, phase="Running"),)), later(5), CONFIG)
+    assert (decided.status["stored"], decided.requeue_after) == ([MARKED], 1)
+    assert "collected" not in decided.status
+
+
 def test_rows_that_an_import_found_again_stay_known() -> None:
     decided = plan(ended({"state": "Done", "freedBytes": 0, "kept": [DIGEST]}), NOW, CONFIG)
     assert decided.status["stored"] == [{**GONE, "unreferencedSince": "2026-11-23T12:00:00Z"}]

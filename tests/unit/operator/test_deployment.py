@@ -216,6 +216,10 @@ def test_before_the_first_pod_is_ready_nothing_is_said_to_serve() -> None:
     assert conditions_of(status)["Available"] == ("False", "NotServing")
     assert conditions_of(status)["Ready"] == ("False", "RollingOut")
     assert (status["replicas"], status["readyReplicas"], "live" in status) == (0, 0, False)
+    there = {"observedGeneration": 1, "replicas": 1}
+    for counts in ({"updatedReplicas": 1}, {"readyReplicas": 1, "availableReplicas": 1}):
+        status = plan(replace(seen, child={**child_of(seen), "status": {**there, **counts}}), NOW, CONFIG).status
+        assert (conditions_of(status)["Ready"], "live" in status) == (("False", "RollingOut"), False)
 
 
 def test_while_another_checkpoint_rolls_out_the_old_one_is_live() -> None:
@@ -313,6 +317,8 @@ def test_without_its_training_job_it_cannot_change_to_another_checkpoint() -> No
 def test_scaled_to_zero_it_is_at_rest_and_remembers_what_was_live() -> None:
     seen, first = live()
     stopped = replace(seen, obj=seen_again(deployment(replicas=0), first))
+    leaving = plan(replace(stopped, child=child_of(stopped, updated=1, ready=1, total=1)), NOW, CONFIG).status
+    assert conditions_of(leaving)["Ready"] == ("False", "RollingOut")
     status = plan(replace(stopped, child=child_of(stopped, updated=0, ready=0, total=0)), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("True", "ScaledToZero")
     assert conditions_of(status)["Available"] == ("False", "NotServing")

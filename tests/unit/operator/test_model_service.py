@@ -185,6 +185,9 @@ def test_the_volume_of_an_earlier_one_is_about_to_go_before_it_is_told_so() -> N
     decided = plan(ModelServiceSeen(model_service(), found), NOW, CONFIG)
     assert conditions_of(decided.status)["Ready"] == ("False", "StorageBeingDeleted")
     assert (decided.children, decided.requeue_after) == ((), LEAVING_SECONDS)
+    found["metadata"]["ownerReferences"] = [owner_reference(model_service())]
+    own = plan(ModelServiceSeen(model_service(), found), NOW, CONFIG).status
+    assert conditions_of(own)["Ready"] == ("True", "StorageReady")
 
 
 def test_a_volume_that_was_enlarged_by_hand_stays_so() -> None:

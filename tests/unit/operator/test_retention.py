@@ -129,6 +129,12 @@ def test_what_a_deployment_needs_stays(user: api.Deployment) -> None:
     assert "epoch-4" not in names(after(marked, TWO, user), "unneededSince")  # the mark goes again
 
 
+def test_what_was_served_before_the_last_is_no_more_than_any_other() -> None:
+    last = {"trainingJob": "v0", "checkpoint": "epoch-1"}
+    user = deployment(checkpoint={"trainingJob": "v2"}, status={"history": [last, LIVE]})
+    assert names(after(ended(), TWO, user), "unneededSince") == ["epoch-1", "epoch-4"]
+
+
 def collecting(job: api.TrainingJob, *users: api.Deployment, **more: Any) -> ModelServiceSeen:
     return ModelServiceSeen(more.pop("obj", TWO), CLAIM, training_jobs=(job,), deployments=users, **more)
 
