@@ -87,6 +87,8 @@ def test_what_nothing_refers_to_is_marked_first() -> None:
     assert decided.status["stored"] == [{**GONE, "unreferencedSince": "2026-11-23T12:00:00Z"}]
     assert jobs_made(decided) == []
     assert decided.requeue_after == MARK.total_seconds()
+    marked = {**GONE, "unreferencedSince": "2026-11-23T11:59:50Z"}
+    assert plan(seen(marked), NOW, CONFIG).requeue_after == MARK.total_seconds() - 10
 
 
 def test_the_rows_before_are_left_by_a_dataset_that_was_made_anew_with_others() -> None:

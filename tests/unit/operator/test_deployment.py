@@ -328,7 +328,7 @@ def test_scaled_to_zero_it_is_at_rest_and_remembers_what_was_live() -> None:
 
 def test_what_is_chosen_while_it_is_scaled_to_zero_is_not_live_before_a_pod_serves_it() -> None:
     seen, first = live()
-    to_epoch_1 = {"checkpoint": {"trainingJob": "v1", "name": "epoch-1"}}
+    to_epoch_1: dict[str, Any] = {"checkpoint": {"trainingJob": "v1", "name": "epoch-1"}}
     stopped = replace(seen, obj=seen_again(deployment(replicas=0, **to_epoch_1), first))
     status = plan(replace(stopped, child=child_of(stopped, updated=0, ready=0, total=0)), NOW, CONFIG).status
     assert (conditions_of(status)["Ready"], conditions_of(status)["Promoted"]) == (

@@ -399,6 +399,16 @@ def test_a_gate_of_nothing_but_the_live_one_compares_the_next() -> None:
     assert world.status["live"]["message"].startswith("on 200 test rows f1 is 0.93, that of v1/epoch-1 0.92")
 
 
+def test_what_answers_as_the_live_one_does_passes_without_any_tolerance() -> None:
+    world = live()
+    world.to("epoch-2", gate={"notWorseThanLive": True, "tolerance": 0})
+    world.visit()
+    numbers = {"candidate": 0.92, "live": 0.92, "lead": 0.0, "leadAtLeast": 0.0}
+    world.measured(values=[], comparison={"metric": "f1", "rows": 200, "candidateRows": 200, **numbers})
+    world.visit()
+    assert world.served == "epoch-2"
+
+
 def test_where_less_is_better_the_bound_is_from_above() -> None:
     world = live()
     world.to("epoch-2", gate={"floors": [{"metric": "log_loss", "atMost": 0.3}]})
