@@ -233,6 +233,20 @@ RULES = [
         "",
         id="thresholds of several labels",
     ),
+    *(
+        pytest.param(
+            seen(training_job(thresholds=asked, validationSplit={"percent": 10}), imported(task="Multiclass")),
+            True,
+            "Accepted",
+            False,
+            "",
+            id=name,
+        )
+        for name, asked in (
+            ("a precision of one of several", {"objective": "PrecisionAtLeast", "value": 0.9}),
+            ("a probability of one of several", {"abstain": {"minProbability": 0.5}}),
+        )
+    ),
     pytest.param(
         seen(training_job(nodes=2), imported(), service=of_mode("ReadWriteOncePod")),
         False,
@@ -256,6 +270,14 @@ RULES = [
         True,
         "processesPerNode is 4, and resources.limits gives each pod 2",
         id="fewer GPUs than processes",
+    ),
+    pytest.param(
+        seen(training_job(processesPerNode=2, resources={"limits": {"nvidia.com/gpu": 2}}), imported()),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="a GPU for each process",
     ),
     pytest.param(
         seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),

@@ -78,6 +78,8 @@ def ended(said: Object | str, exit_code: int = 0, *left: Left, **more: Any) -> M
 def test_what_is_stored_is_remembered_while_its_dataset_exists() -> None:
     status = plan(seen(present=(imported(), dataset("failed"))), NOW, CONFIG).status
     assert status["stored"] == [{"dataset": "failed"}, {"dataset": "rows", "digest": DIGEST}]
+    since = plan(seen({"dataset": "rows"}, present=(imported(),)), NOW, CONFIG)  # noted before it had rows
+    assert (since.status["stored"], jobs_made(since)) == ([{"dataset": "rows", "digest": DIGEST}], [])
 
 
 def test_what_nothing_refers_to_is_marked_first() -> None:
@@ -85,6 +87,18 @@ def test_what_nothing_refers_to_is_marked_first() -> None:
     assert decided.status["stored"] == [{**GONE, "unreferencedSince": "2026-11-23T12:00:00Z"}]
     assert jobs_made(decided) == []
     assert decided.requeue_after == MARK.total_seconds()
+    marked = {**GONE, "unreferencedSince": "2026-11-23T11:59:50Z"}
+    assert plan(seen(marked), NOW, CONFIG).requeue_after == MARK.total_seconds() - 10
+
+
+def test_the_rows_before_are_left_by_a_dataset_that_was_made_anew_with_others() -> None:
+    before = {"dataset": "rows", "digest": OTHER_DIGEST}
+    now = {"dataset": "rows", "digest": DIGEST}
+    status = plan(seen(before, present=(imported(),)), NOW, CONFIG).status
+    assert status["stored"] == [now, {**before, "unreferencedSince": "2026-11-23T12:00:00Z"}]
+    (job,) = jobs_made(plan(seen(now, {**before, "unreferencedSince": AGO}, present=(imported(),)), NOW, CONFIG))
+    assert command(job)[command(job).index("--remove") + 1] == OTHER_DIGEST
+    assert "--remove-problems-of" not in command(job)
 
 
 def test_and_removed_by_a_job_once_the_mark_has_stood_for_a_while() -> None:
@@ -96,6 +110,20 @@ def test_and_removed_by_a_job_once_the_mark_has_stood_for_a_while() -> None:
     ]
     assert decided.turn == Turn(alone=frozenset({PLACE}))
     assert jobs_made(plan(seen(MARKED), later(3_600), CONFIG)) == [job]  # its name is that of what it says
+
+
+def test_of_a_dataset_that_never_had_rows_only_its_problems_are_removed() -> None:
+    (job,) = jobs_made(plan(seen({"dataset": "failed", "unreferencedSince": AGO}), NOW, CONFIG))
+    assert "--remove" not in command(job)
+    assert command(job)[command(job).index("--remove-problems-of") + 1] == "failed"
+    done = collecting(Left("failed", "", rows=False, problems=True), outcome="Complete")
+    assert left_by(job) == left_by(done)
+    gone = seen(
+        {"dataset": "failed", "unreferencedSince": AGO},
+        jobs=(done,),
+        pods=(pod_of(done, exit_code=0, said={"state": "Done", "kept": []}),),
+    )
+    assert "stored" not in plan(gone, NOW, CONFIG).status
 
 
 def test_a_mark_goes_when_the_rows_are_wanted_again() -> None:
@@ -216,6 +244,14 @@ def test_what_was_removed_is_recorded_then_told_once_then_the_job_goes() -> None
     assert again.status["collected"] == decided.status["collected"]
 
 
+def test_a_collection_that_is_seen_to_end_before_its_pod_is_not_recorded_yet() -> None:
+    """Its pod tells which rows it kept."""
+    job = collecting(OLD_ROWS, outcome="Complete", ended=NOW)
+    decided = plan(seen(MARKED, jobs=(job,), pods=(pod_of(job, phase="Running"),)), later(5), CONFIG)
+    assert (decided.status["stored"], decided.requeue_after) == ([MARKED], 1)
+    assert "collected" not in decided.status
+
+
 def test_rows_that_an_import_found_again_stay_known() -> None:
     decided = plan(ended({"state": "Done", "freedBytes": 0, "kept": [DIGEST]}), NOW, CONFIG)
     assert decided.status["stored"] == [{**GONE, "unreferencedSince": "2026-11-23T12:00:00Z"}]
@@ -231,6 +267,9 @@ def test_a_collection_that_failed_is_told_and_stays_for_an_hour() -> None:
     before = ended({"state": "Failed", "reason": "StorageUnavailable", "message": "read-only file system"}, 20)
     decided = plan(before, NOW, CONFIG)
     assert decided.status["stored"] == [MARKED]
+    assert decided.status["collected"]["message"].startswith(
+        "What deleted datasets left in storage could not be removed"
+    )
     assert "read-only file system" in decided.status["collected"]["message"]
     assert ("Warning", "CollectionFailed") in [(event.type, event.reason) for event in decided.events]
     assert conditions_of(decided.status)["Ready"] == ("True", "StorageReady")

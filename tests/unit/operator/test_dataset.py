@@ -159,8 +159,12 @@ def test_messages_do_not_name_the_pods_folders() -> None:
         "reason": "InvalidRows",
         "message": "/source/rows-x1/a/train.csv is odd",
     }
-    (ready,) = [c for c in plan(ended(HUB, 11, said), NOW, CONFIG).status["conditions"] if c["type"] == "Ready"]
-    assert ready["message"] == "a/train.csv is odd"
+    for obj in (
+        HUB,
+        dataset(source={"s3": {"uri": "s3://bucket/a"}}),
+        dataset(source={"http": {"url": "https://example.com/a", "sha256": "a" * 64}}),
+    ):
+        assert message_of(plan(ended(obj, 11, said), NOW, CONFIG).status, "Ready") == "a/train.csv is odd"
 
 
 def test_once_imported_it_stays_so_whatever_becomes_of_its_job() -> None:
@@ -356,6 +360,7 @@ def test_an_import_that_has_its_file_is_one_like_any_other() -> None:
     obj = dataset(source=UPLOAD)
     status = plan(with_pod(obj, ready=True, phase="Running"), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("False", "Importing")
+    assert message_of(status, "Ready") == "The rows are being read and checked"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ RUNNING = {"summary": "Running: epoch 2/3", "checkpoints": [{"name": "epoch-1", 
 FAILED = {
     "completionTime": "2026-11-23T11:00:00Z",
     "failure": {"reason": "OutOfMemory"},
+    "bestCheckpoint": "epoch-1",
     "checkpoints": [{"name": "epoch-1", "epoch": 1, "digest": DIGEST}],
 }
 
@@ -85,6 +86,14 @@ def live(obj: api.Deployment | None = None) -> tuple[DeploymentSeen, Object]:
 
 MISSING = [
     pytest.param(deployment(), None, "TrainingJobNotFound", False, "v1 does not exist", id="no job: it may come"),
+    pytest.param(
+        deployment(),
+        training_job(),
+        "CheckpointNotReady",
+        False,
+        "v1 is not complete (not started)",
+        id="its job has not started",
+    ),
     pytest.param(
         deployment(),
         training_job(status=RUNNING),
@@ -200,12 +209,26 @@ def test_a_rollout_that_is_done_makes_the_checkpoint_live() -> None:
     assert kstatus(deployment(), status) == "Current"
 
 
+def test_before_the_first_pod_is_ready_nothing_is_said_to_serve() -> None:
+    """The API server leaves counts of zero out."""
+    seen = seeing()
+    status = plan(replace(seen, child={**child_of(seen), "status": {"observedGeneration": 1}}), NOW, CONFIG).status
+    assert conditions_of(status)["Available"] == ("False", "NotServing")
+    assert conditions_of(status)["Ready"] == ("False", "RollingOut")
+    assert (status["replicas"], status["readyReplicas"], "live" in status) == (0, 0, False)
+    there = {"observedGeneration": 1, "replicas": 1}
+    for counts in ({"updatedReplicas": 1}, {"readyReplicas": 1, "availableReplicas": 1}):
+        status = plan(replace(seen, child={**child_of(seen), "status": {**there, **counts}}), NOW, CONFIG).status
+        assert (conditions_of(status)["Ready"], "live" in status) == (("False", "RollingOut"), False)
+
+
 def test_while_another_checkpoint_rolls_out_the_old_one_is_live() -> None:
     seen, first = live()
     changed = replace(seen, obj=seen_again(named("epoch-1"), first))
     rolling = plan(changed, later(5), CONFIG).status
     assert conditions_of(rolling)["Ready"] == ("False", "RollingOut")
     assert conditions_of(rolling)["Available"] == ("True", "Serving")
+    assert conditions_of(rolling)["Progressing"] == ("True", "RollingOut")
     assert rolling["live"]["checkpoint"] == "epoch-2"
 
     done = plan(replace(changed, child=child_of(changed)), later(60), CONFIG).status
@@ -253,9 +276,9 @@ def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
 def test_while_some_replicas_are_not_there_the_live_checkpoint_is_not_said_to_be_started() -> None:
     one, written = live()
     three = replace(one, obj=seen_again(deployment(replicas=3), written))
-    status = plan(replace(three, child=child_of(three, updated=3, total=3, ready=2)), NOW, CONFIG).status
+    status = plan(replace(three, child=child_of(three, updated=3, total=3, ready=1)), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("False", "RollingOut")
-    assert message_of(status, "Ready").endswith("is served by 2 of 3 replicas; pods are being started")
+    assert message_of(status, "Ready").endswith("is served by 1 of 3 replicas; pods are being started")
 
 
 def test_a_rollout_that_somebody_paused_says_how_it_goes_on() -> None:
@@ -288,17 +311,33 @@ def test_without_its_training_job_it_cannot_change_to_another_checkpoint() -> No
     assert Served.of(decided.children[-1].obj) == Served.of(seen.child), "what is live goes on, and can be scaled"
     assert conditions_of(decided.status)["Ready"] == ("False", "TrainingJobNotFound")
     assert conditions_of(decided.status)["Promoted"] == ("Unknown", "TrainingJobNotFound")
-    assert decided.status["live"]["checkpoint"] == "epoch-2"
+    assert (decided.status["live"]["checkpoint"], decided.status["url"]) == ("epoch-2", "http://web.ml.svc")
 
 
 def test_scaled_to_zero_it_is_at_rest_and_remembers_what_was_live() -> None:
     seen, first = live()
     stopped = replace(seen, obj=seen_again(deployment(replicas=0), first))
+    leaving = plan(replace(stopped, child=child_of(stopped, updated=1, ready=1, total=1)), NOW, CONFIG).status
+    assert conditions_of(leaving)["Ready"] == ("False", "RollingOut")
     status = plan(replace(stopped, child=child_of(stopped, updated=0, ready=0, total=0)), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("True", "ScaledToZero")
     assert conditions_of(status)["Available"] == ("False", "NotServing")
     assert status["live"]["checkpoint"] == "epoch-2"
     assert kstatus(stopped.obj, status) == "Current"
+
+
+def test_what_is_chosen_while_it_is_scaled_to_zero_is_not_live_before_a_pod_serves_it() -> None:
+    seen, first = live()
+    to_epoch_1: dict[str, Any] = {"checkpoint": {"trainingJob": "v1", "name": "epoch-1"}}
+    stopped = replace(seen, obj=seen_again(deployment(replicas=0, **to_epoch_1), first))
+    status = plan(replace(stopped, child=child_of(stopped, updated=0, ready=0, total=0)), NOW, CONFIG).status
+    assert (conditions_of(status)["Ready"], conditions_of(status)["Promoted"]) == (
+        ("True", "ScaledToZero"),
+        ("Unknown", "ScaledToZero"),
+    )
+    assert (status["live"]["checkpoint"], status["candidate"]["checkpoint"]) == ("epoch-2", "epoch-1")
+    up = replace(stopped, obj=seen_again(deployment(**to_epoch_1), status))
+    assert plan(replace(up, child=child_of(up)), NOW, CONFIG).status["live"]["checkpoint"] == "epoch-1"
 
 
 def test_a_name_that_is_taken_is_told() -> None:
@@ -316,7 +355,11 @@ def test_thresholds_change_in_place_and_start_no_pod() -> None:
 
 
 def test_a_threshold_of_a_label_that_the_checkpoint_lacks_is_said_while_it_serves() -> None:
-    for thresholds, ready in (({"spam": 0.7}, ("True", "Live")), ({"spma": 0.7}, ("False", "ThresholdsDiffer"))):
+    for thresholds, ready in (
+        (None, ("True", "Live")),
+        ({"spam": 0.7}, ("True", "Live")),
+        ({"spma": 0.7}, ("False", "ThresholdsDiffer")),
+    ):
         seen = replace(rolled_out(deployment(thresholds=thresholds)), training=imported())
         status = plan(seen, NOW, CONFIG).status
         assert conditions_of(status)["Ready"] == ready

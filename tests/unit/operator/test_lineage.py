@@ -15,6 +15,7 @@ from operator_scene import (
     conditions_of,
     deployment,
     imported,
+    job_of,
     message_of,
     model_service,
     seen_again,
@@ -117,6 +118,14 @@ def test_what_a_run_began_with_outlives_the_other_job() -> None:
     assert manifest(decided)["baseModel"]["checkpoint"]["digest"] == OTHER_DIGEST
 
 
+def test_a_job_that_was_made_anew_is_gone_on_from_unless_the_run_was_created_before() -> None:
+    begun = plan(seen(parent=completed()), NOW, CONFIG).status
+    anew = completed(checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": DIGEST}])
+    for jobs, digest in (((job_of(CHILD),), OTHER_DIGEST), ((), DIGEST)):
+        decided = plan(seen(seen_again(CHILD, begun), anew, jobs=jobs), NOW, CONFIG)
+        assert decided.status["continuedFrom"]["digest"] == digest
+
+
 @pytest.mark.parametrize(
     ("storage", "where"),
     [
@@ -168,6 +177,9 @@ def test_what_a_served_adapter_stands_on_is_kept_when_its_own_job_is_deleted() -
     assert isinstance(served, Served)
     server = server_deployment(WEB, model_service(), served, image="server")
     assert kept_for(parent, server) == ["epoch-1", "epoch-2"]
+    on_an_image = resolve(DeploymentSeen(WEB, model_service(), completed("v2")))
+    assert isinstance(on_an_image, Served)
+    assert kept_for(parent, server_deployment(WEB, model_service(), on_an_image, image="server")) == ["epoch-2"]
     nobodys = {**server, "metadata": {**server["metadata"], "ownerReferences": []}}
     assert kept_for(parent, nobodys) == ["epoch-2"]  # anybody may write labels and annotations
     other = Served("v7", "epoch-1", DIGEST, "v7-0", None)

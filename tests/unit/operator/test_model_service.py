@@ -16,6 +16,7 @@ from operator_scene import (
     kstatus,
     message_of,
     model_service,
+    owner_reference,
     training_job,
 )
 
@@ -149,6 +150,7 @@ def test_the_board_ranks_each_metric_in_its_own_direction() -> None:
         job("c", "log_loss", 0.4, better=False),
         job("d", "log_loss", 0.2, better=False),
         training_job("e"),
+        training_job("f", status={"primaryMetric": "f1"}),
     )
     live = deployment(status={"live": {"trainingJob": "b", "checkpoint": "epoch-2", "digest": OTHER_DIGEST}})
     status = plan(ModelServiceSeen(model_service(), claim("Bound"), (), (), jobs, (live,)), NOW, CONFIG).status
@@ -174,6 +176,18 @@ def test_the_board_has_ten_rows() -> None:
     jobs = tuple(completed(f"job-{number:02d}") for number in range(12))
     status = plan(ModelServiceSeen(model_service(), claim("Bound"), training_jobs=jobs), NOW, CONFIG).status
     assert len(status["leaderboard"]) == 10
+
+
+def test_the_volume_of_an_earlier_one_is_about_to_go_before_it_is_told_so() -> None:
+    """The garbage collector deletes it a moment later."""
+    found = claim("Bound")
+    found["metadata"]["ownerReferences"] = [{**owner_reference(model_service()), "uid": "of-an-earlier-one"}]
+    decided = plan(ModelServiceSeen(model_service(), found), NOW, CONFIG)
+    assert conditions_of(decided.status)["Ready"] == ("False", "StorageBeingDeleted")
+    assert (decided.children, decided.requeue_after) == ((), LEAVING_SECONDS)
+    found["metadata"]["ownerReferences"] = [owner_reference(model_service())]
+    own = plan(ModelServiceSeen(model_service(), found), NOW, CONFIG).status
+    assert conditions_of(own)["Ready"] == ("True", "StorageReady")
 
 
 def test_a_volume_that_was_enlarged_by_hand_stays_so() -> None:

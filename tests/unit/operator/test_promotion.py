@@ -253,6 +253,7 @@ REFUSED = [
         id="worse than live",
     ),
     pytest.param({"comparison": {"metric": "f1", "message": "other labels"}}, "other labels", id="not comparable"),
+    pytest.param({"comparison": None}, "it was not told", id="no comparison was told"),
 ]
 
 
@@ -315,9 +316,28 @@ def test_one_metric_is_bounded_and_compared_in_short() -> None:
     world.settle()
     assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
     assert "on 200 test rows f1_macro 0.89 is below 0.9" in message_of(world.status, "Promoted")
+    assert "with 95 % confidence it is no worse, and 0.02 worse is tolerated" in message_of(world.status, "Promoted")
     world.to("epoch-2", gate={"metric": "f1_macro", "atLeast": 0.85, "notWorseThanLive": True})
     world.visit()
     assert world.served == "epoch-2"
+
+
+def test_beside_another_live_one_it_is_measured_anew() -> None:
+    third = completed("v2", checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": THIRD_DIGEST}])
+    world = World(completed(), third, checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-2", "v2", gate={"notWorseThanLive": True})
+    world.visit()
+    world.measured(values=[])
+    world.visit()
+    assert world.served == "epoch-2"
+    world.to("epoch-2")
+    world.roll_out()
+    world.to("epoch-2", "v2", gate={"notWorseThanLive": True})
+    world.visit()
+    assert (world.says(), len(world.jobs)) == (("Unknown", "Judging"), 1)
+    command = world.jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[command.index("--live-digest") + 1] == OTHER_DIGEST
 
 
 def test_another_metric_is_measured_anew() -> None:
@@ -342,6 +362,14 @@ def test_pods_that_somebody_deletes_come_back_with_what_was_live_whatever_the_ga
     assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
 
 
+def test_pods_that_somebody_deletes_come_back_while_what_is_named_is_awaited() -> None:
+    world = live()
+    world.to("best", "v2")
+    world.child = None
+    world.visit()
+    assert (world.served, world.says("Ready")) == ("epoch-1", ("False", "TrainingJobNotFound"))
+
+
 def test_the_first_checkpoint_has_floors_only() -> None:
     world = World(checkpoint={"trainingJob": "v1", "name": "epoch-2"}, gate=BOTH)
     world.visit()
@@ -358,6 +386,43 @@ def test_a_gate_of_nothing_but_the_live_one_lets_the_first_through_without_a_job
     world = World(gate={"notWorseThanLive": True})
     world.visit()
     assert (world.served, world.jobs) == ("epoch-2", [])
+
+
+def test_a_gate_of_nothing_but_the_live_one_compares_the_next() -> None:
+    world = live()
+    world.to("epoch-2", gate={"notWorseThanLive": True})
+    world.visit()
+    assert "--value" not in world.jobs[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+    world.measured(values=[])
+    world.roll_out()
+    assert (world.served, world.status["live"]["checkpoint"]) == ("epoch-2", "epoch-2")
+    assert world.status["live"]["message"].startswith("on 200 test rows f1 is 0.93, that of v1/epoch-1 0.92")
+
+
+def test_what_answers_as_the_live_one_does_passes_without_any_tolerance() -> None:
+    world = live()
+    world.to("epoch-2", gate={"notWorseThanLive": True, "tolerance": 0})
+    world.visit()
+    numbers = {"candidate": 0.92, "live": 0.92, "lead": 0.0, "leadAtLeast": 0.0}
+    world.measured(values=[], comparison={"metric": "f1", "rows": 200, "candidateRows": 200, **numbers})
+    world.visit()
+    assert world.served == "epoch-2"
+
+
+def test_where_less_is_better_the_bound_is_from_above() -> None:
+    world = live()
+    world.to("epoch-2", gate={"floors": [{"metric": "log_loss", "atMost": 0.3}]})
+    world.visit()
+    world.measured(values=[{"value": 0.4}])
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-1", ("False", "GateFailed"))
+    assert "on 200 test rows log_loss 0.4 is above 0.3" in message_of(world.status, "Promoted")
+    world.to("epoch-2", gate={"floors": [{"metric": "log_loss", "atMost": 0.4}]})
+    world.roll_out()
+    assert (world.served, world.status["live"]["message"]) == (
+        "epoch-2",
+        "on 200 test rows log_loss 0.4 is at most 0.4",
+    )
 
 
 def test_what_is_live_is_not_taken_down_by_a_gate_that_comes_later() -> None:
@@ -393,6 +458,36 @@ def test_a_measurement_that_failed_says_why_and_nothing_is_promoted(exit_code: i
     world.jobs = []  # its time to live is over
     world.settle()
     assert len(world.jobs) == (0 if exit_code == 10 else 1)
+
+
+def test_a_measurement_that_died_without_a_report_tells_its_last_lines_or_what_its_job_says() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.measured(1)
+    world.job_pods = [pod_of(world.jobs[0], exit_code=1, said="ModuleNotFoundError: No module named 'mine'\n")]
+    world.settle()
+    assert (world.served, world.says()[1]) == ("epoch-1", "Judging")
+    assert message_of(world.status, "Promoted").endswith(
+        "which failed and is tried again within the hour: ModuleNotFoundError: No module named 'mine'"
+    )
+    world.jobs[0]["status"]["conditions"][0]["message"] = "Job has reached the specified backoff limit"
+    world.job_pods, world.seconds = [], 600
+    world.settle()
+    assert message_of(world.status, "Promoted").endswith("hour: Job has reached the specified backoff limit")
+
+
+def test_a_measurement_that_is_seen_to_end_before_its_pod_has_not_failed() -> None:
+    world = live()
+    world.to("epoch-2", gate=FLOORS)
+    world.visit()
+    world.measured()
+    told, world.job_pods = world.job_pods, []
+    assert world.visit().requeue_after == 1
+    assert message_of(world.status, "Promoted").endswith("the gate measures it")
+    world.job_pods = told
+    world.visit()
+    assert world.served == "epoch-2"
 
 
 def test_a_measurement_that_finds_no_node_says_so() -> None:
@@ -496,7 +591,7 @@ def test_a_checkpoint_whose_server_crashes_is_taken_back_and_not_tried_again(
         ("True", "RolledBack"),
     )
     assert says in message_of(world.status, "Promoted")
-    assert "v1/epoch-2 was taken back and v1/epoch-1 serves" in message_of(world.status, "Promoted")
+    assert message_of(world.status, "Promoted").count("v1/epoch-2 was taken back and v1/epoch-1 serves") == 1
     assert world.status["live"]["checkpoint"] == "epoch-1"
     if went_live:
         assert world.status["live"]["reason"] == "RolledBack"
@@ -507,6 +602,23 @@ def test_a_checkpoint_whose_server_crashes_is_taken_back_and_not_tried_again(
     world.to("epoch-2", env=[{"name": "A", "value": "1"}])  # a person's
     world.visit()
     assert world.served == "epoch-2"
+
+
+def test_the_crash_of_the_try_before_does_not_end_the_next_one() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    world.seconds = 10
+    world.crash(OTHER_DIGEST)
+    world.settle()
+    assert world.served == "epoch-1"
+    world.seconds = 20
+    world.to("epoch-2", env=[{"name": "A", "value": "1"}])
+    world.settle()
+    assert world.served == "epoch-2", "the pod that crashed has not left yet"
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    assert world.served == "epoch-1"
 
 
 INNOCENT = [
@@ -555,6 +667,21 @@ def test_a_crash_after_the_first_minutes_takes_nothing_back() -> None:
     world.to("epoch-2", rollout={"watchSeconds": 60})
     world.roll_out()
     world.seconds = 61
+    world.settle()
+    assert world.says() == ("True", "Promoted")
+    world.crash(OTHER_DIGEST)
+    world.settle()
+    assert (world.served, world.says()) == ("epoch-2", ("True", "Promoted"))
+
+
+def test_a_checkpoint_that_was_found_good_is_not_watched_again_when_the_watch_is_made_longer() -> None:
+    world = live()
+    world.to("epoch-2", rollout={"watchSeconds": 60})
+    world.roll_out()
+    world.seconds = 61
+    world.settle()
+    world.to("epoch-2", rollout={"watchSeconds": 3_600})
+    world.seconds = 70
     world.settle()
     assert world.says() == ("True", "Promoted")
     world.crash(OTHER_DIGEST)
@@ -711,6 +838,10 @@ def test_a_rollout_that_exceeds_its_deadline_is_taken_back_with_what_it_waits_fo
     assert world.child["spec"]["progressDeadlineSeconds"] == 600
     late = {"type": "Progressing", "status": "False", "message": "timed out"}
     old = {**late, "lastUpdateTime": "2026-11-23T11:59:00Z"}
+    goes_on = {"type": "Progressing", "status": "True", "lastUpdateTime": "2026-11-23T12:09:00Z"}
+    world.child["status"]["conditions"] = [goes_on]
+    world.settle()
+    assert world.says("Ready") == ("False", "RollingOut")
     world.child["status"]["conditions"] = [old]
     world.settle()
     assert world.served == "epoch-2", "that was the rollout before"
@@ -739,6 +870,19 @@ def test_an_image_that_cannot_be_pulled_is_said_before_the_deadline() -> None:
     assert "no such image" in message_of(world.status, "Stalled")
 
 
+def test_a_pod_that_finds_no_node_is_waited_for_until_the_deadline() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    labels = {"metadata": {"name": "web-rs", "uid": "rs", "labels": {}}}
+    pod = pod_of(labels, unschedulable="0/3 nodes are available: 3 Insufficient nvidia.com/gpu")
+    pod["metadata"]["annotations"] = {"winnow.dev/checkpoint-digest": OTHER_DIGEST}
+    world.pods = (pod,)
+    world.settle()
+    assert (world.served, world.says("Ready")) == ("epoch-2", ("False", "RollingOut"))
+    assert "Insufficient nvidia.com/gpu" in message_of(world.status, "Ready")
+
+
 def test_the_first_checkpoint_has_nothing_to_be_taken_back_to() -> None:
     world = World()
     world.visit()
@@ -749,6 +893,14 @@ def test_the_first_checkpoint_has_nothing_to_be_taken_back_to() -> None:
         ("False", "CheckpointFailed"),
         ("False", "CheckpointFailed"),
     )
+
+
+def test_nothing_is_live_to_go_back_to_when_the_first_checkpoint_is_replaced_on_its_way() -> None:
+    world = World()
+    world.visit()
+    world.to("epoch-1")
+    world.visit()
+    assert (world.served, Memory.of(world.child).fallback) == ("epoch-1", None)
 
 
 def test_one_candidate_after_another_falls_back_to_what_was_live() -> None:
@@ -805,6 +957,18 @@ def test_a_rollback_by_hand_is_one_field_and_waits_for_no_gate() -> None:
     assert "f1_macro 0.93 is at least 0.9" in story[1]["message"]
 
 
+def test_what_serves_again_has_the_value_of_its_own_job() -> None:
+    world = World(rival("v1", 0.92, DIGEST), rival("v2", 0.95, OTHER_DIGEST))
+    world.roll_out()
+    world.to("best", "v2")
+    world.roll_out()
+    world.crash(OTHER_DIGEST)
+    world.visit()
+    world.pods = ()
+    world.roll_out()
+    assert (world.status["live"]["trainingJob"], world.status["live"]["value"]) == ("v1", 0.92)
+
+
 def test_what_was_taken_back_has_to_pass_the_gate_again() -> None:
     world = live()
     world.to("epoch-2")
@@ -828,6 +992,12 @@ def rival(name: str, f1: float, digest: str, **more: Any) -> api.TrainingJob:
         checkpoints=[{"name": "epoch-2", "epoch": 2, "digest": digest}],
         **more,
     )
+
+
+def served_job(world: World) -> str:
+    served = Served.of(world.child) if world.child else None
+    assert served is not None
+    return served.training_job
 
 
 def test_a_job_made_anew_under_the_old_name_takes_over_only_if_it_is_better() -> None:
@@ -856,6 +1026,10 @@ def test_it_follows_the_leader_through_the_gate_and_is_ready_with_what_was_let_t
     assert (world.status["live"]["trainingJob"], world.says()) == ("v1", ("False", "GateFailed"))
     assert world.says("Ready") == ("True", "Live"), "there is nothing that its owner has to do"
     assert "v2 is not live" in message_of(world.status, "Ready")
+    assert world.child is not None
+    world.child["status"].update(readyReplicas=0, availableReplicas=0)
+    world.settle()
+    assert world.says("Ready") == ("False", "GateFailed"), "its pod is away"
 
 
 def test_a_leader_that_is_no_better_does_not_take_over_when_the_live_ones_job_is_deleted() -> None:
@@ -867,6 +1041,26 @@ def test_a_leader_that_is_no_better_does_not_take_over_when_the_live_ones_job_is
     world.trainings = ()
     world.settle()
     assert (world.status["live"]["trainingJob"], world.says("Ready")) == ("v1", ("True", "Live"))
+
+
+def test_a_leader_that_is_no_better_takes_over_when_nothing_is_left_of_what_was_live() -> None:
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
+    world.roll_out()
+    world.trainings, world.child = (rival("v0", 0.8, OTHER_DIGEST),), None
+    world.roll_out()
+    assert (served_job(world), world.status["live"]["trainingJob"]) == ("v0", "v0")
+
+
+def test_a_leader_that_is_deleted_on_its_way_leaves_what_is_live() -> None:
+    world = World(rival("v1", 0.92, DIGEST), follow="ModelService")
+    world.roll_out()
+    for left in ((rival("v1", 0.92, DIGEST),), ()):
+        world.trainings = (rival("v1", 0.92, DIGEST), rival("v2", 0.95, OTHER_DIGEST))
+        world.visit()
+        assert served_job(world) == "v2"
+        world.trainings = left
+        world.visit()
+        assert (served_job(world), world.status["live"]["trainingJob"]) == ("v1", "v1")
 
 
 def test_jobs_that_are_not_complete_or_judged_otherwise_do_not_lead() -> None:

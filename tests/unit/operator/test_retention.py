@@ -118,12 +118,21 @@ LIVE = {"trainingJob": "v1", "checkpoint": "epoch-4"}
         pytest.param(deployment(checkpoint={"trainingJob": "v1", "name": "epoch-4"}), id="named"),
         pytest.param(deployment(checkpoint={"trainingJob": "v2"}, status={"live": LIVE}), id="served still"),
         pytest.param(deployment(checkpoint={"trainingJob": "v2"}, status={"history": [LIVE]}), id="served last"),
+        pytest.param(
+            deployment(checkpoint=None, follow="ModelService", status={"live": LIVE}), id="served to a follower"
+        ),
     ],
 )
 def test_what_a_deployment_needs_stays(user: api.Deployment) -> None:
     assert names(after(ended(), TWO, user), "unneededSince") == ["epoch-1"]
     marked = ended(marks={"epoch-4": {"unneededSince": AGO}})
     assert "epoch-4" not in names(after(marked, TWO, user), "unneededSince")  # the mark goes again
+
+
+def test_what_was_served_before_the_last_is_no_more_than_any_other() -> None:
+    last = {"trainingJob": "v0", "checkpoint": "epoch-1"}
+    user = deployment(checkpoint={"trainingJob": "v2"}, status={"history": [last, LIVE]})
+    assert names(after(ended(), TWO, user), "unneededSince") == ["epoch-1", "epoch-4"]
 
 
 def collecting(job: api.TrainingJob, *users: api.Deployment, **more: Any) -> ModelServiceSeen:

@@ -254,12 +254,21 @@ TOLD = [
         id="an Ingress with an address",
     ),
     pytest.param(
+        {"ingress": {}},
+        (),
+        {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}},
+        "Exposed",
+        ("True", "Exposed"),
+        "http://lb.example/ here, at lb.example",
+        id="an Ingress that is known by a name",
+    ),
+    pytest.param(
         {"ingress": {}} | ROUTED,
         (),
         {},
         "Exposed",
         ("False", "KindNotInstalled"),
-        "Ingress web leads",
+        "Ingress web leads http://*/ here, without an address yet",
         id="the worst of two ways, with words about both",
     ),
 ]

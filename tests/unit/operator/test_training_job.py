@@ -307,7 +307,15 @@ FAILURES = [
         "perDeviceTrainBatchSize",
         id="the trainer ran out of memory",
     ),
-    pytest.param(137, "", "OOMKilled", "OutOfMemory", "limits.memory", id="the kernel ended it"),
+    pytest.param(
+        137,
+        "",
+        "OOMKilled",
+        "OutOfMemory",
+        "used more memory than it may and was killed (exit code 137); a smaller parameters.perDeviceTrainBatchSize or"
+        " maxSeqLength, or a higher resources.limits.memory, helps",
+        id="the kernel ended it",
+    ),
     pytest.param(137, "", "Error", "TooManyRestarts", "deleted by force", id="killed again and again, by whomever"),
     pytest.param(
         13, {"reason": "Diverged", "message": "loss is NaN at step 7"}, "", "Diverged", "learningRate", id="diverged"
@@ -387,6 +395,18 @@ def test_a_job_whose_pods_are_gone_still_fails_in_words() -> None:
     assert plan(ready(jobs=(job,)), later(5), CONFIG).requeue_after == 1  # the pod may come yet
     status = plan(ready(jobs=(job,)), later(60), CONFIG).status
     assert conditions_of(status)["Failed"] == ("True", "JobFailed")
+    assert message_of(status, "Failed") == "The pod is gone and left no message"
+    job["status"]["conditions"][0]["message"] = "Job has reached the specified backoff limit"
+    status = plan(ready(jobs=(job,)), later(60), CONFIG).status
+    assert message_of(status, "Failed") == "Job has reached the specified backoff limit"
+
+
+def test_without_a_last_word_what_was_pulled_counts() -> None:
+    job = job_of(training_job(), outcome="Complete", ended=NOW)
+    pulled = report.Training.model_validate(told(state="Running", bestCheckpoint="epoch-1", epochs=[epoch(1, 0.9)]))
+    status = plan(ready(jobs=(job,), pulled=pulled), later(60), CONFIG).status
+    assert (conditions_of(status)["Complete"][0], status["bestCheckpoint"]) == ("True", "epoch-1")
+    assert [one["metrics"]["f1"] for one in status["epochs"]] == [0.9]
 
 
 def test_a_run_over_its_deadline_is_recorded_before_it_is_ended() -> None:
@@ -441,11 +461,11 @@ def test_a_job_that_stopped_early_is_complete_and_tells_how_far_it_came() -> Non
     words = "Stopped early after epoch 1 of 4: f1 on the validation rows did not get better. epoch-1 is the best of 1"
     said = told(reason="StoppedEarly", message=words, bestCheckpoint="epoch-1", epochs=[epoch(1, 0.9)])
     obj = training_job(
-        status={"progress": {"percent": 25.0, "epoch": 1, "totalEpochs": 4, "step": 10, "totalSteps": 40}}
+        status={"progress": {"percent": 25.0, "epoch": 1, "totalEpochs": 4, "step": 9, "totalSteps": 40}}
     )
     status = plan(ended(0, said, obj=obj), NOW, CONFIG).status
     assert conditions_of(status)["Complete"] == ("True", "StoppedEarly")
-    assert message_of(status, "Complete") == words
+    assert (message_of(status, "Complete"), status["summary"]) == (words, "Complete")
     assert {name: status["progress"][name] for name in ("percent", "epoch", "totalEpochs", "step", "totalSteps")} == {
         "percent": 100.0,
         "epoch": 1,
@@ -490,6 +510,14 @@ def test_after_its_time_to_live_the_job_is_cleared_away_and_the_result_stays() -
     late = plan(TrainingJobSeen(obj, model_service(), jobs=(job,)), later(301), CONFIG)
     assert late.children == (Delete(job),)
     assert late.status["checkpoints"] == early.status["checkpoints"]
+
+
+@pytest.mark.parametrize("ttl", [{}, {"ttlSecondsAfterFinished": 900}], ids=["for good", "for a while"])
+def test_the_job_of_an_ended_training_does_not_keep_a_volume_that_is_being_deleted(ttl: Object) -> None:
+    obj = completed(spec=ttl)
+    job = job_of(obj, outcome="Complete")
+    decided = plan(TrainingJobSeen(obj, model_service(), jobs=(job,), storage_leaving=True), NOW, CONFIG)
+    assert decided.children == (Delete(job),)
 
 
 def test_who_serves_a_checkpoint_is_told() -> None:

@@ -106,6 +106,7 @@ def test_a_waker_that_is_not_there_is_no_sleep() -> None:
     assert conditions_of(status)["Ready"] == ("False", "WakerStarting")
     assert conditions_of(status)["Reconciling"] == ("True", "WakerStarting")
     assert conditions_of(status)["Available"] == ("False", "NotServing")
+    assert message_of(status, "Available") == "No pod answers requests"
 
 
 def test_while_a_pod_starts_requests_are_said_to_be_held() -> None:

@@ -341,8 +341,6 @@ def _events(seen: TrainingJobSeen, state: _State, found: list[Condition]) -> tup
     old = seen.obj.status.conditions or ()
     if state.phase in ("Complete", "Failed", "Suspended"):
         return conditions.news(state.phase, found, old)
-    if not state.accepted.accepted:
-        return conditions.news("Accepted", found, old)
     return conditions.news("Running", found, old)
 
 
