@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from winnow_classifier.base_model import TOKENIZER, unreadable
+from winnow_classifier.base_model import CONFIG, TOKENIZER, unreadable
 from winnow_classifier.errors import BaseModelError, ConfigError
 
 PLACEHOLDER = "{text}"
@@ -169,6 +171,18 @@ def as_written(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTraine
         directory, local_files_only=True, **special
     )
     return plain
+
+
+def class_that_reads_otherwise(tokenizer: PreTrainedTokenizerFast, model_type: str) -> str | None:
+    """Of a tokenizer from load_tokenizer: the class that plain transformers makes of it, saved beside a model of this type, where that
+    reads texts by other rules, as Qwen's. None where it reads them alike."""
+    if type(tokenizer) is not PreTrainedTokenizerFast:  # a class of transformers' own, whose name is saved
+        return None
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        (Path(folder) / CONFIG).write_text(json.dumps({"model_type": model_type}))
+        plain = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return None if plain(VARIED)["input_ids"] == tokenizer(VARIED)["input_ids"] else type(plain).__name__
 
 
 def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import AutoTokenizer
 
 from winnow_classifier.errors import BaseModelError, ConfigError
-from winnow_classifier.tokens import Encoder, load_tokenizer, part_padding
+from winnow_classifier.tokens import Encoder, class_that_reads_otherwise, load_tokenizer, part_padding
 
 
 def encoder(template="{text}", limit=8, model_type="bert"):
@@ -153,9 +153,15 @@ def test_texts_are_read_as_the_tokenizer_file_says_and_so_they_are_by_plain_tran
     found = load_tokenizer(base)
     assert found.pad_token in ("[PAD]", "<pad>")
     assert [one.input_ids for one in Encoder(found, "{text}", 99).encode(READ)] == expected
+    assert class_that_reads_otherwise(found, model_type) is None
     found.save_pretrained(base)
     assert AutoTokenizer.from_pretrained(base)(READ)["input_ids"] == expected
     assert [one.input_ids for one in Encoder(load_tokenizer(base), "{text}", 99).encode(READ)] == expected
+
+
+def test_a_class_that_plain_transformers_takes_for_the_type_and_reads_otherwise_is_named(tmp_path):
+    tiny_models.base_model(tmp_path, "qwen2")
+    assert class_that_reads_otherwise(load_tokenizer(tmp_path), "qwen2") == "Qwen2Tokenizer"
 
 
 def loaded(folder, model_type, pad_token):
