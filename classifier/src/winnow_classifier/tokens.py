@@ -191,11 +191,15 @@ def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
     Packed batches need none, but transformers pools at the last token that is not padding, so where the padding token
     also ends the text it would pool one token too early. Raises BaseModelError if the vocabulary has none to spare.
     """
-    last = tokenizer("a", verbose=False)["input_ids"][-1]
+    *others, last = tokenizer("a", verbose=False)["input_ids"]
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != last:
         return
     vocabulary = tokenizer.get_vocab()
-    spare = [*SPARE_PADDING, *([tokenizer.eos_token] if tokenizer.eos_token else [])]
+    # gte-Qwen2 pads and ends with one token, and has no other but those around the turns of a chat.
+    special = [
+        one.content for index, one in tokenizer.added_tokens_decoder.items() if one.special and index not in others
+    ]
+    spare = [*SPARE_PADDING, *([tokenizer.eos_token] if tokenizer.eos_token else []), *special]
     for token in spare:
         if vocabulary.get(token, last) != last:
             tokenizer.pad_token = token
