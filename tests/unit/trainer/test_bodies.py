@@ -36,6 +36,7 @@ def gradients(network, logits):
 
 PADDED = (
     "albert",
+    "big_bird",
     "bloom",
     "deberta-v2",
     "distilbert",
