@@ -179,6 +179,17 @@ def test_going_on_from_an_older_checkpoint_that_pads_with_its_templates_end_name
     expect_the_same_of_plain_transformers(trainer.checkpoint(2, "v2"), ["win free money", "see you at the meeting"])
 
 
+def test_a_tokenizer_that_plain_transformers_takes_for_another_is_said_and_served_as_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(tmp_path, "qwen2")  # with a tokenizer of another kind than Qwen's, as DeepSeek's distilled ones
+    told = trainer.run(trainer.job("Full"))
+    (message,) = [warning["message"] for warning in told["warnings"] if warning["code"] == "TokenizerOfWinnow"]
+    assert "plain transformers takes Qwen2Tokenizer for a model of type qwen2" in message
+    assert message in caplog.messages
+    expect_served_as_measured(trainer.checkpoint(2))
+
+
 def test_a_published_classifier_of_as_many_labels_does_not_lend_its_rows(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     trainer.run(trainer.job("Full"))

@@ -15,6 +15,7 @@ from transformers import (
     ArceeConfig,
     AutoModel,
     BertConfig,
+    BigBirdConfig,
     BloomConfig,
     CamembertConfig,
     CTRLConfig,
@@ -154,6 +155,8 @@ CONFIGS: dict[str, Any] = {
         **sizes, relative_attention=True, pos_att_type=["c2p", "p2c"], position_biased_input=False, position_buckets=8
     ),
     "mpnet": lambda **sizes: MPNetConfig(**sizes),
+    # Longer texts than fourteen tokens have blocks that see only a part of the others.
+    "big_bird": lambda **sizes: BigBirdConfig(**sizes, block_size=2, num_random_blocks=1),
     "gpt2": lambda **sizes: GPT2Config(
         vocab_size=sizes["vocab_size"],
         n_embd=sizes["hidden_size"],
@@ -248,6 +251,7 @@ CONFIGS: dict[str, Any] = {
 ENCODERS = (
     "albert",
     "bert",
+    "big_bird",
     "camembert",
     "deberta-v2",
     "distilbert",

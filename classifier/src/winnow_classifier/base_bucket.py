@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from winnow_classifier.addresses import Network
-from winnow_classifier.base_model import CONFIG, lacking, wanted
+from winnow_classifier.base_model import CONFIG, instead_of, lacking, wanted
 from winnow_classifier.bucket import Bucket, Stored, name_and_prefix
 from winnow_classifier.errors import BaseModelError, ConfigError, StorageError
 from winnow_classifier.refusals import told
@@ -87,11 +87,11 @@ def _check(uri: str, names: Mapping[str, Stored]) -> None:
     missing = lacking(names)
     if missing is None:
         return
-    hint = None
+    hint = instead_of(names)
     folders = sorted(name.removesuffix(f"/{CONFIG}") for name in names if name.endswith(f"/{CONFIG}"))
     if missing == CONFIG and folders:
         hint = "there is one in " + ", ".join(f"{uri}/{folder}" for folder in folders[:NAMED])
-    elif missing == CONFIG:
+    elif missing == CONFIG and hint is None:
         hint = "check baseModel.s3.uri: it names the model's folder"
     raise BaseModelError(f"Base model {uri} has no {missing}.", hint)
 

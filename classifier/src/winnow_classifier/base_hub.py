@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winnow_classifier.addresses import ALLOWING, Network, NotPublicError
-from winnow_classifier.base_model import COMMIT, HUGGING_FACE, lacking
+from winnow_classifier.base_model import COMMIT, HUGGING_FACE, instead_of, lacking
 from winnow_classifier.errors import BaseModelError, StorageError
 from winnow_classifier.files import is_full
 
@@ -56,10 +56,7 @@ class HuggingFaceHub:
             sizes = {entry.path: entry.size for entry in found if isinstance(entry, RepoFile)}
         missing = lacking(sizes)
         if missing is not None:
-            adapter = (
-                "it is an adapter: name the model that it was made for" if "adapter_config.json" in sizes else None
-            )
-            raise BaseModelError(f"Base model {name} has no {missing}.", adapter)
+            raise BaseModelError(f"Base model {name} has no {missing}.", instead_of(sizes))
         return sizes
 
     def download(self, repository: str, commit: str, directory: Path, names: Collection[str]) -> None:

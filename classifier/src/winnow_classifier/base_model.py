@@ -35,6 +35,8 @@ VOCABULARIES = (
     "spm.model",
     "added_tokens.json",
 )
+ADAPTER_CONFIG = "adapter_config.json"
+_NOT_TRAINED = (".gguf", ".onnx", ".h5", ".msgpack")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[0-9a-f]{64}")
 _SAVE_ANEW = (
@@ -109,7 +111,9 @@ def model_files(directory: Path) -> list[Path]:
     """The files that make the model: config, weights, tokenizer. Raises BaseModelError naming what is missing."""
     if not directory.is_dir():
         raise BaseModelError(f"Base model: there is no folder {directory}.")
-    config = required(directory, CONFIG)
+    names = [path.name for path in directory.iterdir()]
+    if CONFIG not in names:
+        raise BaseModelError(f"Base model {directory} has no {CONFIG}.", instead_of(names))
     index = directory / WEIGHTS_INDEX
     if (directory / WEIGHTS).is_file():
         weights = [directory / WEIGHTS]
@@ -117,8 +121,14 @@ def model_files(directory: Path) -> list[Path]:
         weights = [index, *(required(directory, name) for name in shard_names(index))]
     else:
         pickled = any((directory / name).is_file() for name in (PICKLED, PICKLED_INDEX))
-        raise BaseModelError(f"Base model {directory} has no {WEIGHTS}.", _SAVE_ANEW if pickled else None)
-    return [config, *weights, *tokenizer_files(directory)]
+        raise BaseModelError(f"Base model {directory} has no {WEIGHTS}.", _SAVE_ANEW if pickled else instead_of(names))
+    if ADAPTER_CONFIG in names:
+        # transformers would load it into the model, and then save the adapter alone.
+        raise BaseModelError(
+            f"Base model {directory} has an adapter beside its weights ({ADAPTER_CONFIG}), and nothing says whether it is in them already.",
+            hint="take its files away if it is, or if it is not meant; else add it with peft's merge_and_unload, and save the model anew",
+        )
+    return [directory / CONFIG, *weights, *tokenizer_files(directory)]
 
 
 def tokenizer_files(directory: Path) -> list[Path]:
@@ -132,6 +142,16 @@ def lacking(names: Collection[str]) -> str | None:
     """What these files of a published folder would need to be a model, in any form; None if they are one."""
     forms = [(CONFIG,), (WEIGHTS, WEIGHTS_INDEX, PICKLED, PICKLED_INDEX), (TOKENIZER, *VOCABULARIES)]
     return next((form[0] for form in forms if not any(name in names for name in form)), None)
+
+
+def instead_of(names: Collection[str]) -> str | None:
+    """Where these files of a folder lack a model: what to take in place of it."""
+    if ADAPTER_CONFIG in names:
+        return "it is an adapter: name the model that it was made for"
+    other = next((name for name in sorted(names) if name.endswith(_NOT_TRAINED)), None)
+    if other is None or any(name.endswith((".safetensors", ".bin")) for name in names):
+        return None
+    return f"{other} is of a form that is not trained: name the model that it was made of, in safetensors"
 
 
 def wanted(names: Iterable[str], *, with_weights: bool = True) -> set[str]:

@@ -158,6 +158,9 @@ def classifier_config(
             "were made of, with method QLoRA if memory is short."
         )
     set_pooling(config, pooling or own_pooling(config))
+    if config.model_type == "big_bird":
+        # Its sparse attention draws at random which tokens a long text sees, and is left for good with the first short one.
+        config.attention_type = "original_full"
     text = config.get_text_config()  # of a model that reads pictures too: a part of it, which some tools read alone
     for each in (config, text):
         each.num_labels = len(schema.labels)

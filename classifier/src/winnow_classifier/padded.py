@@ -72,7 +72,7 @@ def check_company(network: nn.Module, vocabulary: int, pad_token_id: int) -> Non
     try:
         alone = torch.cat([group_logits(network, [text.to(device)], pad_token_id) for text in texts])
         among = group_logits(network, [text.to(device) for text in texts], pad_token_id)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # Nystromformer: of a length that its segments do not divide
         why = str(error).rstrip(".")
         raise BaseModelError(
             f"{type(network).__name__} cannot read a text alone: {why}. Use another base model."

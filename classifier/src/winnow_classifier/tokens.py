@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from winnow_classifier.base_model import TOKENIZER, unreadable
+from winnow_classifier.base_model import CONFIG, TOKENIZER, unreadable
 from winnow_classifier.errors import BaseModelError, ConfigError
 
 PLACEHOLDER = "{text}"
@@ -171,17 +173,33 @@ def as_written(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTraine
     return plain
 
 
+def class_that_reads_otherwise(tokenizer: PreTrainedTokenizerFast, model_type: str) -> str | None:
+    """Of a tokenizer from load_tokenizer: the class that plain transformers makes of it, saved beside a model of this type, where that
+    reads texts by other rules, as Qwen's. None where it reads them alike."""
+    if type(tokenizer) is not PreTrainedTokenizerFast:  # a class of transformers' own, whose name is saved
+        return None
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        (Path(folder) / CONFIG).write_text(json.dumps({"model_type": model_type}))
+        plain = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return None if plain(VARIED)["input_ids"] == tokenizer(VARIED)["input_ids"] else type(plain).__name__
+
+
 def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
     """Name a padding token without growing the vocabulary, one that never ends a text.
 
     Packed batches need none, but transformers pools at the last token that is not padding, so where the padding token
     also ends the text it would pool one token too early. Raises BaseModelError if the vocabulary has none to spare.
     """
-    last = tokenizer("a", verbose=False)["input_ids"][-1]
+    *others, last = tokenizer("a", verbose=False)["input_ids"]
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != last:
         return
     vocabulary = tokenizer.get_vocab()
-    spare = [*SPARE_PADDING, *([tokenizer.eos_token] if tokenizer.eos_token else [])]
+    # gte-Qwen2 pads and ends with one token, and has no other but those around the turns of a chat.
+    special = [
+        one.content for index, one in tokenizer.added_tokens_decoder.items() if one.special and index not in others
+    ]
+    spare = [*SPARE_PADDING, *([tokenizer.eos_token] if tokenizer.eos_token else []), *special]
     for token in spare:
         if vocabulary.get(token, last) != last:
             tokenizer.pad_token = token

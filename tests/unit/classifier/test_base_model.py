@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from peft import LoraConfig
 
 from winnow_classifier import base_model
 from winnow_classifier.base_hub import HuggingFaceHub, _hub_errors
@@ -26,6 +27,28 @@ def model(tmp_path):
 def test_a_missing_file_is_named(model, name):
     (model / name).unlink()
     with pytest.raises(BaseModelError, match=f"has no {name}"):
+        resolve(str(model), None)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "told"),
+    [
+        pytest.param("adapter_config.json", "config.json", "name the model that it was made for", id="an adapter"),
+        pytest.param("adapter_config.json", "model.safetensors", "the model that it was made for", id="with a config"),
+        pytest.param("tiny-Q4_K_M.gguf", "model.safetensors", "tiny-Q4_K_M.gguf is of a form that is not trained", id="GGUF"),
+        pytest.param("model.onnx", "model.safetensors", "name the model that it was made of", id="ONNX"),
+    ],
+)
+def test_what_is_no_model_to_train_says_what_to_take(model, name, missing, told):
+    (model / missing).rename(model / name)
+    with pytest.raises(BaseModelError, match=f"has no {missing}") as caught:
+        resolve(str(model), None)
+    assert told in caught.value.hint
+
+
+def test_a_model_with_an_adapter_beside_its_weights_is_refused(model):
+    LoraConfig(target_modules=["query"]).save_pretrained(model)
+    with pytest.raises(BaseModelError, match="has an adapter beside its weights"):
         resolve(str(model), None)
 
 

@@ -5,10 +5,10 @@ import json
 import pytest
 import tiny_models
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from winnow_classifier.errors import BaseModelError, ConfigError
-from winnow_classifier.tokens import Encoder, load_tokenizer, part_padding
+from winnow_classifier.tokens import Encoder, class_that_reads_otherwise, load_tokenizer, part_padding
 
 
 def encoder(template="{text}", limit=8, model_type="bert"):
@@ -153,9 +153,15 @@ def test_texts_are_read_as_the_tokenizer_file_says_and_so_they_are_by_plain_tran
     found = load_tokenizer(base)
     assert found.pad_token in ("[PAD]", "<pad>")
     assert [one.input_ids for one in Encoder(found, "{text}", 99).encode(READ)] == expected
+    assert class_that_reads_otherwise(found, model_type) is None
     found.save_pretrained(base)
     assert AutoTokenizer.from_pretrained(base)(READ)["input_ids"] == expected
     assert [one.input_ids for one in Encoder(load_tokenizer(base), "{text}", 99).encode(READ)] == expected
+
+
+def test_a_class_that_plain_transformers_takes_for_the_type_and_reads_otherwise_is_named(tmp_path):
+    tiny_models.base_model(tmp_path, "qwen2")
+    assert class_that_reads_otherwise(load_tokenizer(tmp_path), "qwen2") == "Qwen2Tokenizer"
 
 
 def loaded(folder, model_type, pad_token):
@@ -176,10 +182,24 @@ def test_a_padding_token_that_ends_each_text_is_replaced(tmp_path):
     assert loaded(tmp_path, "bert", "[SEP]").pad_token == "[PAD]"
 
 
+def test_a_padding_token_that_ends_each_text_is_replaced_by_any_special_one_that_no_text_has(tmp_path):
+    ends = Tokenizer(models.WordLevel({"a": 0, "<|endoftext|>": 1, "<|im_start|>": 2}, unk_token="a"))  # as gte-Qwen2
+    ends.add_special_tokens(["<|endoftext|>", "<|im_start|>"])
+    ends.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 1)]
+    )
+    told = {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    PreTrainedTokenizerFast(tokenizer_object=ends, **told).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert load_tokenizer(tmp_path).pad_token == "<|im_start|>"
+
+
 def test_a_tokenizer_with_no_token_to_pad_with_is_refused(tmp_path):
     loaded(tmp_path, "bert", "[SEP]")
     file = tmp_path / "tokenizer.json"
-    file.write_text(file.read_text().replace("[PAD]", "[OTHER]"))
+    file.write_text(file.read_text().replace("[PAD]", "[OTHER]").replace('"special": true', '"special": false'))
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({"pad_token": "[SEP]", "cls_token": "[CLS]"}))
     with pytest.raises(BaseModelError, match="no padding token, and no spare token"):
         load_tokenizer(tmp_path)
 

@@ -1,6 +1,7 @@
 """Models that cannot be packed, and where a text is read: trained and served with the numbers of plain transformers."""
 
 import json
+from typing import Any
 
 import pytest
 import tiny_models
@@ -8,7 +9,7 @@ import torch
 from tiny_learner import learner
 from tiny_training import Trainer
 from torch.testing import assert_close
-from transformers import AutoModelForSequenceClassification, XmodConfig
+from transformers import AutoModelForSequenceClassification, NystromformerConfig, XmodConfig
 
 from winnow_classifier.architectures import longest_text
 from winnow_classifier.errors import BaseModelError, ConfigError
@@ -36,6 +37,7 @@ def gradients(network, logits):
 
 PADDED = (
     "albert",
+    "big_bird",
     "bloom",
     "deberta-v2",
     "distilbert",
@@ -78,11 +80,31 @@ def test_a_model_that_sees_its_padding_is_refused(tmp_path):
         check_company(model.base, 34, 0)
 
 
-def test_a_model_that_wants_more_than_a_text_is_refused(tmp_path):
-    model = AutoModelForSequenceClassification.from_config(
-        XmodConfig(vocab_size=34, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    )
-    with pytest.raises(BaseModelError, match=r"XmodForSequenceClassification cannot read a text alone: .*language"):
+SMALL: dict[str, Any] = {
+    "vocab_size": 34,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        pytest.param(
+            XmodConfig(**SMALL), "XmodForSequenceClassification cannot read a text alone: .*language", id="X-MOD"
+        ),
+        pytest.param(
+            NystromformerConfig(**SMALL, num_landmarks=8, segment_means_seq_len=64),
+            "NystromformerForSequenceClassification cannot read a text alone: shape",
+            id="lengths of whole segments",
+        ),
+    ],
+)
+def test_a_model_that_wants_more_than_a_text_is_refused(config, why):
+    model = AutoModelForSequenceClassification.from_config(config)
+    with pytest.raises(BaseModelError, match=why):
         check_company(model, 34, 1)
 
 

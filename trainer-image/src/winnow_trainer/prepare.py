@@ -27,7 +27,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import read_config
 from winnow_classifier.profile import Warn
-from winnow_classifier.tokens import Encoder, load_tokenizer, part_padding
+from winnow_classifier.tokens import Encoder, class_that_reads_otherwise, load_tokenizer, part_padding
 from winnow_trainer import continuing, losses, sampling
 from winnow_trainer.continuing import Parent
 from winnow_trainer.data import Data, HeldOut, ImportRows, load_data
@@ -190,6 +190,8 @@ def prepare(
     if pools_alike and own == "last" and not part_padding(encoder):
         pools_alike = False
         model_warnings.append(Warn("PoolingOfWinnow", ends_in_padding(tokenizer)))
+    if reader := class_that_reads_otherwise(tokenizer, config.model_type):
+        model_warnings.append(Warn("TokenizerOfWinnow", read_by(reader, config.model_type)))
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema, data.train.targets[rows])
@@ -260,6 +262,13 @@ def ends_in_padding(tokenizer: PreTrainedTokenizerFast) -> str:
     return (
         f"promptTemplate ends in {tokenizer.pad_token}, the base model's padding token, and its vocabulary has no other to spare: Winnow serves "
         "this checkpoint right, plain transformers reads the token before it and would give other probabilities. Leave it out of promptTemplate"
+    )
+
+
+def read_by(reader: str, model_type: str) -> str:
+    return (
+        f"texts are read as the base model's tokenizer.json says; plain transformers takes {reader} for a model of type {model_type}, which reads them "
+        "otherwise: Winnow serves this checkpoint right; elsewhere load its tokenizer by PreTrainedTokenizerFast"
     )
 
 
