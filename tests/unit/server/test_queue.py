@@ -175,3 +175,14 @@ async def test_what_was_accepted_is_handed_out_after_the_end():
     batches = [queue.take(first=first) for first in (True, False, True, False)]
     assert [batch and lengths_of(batch) for batch in batches] == [[4], [4], [1], None]
     assert queue.take(first=True) is None
+
+
+async def test_a_request_whose_client_left_while_it_was_tokenised_never_waits():
+    queue = TokenQueue(max_tokens=100, max_batch_tokens=40)
+    for background in (False, True):
+        ticket = Ticket(["text"], background=background)
+        queue.reserve(ticket, 7)
+        queue.drop(ticket)
+        ticket.lengths = [7]
+        queue.put(ticket)
+    assert (queue.requests, queue.tokens, queue.background_tokens) == (0, 0, 0)
