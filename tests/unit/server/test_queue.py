@@ -1,5 +1,6 @@
 """What waits for the model: when a client that found the queue full is told to come back, which worker runs what, and when."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -186,3 +187,24 @@ async def test_a_request_whose_client_left_while_it_was_tokenised_never_waits():
         ticket.lengths = [7]
         queue.put(ticket)
     assert (queue.requests, queue.tokens, queue.background_tokens) == (0, 0, 0)
+
+
+def handed(queue, ticket):
+    """Whether the first worker gets to wait for it; if not, that is let go."""
+    for _ in range(1_000):
+        if queue.hand(ticket):
+            return True
+        time.sleep(0.01)
+    queue.close()
+    return False
+
+
+async def test_a_request_is_handed_to_the_first_worker_only_while_that_has_nothing_to_do():
+    queue = TokenQueue(max_tokens=100, max_batch_tokens=40)
+    ticket = Ticket(["text"])
+    assert not queue.hand(ticket)
+    with ThreadPoolExecutor(1) as first:
+        work = first.submit(queue.take, first=True)
+        assert handed(queue, ticket)
+        assert not queue.hand(Ticket(["another"]))
+        assert work.result(10) is ticket
