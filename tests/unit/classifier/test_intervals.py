@@ -36,8 +36,9 @@ def test_each_resample_is_scored_as_its_rows_would_be(monkeypatch, detail):
         for name, values in {**counted, **ranked}.items():
             assert values[number] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name  # float32 sums
         for c, label in enumerate(metrics.per_label(p[rows], y[rows], schema)):
-            found = float(of_labels["f1"][number, c])
-            assert found == pytest.approx(label.f1) if label.f1 is not None else np.isnan(found)
+            for name, values in of_labels.items():
+                found, value = float(values[number, c]), getattr(label, name)
+                assert found == pytest.approx(value) if value is not None else np.isnan(found), name
 
 
 def test_an_interval_is_as_wide_as_theory_says():

@@ -83,6 +83,20 @@ def by_scikit_learn(p, y, schema):
     }
 
 
+def of_a_label_by_scikit_learn(p, y, predicted):
+    """Against all others: (N,) each."""
+    return {
+        "precision": sk.precision_score(y, predicted) if predicted.any() else None,
+        "recall": sk.recall_score(y, predicted) if y.any() else None,
+        "f1": sk.f1_score(y, predicted) if y.any() or predicted.any() else None,
+        "support": y.sum(),
+        "roc_auc": sk.roc_auc_score(y, p) if 0 < y.sum() < len(y) else None,
+        "average_precision": sk.average_precision_score(y, p) if y.any() else None,
+        "mcc": sk.matthews_corrcoef(y, predicted),
+        "brier": sk.brier_score_loss(y, p, pos_label=1),
+    }
+
+
 @given(
     detail=st.sampled_from(TaskDetail),
     labels=st.integers(2, 6),
@@ -101,14 +115,13 @@ def test_every_metric_is_that_of_scikit_learn(detail, labels, rows, seed, decima
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of classes that are missing
         expected = by_scikit_learn(p, y, schema)
-        curves = [
-            (sk.average_precision_score(y[:, c], p[:, c]) if y[:, c].any() else None) for c in range(len(schema.labels))
-        ]
+        each = [of_a_label_by_scikit_learn(p[:, c], y[:, c], q) for c, q in enumerate(schema.predicted_targets(p).T)]
     assert found.keys() - {"ece"} == expected.keys()
     for name, value in expected.items():
         assert found[name] == close(value), name
-    for label, curve in zip(metrics.per_label(p, y, schema), curves, strict=True):
-        assert label.average_precision == close(curve)
+    for label, values in zip(metrics.per_label(p, y, schema), each, strict=True):
+        for name, value in values.items():
+            assert getattr(label, name) == close(value), name
     for name, scores in metrics.row_scores(p, y, schema).items():
         assert scores.mean() == pytest.approx(found[name], **CLOSE), name
 

@@ -4,11 +4,13 @@ import hmac
 import json
 import logging
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import tiny_server
 
 from winnow_server.access import ApiKeys
+from winnow_server.errors import Unauthorized
 
 KEY, OTHER = "k-3f9a81c2", "k-other-77"
 CLOSED = [
@@ -109,6 +111,25 @@ def test_without_a_usable_key_all_is_closed_and_says_so(checkpoint_folder, tmp_p
             refused = server.client.get("/v1/model", headers=headers)
             assert (refused.status_code, refused.json()["error"]["code"]) == (401, "api_keys_missing")
         assert "Secret" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("key", "opens"),
+    [
+        pytest.param("!", True, id="the first character that a header may have"),
+        pytest.param("~", True, id="the last"),
+        pytest.param("k\x7f", False, id="beyond it"),
+        pytest.param("k" * 4_096 + "\r\n", True, id="the longest, with the line break of an editor"),
+        pytest.param("k" * 4_097, False, id="a longer one, which is not cut to a shorter key"),
+    ],
+)
+def test_which_keys_are_usable(tmp_path, key, opens):
+    mount(tmp_path / "keys", {"alice": key})
+    keys = ApiKeys()
+    keys.read(tmp_path / "keys")
+    presented = {"headers": [(b"x-api-key", key.strip().encode()), (b"x-api-key", key.encode()[:4_096])]}
+    with nullcontext() if opens else pytest.raises(Unauthorized, match="no API key that it could accept"):
+        keys.check(presented)
 
 
 def test_a_folder_that_is_not_there_yet_is_closed_until_it_comes(checkpoint_folder, tmp_path):

@@ -1,11 +1,14 @@
 """Predicted labels by thresholds: a request's, and the Deployment's that change while the server runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny_server
 
+from winnow_classifier.decision import Abstain
 from winnow_classifier.labels import LabelSchema, TaskDetail
-from winnow_server.thresholds import predicted
+from winnow_server.thresholds import Rules, asked_for, predicted
 
 BINARY = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
 ONE_OF = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
@@ -28,6 +31,20 @@ SEVERAL = LabelSchema(TaskDetail.MULTILABEL, ("a", "b", "c"))
 )
 def test_which_labels_hold(schema, probabilities, thresholds, expected):
     assert predicted(np.array([probabilities], dtype=np.float32), thresholds, schema) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("schema", "wanted", "expected"),
+    [
+        pytest.param(SEVERAL, None, {"a": 0.2, "b": 0.4}, id="nothing: what stands"),
+        pytest.param(SEVERAL, {"b": 0.9}, {"a": 0.2, "b": 0.9}, id="a label: the others keep what stands"),
+        pytest.param(SEVERAL, 0.0, {"a": 0.0, "b": 0.0, "c": 0.0}, id="a number: every label"),
+        pytest.param(BINARY, 0.3, {"a": 0.2, "b": 0.4, "spam": 0.3}, id="of a Binary model: the positive label"),
+    ],
+)
+def test_what_a_request_asks_for_stands_above_what_holds_without_it(schema, wanted, expected):
+    standing = Rules(thresholds={"a": 0.2, "b": 0.4}, abstain=Abstain(band=0.1))
+    assert asked_for(wanted, standing, schema) == replace(standing, thresholds=expected)
 
 
 def test_a_request_brings_its_own(server):

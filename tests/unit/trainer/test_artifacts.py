@@ -104,7 +104,8 @@ def test_a_checkpoint_has_its_pictures_and_a_page_that_shows_all_of_it(trainer):
         "validation rows",
         "test (8 rows)",
         "f1_macro",
-        "cost",
+        "log_loss lower is better",
+        "cost lower is better",
         "epoch-2",
         "on the 8 test rows",
     ):

@@ -178,6 +178,15 @@ def test_the_same_answers_are_not_worse_however_few_they_are(tmp_path, compare):
     assert (told["comparison"]["lead"], told["comparison"]["leadAtLeast"]) == (0, 0)
 
 
+def test_draws_without_a_row_of_the_label_are_left_out(tmp_path, compare):
+    """One spam in nine rows: every third draw has none, and no recall."""
+    better, worse = ([row for row in answers(11, 0) if row["input"] not in ("text 4", "text 8")] for _ in range(2))
+    worse[0] = {**worse[0], "probabilities": {"ham": 0.9, "spam": 0.1}}
+    told = compare(checkpoint(tmp_path, "v2", better), checkpoint(tmp_path, "v1", worse), "--metric", "recall")[2]
+    pair = told["comparison"]
+    assert (pair["candidate"], pair["live"], pair["lead"], pair["leadAtLeast"]) == (1, 0, 1, 1)
+
+
 def test_rows_that_both_have_answered_are_compared_if_they_are_half(tmp_path, compare):
     live = checkpoint(tmp_path, "v1", answers(100, 5))
     grown = compare(checkpoint(tmp_path, "v2", [*answers(100, 2), *answers(60, 1, first=1_000)]), live)[2]["comparison"]

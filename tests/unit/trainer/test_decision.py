@@ -140,6 +140,7 @@ def test_thresholds_keep_what_they_promise(rows, value):
     if said is not None:
         reach = [p >= cut for cut in cuts if (p >= cut).any() and precision_score(y, p >= cut) >= value - 1e-9]
         assert ("spam" in found.unfitted) == (not reach)
+        assert reach or found.thresholds == {"spam": 1.0}
         if reach:
             assert precision_score(y, said) >= value - 1e-9
             assert recall_score(y, said) == max(recall_score(y, other) for other in reach)
@@ -181,6 +182,13 @@ def test_few_rows_are_believed_a_little_so_that_thresholds_hold_for_others_too()
     assert np.mean(fitted) > np.mean(best) + 0.005
 
 
+def test_of_cuts_that_cost_the_same_the_one_nearest_to_what_probabilities_say_is_taken():
+    p, y = of([(0.7, True), (0.6, False), (0.2, True)])  # one mistake at 0.65, and one at 0.1
+    costs = {"falsePositive": 1, "falseNegative": 1}
+    found = cutoffs.fit(p, y, BINARY, Thresholds.model_validate({"objective": "Cost", "costs": costs}))
+    assert found.thresholds["spam"] == pytest.approx((2 * 0.65 + 100 * 0.5) / 102)
+
+
 def test_a_rare_label_is_drawn_to_what_its_probabilities_say_and_one_without_rows_has_no_threshold():
     random = np.random.default_rng(0)
     p = random.random((400, 3)).astype(np.float32)
@@ -204,6 +212,16 @@ def test_precision_of_one_of_several_labels_is_had_by_abstaining():
     assert right >= 0.6
     assert found.measured.rows == "Validation"
     assert found.measured.abstained == pytest.approx(1 - sure.mean())
+
+
+def test_a_precision_that_the_likeliest_label_never_has_leaves_only_certainty():
+    rows = overconfident(ONE_OF, rows=50)
+    wrong = Judged(rows.logits, one_hot((rows.logits.argmax(dim=1).numpy() + 1) % 3, 3))
+    asked = Thresholds.model_validate({"objective": "PrecisionAtLeast", "value": 0.6})
+    found = deciding.fit(wrong, None, ONE_OF, asked)
+    assert (found.thresholds, found.abstain) == ({}, Abstain(min_probability=1.0))
+    assert found.unfitted == {"*": "however likely a label is, it is right in less than 0.6 of the validation rows"}
+    assert found.measured.abstained == 1.0
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,15 @@ def test_the_eta_counts_steps_and_evaluations_to_come():
     assert (pace.eta_seconds, pace.tokens_per_second) == (12, 50)
     pace.evaluation(seconds=5.0)
     assert pace.eta_seconds == 17
+
+
+def test_the_eta_follows_a_device_that_gets_slower_and_not_one_odd_step():
+    pace = Pace(steps_left=1_000, evaluations_left=0)
+    for _ in range(50):
+        pace.step(seconds=2.0, tokens=100)
+    pace.step(seconds=12.0, tokens=100)
+    assert (pace.seconds_per_step, pace.tokens_per_second) == (pytest.approx(3), pytest.approx(50, rel=0.1))
+    for _ in range(50):
+        pace.step(seconds=4.0, tokens=100)
+    assert (pace.seconds_per_step, pace.tokens_per_second) == (pytest.approx(4, rel=0.01), pytest.approx(25, rel=0.01))
+    assert pace.eta_seconds == pytest.approx(899 * 4, rel=0.01)

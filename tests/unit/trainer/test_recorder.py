@@ -5,12 +5,16 @@ import json
 import logging
 import struct
 
+import numpy as np
 import pytest
+import torch
 
+from winnow_classifier.errors import DivergedError
 from winnow_trainer import logs
+from winnow_trainer.learner import StepResult
 from winnow_trainer.recorder import Recorder
 from winnow_trainer.tensorboard import EventFile, crc32c
-from winnow_trainer.watch import SeenStep
+from winnow_trainer.watch import LossWatch, SeenStep
 
 
 def steps(count, epoch=1):
@@ -85,6 +89,32 @@ def test_event_files_hold_version_start_and_scalars(tmp_path):
     assert summary[0] == 301
     assert scalars(file.path) == {("train/loss", 301): 0.5, ("train/learning_rate", 301): 0.25}
     assert ".tfevents." in file.path.name
+
+
+def test_a_gpus_losses_are_looked_at_once_a_second_and_a_cpus_at_once():
+    now = 10.0
+    watch = LossWatch(on_cpu=False, clock=lambda: now, numbered=lambda rows: [int(row) + 1 for row in rows])
+
+    def add(step, *losses):
+        rows = np.arange(len(losses))
+        watch.add(1, step, rows, StepResult(torch.tensor(losses), torch.tensor(0.5)), 0.1)
+
+    add(1, 1.0, 2.0)
+    now += 0.9
+    assert not watch.due()
+    add(2, 6.0)
+    now += 0.1
+    assert watch.due()
+    seen = watch.look()
+    assert [(step.loss_sum, step.rows) for step in seen.steps] == [(3.0, 2), (6.0, 1)]
+    assert seen.mean == 3.0  # over rows, not over steps
+    assert not watch.due()
+    assert watch.look().steps == ()
+    add(3, 1.0, 2.0)
+    add(4, 1.0, float("inf"), 1.0)
+    with pytest.raises(DivergedError, match="loss is not a finite number at epoch 1, step 4, on the training rows 2"):
+        watch.look()
+    assert LossWatch(on_cpu=True, clock=lambda: now, numbered=list).due()
 
 
 def test_a_line_each_few_steps_has_the_mean_loss_since_the_last(caplog):

@@ -119,6 +119,8 @@ def _parts(metrics: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]
 def _metrics(report: Report) -> str:
     parts = list(_parts(report.metrics))
     names = list(dict.fromkeys(name for _, part in parts for name in part["metrics"]))
+    functions = [each for _, part in parts for each in part.get("functions", [])]
+    falling = {each["name"] for each in functions if each.get("direction") == "Minimize"}
     head = "".join(f"<th>{rows} ({part['rows']:,} rows)</th><th>95 % interval</th>" for rows, part in parts)
     primary = report.manifest.primary_metric
     rows = []
@@ -128,7 +130,7 @@ def _metrics(report: Report) -> str:
             f"<td class=n>{_range(part.get('intervals', {}).get(name))}</td>"
             for _, part in parts
         )
-        lower = "" if HIGHER_IS_BETTER.get(name, True) else " <small>lower is better</small>"
+        lower = " <small>lower is better</small>" if not HIGHER_IS_BETTER.get(name, name not in falling) else ""
         chooses = " <small class=chip>picks the best</small>" if name == primary else ""
         rows.append(f"<tr><th>{text(name)}{lower}{chooses}</th>{cells}</tr>")
     return (
