@@ -35,7 +35,9 @@ def test_a_missing_file_is_named(model, name):
     [
         pytest.param("adapter_config.json", "config.json", "name the model that it was made for", id="an adapter"),
         pytest.param("adapter_config.json", "model.safetensors", "the model that it was made for", id="with a config"),
-        pytest.param("tiny-Q4_K_M.gguf", "model.safetensors", "tiny-Q4_K_M.gguf is of a form that is not trained", id="GGUF"),
+        pytest.param(
+            "tiny-Q4_K_M.gguf", "model.safetensors", "tiny-Q4_K_M.gguf is of a form that is not trained", id="GGUF"
+        ),
         pytest.param("model.onnx", "model.safetensors", "name the model that it was made of", id="ONNX"),
     ],
 )
