@@ -165,28 +165,8 @@ def test_a_bucket_holds_everything_and_a_killed_training_goes_on_from_it(laptop:
     classified_from(laptop, f"{laptop.uri}/runs/v1/{last}")
 
 
-def test_a_bucket_that_is_away_for_a_while_does_not_end_a_training(laptop: Laptop) -> None:
-    said = laptop.imported()
-    assert said.returncode == 0, said.stderr
-    write_job(laptop.folder, json.loads(said.stdout)["path"], epochs=12)
-    run = laptop.bucket / "runs" / "v1"
-    command = [sys.executable, "-m", *map(str, laptop.train())]
-    log = laptop.folder / "log"
-    with log.open("wb") as out:
-        training = subprocess.Popen(command, env=laptop.environ(), cwd=laptop.folder, stdout=out, stderr=out)
-    wait_for(lambda: (run / "checkpoints" / "epoch-2" / "checkpoint.json").exists() or training.poll() is not None)
-    laptop.server.process.kill()
-    wait_for(lambda: "Waiting for the bucket" in log.read_text() or training.poll() is not None)
-    with running(laptop.server.folder, int(laptop.server.endpoint.rpartition(":")[2])):
-        assert training.wait(SECONDS) == 0, log.read_text()
-    assert json.loads((run / "result.json").read_text())["state"] == "Complete"
-    stored = [path.parent.name for path in run.glob("checkpoints/*/checkpoint.json")]
-    assert sorted(stored) == sorted(f"epoch-{number}" for number in range(1, 13))
-    assert not list(run.glob("resume/**/*.*"))
-    assert "Traceback" not in log.read_text()
-
-
-def test_a_training_whose_keys_are_replaced_goes_on_with_the_new_ones(laptop: Laptop) -> None:
+def bucket_lost_in_the_middle(laptop: Laptop) -> tuple[subprocess.Popen[bytes], Path, Path]:
+    """A training of 12 epochs whose bucket's server was killed after the second; its run in the bucket, and its log."""
     said = laptop.imported()
     assert said.returncode == 0, said.stderr
     write_job(laptop.folder, json.loads(said.stdout)["path"], epochs=12)
@@ -198,6 +178,23 @@ def test_a_training_whose_keys_are_replaced_goes_on_with_the_new_ones(laptop: La
     wait_for(lambda: (run / "checkpoints" / "epoch-2" / "checkpoint.json").exists() or training.poll() is not None)
     laptop.server.process.kill()
     laptop.server.process.wait()
+    return training, run, log
+
+
+def test_a_bucket_that_is_away_for_a_while_does_not_end_a_training(laptop: Laptop) -> None:
+    training, run, log = bucket_lost_in_the_middle(laptop)
+    wait_for(lambda: "Waiting for the bucket" in log.read_text() or training.poll() is not None)
+    with running(laptop.server.folder, int(laptop.server.endpoint.rpartition(":")[2])):
+        assert training.wait(SECONDS) == 0, log.read_text()
+    assert json.loads((run / "result.json").read_text())["state"] == "Complete"
+    stored = [path.parent.name for path in run.glob("checkpoints/*/checkpoint.json")]
+    assert sorted(stored) == sorted(f"epoch-{number}" for number in range(1, 13))
+    assert not list(run.glob("resume/**/*.*"))
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_training_whose_keys_are_replaced_goes_on_with_the_new_ones(laptop: Laptop) -> None:
+    training, run, log = bucket_lost_in_the_middle(laptop)
     new = {"AWS_ACCESS_KEY_ID": "winnow-tests-2", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
     with running(laptop.server.folder, int(laptop.server.endpoint.rpartition(":")[2]), new):
         assert training.wait(SECONDS) == 20, log.read_text()

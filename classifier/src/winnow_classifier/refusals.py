@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from winnow_classifier.bucket import Bucket, Refused, Unreachable
 from winnow_classifier.errors import ConfigError, StorageAway, StorageError, StorageFull, StorageRefused
 
+NOT_REACHED = "see whether the server runs and can be reached"
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _LATER = ("ExpiredToken", "RequestTimeTooSkewed", "InvalidObjectState")
 _UNKNOWN_KEYS = ("InvalidAccessKeyId", "XAdminUserNotFound", "SignatureDoesNotMatch", "InvalidToken", "Unauthorized")
@@ -51,7 +52,7 @@ def out_of_reach(said: str) -> str:
     """What to do about a server that could not be spoken with."""
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return "its certificate must be valid today, name this host, and be signed by an authority that is known here"
-    return "see whether the server runs and can be reached"
+    return NOT_REACHED
 
 
 def _hint(bucket: Bucket, err: Refused, field: str, rights: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from winnow_classifier.errors import StorageAway
 from winnow_classifier.profile import Warn
+from winnow_classifier.refusals import NOT_REACHED
 from winnow_trainer.failures import is_full
 from winnow_trainer.stopping import Stopped
 
@@ -21,7 +22,7 @@ NO_ROOM, NO_ANSWER = "StorageFull", "StorageUnavailable"
 WORDS = {NO_ROOM: "storage is full", NO_ANSWER: "the bucket does not answer"}
 ADVICE = {
     NO_ROOM: "enlarge the volume or its quota, or delete old runs",
-    NO_ANSWER: "see whether the server runs and can be reached",
+    NO_ANSWER: NOT_REACHED,
 }
 
 
