@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -17,10 +18,13 @@ def set_up(stream: TextIO | None = None) -> None:
     handler.setFormatter(PlainFormatter() if stream.isatty() else JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.captureWarnings(True)  # libraries' own: written past the log they are no JSON, and tear the line that moves
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries will do without is for those who write programs
     if stream.isatty():
         logging.getLogger("winnow_trainer.recorder").setLevel(logging.WARNING)  # a line that moves says it there
     for name in ("httpx", "httpx2", "httpcore", "httpcore2", "urllib3", "filelock", "fsspec"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns, wherever LoRA is imported, of a package that only four bits on a CPU could use.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class JsonFormatter(logging.Formatter):

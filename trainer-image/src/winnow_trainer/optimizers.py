@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import Adafactor
 
 from winnow_classifier.four_bit import check_installed
 from winnow_trainer.job import ADAMW_ONLY, GPU_OPTIMIZERS, Parameters
@@ -18,6 +17,8 @@ from winnow_trainer.job import ADAMW_ONLY, GPU_OPTIMIZERS, Parameters
 def make_optimizer(trainable: Mapping[str, torch.nn.Parameter], parameters: Parameters) -> torch.optim.Optimizer:
     groups = parameter_groups(trainable, parameters)
     if parameters.optim == "adafactor":
+        from transformers import Adafactor  # brings peft and bitsandbytes: seconds of every other training's start
+
         # Its own rates, which ignore the learning rate, are off: the schedule decides, as with the Trainer's adafactor.
         return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
     beta1, beta2, eps = (
