@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import tiny_models
 import torch
+import torch.distributed as dist
 from pretended_gpu import GPU, MixedDevicesError, flash_calls, pretend_a_gpu
 from tiny_training import Trainer, weights
 
 from winnow_classifier.attention import can_use_varlen
+from winnow_classifier.errors import NoPeersError
 from winnow_classifier.mirror import VOLUME
 from winnow_server import model as served
+from winnow_trainer.ranks import joined
 
 
 @pytest.fixture
@@ -77,3 +80,26 @@ def test_a_checkpoint_is_served_from_a_gpu(on_a_gpu, monkeypatch, model_type, ha
     together, _ = model.logits(texts)
     alone = torch.cat([model.logits([text])[0] for text in texts])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-2 if half else 1e-5)
+
+
+TWO = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+
+
+def sums_between_gpus_end_in(monkeypatch, error):
+    """Those between CPUs do not."""
+
+    def all_reduce(tensor, *_, group=None):
+        if tensor.is_cuda:
+            raise error
+
+    pretend_a_gpu(monkeypatch)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "new_group", lambda **_: None)
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+
+
+def test_gpus_that_do_not_reach_each_other_are_told_at_the_start_and_not_taken_for_a_process_that_ended(monkeypatch):
+    """Of which restarts are not counted, so that they would have no end."""
+    sums_between_gpus_end_in(monkeypatch, dist.DistBackendError("NCCL error: unhandled system error"))
+    with pytest.raises(NoPeersError, match="NCCL error: unhandled system error"), joined(2, TWO):
+        pass
