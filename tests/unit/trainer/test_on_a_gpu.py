@@ -13,7 +13,7 @@ from winnow_classifier.attention import can_use_varlen
 from winnow_classifier.errors import NoPeersError
 from winnow_classifier.mirror import VOLUME
 from winnow_server import model as served
-from winnow_trainer.ranks import joined
+from winnow_trainer.ranks import Ranks, joined
 
 
 @pytest.fixture
@@ -103,3 +103,9 @@ def test_gpus_that_do_not_reach_each_other_are_told_at_the_start_and_not_taken_f
     sums_between_gpus_end_in(monkeypatch, dist.DistBackendError("NCCL error: unhandled system error"))
     with pytest.raises(NoPeersError, match="NCCL error: unhandled system error"), joined(2, TWO):
         pass
+
+
+def test_a_gpu_that_breaks_in_a_sum_is_not_taken_for_a_process_that_ended(monkeypatch):
+    sums_between_gpus_end_in(monkeypatch, torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"))
+    with pytest.raises(torch.AcceleratorError, match="ECC"):
+        Ranks(0, 2).add_up([torch.ones(3, device="cuda")])

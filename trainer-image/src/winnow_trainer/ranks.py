@@ -152,6 +152,8 @@ def peers() -> Iterator[None]:
     """Raises PeerLostError for what torch says when a process does not answer any more."""
     try:
         yield
+    except (torch.AcceleratorError, torch.OutOfMemoryError):  # what ails this process's own GPU, noticed by chance here
+        raise
     except RuntimeError as error:
         raise PeerLostError("Another process of this training ended; this one cannot go on alone") from error
 
