@@ -159,6 +159,21 @@ def on_a_gpu(monkeypatch, model, method, gpu_bytes, rows=0, **given):
     return memory.place(model, method, parameters(**given), a_gpu, rows=rows)
 
 
+def test_weights_that_are_on_the_gpu_already_do_not_count_twice(tmp_path, monkeypatch):
+    """As QLoRA's, which transformers loads there: of 100 bytes more than is needed, they have taken theirs."""
+    model = classifier(tmp_path, "bert")
+    trained = sum(map(torch.numel, model.parameters()))
+    needs = demand(shape_of(model, trained), "QLoRA", parameters(), 4)
+    room = int(needs.total / memory.SPARE) + 100
+    monkeypatch.setattr(Classifier, "to", lambda model, device: model)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (room - needs.weights, room))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: needs.weights)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    a_gpu = SimpleNamespace(device=torch.device("cuda"), mixed_precision="no")
+    assert memory.place(model, "QLoRA", parameters(), a_gpu) == []
+    assert not model.body.is_activation_checkpointing
+
+
 def classifier(folder, model_type):
     base = tiny_models.base_model(folder, model_type)
     schema = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))

@@ -296,10 +296,11 @@ def place(
 
 
 def capacity_of(device: torch.device, weight_bytes: int, local_processes: int) -> tuple[int | None, str]:
-    """Bytes that one process may take, and whose they are: free memory of its GPU, or its part of what the container's limit leaves."""
+    """Bytes that one process may take, and whose they are: those of its GPU, or its part of what the container's limit leaves."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free, torch.cuda.get_device_name(device)
+        # What it has taken already holds weights that are counted: QLoRA's are loaded there, to be rounded.
+        return free + torch.cuda.memory_reserved(device), torch.cuda.get_device_name(device)
     return container(weight_bytes, local_processes)
 
 
