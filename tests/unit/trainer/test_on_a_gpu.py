@@ -13,6 +13,8 @@ from winnow_classifier.attention import can_use_varlen
 from winnow_classifier.errors import NoPeersError
 from winnow_classifier.mirror import VOLUME
 from winnow_server import model as served
+from winnow_trainer import memory
+from winnow_trainer.learner import Learner
 from winnow_trainer.ranks import Ranks, joined
 
 
@@ -80,6 +82,55 @@ def test_a_checkpoint_is_served_from_a_gpu(on_a_gpu, monkeypatch, model_type, ha
     together, _ = model.logits(texts)
     alone = torch.cat([model.logits([text])[0] for text in texts])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-2 if half else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "method", "parameters"),
+    [
+        ("llama", "LoRA", {"loraRank": 1}),
+        ("llama", "LoRA", {"loraRank": 1, "loraDropout": 0.0}),
+        ("llama", "LoRA", {"loraRank": 1, "loraTargetModules": ["q_proj", "v_proj"]}),
+        ("llama", "Full", {}),
+        ("bert", "LoRA", {"loraRank": 1}),
+        ("bert", "Full", {}),
+    ],
+)
+def test_the_memory_that_is_estimated_for_activations_is_what_a_step_keeps(
+    on_a_gpu, monkeypatch, model_type, method, parameters
+):
+    """Of a body with the proportions of an 8B model's."""
+    trainer = on_a_gpu(model_type, hidden_size=128, intermediate_size=448)
+    needs, kept = [], []
+    judge, losses = memory.judge, Learner.losses
+
+    def measured(learner, rows):
+        tokens = int(learner.examples.lengths[rows].sum())
+        weights = {each.held.data_ptr() for each in (*learner.model.parameters(), *learner.model.buffers())}
+        saved = {}
+
+        def keep(tensor):
+            held = getattr(tensor, "held", tensor)
+            in_half = (
+                held.dim() == 2 and held.dtype == torch.bfloat16 and len(held) != tokens
+            )  # a weight as autocast cast it
+            if held.data_ptr() not in weights and not in_half:
+                saved[held.data_ptr()] = held
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found = losses(learner, rows)
+        kept.append(sum(held.untyped_storage().nbytes() for held in saved.values()) / tokens)
+        return found
+
+    def dropout(states, p, training=True, inplace=False):  # as CUDA does, whose mask is of a byte each
+        return torch.native_dropout(states, p, True)[0] if training else states
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    monkeypatch.setattr(memory, "judge", lambda *given, **options: needs.append(given) or judge(*given, **options))
+    monkeypatch.setattr(Learner, "losses", measured)
+    trainer.run(trainer.job(method, rows=8, numTrainEpochs=1, **parameters))
+    (of_a_batch, _, _, wanted), *_ = needs
+    assert kept[0] == pytest.approx(of_a_batch.activations / wanted.max_train_tokens, rel=0.25)
 
 
 TWO = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
