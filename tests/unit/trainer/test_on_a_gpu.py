@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import pytest
 import tiny_models
 import torch
@@ -59,6 +61,27 @@ def test_a_training_on_a_gpu_puts_everything_there(on_a_gpu, model_type, method,
     assert len(told["epochs"]) == 1
     assert all(weight.isfinite().all() for weight in weights(trainer.checkpoint(1)).values())
     assert bool(flash_calls) is by_flash
+
+
+def test_a_run_goes_on_where_there_are_fewer_gpus(on_a_gpu, monkeypatch):
+    """It uses one, and the point of an older version has the random state of each that there was."""
+    trainer = on_a_gpu("llama")
+    one = torch.cuda.get_rng_state()
+    state, loaded = Learner.state, []
+
+    def older(learner):
+        found = state(learner)
+        assert found["random"]["cuda"] == [one]
+        return {**found, "random": {**found["random"], "cuda": [one, one]}}
+
+    monkeypatch.setattr(Learner, "state", older)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *given: loaded.append([each.tolist() for each in given]))
+    job = trainer.job("LoRA", rows=8, numTrainEpochs=2)
+    stop, step = Event(), Learner.step
+    monkeypatch.setattr(Learner, "step", lambda *given: stop.set() or step(*given))
+    assert trainer.run(job, stop)["state"] == "Stopped"
+    assert trainer.run(job)["state"] == "Complete"
+    assert loaded == [[one.tolist()]]
 
 
 def test_heads_of_a_width_that_flash_kernels_refuse_go_another_way(on_a_gpu):
