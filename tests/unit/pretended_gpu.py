@@ -274,10 +274,10 @@ def pretend_a_gpu(monkeypatch: Any) -> None:
         "is_bf16_supported": True,
         "get_device_name": "a pretended GPU",
         "mem_get_info": (2**36, 2**36),
-        "get_rng_state_all": [],
+        "get_rng_state": torch.zeros(16, dtype=torch.uint8),
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
-    for name in ("set_device", "synchronize", "empty_cache", "manual_seed_all", "set_rng_state_all", "_lazy_init"):
+    for name in ("set_device", "synchronize", "empty_cache", "manual_seed_all", "set_rng_state", "_lazy_init"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     flash_calls.clear()
     # Else a module would keep its parameters, and only their content would move.

@@ -241,7 +241,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on but the rows: tensors and plain values. Of a model that is cut it is whole, for the first process."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
         learned = {
             "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -261,8 +261,10 @@ class Learner:
     def load_random(self, random: Mapping[str, Any]) -> None:
         if "cpus" not in random:
             torch.set_rng_state(random["cpu"])
-            if random["cuda"]:
-                torch.cuda.set_rng_state_all(random["cuda"])
+            if random["cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state(
+                    random["cuda"][0]
+                )  # points of older versions hold those of the machine's other GPUs too
             return
         torch.set_rng_state(random["cpus"][self.ranks.rank])
         if random["cudas"]:

@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
+from winnow_classifier.architectures import DECODER, MODERNBERT
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.model import Classifier
 from winnow_classifier.profile import Warn
 from winnow_trainer import fsdp
-from winnow_trainer.job import ADAPTERS, Method, Parameters
+from winnow_trainer.job import Method, Parameters
 from winnow_trainer.methods import can_keep_less, keep_less
 from winnow_trainer.ranks import ALONE, Ranks
 
@@ -35,8 +37,8 @@ MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 0.0, "adafactor"
 # Kept for the gradient, in numbers of a layer's width a token: two norms, queries to output, residual sums (arXiv:2205.05198, 4.1, in
 # its letters 34 bytes of which 8 are dropout masks and the feed-forward block's part is counted on its own below).
 WIDTHS_KEPT = 8
-FEED_FORWARD_KEPT = 3  # of the inner width: gate, up, and their product
-ADAPTED_KEPT = 1.15  # LoRA keeps its inputs after dropout too
+# Of the inner width. Gated: gate, its activation, and up; else what the activation reads.
+GATED_KEPT, PLAIN_KEPT = 3, 1
 MOST_ACCUMULATED = 4_096  # the bound of gradientAccumulationSteps
 SPARE = 0.92  # of the capacity: the CUDA context, fragments of the allocator, the programs beside
 
@@ -91,6 +93,10 @@ class Shape:
     inner_width: int
     weight_bytes: int  # of all weights, as they lie in memory
     trained: int  # numbers that change
+    # By linear layers that learn, LoRA's too, of a token in all layers: each keeps what it read, in a copy that autocast made or
+    # its dropout.
+    numbers_read: int = 0
+    gated: bool = True  # the feed-forward block
     unit_bytes: int = 0  # of the largest layer or table: what is whole at a time where the model is cut over processes
 
 
@@ -99,7 +105,17 @@ def shape_of(model: Classifier, trained: int) -> Shape:
     width = int(config.hidden_size)
     inner = getattr(config, "intermediate_size", None) or 4 * width
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return Shape(width, int(config.num_hidden_layers), int(inner), weights, trained, fsdp.largest_unit(model))
+    learning = [m for m in model.body.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
+    return Shape(
+        width,
+        int(config.num_hidden_layers),
+        int(inner),
+        weights,
+        trained,
+        sum(linear.in_features for linear in learning),
+        model.family in (DECODER, MODERNBERT),
+        fsdp.largest_unit(model),
+    )
 
 
 def demand(
@@ -109,12 +125,13 @@ def demand(
     reads each once; None where it runs in each step."""
     tokens = parameters.max_train_tokens if kept_rows is None else parameters.max_eval_tokens
     if method == "HeadOnly":  # the body keeps nothing
-        layer = all_layers = between = tokens * shape.width * computed_bytes * 4
+        all_layers = between = tokens * shape.width * computed_bytes * 4
     else:
-        layer = tokens * (WIDTHS_KEPT * shape.width + FEED_FORWARD_KEPT * shape.inner_width) * computed_bytes
-        layer = int(layer * (ADAPTED_KEPT if method in ADAPTERS else 1))
-        all_layers = layer * shape.layers
-        between = tokens * shape.width * computed_bytes * shape.layers + layer
+        feed_forward = (GATED_KEPT if shape.gated else PLAIN_KEPT) * shape.inner_width
+        kept = shape.layers * (WIDTHS_KEPT * shape.width + feed_forward) + shape.numbers_read
+        masks = shape.numbers_read if parameters.lora_dropout else 0  # of a byte each
+        all_layers = tokens * (kept * computed_bytes + masks)
+        between = tokens * shape.width * computed_bytes * shape.layers + all_layers // shape.layers
     moments = MOMENTS[parameters.optim or "adamw"]
     return Demand(
         weights=shape.weight_bytes,
@@ -296,10 +313,11 @@ def place(
 
 
 def capacity_of(device: torch.device, weight_bytes: int, local_processes: int) -> tuple[int | None, str]:
-    """Bytes that one process may take, and whose they are: free memory of its GPU, or its part of what the container's limit leaves."""
+    """Bytes that one process may take, and whose they are: those of its GPU, or its part of what the container's limit leaves."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free, torch.cuda.get_device_name(device)
+        # What it has taken already holds weights that are counted: QLoRA's are loaded there, to be rounded.
+        return free + torch.cuda.memory_reserved(device), torch.cuda.get_device_name(device)
     return container(weight_bytes, local_processes)
 
 

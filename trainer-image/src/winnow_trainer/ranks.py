@@ -152,6 +152,8 @@ def peers() -> Iterator[None]:
     """Raises PeerLostError for what torch says when a process does not answer any more."""
     try:
         yield
+    except (torch.AcceleratorError, torch.OutOfMemoryError):  # what ails this process's own GPU, noticed by chance here
+        raise
     except RuntimeError as error:
         raise PeerLostError("Another process of this training ended; this one cannot go on alone") from error
 
@@ -174,10 +176,16 @@ def joined(processes: int, environment: Mapping[str, str] = os.environ) -> Itera
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=STUCK if cuda else PATIENCE)
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
         dist.all_reduce(torch.zeros(1), group=waiting)
+        if cuda:
+            # NCCL connects at its first sum. What keeps it from that would later look like a process that ended, of which
+            # restarts have no end; and what it takes of the GPU's memory is gone before that is judged.
+            dist.all_reduce(torch.zeros(1, device="cuda"))
+            torch.cuda.synchronize()
     except RuntimeError as error:
         raise NoPeersError(
             f"The {size} processes of this training do not reach each other: {error}",
-            hint="pods of one job must be able to connect to each other on all ports; look for a NetworkPolicy",
+            hint="pods of one job must be able to connect to each other on all ports; look for a NetworkPolicy. Of GPUs, the "
+            "pods' logs say more with NCCL_DEBUG: INFO in env",
         ) from error
     yield Ranks(rank, size, local_rank, local_size, waiting)
     # Only after a good end: with a process lost, saying goodbye would wait for it.
