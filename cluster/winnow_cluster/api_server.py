@@ -18,7 +18,6 @@ from winnow_cluster.waiting import answers, wait_until
 # and the start of the program it is for.
 PORTS = range(20_000, 32_000)
 OUR_FILES = ("etcd", "pki", "log", "pids", "kubeconfig", "controller-manager.kubeconfig", "volume-plugins")
-START_SECONDS = 60
 
 
 def free_ports(count: int) -> list[int]:
@@ -55,16 +54,14 @@ def up(folder: Path, program: Program) -> Path:
         keys = Keys.create(Authority(folder / "pki"), endpoint)
         admin = kubeconfig.write(folder / "kubeconfig", endpoint.url, keys.authority, keys.admin)
         server.start(control_plane.api_server(program, endpoint, keys, with_nodes=False))
-        wait_until(lambda: answers(f"{endpoint.url}/readyz", keys.authority), "API server ready", START_SECONDS, server)
+        wait_until(lambda: answers(f"{endpoint.url}/readyz", keys.authority), "API server ready", server)
         config = kubeconfig.write(
             folder / "controller-manager.kubeconfig", endpoint.url, keys.authority, keys.controller_manager
         )
         command = control_plane.controller_manager(program, endpoint, keys, config, controller_port)
         controllers.start([*command, "--horizontal-pod-autoscaler-sync-period=2s"])  # 15 s, which a test would wait for
         # The first thing pods need, and the sign that the controllers have begun their work.
-        wait_until(
-            lambda: has_default_service_account(program, admin), "controllers at work", START_SECONDS, controllers
-        )
+        wait_until(lambda: has_default_service_account(program, admin), "controllers at work", controllers)
     except BaseException:
         stop(folder)
         raise

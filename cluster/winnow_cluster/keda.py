@@ -5,7 +5,7 @@ from pathlib import Path
 
 from winnow_cluster.certificates import Authority
 from winnow_cluster.control_plane import Program
-from winnow_cluster.lifecycle import START_SECONDS, Cluster
+from winnow_cluster.lifecycle import Cluster
 from winnow_cluster.network import NODE_ADDRESS
 from winnow_cluster.tools import KEDA
 from winnow_cluster.waiting import answers_plain, wait_until
@@ -56,13 +56,13 @@ def up(cluster: Cluster) -> None:
     running = cluster.process(OPERATOR)
     running.start(operator(program, kubeconfig, certificates))
     health = f"http://{NODE_ADDRESS}:{HEALTH_PORT}/healthz"
-    wait_until(lambda: answers_plain(health), "KEDA ready", START_SECONDS, running)
+    wait_until(lambda: answers_plain(health), "KEDA ready", running)
     running = cluster.process(ADAPTER)
     running.start(adapter(program, kubeconfig, certificates))
     available = "jsonpath={.status.conditions[?(@.type=='Available')].status}"
     wait_until(
         lambda: cluster.kubectl("get", "apiservice", API_SERVICE, f"--output={available}") == "True",
-        "KEDA's metrics API ready", START_SECONDS, running,
+        "KEDA's metrics API ready", running,
     )  # fmt: skip
 
 

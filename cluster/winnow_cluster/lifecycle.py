@@ -25,7 +25,6 @@ ENDPOINT = Endpoint(
 ETCD_PEER_PORT = 12380
 CONTROLLER_MANAGER_PORT = 10257
 SCHEDULER_PORT = 10259
-START_SECONDS = 60
 OWNER = RUNTIME / "owner.json"
 BEFORE = RUNTIME / "before.json"
 # In the order they are ended: who would start things anew goes first, who is needed to clean up goes last.
@@ -86,9 +85,7 @@ class Cluster:
             keys = Keys.create(Authority(state / "pki"), ENDPOINT)
             server = self.process("kube-apiserver")
             server.start(control_plane.api_server(program, ENDPOINT, keys, with_nodes=True))
-            wait_until(
-                lambda: answers(f"{ENDPOINT.url}/readyz", keys.authority), "API server ready", START_SECONDS, server
-            )
+            wait_until(lambda: answers(f"{ENDPOINT.url}/readyz", keys.authority), "API server ready", server)
         kubeconfig.write(self.paths.kubeconfig, ENDPOINT.url, keys.authority, keys.admin)
         config = self._kubeconfig("controller-manager", keys.authority, keys.controller_manager)
         self.process("kube-controller-manager").start(
@@ -109,7 +106,7 @@ class Cluster:
             config.write_text(node.containerd_config(self.paths.containerd_root, cni, runc))
             containerd = self.process("containerd")
             containerd.start([str(program("containerd")), f"--config={config}"])
-            wait_until(self._containerd_answers, "containerd ready", START_SECONDS, containerd)
+            wait_until(self._containerd_answers, "containerd ready", containerd)
             images.import_own(program)
             config = state / "buildkitd.toml"
             config.write_text(node.buildkit_config(self.paths.buildkit_root))
@@ -140,21 +137,13 @@ class Cluster:
             self._volumes()
             health = f"http://{network.NODE_ADDRESS}"
             # First the kubelet itself: after a crash the Node object still says Ready for a while.
-            wait_until(
-                lambda: answers_plain(f"{health}:{node.KUBELET_HEALTH_PORT}/healthz"),
-                "kubelet ready", START_SECONDS, kubelet,
-            )  # fmt: skip
-            wait_until(self._node_is_ready, "node ready", START_SECONDS, kubelet)
-            wait_until(
-                lambda: answers_plain(f"{health}:{node.DNS_READY_PORT}/ready"), "CoreDNS ready", START_SECONDS, dns
-            )
-            wait_until(
-                lambda: answers_plain(f"{health}:{node.PROXY_HEALTH_PORT}/healthz"),
-                "kube-proxy ready", START_SECONDS, proxy,
-            )  # fmt: skip
+            wait_until(lambda: answers_plain(f"{health}:{node.KUBELET_HEALTH_PORT}/healthz"), "kubelet ready", kubelet)
+            wait_until(self._node_is_ready, "node ready", kubelet)
+            wait_until(lambda: answers_plain(f"{health}:{node.DNS_READY_PORT}/ready"), "CoreDNS ready", dns)
+            wait_until(lambda: answers_plain(f"{health}:{node.PROXY_HEALTH_PORT}/healthz"), "kube-proxy ready", proxy)
             wait_until(
                 lambda: bool(self.kubectl("get", "serviceaccount", "default", "-n", "default", check=False)),
-                "controllers at work", START_SECONDS, self.process("kube-controller-manager"),
+                "controllers at work", self.process("kube-controller-manager"),
             )  # fmt: skip
             for name in COMPONENTS:
                 self.process(name).expect_alive()
@@ -196,7 +185,7 @@ class Cluster:
         command = [str(self.toolbox.program("buildctl")), f"--addr=unix://{node.BUILDKIT_SOCKET}", "debug", "workers"]
         wait_until(
             lambda: subprocess.run(command, capture_output=True).returncode == 0,
-            "BuildKit ready", START_SECONDS, buildkitd,
+            "BuildKit ready", buildkitd,
         )  # fmt: skip
 
     def down(self) -> None:
@@ -206,7 +195,7 @@ class Cluster:
         if self.process(containerd).pid() is None and (config := self.paths.state / "containerd.toml").exists():
             # Killed by someone: it is needed once more, to forget the containers that its store still names.
             self.process(containerd).start([str(self.toolbox.program("containerd")), f"--config={config}"])
-            wait_until(self._containerd_answers, "containerd ready", START_SECONDS, self.process(containerd))
+            wait_until(self._containerd_answers, "containerd ready", self.process(containerd))
         if self.process(containerd).pid() is not None:
             leftovers.remove_containers(self.toolbox.program)
         self._stop([containerd])

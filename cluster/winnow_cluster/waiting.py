@@ -11,9 +11,12 @@ from winnow_cluster.errors import ClusterError, log_tail
 from winnow_cluster.processes import Process
 
 POLL_SECONDS = 0.1
+START_SECONDS = 60
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float, process: Process | None = None) -> None:
+def wait_until(
+    true: Callable[[], bool], what: str, process: Process | None = None, seconds: float = START_SECONDS
+) -> None:
     """Poll until `true`; give up early when the process that should make it true has ended."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -32,7 +32,7 @@ from winnow_server.limits import Limits
 from winnow_server.prefix import Prefixed
 from winnow_server.process import Server, configuration, listen
 from winnow_server.service import Service
-from winnow_server.watched import Watched
+from winnow_server.watched import Watched, look_first
 
 MAX_TOKENS = 12  # of a text: ten words and two special tokens
 
@@ -184,6 +184,7 @@ def running(
     watched.append(Watched(folder / DECISION, stands.take_decision))
     if thresholds:
         watched.append(Watched(thresholds, stands.take_override))
+    look_first(watched)
     app = Prefixed(create_app(service, keys=keys, watched=watched), path_prefixes)
     server = InThread(configuration(app), service.drain, drain_seconds=0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

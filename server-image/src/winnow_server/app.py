@@ -54,8 +54,8 @@ def create_app(
     watched: Sequence[Watched] = (),
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
-    """keys: without them everybody may ask. watched: looked at before the first request, and again and again. around: a
-    layer just below the edge."""
+    """keys: without them everybody may ask. watched: looked at once already, and from now on again and again. around: a layer
+    just below the edge."""
     own_version = version("winnow-server")
     routes = Routes(service, own_version)
     table = endpoints(routes)
@@ -68,8 +68,6 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        for file in watched:
-            file.look()
         looking = asyncio.create_task(look_on(watched))
         await service.start()
         yield

@@ -267,7 +267,7 @@ def test_a_base_that_is_a_classifier_of_other_labels_gets_a_new_head(tmp_path):
     assert model(pack([[5, 6]])).shape == (1, 2)
 
 
-def test_roberta_has_positions_for_fewer_tokens_than_its_table(tmp_path):
+def test_roberta_has_positions_for_fewer_tokens_than_its_table():
     assert longest_text(tiny_models.config("roberta")) == 63
     assert longest_text(tiny_models.config("bert")) == 64
 

@@ -147,7 +147,7 @@ def test_the_trainer_understands_what_to_fetch(tmp_path: Path) -> None:
         assert secrets == expected.get(kind, set())
 
 
-def test_the_base_models_token_is_not_the_datasets(tmp_path: Path) -> None:
+def test_the_base_models_token_is_not_the_datasets() -> None:
     base = {"huggingFace": {"repo": "meta-llama/Llama-3.1-8B", "revision": "main", "tokenSecretRef": {"name": "llama"}}}
     source = {"huggingFace": {"repo": "a/b", "endpoint": "https://elsewhere.example"}}
     _, made = import_job(dataset(source=source), model_service(baseModel=base), CONFIG)

@@ -88,8 +88,8 @@ def test_errors_are_as_described(server, described, path):
     Draft202012Validator(nothing_else(schema_of(described, content))).validate(refused.json())
 
 
-@pytest.mark.parametrize(("method", "template", "path", "body"), CALLS, ids=[f"{one[0]} {one[1]}" for one in CALLS])
-def test_refusals_are_as_described(server, described, method, template, path, body):
+@pytest.mark.parametrize(("method", "template", "path"), [one[:3] for one in CALLS])
+def test_refusals_are_as_described(server, described, method, template, path):
     refused = server.client.delete(path)
     content = described["paths"][template][method]["responses"]["405"]["content"]["application/json"]
     Draft202012Validator(nothing_else(schema_of(described, content))).validate(refused.json())

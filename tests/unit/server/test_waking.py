@@ -30,7 +30,7 @@ from winnow_server.waking import wake
 from winnow_server.waking.app import QUESTIONS, WORK, create_app
 from winnow_server.waking.room import Room
 from winnow_server.waking.upstream import Upstream
-from winnow_server.watched import Watched
+from winnow_server.watched import Watched, look_first
 
 KEY = "k-3f9a81c2"
 
@@ -96,13 +96,15 @@ def waker(
 ) -> Iterator[Scene]:
     port = free_port()
     keys = ApiKeys() if folder else None
+    watched = [Watched(folder, keys.read)] if keys and folder else []
+    look_first(watched)
     app = create_app(
         Room("web", requests=requests, size=size),
         Upstream(upstream or f"http://127.0.0.1:{port}", look_seconds=0.02, at_once=at_once),
         body_bytes=body_bytes,
         seconds=seconds,
         keys=keys,
-        watched=[Watched(folder, keys.read)] if keys and folder else [],
+        watched=watched,
     )
     with running(Prefixed(app, prefixes)) as url:
         scene = Scene(url, port)

@@ -109,7 +109,7 @@ def test_an_import_of_rows_that_are_stored_says_so_by_the_time_of_their_descript
     assert (folder / "rows.parquet").stat().st_mtime < before - 3_000
 
 
-def test_an_import_that_stored_them_anew_meanwhile_wins(run, stored, tmp_path, monkeypatch):
+def test_an_import_that_stored_them_anew_meanwhile_wins(run, stored, monkeypatch):
     """Between the rename and the look at its time: the import met no folder, so it published its own."""
     folder = stored()
     look = module._last_wanted

@@ -84,7 +84,7 @@ def test_all_problems_are_kept_beside_the_dataset(run, tmp_path):
 
 
 @pytest.mark.parametrize(("path", "name"), [("mails/older/..", "mails"), ("mails/..csv", "rows")])
-def test_problems_stay_below_imports_whatever_the_path(run, tmp_path, path, name):
+def test_problems_stay_below_imports_whatever_the_path(tmp_path, path, name):
     (tmp_path / "mails" / "older").mkdir(parents=True)
     (tmp_path / "mails" / "..csv").write_text("text,label\na,7\n")
     (tmp_path / "mails" / "rows.csv").write_text("text,label\na,7\n")

@@ -165,7 +165,7 @@ def test_globs(pattern, name, fits):
     assert chosen([name], pattern) == ([name] if fits else [])
 
 
-def test_several_paths_are_one_dataset_and_problems_name_the_file(folder, tmp_path, capsys):
+def test_several_paths_are_one_dataset_and_problems_name_the_file(folder, tmp_path):
     (folder / "shards" / "2.jsonl").write_text('{"prompt": "x", "completion": 7}\n')
     command = ["import", "--storage", str(tmp_path / "storage"), "--termination-log", str(tmp_path / "said")]
     files = ["--file", str(folder / "a.jsonl"), str(folder / "b.csv"), "--file", str(folder / "shards")]
@@ -203,7 +203,7 @@ def test_a_label_that_another_files_map_has_names_the_file(folder, tmp_path, cap
 
 
 @pytest.mark.parametrize("rows", [b'{"prompt": "x", "completion": 7}\n', b"\xff\xfe"], ids=["a problem", "no rows"])
-def test_a_name_that_is_no_utf_8_is_told_as_it_is(folder, tmp_path, capsys, rows):
+def test_a_name_that_is_no_utf_8_is_told_as_it_is(folder, tmp_path, rows):
     (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.jsonl"))).write_bytes(rows)
     command = ["import", "--storage", str(tmp_path / "storage"), "--termination-log", str(tmp_path / "said")]
     assert main([*command, "--file", str(folder), "--json"]) == 11

@@ -168,24 +168,18 @@ def judge(
     are those of a part. `part`: those that FSDP would leave, where it is possible and not chosen."""
     asked = parameters.gradient_checkpointing
     body_trains = method != "HeadOnly"
-    room = None if capacity is None else int(capacity * SPARE)
-    plain, less = needs.total, needs.checkpointed.total
-    if room is None:
-        return Verdict(bool(asked), None, less if asked else plain)
-    checkpointing = bool(asked) or (asked is None and chooses and body_trains and plain > room)
+    if capacity is None:
+        return Verdict(bool(asked), None, (needs.checkpointed if asked else needs).total)
+    room = int(capacity * SPARE)
+    checkpointing = bool(asked) or (asked is None and chooses and body_trains and needs.total > room)
     chosen = needs.checkpointed if checkpointing else needs
     if chosen.total <= room:
         return Verdict(checkpointing, None, chosen.total)
-    assert capacity is not None
     message = (
-        f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity_words(capacity)}; "
+        f"this training needs about {chosen.total / GIB:.1f} GiB ({chosen.in_words()}), and {where} has {capacity / GIB:.1f} GiB; "
         f"{'; '.join(remedies(needs, capacity, method, parameters, checkpointing, cut, part)) or 'a device with more memory would help'}"
     )
     return Verdict(checkpointing, Warn("MemoryShort", message), chosen.total)
-
-
-def capacity_words(capacity: int | None) -> str:
-    return "an unknown amount" if capacity is None else f"{capacity / GIB:.1f} GiB"
 
 
 def remedies(
@@ -199,16 +193,15 @@ def remedies(
 ) -> list[str]:
     """What would make it fit, the least intrusive first: the first that does alone, else all that help."""
     body_trains, room = method != "HeadOnly", int(capacity * SPARE)
+    base = needs.checkpointed if checkpointing else needs
     fits, helps = [], []
 
     def offer(words: str, saved: Demand) -> None:
-        now = needs.checkpointed if checkpointing else needs
         if saved.total <= room:
             fits.append(f"{words} makes it fit (about {saved.total / GIB:.1f} GiB)")
-        elif saved.total < now.total * 0.95:
+        elif saved.total < base.total * 0.95:
             helps.append(words)
 
-    base = needs.checkpointed if checkpointing else needs
     if body_trains and not checkpointing:
         offer("gradientCheckpointing: true", needs.checkpointed)
     if part is not None:

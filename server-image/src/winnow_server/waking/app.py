@@ -198,8 +198,6 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        for file in watched:
-            file.look()
         looking = asyncio.create_task(look_on(watched))
         yield
         looking.cancel()
