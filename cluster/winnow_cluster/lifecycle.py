@@ -183,10 +183,7 @@ class Cluster:
         if self.process("containerd").pid() is None or buildkitd.pid() is None:
             raise ClusterError("images are built by the running cluster: run `cluster/cluster up` first")
         command = [str(self.toolbox.program("buildctl")), f"--addr=unix://{node.BUILDKIT_SOCKET}", "debug", "workers"]
-        wait_until(
-            lambda: subprocess.run(command, capture_output=True).returncode == 0,
-            "BuildKit ready", buildkitd,
-        )  # fmt: skip
+        wait_until(lambda: subprocess.run(command, capture_output=True).returncode == 0, "BuildKit ready", buildkitd)
 
     def down(self) -> None:
         """End everything; images stay in the cache, objects and volumes do not."""

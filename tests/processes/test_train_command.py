@@ -187,9 +187,8 @@ def test_each_line_of_the_log_is_json_whatever_libraries_say(folder):
     )
     lines = [json.loads(line) for line in found.stderr.splitlines()]
     assert {"Memory", "Training"} <= {line["message"] for line in lines}
-    assert [
-        line for line in lines if line["level"] == "warning" and "code" not in line
-    ] == []  # what a library warned of
+    of_libraries = [line for line in lines if line["level"] == "warning" and "code" not in line]
+    assert of_libraries == []
 
 
 def test_a_training_does_not_wait_for_libraries_that_it_has_no_use_for(folder):

@@ -133,10 +133,8 @@ def test_the_memory_that_is_estimated_for_activations_is_what_a_step_keeps(
 
         def keep(tensor):
             held = getattr(tensor, "held", tensor)
-            in_half = (
-                held.dim() == 2 and held.dtype == torch.bfloat16 and len(held) != tokens
-            )  # a weight as autocast cast it
-            if held.data_ptr() not in weights and not in_half:
+            cast_weight = held.dim() == 2 and held.dtype == torch.bfloat16 and len(held) != tokens  # by autocast
+            if held.data_ptr() not in weights and not cast_weight:
                 saved[held.data_ptr()] = held
             return tensor
 

@@ -261,10 +261,9 @@ class Learner:
     def load_random(self, random: Mapping[str, Any]) -> None:
         if "cpus" not in random:
             torch.set_rng_state(random["cpu"])
+            # Points of older versions hold those of the machine's other GPUs too.
             if random["cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state(
-                    random["cuda"][0]
-                )  # points of older versions hold those of the machine's other GPUs too
+                torch.cuda.set_rng_state(random["cuda"][0])
             return
         torch.set_rng_state(random["cpus"][self.ranks.rank])
         if random["cudas"]:

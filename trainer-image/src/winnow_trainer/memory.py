@@ -93,8 +93,8 @@ class Shape:
     inner_width: int
     weight_bytes: int  # of all weights, as they lie in memory
     trained: int  # numbers that change
-    # By linear layers that learn, LoRA's too, of a token in all layers: each keeps what it read, in a copy that autocast made or
-    # its dropout.
+    # How many numbers the linear layers that learn, LoRA's too, read of a token, in all layers together: each keeps them for its
+    # gradient, in the copy that autocast or dropout made.
     numbers_read: int = 0
     gated: bool = True  # the feed-forward block
     unit_bytes: int = 0  # of the largest layer or table: what is whole at a time where the model is cut over processes
