@@ -419,7 +419,8 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
     assert kstatus(waiting) == "Failed"
     await cluster.expect(DATASET, "rows", "Ready", status="False", reason="StorageBeingDeleted")
     await cluster.expect(DEPLOYMENT, "web", "Ready", says="is being deleted")
-    assert await cluster.find_all(JOB) == []
+    await cluster.until_no_job_of(DATASET, "rows")
+    await cluster.until_no_job_of(TRAINING_JOB, "v1")
     await cluster.change(DEPLOYMENT, "web", replicas=0)
     await cluster.until(
         "it to be told to end", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=server.name
