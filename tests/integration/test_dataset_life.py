@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from integration_client import DATASET, EVENT, JOB, MODEL_SERVICE, NAMESPACE, QUOTA, TRAINING_JOB, Object, RefusedError
-from integration_cluster import DIGEST, Cluster, condition, trained
+from integration_cluster import DIGEST, Cluster, condition, imported, trained
 from integration_manifests import dataset, training_job
 from integration_operator import Operator
 from integration_pods import Pod, message
@@ -16,7 +16,8 @@ __all__ = ["mortal"]  # the fixture
 
 IN_USE = "winnow.dev/in-use"
 OTHER_DIGEST = f"sha256:{'c' * 64}"
-COLLECT_SECONDS = 60.0  # marks stand for half a minute
+MARK_SECONDS = 30.0  # what is marked stays that long
+COLLECT_SECONDS = 2 * MARK_SECONDS
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -24,6 +25,10 @@ pytestmark = pytest.mark.usefixtures("operator")
 def stored(service: Object) -> list[tuple[str, str | None]]:
     """(Dataset, digest) of what a ModelService knows to be in storage."""
     return [(entry["dataset"], entry.get("digest")) for entry in service["status"]["stored"]]
+
+
+def marks(service: Object) -> list[str]:
+    return [entry["unreferencedSince"] for entry in service["status"]["stored"] if "unreferencedSince" in entry]
 
 
 def held(obj: Object) -> bool:
@@ -176,7 +181,14 @@ async def test_rows_that_nothing_refers_to_are_collected_once(cluster: Cluster) 
     await cluster.import_rows("others", digest=OTHER_DIGEST)
     known = lambda obj: len(obj["status"].get("stored", [])) == 3  # noqa: E731
     await cluster.until("all to be known", MODEL_SERVICE, known, name="spam")
+    # An import holds a collection off until both are due: the deletions may be seen, and so marked, a second apart.
+    await cluster.apply(dataset("early"))
+    early = await cluster.pod_of(DATASET, "early")
+    await early.start()
     await asyncio.gather(*(cluster.delete(DATASET, name) for name in ("mails", "others")))
+    await cluster.until("both to be marked", MODEL_SERVICE, lambda obj: len(marks(obj)) == 2, name="spam")
+    await asyncio.sleep(MARK_SECONDS + 1)
+    await early.end(0, imported())
     pod = await cluster.pod_of(MODEL_SERVICE, "spam", seconds=COLLECT_SECONDS)
     command = pod.container["command"]
     assert command[3] == "collect"
@@ -196,7 +208,7 @@ async def test_rows_that_nothing_refers_to_are_collected_once(cluster: Cluster) 
     )
     await cluster.until_gone(JOB, told["status"]["collected"]["job"])
     await cluster.import_rows("late")
-    wanted = [("late", DIGEST), ("same", DIGEST)]
+    wanted = [("early", DIGEST), ("late", DIGEST), ("same", DIGEST)]
     await cluster.until("only what exists to be known", MODEL_SERVICE, lambda obj: stored(obj) == wanted, name="spam")
     await cluster.until_all("an event", EVENT, lambda found: any(e["reason"] == "Collected" for e in found) or None)
     assert len(await events_about(cluster, "spam", "Collected")) == 1
