@@ -102,9 +102,33 @@ def test_a_line_never_turns_the_order_of_probabilities_round():
 def test_rows_without_an_error_do_not_make_certainties():
     logits = np.array([[4.0, -4.0], [-4.0, 4.0]] * 10)
     targets = one_hot([0, 1] * 10, 2)
-    assert calibrate.fit(logits, targets, BINARY).temperature > 0.5
+    surest = 1 / (1 + np.exp(-8 / calibrate.fit(logits, targets, BINARY).temperature))
+    assert 0.9 < surest < 0.99  # one row of 20 may have been luck
     line = calibrate.line(np.array([-3.0, 3.0] * 10), np.array([0.0, 1.0] * 10))
-    assert 0.5 < line.slope < 3
+    assert 0.85 < 1 / (1 + np.exp(-(3 * line.slope + line.intercept))) < 0.95
+
+
+@pytest.mark.parametrize("task", [TaskDetail.BINARY, TaskDetail.MULTILABEL])
+def test_calibration_on_rows_without_an_error_helps_on_others_that_have_some(task):
+    """A fine-tuned model is sure of all, and wrong in a row of a hundred: of as many validation rows none may show it."""
+    schema = LabelSchema(task, BINARY.labels)
+    random = np.random.default_rng(0)
+
+    def judged(rows):
+        spam = random.integers(0, 2, rows)
+        side = np.where(random.random(rows) < 0.01, -1, 1) * (2 * spam - 1)
+        logits = (side * np.abs(random.normal(10, 3, rows)))[:, None] * [-1, 1]
+        return Judged(torch.tensor(logits, dtype=torch.float32), one_hot(spam, 2))
+
+    before = after = 0.0
+    for _ in range(20):
+        validation = judged(100)
+        if ((validation.logits[:, 1] > 0).numpy() == validation.targets[:, 1]).all():
+            measured = deciding.fit(validation, judged(4_000), schema, None).measured
+            assert measured is not None
+            before += measured.before["log_loss"]
+            after += measured.after["log_loss"]
+    assert 0 < after < 0.75 * before
 
 
 scored = st.lists(st.tuples(st.integers(0, 100).map(lambda n: n / 100), st.booleans()), min_size=1, max_size=60)

@@ -1,7 +1,8 @@
 """Calibration fitted on validation logits: a temperature for a softmax, a line for each sigmoid (Platt).
 
-Both maximise the likelihood of the rows together with a weak belief that nothing has to change, so that few rows, or rows
-that the model tells apart without an error, do not lead to probabilities of 0 and 1. Shapes: N rows, C labels.
+Rows that were fitted to hardly say how often the model is wrong when it is sure: among some hundred that it tells apart without
+an error the likeliest temperature is 0, and other rows then get a sure wrong answer. So one row more of each kind is counted as
+wrong, as Platt has it, beside a weak belief that nothing has to change. Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ def fit(logits: npt.ArrayLike, targets: npt.ArrayLike, schema: LabelSchema) -> C
 
 def temperature(logits: Floats, targets: Floats) -> float:
     """What divides the logits before the softmax. Source: Guo et al. 2017, arXiv:1706.04599, 4.2."""
+    rows, labels = targets.shape
+    wrong = 1 / (rows + 2)
+    believed = targets * (1 - wrong) + (1 - targets) * wrong / max(labels - 1, 1)
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
-        nats = (logsumexp(scaled, axis=1) - (scaled * targets).sum(axis=1)).sum()
+        nats = (logsumexp(scaled, axis=1) - (scaled * believed).sum(axis=1)).sum()
         return float(nats + (log_temperature / LOG_TEMPERATURE_SD) ** 2 / 2)
 
     found = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-6})
@@ -47,16 +51,17 @@ def temperature(logits: Floats, targets: Floats) -> float:
 
 def line(logits: Floats, targets: Floats) -> Line:
     """Slope and intercept of one label's logit before its sigmoid. Source: Platt 1999; logits (N,), targets (N,)."""
-
+    holds = targets.sum()
+    believed = np.where(targets > 0, (holds + 1) / (holds + 2), 1 / (len(targets) - holds + 2))
     inputs = np.stack([logits, np.ones_like(logits)])
     usual, precision = np.array([1.0, 0.0]), np.array([SLOPE_SD, INTERCEPT_SD]) ** -2
 
     def loss(at: Floats) -> float:
         z = at @ inputs
-        return float((np.logaddexp(0, z) - targets * z).sum() + precision @ (at - usual) ** 2 / 2)
+        return float((np.logaddexp(0, z) - believed * z).sum() + precision @ (at - usual) ** 2 / 2)
 
     def gradient(at: Floats) -> Floats:
-        return np.asarray(inputs @ (expit(at @ inputs) - targets) + precision * (at - usual))
+        return np.asarray(inputs @ (expit(at @ inputs) - believed) + precision * (at - usual))
 
     def curvature(at: Floats) -> Floats:
         z = at @ inputs
