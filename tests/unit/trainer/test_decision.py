@@ -201,6 +201,14 @@ def test_a_rare_label_is_drawn_to_what_its_probabilities_say_and_one_without_row
     assert found.unfitted == {"c": "no validation row has it"}
 
 
+def test_a_threshold_cuts_between_neighbours_among_floats():
+    asked = Thresholds.model_validate({"objective": "PrecisionAtLeast", "value": 1})
+    for low in np.linspace(0.5, 0.9, 8, dtype=np.float32):
+        high = np.nextafter(low, np.float32(1))
+        rows = np.array([[1 - high, high], [1 - low, low]], dtype=np.float32)
+        assert cutoffs.fit(rows, one_hot([1, 0], 2), BINARY, asked).thresholds == {"spam": float(high)}
+
+
 def test_precision_of_one_of_several_labels_is_had_by_abstaining():
     rows = overconfident(ONE_OF, factor=1.0)
     found = deciding.fit(rows, None, ONE_OF, Thresholds.model_validate({"objective": "PrecisionAtLeast", "value": 0.6}))
@@ -238,6 +246,7 @@ def test_a_precision_that_the_likeliest_label_never_has_leaves_only_certainty():
         pytest.param(BINARY, [1.0, 0.0], {"spam": 0.2}, Abstain(band=0.2), False, id="the band ends at 0"),
         pytest.param(ONE_OF, [0.5, 0.3, 0.2], {}, Abstain(min_probability=0.6), True, id="the likeliest is not likely"),
         pytest.param(ONE_OF, [0.7, 0.2, 0.1], {}, Abstain(min_probability=0.6), False, id="it is"),
+        pytest.param(ONE_OF, [0.7, 0.2, 0.1], {}, Abstain(min_probability=0.7), False, id="just as likely is enough"),
         pytest.param(BINARY, [0.5, 0.5], {}, None, False, id="never without a rule"),
     ],
 )
