@@ -156,7 +156,7 @@ def predicted_targets(
     """
     # In float32, as probabilities leave the server: 0.7 in an answer reaches a threshold of 0.7.
     values = np.asarray(probabilities, dtype=np.float32).reshape(-1, len(schema.labels))
-    limits = _limits(thresholds, schema)
+    limits = _limits(thresholds, schema).astype(np.float32)
     if schema.task_detail is TaskDetail.MULTILABEL:
         return (values >= np.where(np.isnan(limits), np.float32(MULTILABEL_THRESHOLD), limits)).astype(np.int8)
     given = ~np.isnan(limits)
@@ -185,11 +185,12 @@ def abstains(
     if abstain.band is not None:
         limits = _limits(thresholds, schema)
         if schema.task_detail is TaskDetail.MULTILABEL:
-            limits = np.where(np.isnan(limits), np.float32(MULTILABEL_THRESHOLD), limits)
+            limits = np.where(np.isnan(limits), MULTILABEL_THRESHOLD, limits)
         elif np.isnan(limits).all() and schema.task_detail is TaskDetail.BINARY:
-            limits = np.array([np.nan, 0.5], dtype=np.float32)
-        with np.errstate(invalid="ignore"):
-            unsure |= (np.abs(values - limits) < np.float32(abstain.band)).any(axis=1)
+            limits = np.array([np.nan, 0.5])
+        # Only the edges are rounded to float32: of differences, 1 would be nearer to 0.8 than 0.2.
+        low, high = ((limits + sign * abstain.band).astype(np.float32) for sign in (-1, 1))
+        unsure |= ((values > low) & (values < high)).any(axis=1)
     return unsure
 
 
@@ -217,8 +218,8 @@ def decided(schema: LabelSchema, decision: Decision | None) -> LabelSchema:
     return schema if decision is None else DecidedSchema(schema.task_detail, schema.labels, decision)
 
 
-def _limits(thresholds: Mapping[str, float], schema: LabelSchema) -> npt.NDArray[np.float32]:
-    return np.array([thresholds.get(label, np.nan) for label in schema.labels], dtype=np.float32)
+def _limits(thresholds: Mapping[str, float], schema: LabelSchema) -> npt.NDArray[np.float64]:
+    return np.array([thresholds.get(label, np.nan) for label in schema.labels], dtype=np.float64)
 
 
 def _digest(found: Mapping[str, Any]) -> str:

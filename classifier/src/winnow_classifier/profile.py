@@ -81,7 +81,10 @@ class Profile:
             "coOccurrence": [{"labels": [a, b], "rows": count} for a, b, count in self.co_occurrence[:LISTED_PAIRS]],
             "duplicates": self.duplicates,
             "conflicts": self.conflicts,
-            "nearDuplicates": {"count": self.near_duplicates, "ofTheFirst": min(self.rows, MAX_TEXTS)},
+            "nearDuplicates": {
+                "count": self.near_duplicates,
+                "ofTheFirst": min(self.rows - self.duplicates, MAX_TEXTS),  # different texts
+            },
             "tokens": self.tokens and asdict(self.tokens),
             "characters": asdict(self.characters),
             "longerThan": {str(n): round(share, 6) for n, share in self.longer_than.items()},
@@ -133,11 +136,10 @@ class Profiler:
         wordless = list(filter(_WITHOUT_WORDS.fullmatch, texts))
         self._wordless += len(wordless)
         self._digits += sum(map(bool, map(_ONLY_DIGITS.fullmatch, wordless)))
-        if len(self._first_texts) < MAX_TEXTS:
-            left = MAX_TEXTS - len(self._first_texts)
-            self._first_texts.update(
-                (known, text[:MAX_BYTES]) for known, text in zip(hashes[:left], texts, strict=False)
-            )
+        for known, text in zip(hashes, texts, strict=True):
+            if len(self._first_texts) == MAX_TEXTS:
+                break
+            self._first_texts[known] = text[:MAX_BYTES]
 
     def finish(self, schema: LabelSchema) -> Profile:
         counts: Counter[str] = Counter()

@@ -118,7 +118,7 @@ def _label_table(labels: list[tuple[str, int]], rows: int) -> list[str]:
     shown = labels[:SHOWN_LABELS]
     width = max(len("label"), *(len(label) for label, _ in shown))
     lines = [f"{'label':<{width}}  positives   share"]
-    lines += [f"{label:<{width}}  {count:>9,}  {count / rows:>5.1%}" for label, count in shown]
+    lines += [f"{label:<{width}}  {held:>9,}  {held / rows:>5.1%}" for label, held in shown]
     if len(labels) > len(shown):
-        lines.append(f"… and {len(labels) - len(shown)} more labels")
+        lines.append(f"… and {count(len(labels) - len(shown), 'more label')}")
     return lines

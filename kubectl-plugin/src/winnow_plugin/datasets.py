@@ -69,7 +69,7 @@ def _parts(obj: Object, now: datetime) -> Iterator[RenderableType]:
         yield _heading("Labels")
         yield _label_bars(labels)
         if (more := int(status.get("labelCount", len(labels))) - min(len(labels), LABELS_IN_FULL)) > 0:
-            yield Text(f"… and {more} more labels")
+            yield Text(f"… and {more} more label{'' if more == 1 else 's'}")
     if tokens := status.get("tokens"):
         yield _heading("Lengths in tokens of the base model")
         lengths = table("MEAN", "P50", "P95", "P99", "MAX", right=RIGHT)

@@ -127,6 +127,15 @@ def test_near_duplicates_are_estimated():
     assert profile_of(*[0, 1] * 2, texts=["a", "b", "ab", "ba"]).near_duplicates == 0
 
 
+def test_near_duplicates_are_sought_among_the_first_different_texts(monkeypatch):
+    monkeypatch.setattr("winnow_classifier.profile.MAX_TEXTS", 4)
+    close = [" ".join(f"word{n}" for n in range(60)) + end for end in ("", " a", " b", " c", " d")]
+    found = profile_of(*[0] * 4, *[1] * 4, texts=[close[0]] * 4 + close[1:])
+    assert found.document()["nearDuplicates"] == {"count": 3, "ofTheFirst": 4}
+    found = profile_of(0, 0, 1, 1, texts=[close[0]] * 3 + close[1:2])
+    assert found.document()["nearDuplicates"] == {"count": 1, "ofTheFirst": 2}
+
+
 @pytest.mark.parametrize(
     ("lengths", "expected"),
     [

@@ -179,14 +179,18 @@ def test_a_label_that_begins_with_an_underscore_has_its_curve_named_too(monkeypa
     assert all(named.count(label) == 2 for label in schema.labels), named  # of precision and recall, and of ROC
 
 
-def test_a_curve_goes_through_the_metrics_of_its_thresholds():
+@pytest.mark.parametrize("digits", [pytest.param(16, id="no two rows score the same"), pytest.param(1, id="many do")])
+def test_a_curve_goes_through_the_metrics_of_its_thresholds(digits):
     schema, p, y = rows_of(TaskDetail.BINARY, 2, rows=90)
+    p = p.round(digits)
     (spam,) = curves.curves(p, y, schema)["labels"]
-    for n in (0, 10, -1):
+    for n in (0, 5, -1):
         predicted = p[:, 1] >= spam["thresholds"][n] - 1e-6
         hits = (predicted & (y[:, 1] == 1)).sum()
         assert spam["precision"][n] == pytest.approx(hits / predicted.sum(), abs=1e-5)
         assert spam["recall"][n] == pytest.approx(hits / y[:, 1].sum(), abs=1e-5)
+        others = (predicted.sum() - hits) / (y[:, 1] == 0).sum()
+        assert spam["falsePositiveRate"][n] == pytest.approx(others, abs=1e-5)
 
 
 def test_mistakes_come_surest_first_and_wrong_labels_are_suspected():

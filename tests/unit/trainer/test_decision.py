@@ -225,6 +225,14 @@ def test_a_rare_label_is_drawn_to_what_its_probabilities_say_and_one_without_row
     assert found.unfitted == {"c": "no validation row has it"}
 
 
+def test_a_threshold_cuts_between_neighbours_among_floats():
+    asked = Thresholds.model_validate({"objective": "PrecisionAtLeast", "value": 1})
+    for low in np.linspace(0.5, 0.9, 8, dtype=np.float32):
+        high = np.nextafter(low, np.float32(1))
+        rows = np.array([[1 - high, high], [1 - low, low]], dtype=np.float32)
+        assert cutoffs.fit(rows, one_hot([1, 0], 2), BINARY, asked).thresholds == {"spam": float(high)}
+
+
 def test_precision_of_one_of_several_labels_is_had_by_abstaining():
     rows = overconfident(ONE_OF, factor=1.0)
     found = deciding.fit(rows, None, ONE_OF, Thresholds.model_validate({"objective": "PrecisionAtLeast", "value": 0.6}))
@@ -255,8 +263,14 @@ def test_a_precision_that_the_likeliest_label_never_has_leaves_only_certainty():
         pytest.param(BINARY, [0.45, 0.55], {"spam": 0.8}, Abstain(band=0.1), False, id="far from its threshold"),
         pytest.param(SEVERAL, [0.9, 0.1, 0.52], {}, Abstain(band=0.1), True, id="one of several is unsure"),
         pytest.param(SEVERAL, [0.9, 0.1, 0.0], {}, Abstain(band=0.1), False, id="all are sure"),
+        pytest.param(SEVERAL, [0.4, 0.6, 0.4], {}, Abstain(band=0.1), False, id="at the edges of the band"),
+        pytest.param(SEVERAL, [0.9, 0.1, 0.4001], {}, Abstain(band=0.1), True, id="within the lower edge"),
+        pytest.param(SEVERAL, [0.9, 0.1, 0.5999], {}, Abstain(band=0.1), True, id="within the upper edge"),
+        pytest.param(BINARY, [0.0, 1.0], {"spam": 0.8}, Abstain(band=0.2), False, id="the band ends at 1"),
+        pytest.param(BINARY, [1.0, 0.0], {"spam": 0.2}, Abstain(band=0.2), False, id="the band ends at 0"),
         pytest.param(ONE_OF, [0.5, 0.3, 0.2], {}, Abstain(min_probability=0.6), True, id="the likeliest is not likely"),
         pytest.param(ONE_OF, [0.7, 0.2, 0.1], {}, Abstain(min_probability=0.6), False, id="it is"),
+        pytest.param(ONE_OF, [0.7, 0.2, 0.1], {}, Abstain(min_probability=0.7), False, id="just as likely is enough"),
         pytest.param(BINARY, [0.5, 0.5], {}, None, False, id="never without a rule"),
     ],
 )
@@ -333,6 +347,7 @@ def test_what_a_decision_measured_is_not_computed_again_and_stays_the_same_to_th
     ("band", "thresholds", "says"),
     [
         pytest.param(0.05, {"a": 0.3, "b": 0.9}, "", id="room on both sides"),
+        pytest.param(0.2, {"a": 0.8, "b": 0.2}, "", id="just as far as 0 and 1"),
         pytest.param(0.05, {"a": 0.0123456, "b": 0.5}, 'the threshold of "a" (0.01235) to 0 or 1', id="near 0"),
         pytest.param(
             0.05, {"a": 0.01, "b": 0.99}, 'the thresholds of "a" (0.01), "b" (0.99) to 0 or 1', id="both ends"

@@ -29,6 +29,14 @@ def run(tmp_path, capsys):
     return import_
 
 
+def test_of_many_labels_the_first_are_listed_and_the_others_counted(run):
+    def summed_up(labels):
+        return run("".join(f'{{"text": "text {n}", "label": "label {n}"}}\n' for n in range(labels)))[1]
+
+    assert "… and 1 more label\n" in summed_up(31)
+    assert "… and 2 more labels\n" in summed_up(32)
+
+
 def test_good_rows_are_stored_and_summed_up(run, tmp_path):
     code, out, _, message = run(ROWS, "--labels", "ham,spam")
     assert code == 0

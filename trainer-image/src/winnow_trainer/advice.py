@@ -38,7 +38,7 @@ def about_decision(data: Data) -> list[Warn]:
 def about_band(decision: Decision) -> list[Warn]:
     """Whether the surest answers abstain too: the band reaches from a threshold to 0, or to 1."""
     band = (decision.abstain and decision.abstain.band) or 0.0
-    near = {label: limit for label, limit in decision.thresholds.items() if min(limit, 1 - limit) < band}
+    near = {label: limit for label, limit in decision.thresholds.items() if limit < band or limit + band > 1}
     if not near:
         return []
     shown = some([f"{_names([label])} ({limit:.4g})" for label, limit in near.items()], SHOWN_LABELS)

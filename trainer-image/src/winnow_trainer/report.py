@@ -14,6 +14,7 @@ from typing import Any
 
 from winnow_classifier.checkpoint import Manifest
 from winnow_classifier.metrics import HIGHER_IS_BETTER
+from winnow_classifier.words import count
 from winnow_trainer import decision_report
 from winnow_trainer.markup import number, text, tree
 from winnow_trainer.mistakes import Mistake
@@ -180,7 +181,7 @@ def _labels(report: Report) -> str:
             for each in part["labels"][:SHOWN_LABELS]
         )
         more = len(part["labels"]) - SHOWN_LABELS
-        told = f"<p>{more:,} more labels stand in metrics.json.</p>" if more > 0 else ""
+        told = f"<p>{count(more, 'more label')} in metrics.json.</p>" if more > 0 else ""
         sections.append(
             f"<details{' open' if not sections else ''}><summary>Labels, {rows} rows</summary><div class=wide><table>"
             f"<thead><tr><th>label</th><th>rows</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>{told}</details>"
