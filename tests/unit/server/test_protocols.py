@@ -85,6 +85,8 @@ def test_a_cut_is_said_beside_every_answer(server, path, one, field):
     assert "x-winnow-truncated" not in server.client.post(path, json={field: [one("prize")]}).headers
     many = server.client.post(path, json={field: [one(LONG)] * 200}).headers["x-winnow-truncated"].split(",")
     assert (len(many), many[31:]) == (33, ["31:13/12", "+168"])
+    all_named = server.client.post(path, json={field: [one(LONG)] * 32}).headers["x-winnow-truncated"].split(",")
+    assert (len(all_named), all_named[-1]) == (32, "31:13/12")
     if path == KSERVE:
         found = [(p["tokens"], p["truncated"], p["original_tokens"]) for p in answer.json()["predictions"]]
         assert found == [(12, True, 13), (3, False, 3), (12, True, 14)]
