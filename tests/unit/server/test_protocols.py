@@ -361,6 +361,7 @@ def test_a_text_far_too_long_and_a_request_that_takes_too_long_are_refused(check
     with tiny_server.running(checkpoint_folder, prepare=gate.guard, limits=limits) as server:
         error = server.refusal(422, json={"input": ["prize", "x" * 51]})
         assert (error["code"], error["param"]) == ("text_too_many_characters", "input[1]")
+        assert server.probabilities("x" * 50)
         gate.close()
         assert server.refusal(504, json={"input": "prize"})["code"] == "deadline_exceeded"
         server.until(lambda: server.metric("clf_queue_tokens") == 0)
