@@ -111,7 +111,7 @@ class ClassifyRequest(Body):
         named = {self.truncation, self.truncation_side} - {None}
         if len(named) > 1 and self.truncation != "error":
             raise PydanticCustomError(
-                "truncation_twice", "truncation and truncation_side name two sides: give one of them"
+                "truncation_twice", "names two sides, by truncation and by truncation_side: give one of them"
             )
         return self
 

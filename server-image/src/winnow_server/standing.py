@@ -14,7 +14,8 @@ from winnow_server.thresholds import NONE, Rules, Thresholds
 
 log = logging.getLogger(__name__)
 
-CONTENT = TypeAdapter(dict[str, Annotated[float, Field(ge=0, le=1)]])
+# Strict, as in a request: true would be 1.
+CONTENT = TypeAdapter(dict[str, Annotated[float, Field(ge=0, le=1, strict=True)]])
 
 
 class Standing:

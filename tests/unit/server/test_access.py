@@ -72,6 +72,7 @@ def test_what_is_not_open_needs_a_key(guarded, method, path):
 
 def test_probes_pages_and_metrics_are_open(guarded):
     assert [guarded.client.get(path).status_code for path in OPEN] == [200] * len(OPEN)
+    assert [guarded.client.head(path).status_code for path in OPEN] == [200] * len(OPEN)
     assert guarded.client.post("/", json={"inputs": "prize"}).status_code == 401
 
 

@@ -109,7 +109,8 @@ def test_a_text_is_cut_on_the_left_where_that_is_asked_for(server, field):
 
 def test_two_sides_at_once_are_refused(server):
     fields = {"input": "a", "truncation": "right", "truncation_side": "left"}
-    assert "give one of them" in server.refusal(422, json=fields)["message"]
+    said = "The body names two sides, by truncation and by truncation_side: give one of them."
+    assert server.refusal(422, json=fields)["message"] == said
     assert (
         server.refusal(422, json={"input": LONG, "truncation": "error", "truncation_side": "left"})["code"]
         == "text_too_long"

@@ -79,7 +79,7 @@ def test_the_checkpoints_thresholds_stand_below_the_deployments_and_the_requests
         assert server.classify("meeting", thresholds={"spam": 0})["data"][0]["predicted_labels"] == ["spam"]
 
 
-def test_a_refit_reaches_a_running_server_and_a_damaged_file_does_not(tmp_path):
+def test_a_refit_reaches_a_running_server_and_a_damaged_file_does_not(tmp_path, caplog):
     folder = tiny_server.publish(tmp_path)
     with tiny_server.running(folder) as server:
         assert server.classify("meeting")["data"][0]["abstained"] is False
@@ -91,6 +91,7 @@ def test_a_refit_reaches_a_running_server_and_a_damaged_file_does_not(tmp_path):
         (folder / "new").replace(folder / DECISION)
         with pytest.raises(CheckpointError, match="was changed"):
             standing.read_decision(folder / DECISION, server.service)
+        server.until(lambda: "Decision cannot be used" in caplog.text)
         assert server.classify("meeting")["data"][0]["abstained"]
 
 

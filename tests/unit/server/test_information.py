@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from winnow_classifier.tokens import Encoder
 from winnow_server import responses
 from winnow_server.logs import JsonFormatter
 from winnow_server.protocols import ndjson
+from winnow_server.ticket import Timing
 
 STATIC = Path(winnow_server.__file__).parent / "static"
 
@@ -111,6 +113,9 @@ def test_the_documentation_has_the_metrics_that_there_are_and_no_others(server):
 def test_the_stages_of_a_request_are_timed_in_a_header(server):
     header = server.client.post("/v1/classify", json={"input": "prize"}).headers["server-timing"]
     assert re.fullmatch(r"tok;dur=[\d.]+, queue;dur=[\d.]+, infer;dur=[\d.]+", header)
+    seconds = Timing(arrived=1.0, tokenised=1.002, started=1.005, finished=1.015)
+    milliseconds = "tok;dur=2.00, queue;dur=3.00, infer;dur=10.00"
+    assert responses.server_timing(SimpleNamespace(timing=seconds)) == milliseconds
 
 
 def test_probes_are_answered_while_long_texts_are_tokenised(server):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -15,7 +16,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME
 from winnow_classifier.model import Classifier, classifier_config, load_network
 from winnow_classifier.packing import pack
-from winnow_server import fast_linear, half, model, precision
+from winnow_server import examples, fast_linear, half, model, precision
 from winnow_server.fast_linear import FastLinear, to_bfloat16, to_float32
 from winnow_server.fused_layers import FusedLayers
 from winnow_server.thresholds import NO_RULES, Rules
@@ -333,3 +334,10 @@ def test_float32_is_given_up_uncompared_only_where_it_has_no_room(loaded):
     assert precision.only_half_fits(loaded.model, 6 * weights)
     assert not precision.only_half_fits(loaded.model, 7 * weights)
     assert not precision.may_be_half(loaded.model, "float32")
+
+
+def test_what_the_documents_promise_of_bfloat16_is_what_is_asked_of_it():
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    assert f"(up to {examples.JUDGED}, at least {precision.FEWEST_EXAMPLES}) every probability stays within" in page
+    assert f"stays within {precision.TOLERANCE['bfloat16']} and every decision the same" in page
+    assert f"every probability on those rows stays within {precision.GPU_TOLERANCE} of float32's" in page

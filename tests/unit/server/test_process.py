@@ -67,6 +67,8 @@ def test_a_key_that_cannot_be_read_is_said_so(checkpoint_folder, tmp_path, capsy
     [
         (None, "There is no file"),
         ('{"spam": 0.9,}', "must hold an object of numbers from 0 to 1 by label: Invalid JSON"),
+        ('{"spam": true}', "by label: spam: Input should be a valid number"),
+        ('{"spam": "0.9"}', "by label: spam: Input should be a valid number"),
         ('{"spam": 90}', "by label: spam: Input should be less than or equal to 1"),
     ],
 )

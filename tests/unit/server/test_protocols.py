@@ -85,6 +85,8 @@ def test_a_cut_is_said_beside_every_answer(server, path, one, field):
     assert "x-winnow-truncated" not in server.client.post(path, json={field: [one("prize")]}).headers
     many = server.client.post(path, json={field: [one(LONG)] * 200}).headers["x-winnow-truncated"].split(",")
     assert (len(many), many[31:]) == (33, ["31:13/12", "+168"])
+    all_named = server.client.post(path, json={field: [one(LONG)] * 32}).headers["x-winnow-truncated"].split(",")
+    assert (len(all_named), all_named[-1]) == (32, "31:13/12")
     if path == KSERVE:
         found = [(p["tokens"], p["truncated"], p["original_tokens"]) for p in answer.json()["predictions"]]
         assert found == [(12, True, 13), (3, False, 3), (12, True, 14)]
@@ -359,6 +361,7 @@ def test_a_text_far_too_long_and_a_request_that_takes_too_long_are_refused(check
     with tiny_server.running(checkpoint_folder, prepare=gate.guard, limits=limits) as server:
         error = server.refusal(422, json={"input": ["prize", "x" * 51]})
         assert (error["code"], error["param"]) == ("text_too_many_characters", "input[1]")
+        assert server.probabilities("x" * 50)
         gate.close()
         assert server.refusal(504, json={"input": "prize"})["code"] == "deadline_exceeded"
         server.until(lambda: server.metric("clf_queue_tokens") == 0)

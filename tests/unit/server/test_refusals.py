@@ -65,6 +65,7 @@ def test_a_refused_request(server, body, status, code, param, words):
 def test_too_many_texts_are_refused_wherever_they_are_sent(server, path):
     error = server.refusal(422, path=path, json={"input": ["a"] * 1025})
     assert (error["code"], error["param"]) == ("too_long", "input")
+    assert len(server.client.post(path, json={"input": ["a"] * 1024}).json()["data"]) == 1024
 
 
 def test_the_words_of_a_refusal_hold_nothing_of_the_text(server):

@@ -83,7 +83,7 @@ def test_one_number_is_not_enough_where_one_of_several_labels_holds(tmp_path):
         assert server.classify("prize", thresholds={"c": 0})["data"][0]["predicted_labels"] == ["c"]
 
 
-def test_the_deployments_thresholds_change_without_a_restart(checkpoint_folder, tmp_path):
+def test_the_deployments_thresholds_change_without_a_restart(checkpoint_folder, tmp_path, caplog):
     file = tmp_path / "thresholds.json"
     file.write_text('{"spam": 0, "spma": 0.5}')
     with tiny_server.running(checkpoint_folder, thresholds=file) as server:
@@ -95,7 +95,10 @@ def test_the_deployments_thresholds_change_without_a_restart(checkpoint_folder, 
         for asked in (0.8, {"spam": 0.8}):  # one number is the positive label's; the other's stands
             assert server.classify("meeting", thresholds=asked)["thresholds"] == {"ham": 0.9, "spam": 0.8}
         for broken in ('{"spam": 2}', "{"):
+            caplog.clear()
             file.write_text(broken)
+            server.until(lambda: "Thresholds cannot be used" in caplog.text)
+            assert server.classify("meeting")["thresholds"] == {"ham": 0.9, "spam": 0.0}
         (tmp_path / "new").write_text('{"spam": 1}')
         (tmp_path / "new").replace(file)
         server.until(lambda: server.client.get("/v1/model").json()["thresholds"] == {"spam": 1.0})
