@@ -253,6 +253,13 @@ def test_a_finished_run_keeps_a_checkpoint_that_somebody_changed_and_says_so(tra
     assert trainer.progress.snapshot()["bestCheckpoint"] == told["bestCheckpoint"]
 
 
+def test_what_a_killed_removal_left_of_a_checkpoint_makes_way_for_the_checkpoint(trainer):
+    left = trainer.checkpoint(1)
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"its manifest went first")
+    assert [one["name"] for one in trainer.run(trainer.job())["checkpoints"]] == ["epoch-1", "epoch-2"]
+
+
 def test_the_folder_of_another_job_is_left_alone(trainer):
     trainer.run(trainer.job())
     with pytest.raises(ConfigError, match=r"another job: parameters\.seed was 0, now 1"):
