@@ -169,6 +169,15 @@ def test_a_checkpoint_is_named_or_the_best() -> None:
     assert refused.value.hint == "it has: epoch-1, epoch-2"
 
 
+def test_one_that_retention_removed_is_listed_as_such(capfd: Any) -> None:
+    entries = [{"name": "epoch-1", "sizeBytes": 900, "removed": True}, {"name": "epoch-2", "sizeBytes": 800}]
+    artifacts._list_checkpoints(Training({**JOB, "status": {**JOB["status"], "checkpoints": entries}}, []))
+    assert [line.split() for line in capfd.readouterr().out.splitlines()[1:]] == [
+        ["epoch-1", "removed"],
+        ["epoch-2", "800", "bytes"],
+    ]
+
+
 def test_one_that_retention_removed_is_not_looked_for_in_storage() -> None:
     status = {**JOB["status"], "checkpoints": [{"name": "epoch-1", "removed": True}, {"name": "epoch-2"}]}
     with pytest.raises(ClusterError, match=r"removed from storage by spec.retention of ModelService mail") as refused:

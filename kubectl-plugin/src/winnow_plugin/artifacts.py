@@ -103,7 +103,7 @@ def _list_checkpoints(training: Training) -> None:
             plain(str(each["name"])),
             str(each.get("epoch", "")),
             "" if value is None else f"{value:.4f}",
-            decimal(int(each.get("sizeBytes", 0))),
+            "removed" if each.get("removed") else decimal(int(each.get("sizeBytes", 0))),
             "best" if each.get("best") else "",
             ", ".join(each.get("deployedBy") or ()),
         )
