@@ -17,6 +17,7 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_plugin import artifacts, storage_access, storage_pod
 from winnow_plugin.cluster import Place
 from winnow_plugin.errors import ClusterError, Unreachable
+from winnow_plugin.meter import Meter
 from winnow_plugin.storage_access import Training
 
 FILES = {"report.html": b"<p>", "loss.png": b"png" * 1_000, "model.safetensors": os.urandom(300_000)}
@@ -145,6 +146,20 @@ def test_what_kubectl_says_is_told(tmp_path: Path, script: str, error: type[Exce
         artifacts._fetch(kubectl_exec(tmp_path, script), "epoch-2", [file], tmp_path / "out")
 
 
+def test_a_fetch_that_ends_within_a_file_leaves_no_part_of_it(tmp_path: Path, stored: Path) -> None:
+    def interrupted(done: int) -> None:
+        raise KeyboardInterrupt
+
+    here, out = kubectl_exec(tmp_path), tmp_path / "out"
+    out.mkdir()
+    files = {file.name: file for file in artifacts._files(here, {"name": "epoch-2"})}
+    meter = Meter("fetching epoch-2", 1)
+    meter.at = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt), here.running("artifacts", "epoch-2", ["--file", "report.html"]) as stream:
+        artifacts._unpack(stream, files, out, meter, 0)
+    assert list(out.iterdir()) == []
+
+
 def test_a_checkpoint_is_named_or_the_best() -> None:
     training = Training(JOB, [])
     assert training.checkpoint("best")["name"] == "epoch-2"
@@ -152,6 +167,15 @@ def test_a_checkpoint_is_named_or_the_best() -> None:
     with pytest.raises(ClusterError, match="has no checkpoint epoch-9") as refused:
         training.checkpoint("epoch-9")
     assert refused.value.hint == "it has: epoch-1, epoch-2"
+
+
+def test_one_that_retention_removed_is_listed_as_such(capfd: Any) -> None:
+    entries = [{"name": "epoch-1", "sizeBytes": 900, "removed": True}, {"name": "epoch-2", "sizeBytes": 800}]
+    artifacts._list_checkpoints(Training({**JOB, "status": {**JOB["status"], "checkpoints": entries}}, []))
+    assert [line.split() for line in capfd.readouterr().out.splitlines()[1:]] == [
+        ["epoch-1", "removed"],
+        ["epoch-2", "800", "bytes"],
+    ]
 
 
 def test_one_that_retention_removed_is_not_looked_for_in_storage() -> None:

@@ -148,6 +148,11 @@ def early_job(trainer, patience=2):
     return TrainingJob.model_validate({"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": found})
 
 
+def test_a_job_that_waits_for_one_epoch_says_so(tmp_path):
+    trainer = Trainer(tmp_path)
+    assert "did not get better by more than 1 for 1 epoch. " in trainer.run(early_job(trainer, 1))["message"]
+
+
 def test_a_job_ends_early_and_says_so_also_after_a_restart(tmp_path):
     straight = Trainer(tmp_path / "straight")
     told = straight.run(early_job(straight))

@@ -130,10 +130,13 @@ def test_what_is_wrong_is_said_in_words(train, folder, spec, code, reason, messa
     assert "error: " in err
 
 
-def test_wrong_rows_name_their_line(train, folder):
-    (folder / "rows.jsonl").write_text(json.dumps(HAM) + "\n{broken\n")
+@pytest.mark.parametrize("name", ["rows.jsonl", "test.csv"])
+def test_wrong_rows_name_their_file_and_line(train, folder, name):
+    (folder / name).write_text(json.dumps(HAM) + "\n{broken\n")
+    write_job(folder, testDataset=name)
     code, _, err, told = train()
     assert (code, told["reason"]) == (11, "InvalidRows")
+    assert told["message"].startswith(f"{folder / name}: 1 of 2 rows cannot be read; ")
     assert "line 2, column 2" in told["message"]
     assert "2:2: not valid JSON" in err
 

@@ -155,6 +155,8 @@ def publish(
     temporary.mkdir(parents=True)
     try:
         content, manifest = write(temporary, manifest, model, tokenizer, artifacts, beside or {}, weights)
+        if not (directory / MANIFEST).exists():
+            shutil.rmtree(directory, ignore_errors=True)  # what a removal that was killed left
         temporary.rename(directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room

@@ -103,7 +103,7 @@ def _list_checkpoints(training: Training) -> None:
             plain(str(each["name"])),
             str(each.get("epoch", "")),
             "" if value is None else f"{value:.4f}",
-            decimal(int(each.get("sizeBytes", 0))),
+            "removed" if each.get("removed") else decimal(int(each.get("sizeBytes", 0))),
             "best" if each.get("best") else "",
             ", ".join(each.get("deployedBy") or ()),
         )
@@ -196,12 +196,14 @@ def _unpack(stream: IO[bytes], wanted: Mapping[str, _File], folder: Path, meter:
             if file is None or content is None:
                 continue
             part, digest = folder / f".{file.name}.part", hashlib.sha256()
-            with part.open("wb") as out:
-                while piece := content.read(PIECE_BYTES):
-                    out.write(piece)
-                    digest.update(piece)
-                    meter.at(done := done + len(piece))
-            if digest.hexdigest() != file.sha256:
-                part.unlink()
-                raise StorageError(f"{file.name} was changed in storage: its SHA-256 is {digest.hexdigest()}")
-            part.replace(folder / file.name)
+            try:
+                with part.open("wb") as out:
+                    while piece := content.read(PIECE_BYTES):
+                        out.write(piece)
+                        digest.update(piece)
+                        meter.at(done := done + len(piece))
+                if digest.hexdigest() != file.sha256:
+                    raise StorageError(f"{file.name} was changed in storage: its SHA-256 is {digest.hexdigest()}")
+                part.replace(folder / file.name)
+            finally:
+                part.unlink(missing_ok=True)  # no other fetch would go on with it

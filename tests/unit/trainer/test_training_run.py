@@ -253,6 +253,25 @@ def test_a_finished_run_keeps_a_checkpoint_that_somebody_changed_and_says_so(tra
     assert trainer.progress.snapshot()["bestCheckpoint"] == told["bestCheckpoint"]
 
 
+def test_what_a_killed_removal_left_of_a_checkpoint_makes_way_for_the_checkpoint(trainer):
+    left = trainer.checkpoint(1)
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"its manifest went first")
+    assert [one["name"] for one in trainer.run(trainer.job())["checkpoints"]] == ["epoch-1", "epoch-2"]
+
+
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff"], ids=["empty", "a list", "no text"])
+def test_a_damaged_file_of_the_run_is_named(trainer, name, content):
+    trainer.run(trainer.job())
+    path = trainer.storage / "runs" / "spam-v1" / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=f"^{path} is damaged: ") as said:
+        trainer.run(trainer.job())
+    assert said.value.hint == f"bring it back as it was, or delete {path.parent} and train again"
+    assert path.read_bytes() == content
+
+
 def test_the_folder_of_another_job_is_left_alone(trainer):
     trainer.run(trainer.job())
     with pytest.raises(ConfigError, match=r"another job: parameters\.seed was 0, now 1"):

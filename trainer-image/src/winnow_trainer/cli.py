@@ -21,7 +21,7 @@ from winnow_classifier import base_model, verdict
 from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.dataset_manifest import GivenOptions, read_dataset, row_options
-from winnow_classifier.errors import ConfigError, OutOfMemoryError_, WinnowError
+from winnow_classifier.errors import ConfigError, DataError, OutOfMemoryError_, WinnowError
 from winnow_classifier.mirror import Mirror, opened
 from winnow_classifier.refit_options import RefitOptions
 from winnow_classifier.row_paths import common_folder, find_files, is_glob
@@ -294,7 +294,11 @@ def _places(options: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:
-    imported = importer.import_files([file], storage, RowOptions(), mirror=mirror)
+    try:
+        imported = importer.import_files([file], storage, RowOptions(), mirror=mirror)
+    except DataError as err:
+        err.args = (f"{file}: {err}",)  # a job has several
+        raise
     log.info("Rows imported", extra={"file": str(file), "rows": imported.verdict.profile.rows})
     return imported.dataset.path
 

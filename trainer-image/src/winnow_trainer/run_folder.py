@@ -44,7 +44,7 @@ class RunFolder:
         self.mirror.fetch(path)
         if not path.is_file():
             return False
-        wanted, found = json.loads(json.dumps(identity)), json.loads(path.read_bytes())
+        wanted, found = json.loads(json.dumps(identity)), self._read(path)
         if DIRECTIONS not in found.get("metrics", {}):
             wanted.get("metrics", {}).pop(DIRECTIONS, None)
         if different := differences(found, wanted):
@@ -65,7 +65,7 @@ class RunFolder:
         """How the run ended, if it did."""
         path = self.path / "result.json"
         self.mirror.fetch(path)
-        return json.loads(path.read_bytes()) if path.is_file() else None
+        return self._read(path) if path.is_file() else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         path = self.path / "result.json"
@@ -81,7 +81,7 @@ class RunFolder:
     def parallelism(self) -> str | None:
         """What the run began with, where the job leaves that open: free memory may differ when it goes on."""
         self.mirror.fetch(self._parallelism)
-        return json.loads(self._parallelism.read_bytes())["parallelism"] if self._parallelism.is_file() else None
+        return str(self._read(self._parallelism)["parallelism"]) if self._parallelism.is_file() else None
 
     def keep_parallelism(self, parallelism: str) -> None:
         write_json(self._parallelism, {"parallelism": parallelism})
@@ -89,6 +89,17 @@ class RunFolder:
 
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / f"epoch-{epoch}"
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """Of a JSON file that `write_json` wrote. Raises ConfigError for one that was changed since."""
+        try:
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
+        except ValueError as error:
+            hint = f"bring it back as it was, or delete {self.mirror.shown(self.path)} and train again"
+            raise ConfigError(f"{self.mirror.shown(path)} is damaged: {error}", hint=hint) from error
+        return content
 
     def published(self) -> tuple[list[Published], list[Changed]]:
         """The whole checkpoints, by epoch, and those that were changed since, which are left as they are."""

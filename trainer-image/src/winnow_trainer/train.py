@@ -26,6 +26,7 @@ from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
+from winnow_classifier.words import count
 from winnow_trainer import advice, memory, outcome, resume, step_losses
 from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
@@ -541,6 +542,6 @@ class Training:
         none = ", since there are no validation rows" if rows == "test" else ""
         message = (
             f"Stopped early after epoch {epoch} of {self.parameters.num_train_epochs}: {self.prepared.primary} on the {rows} "
-            f"rows{none} did not get better by more than {wanted.min_delta:g} for {wanted.patience} epochs. {told}"
+            f"rows{none} did not get better by more than {wanted.min_delta:g} for {count(wanted.patience, 'epoch')}. {told}"
         )
         return {"reason": "StoppedEarly", "message": message}
