@@ -870,6 +870,47 @@ def test_an_image_that_cannot_be_pulled_is_said_before_the_deadline() -> None:
     assert "no such image" in message_of(world.status, "Stalled")
 
 
+QUOTA = "exceeded quota: one, requested: pods=1, used: pods=1, limited: pods=1"
+
+
+def refuse(world: World, words: str) -> None:
+    """The pods of the apps/v1 Deployment, which also gets no further within its deadline."""
+    assert world.child is not None
+    message = f'pods "web-5db69ffc84-m2kk4" is forbidden: {words}'
+    world.child["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message},
+        {"type": "Progressing", "status": "False", "message": "timed out", "lastUpdateTime": "2026-11-23T12:10:00Z"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(QUOTA, "Reconciling", id="a quota: there is room when others end"),
+        pytest.param('violates PodSecurity "restricted:latest"', "Stalled", id="a rule"),
+    ],
+)
+def test_pods_that_are_refused_say_nothing_against_the_checkpoint(words: str, told: str) -> None:
+    world = World()
+    world.visit()
+    refuse(world, words)
+    world.settle()
+    assert (world.says("Ready"), world.says(told)) == (("False", "ApiRefused"), ("True", "ApiRefused"))
+    assert message_of(world.status, "Ready").endswith(f"The API server refuses the pods of Deployment web: {words}")
+    world.roll_out()
+    assert (world.says("Ready"), world.says()) == (("True", "Live"), ("True", "Promoted"))
+
+
+def test_a_rollout_that_a_quota_holds_up_beyond_its_deadline_is_taken_back_with_the_quotas_words() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    refuse(world, QUOTA)
+    world.visit()
+    assert world.served == "epoch-1"
+    assert message_of(world.status, "Promoted").endswith(QUOTA)
+
+
 def test_a_pod_that_finds_no_node_is_waited_for_until_the_deadline() -> None:
     world = live()
     world.to("epoch-2")
