@@ -180,7 +180,9 @@ def _at_zero(seen: DeploymentSeen, what: str) -> _State:
         return _State(Reason.SCALED_TO_ZERO, f"{what} is chosen, but no replicas are asked for", live=True)
     if _holding(seen):
         return _State(Reason.ASLEEP, f"{what} is chosen; no pod runs, and requests are held until one does", live=True)
-    return _State(Reason.WAKER_STARTING, f"{what} is chosen; no pod runs, and the waker is not ready to hold requests")
+    refused = next((words for obj in seen.waker if (words := pods.refused_servers(obj))), "")
+    message = f"{what} is chosen; no pod runs, and the waker is not ready to hold requests"
+    return _State(Reason.WAKER_STARTING, f"{message}{f'. {refused}' if refused else ''}")
 
 
 def _held(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, what: str) -> _State:
