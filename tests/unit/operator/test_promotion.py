@@ -432,6 +432,16 @@ def test_what_is_live_is_not_taken_down_by_a_gate_that_comes_later() -> None:
     assert (world.served, world.jobs, world.says("Ready")) == ("epoch-1", [], ("True", "Live"))
 
 
+def test_the_same_bytes_of_another_job_came_through_as_they_did_before() -> None:
+    """A training that is run again alike: what the live ones were let through by holds for these."""
+    world = World(completed(), completed("v2"), checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-1", job="v2", gate=BOTH)
+    world.roll_out()
+    assert world.jobs == []
+    assert (world.status["live"]["trainingJob"], world.status["live"]["message"]) == ("v2", "There is no gate")
+
+
 def test_a_gate_raised_during_a_rollout_stops_it() -> None:
     world = live()
     world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.9}]})
