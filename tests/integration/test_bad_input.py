@@ -596,6 +596,29 @@ async def test_a_server_image_that_cannot_be_pulled_says_so(cluster: Cluster) ->
     )
 
 
+async def test_servers_that_a_quota_refuses_say_so_and_start_when_there_is_room(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.trained()
+    await cluster.apply(deployment())
+    old = await cluster.pod_of(DEPLOYMENT, "web")
+    await old.start()
+    await cluster.expect(DEPLOYMENT, "web", "Promoted", reason="Promoted")
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one"}, "spec": {"hard": {"pods": "1"}}}
+    await cluster.apply(quota)
+    await cluster.until("the quota to hold", QUOTA, lambda quota: quota["status"]["hard"], name="one")
+    await cluster.change(DEPLOYMENT, "web", replicas=2)
+    web = await cluster.expect(
+        DEPLOYMENT, "web", "Ready", status="False", reason="ApiRefused", says="exceeded quota: one"
+    )
+    assert kstatus(web) == "InProgress", "there is room when others end"
+    assert condition(web, "Promoted")["status"] == "True"  # type: ignore[index]
+    assert condition(web, "Available")["status"] == "True"  # type: ignore[index]
+    assert web["status"]["live"]["checkpoint"] == "epoch-2"
+    await cluster.delete(QUOTA, "one")
+    await (await cluster.pod_of(DEPLOYMENT, "web", but_not=[old.name], seconds=RETRY_SECONDS)).start()
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live", says="2 of 2")
+
+
 async def test_a_label_of_ours_on_a_foreign_object_makes_it_no_child(cluster: Cluster) -> None:
     labels = {"app.kubernetes.io/managed-by": "winnow", "winnow.dev/kind": "Dataset", "winnow.dev/name": "rows"}
     container = {"name": "importer", "image": "theirs"}

@@ -130,6 +130,12 @@ async def test_what_others_change_in_children_is_put_right(cluster: Cluster) -> 
     await cluster.until(
         "its selector", SERVICE, lambda found: found["spec"]["selector"]["winnow.dev/name"] == "web", name="web"
     )
+    port = {"name": "http", "port": 81, "targetPort": "http"}
+    await patch(SERVICE, cluster.namespace, "web", {"spec": {"ports": [port]}})
+    await cluster.until(
+        "its port", SERVICE, lambda found: [port["port"] for port in found["spec"]["ports"]] == [80], name="web"
+    )
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
     uid = (await cluster.get(SERVICE, "web"))["metadata"]["uid"]
     await cluster.delete(SERVICE, "web")
     await cluster.until("another Service", SERVICE, lambda found: found["metadata"]["uid"] != uid, name="web")

@@ -22,6 +22,7 @@ from winnow_operator.resources import (
     EVENT,
     GUESTS,
     IN_USE,
+    SERVICE,
     Object,
     Resource,
     being_deleted,
@@ -172,7 +173,15 @@ class Executor:
         wanted = drift.stamped(obj)
         if live is not None:
             wanted["metadata"]["uid"] = uid_of(live)  # the API server refuses should it be another one by now
-        written = await self._kube.apply(resource, wanted, _manager(owner))
+        try:
+            written = await self._kube.apply(resource, wanted, _manager(owner))
+        except ApiError as err:
+            if live is None or resource != SERVICE or err.status != 422:
+                raise
+            # Somebody changed a port's number: ours would be put beside it, under a name that it has already.
+            patch = {"metadata": {"uid": uid_of(live)}, "spec": {"ports": obj["spec"]["ports"]}}
+            await self._kube.patch(resource, namespace, name, patch, _manager(owner))
+            written = await self._kube.apply(resource, wanted, _manager(owner))
         self._news.kept(written)
         written = self._store.get(resource, namespace, name) or written  # without bookkeeping, as `live` is
         self._wrote(resource, "apply")

@@ -10,7 +10,16 @@ from typing import cast
 
 from winnow_operator.conditions import parse_time
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import Object, being_deleted, is_true, name_of, namespace_of, newest, status_of
+from winnow_operator.resources import (
+    Object,
+    being_deleted,
+    condition_of,
+    is_true,
+    name_of,
+    namespace_of,
+    newest,
+    status_of,
+)
 
 KILLED_EXIT_CODE = 137  # 128 + SIGKILL: for memory, by force, or with its node; the kubelet's reason tells memory
 # Jobs and pods come from two watches: the Job can be seen to end before its pod.
@@ -25,7 +34,7 @@ STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 CONTAINERS = frozenset({"importer", "trainer", "collector", "compare", "server", "waker"})
 
 # After ten events like it within ten minutes the API server is told of all of them as one.
-_PREFIX = r'^(\(combined from similar events\): )?Error creating: ((pods|Pod) "[^"]*" is (forbidden|invalid): )?'
+_PREFIX = r'^(\(combined from similar events\): )?(Error creating: )?((pods|Pod) "[^"]*" is (forbidden|invalid): )?'
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
@@ -103,8 +112,20 @@ def refused(job: Object, events: Iterable[Object]) -> str:
     last = max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
     if last is None:
         return ""
-    words = re.sub(_PREFIX, "", str(last.get("message", "")))
-    return f"The API server refuses the pods of Job {name_of(job)}: {words}"
+    return _refused(job, last)
+
+
+def refused_servers(workload: Object) -> str:
+    """The same of an apps/v1 Deployment, which has a condition that tells it."""
+    failure = condition_of(workload, "ReplicaFailure")
+    if failure is None or (failure["status"], failure.get("reason")) != ("True", "FailedCreate"):
+        return ""
+    return _refused(workload, failure)
+
+
+def _refused(maker: Object, told: Object) -> str:
+    words = re.sub(_PREFIX, "", str(told.get("message", "")))
+    return f"The API server refuses the pods of {maker['kind']} {name_of(maker)}: {words}"
 
 
 def lack_room(refused: str) -> bool:

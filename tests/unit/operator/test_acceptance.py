@@ -203,6 +203,20 @@ RULES = [
         "",
         id="a weight of a label that the checkpoint may have",
     ),
+    pytest.param(
+        seen(
+            training_job(
+                baseModel={"image": {"reference": "docker.io/winnow/base-minilm:dev", "path": "/model"}},
+                parameters={"classWeights": {"mode": "Custom", "weights": {"eggs": 2}}},
+            ),
+            imported(),
+        ),
+        False,
+        "ParametersDoNotFit",
+        True,
+        "eggs is no label",
+        id="a weight of a label that an image cannot have",
+    ),
     *(
         pytest.param(
             seen(training_job(thresholds=asked, validationSplit={"percent": 10}), imported(task=task)),

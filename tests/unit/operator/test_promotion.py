@@ -432,6 +432,16 @@ def test_what_is_live_is_not_taken_down_by_a_gate_that_comes_later() -> None:
     assert (world.served, world.jobs, world.says("Ready")) == ("epoch-1", [], ("True", "Live"))
 
 
+def test_the_same_bytes_of_another_job_came_through_as_they_did_before() -> None:
+    """A training that is run again alike: what the live ones were let through by holds for these."""
+    world = World(completed(), completed("v2"), checkpoint={"trainingJob": "v1", "name": "epoch-1"})
+    world.roll_out()
+    world.to("epoch-1", job="v2", gate=BOTH)
+    world.roll_out()
+    assert world.jobs == []
+    assert (world.status["live"]["trainingJob"], world.status["live"]["message"]) == ("v2", "There is no gate")
+
+
 def test_a_gate_raised_during_a_rollout_stops_it() -> None:
     world = live()
     world.to("epoch-2", gate={"floors": [{"metric": "f1_macro", "atLeast": 0.9}]})
@@ -868,6 +878,47 @@ def test_an_image_that_cannot_be_pulled_is_said_before_the_deadline() -> None:
     world.visit()
     assert (world.served, world.says("Ready")) == ("epoch-2", ("False", "CheckpointFailed"))
     assert "no such image" in message_of(world.status, "Stalled")
+
+
+QUOTA = "exceeded quota: one, requested: pods=1, used: pods=1, limited: pods=1"
+
+
+def refuse(world: World, words: str) -> None:
+    """The pods of the apps/v1 Deployment, which also gets no further within its deadline."""
+    assert world.child is not None
+    message = f'pods "web-5db69ffc84-m2kk4" is forbidden: {words}'
+    world.child["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message},
+        {"type": "Progressing", "status": "False", "message": "timed out", "lastUpdateTime": "2026-11-23T12:10:00Z"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(QUOTA, "Reconciling", id="a quota: there is room when others end"),
+        pytest.param('violates PodSecurity "restricted:latest"', "Stalled", id="a rule"),
+    ],
+)
+def test_pods_that_are_refused_say_nothing_against_the_checkpoint(words: str, told: str) -> None:
+    world = World()
+    world.visit()
+    refuse(world, words)
+    world.settle()
+    assert (world.says("Ready"), world.says(told)) == (("False", "ApiRefused"), ("True", "ApiRefused"))
+    assert message_of(world.status, "Ready").endswith(f"The API server refuses the pods of Deployment web: {words}")
+    world.roll_out()
+    assert (world.says("Ready"), world.says()) == (("True", "Live"), ("True", "Promoted"))
+
+
+def test_a_rollout_that_a_quota_holds_up_beyond_its_deadline_is_taken_back_with_the_quotas_words() -> None:
+    world = live()
+    world.to("epoch-2")
+    world.visit()
+    refuse(world, QUOTA)
+    world.visit()
+    assert world.served == "epoch-1"
+    assert message_of(world.status, "Promoted").endswith(QUOTA)
 
 
 def test_a_pod_that_finds_no_node_is_waited_for_until_the_deadline() -> None:

@@ -99,7 +99,19 @@ def test_the_best_stay_and_of_equal_ones_the_earlier() -> None:
         *("epoch-1", "epoch-3", "epoch-4")
     ]
     assert names(after(ended(higher=False)), "unneededSince") == ["epoch-2", "epoch-3"]
+    three = model_service(retention={"checkpointsPerJob": 3})
+    assert names(after(ended(higher=False), three), "unneededSince") == ["epoch-3"]
     assert names(after(ended(primaryMetric=None, bestCheckpoint="epoch-4")), "unneededSince") == ["epoch-1", "epoch-2"]
+
+
+def test_what_has_no_value_goes_before_the_worst_that_has_one() -> None:
+    epochs = [
+        {"epoch": n, "checkpoint": f"epoch-{n}", "metrics": {} if n == 3 else {"log_loss": value}}
+        for n, value in VALUES.items()
+    ]
+    assert names(after(ended(higher=False, epochs=epochs)), "unneededSince") == ["epoch-2", "epoch-3"]
+    three = model_service(retention={"checkpointsPerJob": 3})
+    assert names(after(ended(higher=False, epochs=epochs), three), "unneededSince") == ["epoch-3"]
 
 
 def test_nothing_is_marked_without_retention_or_before_the_end() -> None:

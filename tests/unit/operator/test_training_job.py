@@ -429,6 +429,8 @@ def test_suspending_deletes_the_job_once_and_resuming_waits_until_it_is_gone() -
     stopping = plan(seen, NOW, CONFIG)
     assert stopping.children == (Delete(seen.jobs[0]),)
     assert conditions_of(stopping.status)["Suspended"] == ("True", "Stopping")
+    gone = plan(replace(seen, training=None), NOW, CONFIG).status
+    assert conditions_of(gone)["Accepted"] == ("True", "Accepted"), "it was let through when its Job was made"
     going = {**seen.jobs[0], "metadata": {**seen.jobs[0]["metadata"], "deletionTimestamp": "2026-11-23T12:00:00Z"}}
     assert plan(replace(seen, jobs=(going,)), NOW, CONFIG).children == ()
     resumed = plan(replace(seen, obj=training_job(), jobs=(going,)), NOW, CONFIG)
@@ -455,6 +457,12 @@ def test_a_suspended_job_is_at_rest() -> None:
     status = plan(ready(training_job(suspend=True)), NOW, CONFIG).status
     assert conditions_of(status)["Suspended"] == ("True", "Suspended")
     assert kstatus(training_job(), status) == "Current"
+
+
+def test_a_suspended_job_without_its_dataset_says_so_before_it_is_to_go_on() -> None:
+    status = plan(replace(ready(training_job(suspend=True)), training=None), NOW, CONFIG).status
+    assert conditions_of(status)["Accepted"] == ("False", "DatasetNotFound")
+    assert conditions_of(status)["Suspended"] == ("True", "Suspended")
 
 
 def test_a_job_that_stopped_early_is_complete_and_tells_how_far_it_came() -> None:
@@ -547,6 +555,7 @@ def test_progress_is_told_with_an_estimate_for_people() -> None:
     [
         pytest.param({"percent": 40.4}, 15, False, id="half a percent can wait"),
         pytest.param({"percent": 41.0}, 15, True, id="a percent is news"),
+        pytest.param({"percent": 38.0}, 15, True, id="and so is one that was lost: it went on from a resume point"),
         pytest.param({"percent": 40.4}, 30, True, id="after half a minute anything is"),
         pytest.param({"epoch": 3}, 1, True, id="a new epoch always"),
         pytest.param({}, 3_600, False, id="the same is never"),

@@ -109,6 +109,16 @@ def test_a_waker_that_is_not_there_is_no_sleep() -> None:
     assert message_of(status, "Available") == "No pod answers requests"
 
 
+def test_a_waker_whose_pods_are_refused_says_so() -> None:
+    scene = seen(asked=0, ready=0, holding=False)
+    deployed, service = scene.waker
+    words = 'pods "web-waker-5d8f-x7k2p" is forbidden: exceeded quota: one'
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": words}
+    scene = replace(scene, waker=({**deployed, "status": {"conditions": [failure]}}, service))
+    told = message_of(plan(scene, NOW, CONFIG).status, "Ready")
+    assert told.endswith("The API server refuses the pods of Deployment web-waker: exceeded quota: one")
+
+
 def test_while_a_pod_starts_requests_are_said_to_be_held() -> None:
     status = plan(seen(asked=1, ready=0), NOW, CONFIG).status
     assert conditions_of(status)["Ready"] == ("False", "RollingOut")

@@ -35,6 +35,7 @@ class _Rollout:
     ready: int
     done: bool  # all replicas run what is asked for, and none is left of what was before
     failed: str = ""  # why new pods do not come up
+    refused: str = ""  # why none can be made
     paused: bool = False  # by a person, and before all pods run what is asked for
 
 
@@ -116,17 +117,18 @@ def _rollout(seen: DeploymentSeen, target: Served | None) -> _Rollout:
     current = target is not None and Served.of(seen.child) == target and asked == seen.obj.spec.replicas
     available = int(status.get("availableReplicas", 0))
     done = bool(current and observed and updated == asked and total == asked and available >= asked)
-    failed = "" if done or target is None else _why_not(seen, target)
+    refused = "" if done else rollout.refused(seen)
+    failed = "" if done or target is None else _why_not(seen, target, refused)
     paused = bool(spec.get("paused")) and not (updated == asked == total)
-    return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed, paused)
+    return _Rollout(total, int(status.get("readyReplicas", 0)), done, failed, refused, paused)
 
 
-def _why_not(seen: DeploymentSeen, target: Served) -> str:
-    """What a new pod said before it ended, why it cannot start, or that the Deployment gave up waiting."""
+def _why_not(seen: DeploymentSeen, target: Served, refused: str) -> str:
+    """What a new pod said before it ended, why it cannot start, or that the Deployment gave up waiting, though it may make pods."""
     return (
         rollout.keeps_down(seen, target)
         or rollout.trouble(seen, target)
-        or rollout.overdue(seen, promotion.memory(seen))
+        or ("" if refused else rollout.overdue(seen, promotion.memory(seen)))
     )
 
 
@@ -157,6 +159,8 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
     live = seen.obj.status.live
     here = live is not None and live.digest == chosen.digest and progress.ready > 0
     doing = f"{_served_by(seen, progress, what)}; pods are being started" if here else f"{what} is being started"
+    if progress.refused:
+        return _State(Reason.API_REFUSED, f"{doing}. {progress.refused}", final=not pods.lack_room(progress.refused))
     return _State(Reason.ROLLING_OUT, f"{doing}{f'. {waiting.message}' if waiting else ''}")
 
 
@@ -176,7 +180,9 @@ def _at_zero(seen: DeploymentSeen, what: str) -> _State:
         return _State(Reason.SCALED_TO_ZERO, f"{what} is chosen, but no replicas are asked for", live=True)
     if _holding(seen):
         return _State(Reason.ASLEEP, f"{what} is chosen; no pod runs, and requests are held until one does", live=True)
-    return _State(Reason.WAKER_STARTING, f"{what} is chosen; no pod runs, and the waker is not ready to hold requests")
+    refused = next((words for obj in seen.waker if (words := pods.refused_servers(obj))), "")
+    message = f"{what} is chosen; no pod runs, and the waker is not ready to hold requests"
+    return _State(Reason.WAKER_STARTING, f"{message}{f'. {refused}' if refused else ''}")
 
 
 def _held(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, what: str) -> _State:

@@ -74,8 +74,12 @@ def trouble(seen: DeploymentSeen, served: Served) -> str:
         found = None if pods.ready(pod) else pods.trouble(pod)
         if found and found.reason is not Reason.UNSCHEDULABLE:
             return found.message
-    failure = condition_of(seen.child, "ReplicaFailure") if seen.child and observed(seen.child) else None
-    return str(failure.get("message", "")) if failure and failure["status"] == "True" else ""
+    return ""
+
+
+def refused(seen: DeploymentSeen) -> str:
+    """Why no further pod can be made, which says nothing against the checkpoint."""
+    return pods.refused_servers(seen.child) if seen.child and observed(seen.child) else ""
 
 
 def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
@@ -86,8 +90,12 @@ def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
     late = overdue(seen, memory)
     if not late:
         return ""
-    waits = trouble(seen, served) or next(
-        (found.message for pod in _pods(seen, served) if not pods.ready(pod) and (found := pods.trouble(pod))), ""
+    waits = (
+        trouble(seen, served)
+        or refused(seen)
+        or next(
+            (found.message for pod in _pods(seen, served) if not pods.ready(pod) and (found := pods.trouble(pod))), ""
+        )
     )
     seconds = seen.obj.spec.rollout.deadline_seconds
     return f"No further pod became ready within {seconds} s: {waits or late}"
