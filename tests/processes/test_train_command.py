@@ -130,6 +130,15 @@ def test_what_is_wrong_is_said_in_words(train, folder, spec, code, reason, messa
     assert "error: " in err
 
 
+def test_a_gpu_that_has_to_be_there_and_is_not_seen_is_said_to_be_missing(train, folder):
+    """For another try: the next node may be in order."""
+    code, _, err, told = train("--require-gpu")
+    assert (code, told["reason"]) == (20, "GpuNotSeen")
+    assert told["message"].startswith("This is to run on a GPU, and torch sees none: ")
+    assert "take the GPU out of resources.limits" in err
+    assert not (folder / "storage" / "runs").exists()
+
+
 @pytest.mark.parametrize("name", ["rows.jsonl", "test.csv"])
 def test_wrong_rows_name_their_file_and_line(train, folder, name):
     (folder / name).write_text(json.dumps(HAM) + "\n{broken\n")

@@ -18,6 +18,7 @@ WinnowError
 │   └── StorageFull      20 StorageFull
 │       └── NoRoomForUpload 10 StorageFull         the file is gone with it: a retry would have nothing to read
 ├── NoPeersError         20 PeersUnreachable       processes of one training that do not find each other: worth a retry
+├── GpuNotSeen           20 GpuNotSeen             a GPU that was given and does not work: another node may be better
 └── PeerLostError        21 PeerLost               nothing is wrong here: another process of the training ended
 """
 
@@ -108,6 +109,11 @@ class NoRoomForUpload(StorageFull):
 class NoPeersError(WinnowError):
     exit_code = 20
     reason = "PeersUnreachable"
+
+
+class GpuNotSeen(WinnowError):  # noqa: N818 - named as the reason that users read
+    exit_code = 20
+    reason = "GpuNotSeen"
 
 
 class PeerLostError(WinnowError):

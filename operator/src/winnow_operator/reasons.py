@@ -105,6 +105,7 @@ class Reason(StrEnum):
     DATA_INVALID = "DataInvalid", "The stored rows cannot be used."
     STORAGE_UNAVAILABLE = "StorageUnavailable", "Storage or network failed, also when tried again."
     PEERS_UNREACHABLE = "PeersUnreachable", "The pods of a job with several nodes cannot reach each other."
+    GPU_NOT_SEEN = "GpuNotSeen", "The pod was given a GPU that torch does not see, also when tried again."
     PEER_LOST = "PeerLost", "Another pod of the job ended, so this one did too; all go on from the resume point."
     DEADLINE_EXCEEDED = "DeadlineExceeded", "The run took longer than activeDeadlineSeconds."
     TOO_MANY_RESTARTS = "TooManyRestarts", "The pod failed more often than maxRestarts allows."

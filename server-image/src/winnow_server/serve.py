@@ -18,6 +18,7 @@ from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.cpu import usable_cpus
 from winnow_classifier.errors import CheckpointError, ConfigError
 from winnow_classifier.files import DECISION, MANIFEST
+from winnow_classifier.gpu import require_gpu
 from winnow_classifier.mirror import Mirror, is_bucket, opened
 from winnow_server import model, standing
 from winnow_server.access import ApiKeys
@@ -39,7 +40,9 @@ log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Returns after a clean stop. Raises WinnowError if the checkpoint cannot be served or the port is taken."""
+    """Returns after a clean stop. Raises WinnowError if the checkpoint cannot be served, the port is taken, or a GPU is missing."""
+    if settings.require_gpu:
+        require_gpu()
     with opened(settings.checkpoint, settings.mirror, settings.allow_network, os.environ) as (directory, mirror):
         serve_from(directory, mirror, settings)
 

@@ -38,6 +38,7 @@ class Settings:
     max_request_seconds: float
     truncation: Truncation
     precision: Precision
+    require_gpu: bool
     examples: Literal["shown", "hidden"]
     api_keys: Path | None  # a folder, a file for each key
     thresholds: Path | None  # a JSON file
@@ -82,6 +83,7 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     long = "what becomes of a text that is too long where a request does not say: cut at that end, or refused (default: right)"
     add("--truncation", choices=("right", "left", "error"), default="right", help=long)
     add("--precision", choices=("auto", "float32"), default="auto", help=numbers)
+    add("--require-gpu", action="store_true", help="end where torch sees no GPU (default: serve on CPUs there)")
     rows = "whether the test page offers rows of the test set, to those who may classify (default: shown)"
     add("--examples", choices=("shown", "hidden"), default="shown", help=rows)
     add("--api-keys", type=Path, metavar="DIR", help="ask for one of these keys, a file for each; read again on change")

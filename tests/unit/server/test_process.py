@@ -35,6 +35,15 @@ def test_what_is_wrong_and_what_helps_are_one_sentence(tmp_path, monkeypatch):
     assert "AWS_SECRET_ACCESS_KEY are not both there; give the Secret of spec.storage.s3.secretRef both keys" in message
 
 
+def test_a_gpu_that_has_to_be_there_and_is_not_seen_is_said_to_be_missing(checkpoint_folder, tmp_path):
+    log = tmp_path / "termination-log"
+    wanted = ["--checkpoint", str(checkpoint_folder), "--require-gpu", "--termination-log", str(log)]
+    assert run(settings.parse(wanted)) == 20
+    message = json.loads(log.read_text())
+    assert message["reason"] == "GpuNotSeen"
+    assert message["message"].startswith("This is to run on a GPU, and torch sees none: ")
+
+
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
 @pytest.mark.parametrize(
     "host",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from threading import Event
 
 import pytest
@@ -12,7 +13,8 @@ from pretended_gpu import GPU, MixedDevicesError, flash_calls, pretend_a_gpu
 from tiny_training import Trainer, weights
 
 from winnow_classifier.attention import can_use_varlen
-from winnow_classifier.errors import NoPeersError
+from winnow_classifier.errors import GpuNotSeen, NoPeersError
+from winnow_classifier.gpu import require_gpu
 from winnow_classifier.mirror import VOLUME
 from winnow_server import model as served
 from winnow_trainer import memory
@@ -30,6 +32,23 @@ def on_a_gpu(tmp_path, monkeypatch):
         return Trainer(tmp_path, model_type)
 
     return make
+
+
+def test_a_gpu_that_has_to_be_there_is_there(on_a_gpu):
+    on_a_gpu("bert")
+    require_gpu()
+
+
+def test_what_torch_says_of_a_gpu_that_it_does_not_see_is_told(monkeypatch):
+    def old_driver():
+        warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", old_driver)
+    with pytest.raises(
+        GpuNotSeen, match="torch sees none: CUDA initialization: The NVIDIA driver on your system is too"
+    ):
+        require_gpu()
 
 
 def test_a_pretended_gpu_mixes_with_nothing(on_a_gpu):

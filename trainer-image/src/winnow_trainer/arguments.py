@@ -102,6 +102,7 @@ def _add_train(commands: "argparse._SubParsersAction[Any]") -> None:
     rank = "which of the machines this is, where the job has nodes above 1: from 0 (default: %(default)s)"
     add("--node-rank", type=int, default=0, metavar="N", help=rank)
     add("--rendezvous", metavar="HOST:PORT", help="where the first of the machines listens for the others")
+    add("--require-gpu", action="store_true", help="end where torch sees no GPU (default: train on CPUs there)")
     add("--progress-port", type=int, metavar="PORT", help="serve /progress, /metrics and /healthz there; 0: any port")
     add("--termination-log", type=Path, metavar="FILE", help="write the result as compact JSON, 4,096 bytes at most")
 

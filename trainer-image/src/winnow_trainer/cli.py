@@ -204,6 +204,7 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
         # Before anything slow: a container's first process never sees a signal that it does not handle.
         stack.enter_context(_handled(_setter(stop), signal.SIGTERM, signal.SIGINT))
         # Here and not above: torch takes seconds to import, and neither --help nor an import of rows needs it.
+        from winnow_classifier.gpu import require_gpu
         from winnow_trainer.job import a_folders_name, load_job
 
         try:
@@ -212,6 +213,8 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
         except ValueError as err:
             raise ConfigError(f"--run: {err}, found {options.run!r}") from err
         job = load_job(options.job)
+        if options.require_gpu:
+            require_gpu()
         storage, mirror = stack.enter_context(_storage(options))
         run = storage / "runs" / (options.run or job.run)
         several = job.spec.processes > 1 and (group.launched() or not _finished(run, mirror))

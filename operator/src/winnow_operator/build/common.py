@@ -318,6 +318,13 @@ def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
     return api.to_raw(spec.resources) if spec.resources else {}
 
 
+def gpu_arguments(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[str]:
+    """Of a container that was given a GPU: it ends where it cannot see it, instead of holding it while its CPUs work."""
+    limits = (spec.resources.limits if spec.resources else None) or {}
+    given = any(("gpu" in name or "nvidia.com/" in name) and str(count) != "0" for name, count in limits.items())
+    return ["--require-gpu"] if given else []
+
+
 def user_env(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[Object]:
     return [api.to_raw(variable) for variable in spec.env or ()]
 

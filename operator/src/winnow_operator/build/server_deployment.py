@@ -48,6 +48,7 @@ def server_deployment(
     command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
     command += [part for prefix in prefixes(deployment) for part in ("--path-prefix", prefix)]
     command += _chosen(deployment.spec)
+    command += common.gpu_arguments(deployment.spec)
     keys = api_keys(deployment)
     command += ["--api-keys", KEYS] if keys else []
     container = common.container(

@@ -77,6 +77,7 @@ def training_job(
         command += common.allowing(networks, command)
     command += ["--run", run_name(job)]
     command += group.arguments(job)
+    command += common.gpu_arguments(job.spec)
     command += ["--progress-port", str(common.PROGRESS_PORT), "--termination-log", common.TERMINATION_LOG]
     custom = (job.spec.metrics.custom if job.spec.metrics else None) or ()
     shared_volumes, shared_mounts = group.shared_memory(job)
