@@ -65,7 +65,9 @@ def test_a_bad_line_answers_an_error_line_and_the_stream_goes_on(server):
         "text is empty",
         "text has 22 tokens, 12 are read",
     ]
-    assert server.metric("clf_stream_lines_total") >= 7
+    counted = server.exposed()
+    assert counted['clf_stream_lines_total{outcome="ok"}'] >= 3
+    assert counted['clf_stream_lines_total{outcome="error"}'] >= 4
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,8 @@ def test_long_lines_fill_the_window_sooner(checkpoint_folder, monkeypatch):
             assert gate.reached.wait(10)
             waiting = settled(server, "clf_background_tokens")
             gate.open()
-    assert waiting <= tiny_server.MAX_TOKENS * 10
+        assert waiting <= tiny_server.MAX_TOKENS * 10
+        assert len(ask(server, ["prize " * 20] * 200)) == 200, "what was answered makes room"
 
 
 def test_the_work_of_a_stream_whose_client_left_is_dropped(checkpoint_folder):
