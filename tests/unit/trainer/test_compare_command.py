@@ -194,6 +194,18 @@ def test_rows_that_both_have_answered_are_compared_if_they_are_half(tmp_path, co
     assert grown["live"] == pytest.approx(0.95)
     other = compare(checkpoint(tmp_path, "v3", [*answers(40, 2), *answers(60, 1, first=1_000)]), live)[2]["comparison"]
     assert "of the checkpoint's 100 test rows the live one has answered 40" in other["message"]
+    half = compare(checkpoint(tmp_path, "v4", [*answers(50, 2), *answers(50, 1, first=1_000)]), live)[2]["comparison"]
+    assert half["rows"] == 50
+
+
+def test_a_row_that_stands_twice_is_compared_with_each_of_its_answers_once(tmp_path, compare):
+    """The same text and labels: what differs is how they were answered."""
+    right, wrong = answers(1, 0)[0], answers(1, 1)[0]
+    live = checkpoint(tmp_path, "v1", [right, wrong, *answers(8, 0, first=100)])
+    twice = compare(checkpoint(tmp_path, "v2", [right, right, *answers(8, 0, first=100)]), live)[2]["comparison"]
+    assert (twice["rows"], twice["candidate"], twice["live"]) == (10, 1, pytest.approx(0.9))
+    thrice = compare(checkpoint(tmp_path, "v3", [right] * 3 + answers(8, 0, first=100)), live)[2]["comparison"]
+    assert (thrice["rows"], thrice["candidateRows"]) == (10, 11)
 
 
 def test_other_labels_are_not_compared(tmp_path, compare):
