@@ -1,5 +1,7 @@
 """Packing: which texts run together, and how they are laid out."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -20,6 +22,13 @@ def test_batches_keep_every_text_once_in_order_and_within_the_budget(lengths, ma
 
 def test_a_text_longer_than_the_budget_runs_alone():
     assert plan_batches([3, 50, 3, 4], max_tokens=10) == [[0], [1], [2, 3]]
+
+
+def test_batches_and_buckets_are_as_full_as_they_may_be():
+    assert plan_batches([6, 4, 5, 5, 1], max_tokens=10) == [[0, 1], [2, 3], [4]]
+    shortest = math.ceil((2 * 400 - BUCKET_FREE_TOKENS) / BUCKET_SLACK - 400)  # that may be padded to 400
+    assert plan_buckets([400, shortest]) == [[0, 1]]
+    assert plan_buckets([400, shortest - 1]) == [[0], [1]]
 
 
 @given(LENGTHS)

@@ -28,6 +28,21 @@ def test_rows_with_several_labels_keep_the_share_of_each():
     assert (abs(shares - 0.1) < 0.03).all(), shares
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_a_rare_label_that_stands_beside_all_others_its_part_is_taken(seed):
+    targets = (np.random.default_rng(seed).random((2_000, 6)) < 0.3).astype(np.int8)
+    targets[:, 5] = np.arange(2_000) % 50 == 0  # 40 rows
+    found = split([f"text {n}" for n in range(2_000)], targets, 20, seed)
+    assert abs(targets[found.taken, 5].sum() - 8) <= 1
+
+
+def test_a_part_of_few_rows_is_rounded():
+    taken = [
+        len(split([f"text {n}" for n in range(7)], one_hot([0] * 7, 1), percent, 0).taken) for percent in (10, 20, 40)
+    ]
+    assert taken == [1, 1, 3]
+
+
 def test_another_seed_takes_other_rows():
     texts, targets = [f"text {n}" for n in range(100)], one_hot([0, 1] * 50, 2)
     first, again, other = (split(texts, targets, 30, seed).taken.tolist() for seed in (1, 1, 2))

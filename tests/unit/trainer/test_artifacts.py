@@ -193,6 +193,13 @@ def test_a_curve_goes_through_the_metrics_of_its_thresholds(digits):
         assert spam["falsePositiveRate"][n] == pytest.approx(others, abs=1e-5)
 
 
+def test_answers_that_a_label_does_not_hold_are_sure_too():
+    schema = LabelSchema(TaskDetail.MULTILABEL, ("a", "b"))
+    found = curves.curves(np.array([[0.02, 0.98], [0.07, 0.52]]), np.array([[0, 1], [1, 1]], dtype=np.int8), schema)
+    assert [bins[-2:] for bins in found["confidence"].values()] == [[0, 2], [1, 0]]
+    assert [sum(bins) for bins in found["confidence"].values()] == [3, 1]
+
+
 def test_mistakes_come_surest_first_and_wrong_labels_are_suspected():
     schema = LabelSchema(TaskDetail.BINARY, ("ham", "spam"))
     spam = np.array([0.9, 0.8, 0.85, 0.1, 0.2, 0.99, 0.45, 0.15])
