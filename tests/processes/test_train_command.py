@@ -148,6 +148,7 @@ def test_wrong_rows_name_their_file_and_line(train, folder, name):
     assert told["message"].startswith(f"{folder / name}: 1 of 2 rows cannot be read; ")
     assert "line 2, column 2" in told["message"]
     assert "2:2: not valid JSON" in err
+    assert f"--file {folder / name} --on-invalid-rows Skip" in err
 
 
 class SigtermAfterTheFirstCheckpoint(logging.Filter):

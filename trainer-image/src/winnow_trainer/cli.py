@@ -301,6 +301,8 @@ def _import_missing(file: Path, storage: Path, mirror: Mirror) -> Path:
         imported = importer.import_files([file], storage, RowOptions(), mirror=mirror)
     except DataError as err:
         err.args = (f"{file}: {err}",)  # a job has several
+        if isinstance(err, InvalidRowsError):  # a job has no options for rows either
+            err.hint = f"correct them, or `python -m winnow_trainer import --file {file} --on-invalid-rows Skip`, and name the folder that it prints"
         raise
     log.info("Rows imported", extra={"file": str(file), "rows": imported.verdict.profile.rows})
     return imported.dataset.path
