@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from winnow_classifier.dataset import Batch, Labels
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.near_duplicates import MAX_BYTES, MAX_TEXTS, near_duplicates
+from winnow_classifier.words import some
 
 ADVISED_POSITIVES = 20
 WARNED_LABELS = 5  # each by its own warning, the others by one
@@ -30,6 +32,7 @@ WARNED_WORDLESS = 0.01
 _CONTROL_BYTES = bytes([*range(1, 9), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
 _CONTROL = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
 _WITHOUT_WORDS = re.compile(r"[\W\d_]+")
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _ONLY_DIGITS = re.compile(r"[\s\d]+")
 
 
@@ -163,6 +166,7 @@ class Profiler:
             tokens=lengths_of(tokens) if len(tokens) else None,
             warnings=[
                 *self._single_class(),
+                *_alike(schema.labels),
                 *_few_examples(positives),
                 *_imbalance(positives),
                 *self._nearly_multiclass(schema),
@@ -243,6 +247,20 @@ def _few_examples(counts: Sequence[tuple[str, int]]) -> list[Warn]:
     if rest := few[len(own) :]:
         warnings.append(Warn("FewExamples", f"{len(rest)} more labels have fewer than {ADVISED_POSITIVES} positives"))
     return warnings
+
+
+def _alike(labels: Sequence[str]) -> Iterator[Warn]:
+    """Names that people take for one."""
+    alike: dict[str, list[str]] = {}
+    for label in labels:
+        written = _BETWEEN_WORDS.sub(" ", unicodedata.normalize("NFKC", label).casefold())
+        alike.setdefault(written, []).append(f'"{label}"')
+    if found := [" and ".join(names) for names in alike.values() if len(names) > 1]:
+        how = "in case, in what stands between words, or in Unicode's form of a letter"
+        yield Warn(
+            "LabelsAlike",
+            f"the labels {some(found, WARNED_LABELS)} differ only {how}: rename them if they mean the same",
+        )
 
 
 def _imbalance(counts: Sequence[tuple[str, int]]) -> Iterator[Warn]:

@@ -32,6 +32,24 @@ def test_few_examples_of_a_label_are_warned_about():
     assert [w.message for w in found.warnings] == ['label "spam" has 7 positives; 20 or more are advised']
 
 
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        pytest.param(("Spam", "ham", "spam"), '"Spam" and "spam"', id="case"),
+        pytest.param(
+            ("not-spam", "not spam", "not_spam"), '"not-spam" and "not spam" and "not_spam"', id="between words"
+        ),
+        pytest.param(("caf\u00e9", "cafe\u0301"), '"caf\u00e9" and "cafe\u0301"', id="form of a letter"),
+        pytest.param(("-1", "1", "C", "C++", "cafe", "café"), None, id="others"),
+    ],
+)
+def test_labels_that_are_written_alike_are_warned_about(labels, says):
+    columns = list(range(len(labels))) * 20
+    found = profile_of(*columns, schema=LabelSchema(TaskDetail.MULTICLASS, labels)).warnings
+    assert [warning.code for warning in found] == ([] if says is None else ["LabelsAlike"])
+    assert says is None or found[0].message.startswith(f"the labels {says} differ only in case")
+
+
 def test_many_labels_with_few_examples_share_a_warning():
     schema = LabelSchema(TaskDetail.MULTICLASS, tuple(f"label {n}" for n in range(40)))
     found = profile_of(*range(40), schema=schema)
