@@ -253,6 +253,8 @@ def test_resume_points_are_as_rare_as_they_are_dear_at_the_ends_of_epochs_too(tm
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=SECONDS)
     steps_of_an_epoch = -(-22 // 8)
     assert [(tmp_path / f"saved-{rank}").read_text() for rank in (0, 1)] == [str(steps_of_an_epoch), ""]
+    said = "Stopped at epoch 3 after 3 of its steps; goes on from the resume point before"
+    assert (tmp_path / "told-0").read_text() == said
 
 
 def test_a_run_of_two_processes_does_not_go_on_in_one(folder: Folder) -> None:

@@ -182,7 +182,8 @@ class Training:
             told = "Stopped after the last epoch"
         if self.writer.lack:
             return f"{told}; {WORDS[self.writer.lack]}, so that it goes on from the resume point before"
-        return f"{told}; goes on from there"
+        # Of several processes none knows within an evaluation whether the others are still there to write one with it.
+        return f"{told}; goes on from {'there' if self.saved[0] == self.position else 'the resume point before'}"
 
     def check_points(self) -> None:
         """Raises what kept the last resume point from being written, if that is known by now; that storage is full or away is only told."""
