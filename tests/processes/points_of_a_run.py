@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
                 stop.set()
             return predict(*given)
 
-        Learner.predict = stop_in_the_third  # type: ignore[method-assign]
+        Learner.predict = stop_in_the_third  # type: ignore[method-assign, assignment]
         spec = job.spec.model_copy(update={"processes_per_node": 2})
         with suppress(PeerLostError):  # the other one left before
             told = trainer.run(job.model_copy(update={"spec": spec}), stop, ranks=ranks)

@@ -133,7 +133,7 @@ def test_troubleshooting_knows_every_reason_and_no_other() -> None:
     page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
     first_cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     known = {reason for cell in first_cells for reason in re.findall(r"`(\w+)`", cell)}
-    warnings = {"FewExamples", "ConflictingLabels", "NearlyMulticlass", "NoTokenLengths"}
+    warnings = {"LabelsAlike", "FewExamples", "ConflictingLabels", "NearlyMulticlass", "NoTokenLengths"}
     assert known - warnings == {str(reason) for reason in Reason}
 
 
