@@ -40,11 +40,10 @@ class RunFolder:
 
     def check(self, identity: Mapping[str, Any]) -> bool:
         """Whether the folder is this job's already. Raises ConfigError if it is another's, and says what differs."""
-        path = self.path / "run.json"
-        self.mirror.fetch(path)
-        if not path.is_file():
+        found = self._read(self.path / "run.json")
+        if found is None:
             return False
-        wanted, found = json.loads(json.dumps(identity)), self._read(path)
+        wanted = json.loads(json.dumps(identity))
         if DIRECTIONS not in found.get("metrics", {}):
             wanted.get("metrics", {}).pop(DIRECTIONS, None)
         if different := differences(found, wanted):
@@ -63,9 +62,7 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """How the run ended, if it did."""
-        path = self.path / "result.json"
-        self.mirror.fetch(path)
-        return self._read(path) if path.is_file() else None
+        return self._read(self.path / "result.json")
 
     def finish(self, result: Mapping[str, Any]) -> None:
         path = self.path / "result.json"
@@ -80,8 +77,8 @@ class RunFolder:
 
     def parallelism(self) -> str | None:
         """What the run began with, where the job leaves that open: free memory may differ when it goes on."""
-        self.mirror.fetch(self._parallelism)
-        return str(self._read(self._parallelism)["parallelism"]) if self._parallelism.is_file() else None
+        found = self._read(self._parallelism)
+        return None if found is None else str(found["parallelism"])
 
     def keep_parallelism(self, parallelism: str) -> None:
         write_json(self._parallelism, {"parallelism": parallelism})
@@ -90,8 +87,11 @@ class RunFolder:
     def checkpoint(self, epoch: int) -> Path:
         return self.checkpoints / f"epoch-{epoch}"
 
-    def _read(self, path: Path) -> dict[str, Any]:
-        """Of a JSON file that `write_json` wrote. Raises ConfigError for one that was changed since."""
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """Of a JSON file that `write_json` wrote, if it is stored. Raises ConfigError for one that was changed since."""
+        self.mirror.fetch(path)
+        if not path.is_file():
+            return None
         try:
             content = json.loads(path.read_bytes())
             if not isinstance(content, dict):
