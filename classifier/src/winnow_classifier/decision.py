@@ -189,7 +189,7 @@ def abstains(
         elif np.isnan(limits).all() and schema.task_detail is TaskDetail.BINARY:
             limits = np.array([np.nan, 0.5])
         # Only the edges are rounded to float32: of differences, 1 would be nearer to 0.8 than 0.2.
-        low, high = ((limits + sign * abstain.band).astype(np.float32) for sign in (-1, 1))
+        low, high = (limits - abstain.band).astype(np.float32), (limits + abstain.band).astype(np.float32)
         unsure |= ((values > low) & (values < high)).any(axis=1)
     return unsure
 
