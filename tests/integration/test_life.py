@@ -421,6 +421,7 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
     await cluster.expect(DEPLOYMENT, "web", "Ready", says="is being deleted")
     await cluster.until_no_job_of(DATASET, "rows")
     await cluster.until_no_job_of(TRAINING_JOB, "v1")
+    assert await cluster.find_all(JOB) == []
     await cluster.change(DEPLOYMENT, "web", replicas=0)
     await cluster.until(
         "it to be told to end", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=server.name
