@@ -427,8 +427,13 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
         "it to be told to end", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=server.name
     )
     await server.disappear()
+    # The garbage collector takes the earlier claim, once it knows our kinds: soon after the start of the API server it does not.
     await cluster.until(
-        "a claim of its own", CLAIM, lambda claim: claim["metadata"]["uid"] != earlier, name="spam-storage"
+        "a claim of its own",
+        CLAIM,
+        lambda claim: claim["metadata"]["uid"] != earlier,
+        name="spam-storage",
+        seconds=COLLECTED_SECONDS,
     )
     await cluster.expect(DATASET, "rows", "Ready", status="False", reason="Importing")
 
