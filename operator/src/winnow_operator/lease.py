@@ -78,11 +78,12 @@ class Lease:
             log.warning("Lease not released, it runs out by itself", extra={"error": str(err)})
 
     async def _try(self) -> bool:
-        """One attempt to take or renew it. False also when the API server cannot be reached."""
+        """One attempt to take or renew it. False also when the API server cannot be reached, or refuses a leader: for a moment
+        after its own start it knows nobody's rights."""
         try:
             return await self._take()
         except ApiError as err:
-            if err.status in (401, 403):
+            if err.status in (401, 403) and self.renewed is None:
                 raise
             log.warning("Lease not updated", extra={"error": str(err)})
             return False

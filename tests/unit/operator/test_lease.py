@@ -12,18 +12,20 @@ from winnow_operator.kube import ApiError
 from winnow_operator.lease import DURATION_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Lease, LeaseLostError
 from winnow_operator.resources import LEASE, Object, Resource
 
+UNREACHABLE, FORBIDDEN = 0, 403
+
 
 class Board:
-    """One Lease with the API server's optimistic lock, and a switch to cut the line."""
+    """One Lease with the API server's optimistic lock, and the status of every answer while the line is cut."""
 
     def __init__(self) -> None:
         self.lease: Object | None = None
         self.version = 0
-        self.cut = False
+        self.cut: int | None = None
 
     def _reach(self) -> None:
-        if self.cut:
-            raise ApiError(0, "Unreachable", "no route to host")
+        if self.cut is not None:
+            raise ApiError(self.cut, "", "cut off")
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
         self._reach()
@@ -120,7 +122,7 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_start() -> None:
         board = Board()
         first = replica(board, "a")
         await first.acquire()
-        board.cut = True
+        board.cut = UNREACHABLE
         cut = asyncio.get_running_loop().time()
         with pytest.raises(LeaseLostError, match="could not be renewed"):
             await first.keep()
@@ -136,7 +138,7 @@ def test_a_leader_counts_from_when_it_asked_and_not_from_a_late_answer() -> None
         async def replace(self, resource: Resource, obj: Object) -> Object:
             found = await super().replace(resource, obj)
             await asyncio.sleep(self.seconds)
-            self.cut = self.seconds > 0
+            self.cut = UNREACHABLE if self.seconds else None
             return found
 
     async def story() -> float:
@@ -152,15 +154,18 @@ def test_a_leader_counts_from_when_it_asked_and_not_from_a_late_answer() -> None
     assert run(story()) <= RENEW_SECONDS + RETRY_SECONDS < DURATION_SECONDS
 
 
-def test_a_short_break_is_survived() -> None:
+@pytest.mark.parametrize(
+    "cut", [pytest.param(UNREACHABLE, id="away"), pytest.param(FORBIDDEN, id="rights not known yet")]
+)
+def test_a_short_break_is_survived(cut: int) -> None:
     async def story() -> None:
         board = Board()
         first = replica(board, "a")
         await first.acquire()
         keeping = asyncio.create_task(first.keep())
-        board.cut = True
+        board.cut = cut
         await asyncio.sleep(6)
-        board.cut = False
+        board.cut = None
         await asyncio.sleep(60)
         assert not keeping.done()
         keeping.cancel()
@@ -185,12 +190,10 @@ def test_a_leader_that_was_replaced_stops() -> None:
 
 
 def test_a_right_that_is_missing_is_no_reason_to_wait() -> None:
-    class Closed(Board):
-        async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-            raise ApiError(403, "Forbidden", "leases is forbidden")
-
     async def story() -> None:
-        with pytest.raises(ApiError, match="forbidden"):
-            await replica(Closed(), "a").acquire()
+        board = Board()
+        board.cut = FORBIDDEN
+        with pytest.raises(ApiError, match="403"):
+            await replica(board, "a").acquire()
 
     run(story())
