@@ -911,6 +911,24 @@ def test_pods_that_are_refused_say_nothing_against_the_checkpoint(words: str, to
     assert (world.says("Ready"), world.says()) == (("True", "Live"), ("True", "Promoted"))
 
 
+def test_while_the_gate_holds_a_checkpoint_up_the_trouble_of_the_live_ones_pods_is_told_too() -> None:
+    world = live()
+    world.to("epoch-2", replicas=2, gate=BOTH)
+    world.visit()
+    world.measured(values=[{"value": 0.93}, {"value": 0.9}])
+    refuse(world, QUOTA)
+    world.settle()
+    assert (world.served, world.says("Ready")) == ("epoch-1", ("False", "GateFailed"))
+    told = message_of(world.status, "Ready")
+    assert "recall of spam 0.9 is below 0.95" in told
+    assert told.endswith(
+        f"Meanwhile v1/epoch-1 is served by 1 of 2 replicas: The API server refuses the pods of Deployment web: {QUOTA}"
+    )
+    world.crash(DIGEST, said="boom")
+    world.settle()
+    assert message_of(world.status, "Ready").endswith("replicas: The server ended with exit code 1: boom")
+
+
 def test_a_rollout_that_a_quota_holds_up_beyond_its_deadline_is_taken_back_with_the_quotas_words() -> None:
     world = live()
     world.to("epoch-2")

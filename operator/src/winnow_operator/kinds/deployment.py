@@ -192,6 +192,8 @@ def _held(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, what: st
     if seen.obj.spec.follow and target is not None and progress.done and seen.obj.spec.replicas > 0:
         served = _served_by(seen, progress, f"Checkpoint {target.checkpoint} of TrainingJob {target.training_job}")
         return _State(Reason.LIVE, f"{served}. {message}", live=True)
+    if target is not None and not progress.done and (why := progress.failed or rollout.waits_for(seen, target)):
+        message = f"{message}. Meanwhile {_served_by(seen, progress, target.words)}: {why}"
     return _State(reason, message, final=decided.refused)
 
 

@@ -82,6 +82,16 @@ def refused(seen: DeploymentSeen) -> str:
     return pods.refused_servers(seen.child) if seen.child and observed(seen.child) else ""
 
 
+def waits_for(seen: DeploymentSeen, served: Served) -> str:
+    """What keeps further pods of this checkpoint from being ready, as far as that is told."""
+    unready = [pod for pod in _pods(seen, served) if not pods.ready(pod)]
+    return (
+        trouble(seen, served)
+        or refused(seen)
+        or next((found.message for pod in unready if (found := pods.trouble(pod))), "")
+    )
+
+
 def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
     """Why a rollout that is not done has failed; empty while it may succeed."""
     words = crash(seen, served, memory.since)
@@ -90,15 +100,8 @@ def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
     late = overdue(seen, memory)
     if not late:
         return ""
-    waits = (
-        trouble(seen, served)
-        or refused(seen)
-        or next(
-            (found.message for pod in _pods(seen, served) if not pods.ready(pod) and (found := pods.trouble(pod))), ""
-        )
-    )
     seconds = seen.obj.spec.rollout.deadline_seconds
-    return f"No further pod became ready within {seconds} s: {waits or late}"
+    return f"No further pod became ready within {seconds} s: {waits_for(seen, served) or late}"
 
 
 def watched_until(seen: DeploymentSeen, served: Served) -> datetime | None:
