@@ -142,6 +142,36 @@ async def test_what_others_change_in_children_is_put_right(cluster: Cluster) -> 
 
 
 @pytest.mark.usefixtures("operator")
+async def test_what_others_change_in_ways_that_do_not_go_with_ours_is_put_right(cluster: Cluster) -> None:
+    await finished(cluster)
+    before = await cluster.get(APPS_DEPLOYMENT, "web")
+    await cluster.client.patch(APPS_DEPLOYMENT, cluster.namespace, "web", {"metadata": {"annotations": {"team": "x"}}})
+    container = template(before)["spec"]["containers"][0]
+    home, *others = container["env"]
+    readiness = {name: value for name, value in container["readinessProbe"].items() if name != "httpGet"}
+    edited = {
+        **container,
+        "env": [{"name": home["name"], "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, *others],
+        "readinessProbe": {**readiness, "tcpSocket": {"port": "http"}},
+    }
+    spec = {
+        "containers": [edited],
+        "volumes": [{"name": "storage", "emptyDir": {}}, *template(before)["spec"]["volumes"][1:]],
+    }
+    await cluster.client.patch(APPS_DEPLOYMENT, cluster.namespace, "web", {"spec": {"template": {"spec": spec}}})
+    child = await cluster.until(
+        "as it was", APPS_DEPLOYMENT, lambda found: template(found) == template(before), name="web"
+    )
+    assert child["metadata"]["annotations"]["team"] == "x"
+    await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
+    # What is dropped from the spec later goes.
+    await cluster.change(DEPLOYMENT, "web", env=[{"name": "LATER", "value": "1"}])
+    await cluster.until("more", APPS_DEPLOYMENT, lambda found: "LATER" in json.dumps(template(found)), name="web")
+    await cluster.change(DEPLOYMENT, "web", env=None)
+    await cluster.until("no more", APPS_DEPLOYMENT, lambda found: template(found) == template(before), name="web")
+
+
+@pytest.mark.usefixtures("operator")
 async def test_a_service_account_that_is_taken_off_leaves_the_pods_as_they_were(cluster: Cluster) -> None:
     await finished(cluster)
     before = template(await cluster.get(APPS_DEPLOYMENT, "web"))

@@ -7,6 +7,7 @@ longer specify is noticed too.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from decimal import InvalidOperation
 from typing import Any
 
@@ -16,6 +17,7 @@ from winnow_operator.resources import GROUP, Object
 
 APPLIED = f"{GROUP}/applied"
 _EMPTY: tuple[Any, ...] = ("", [], {})  # Kubernetes' types drop them (omitempty)
+_SPEC = "f:spec"  # as managedFields has it
 _QUANTITIES = {"limits", "requests", "averageValue"}
 
 
@@ -34,6 +36,31 @@ def content(obj: Object) -> str:
     """A digest of all that may be specified of it: not of its status, and not of who wrote it and when."""
     metadata = {name: obj["metadata"].get(name) for name in ("labels", "annotations", "ownerReferences", "finalizers")}
     return digest({**obj, "metadata": metadata, "status": None})
+
+
+def taken_over(written: Sequence[Object], manager: str) -> list[Object] | None:
+    """`metadata.managedFields` with all that others specified under `spec` as applied by us; None where there is no such thing.
+    Metadata, such as finalizers, and subresources, such as an autoscaler's number, stay theirs."""
+    ours = next((entry for entry in written if (entry["manager"], entry["operation"]) == (manager, "Apply")), None)
+    theirs = [
+        entry for entry in written if entry is not ours and "subresource" not in entry and _SPEC in entry["fieldsV1"]
+    ]
+    if ours is None or not theirs:
+        return None
+    fields: Object = ours["fieldsV1"]
+    for entry in theirs:
+        fields = _union(fields, {_SPEC: entry["fieldsV1"][_SPEC]})
+    rest = [
+        {**entry, "fieldsV1": {name: below for name, below in entry["fieldsV1"].items() if name != _SPEC}}
+        for entry in theirs
+    ]
+    untouched = [entry for entry in written if entry is not ours and entry not in theirs]
+    return [{**ours, "fieldsV1": fields}, *untouched, *(entry for entry in rest if entry["fieldsV1"])]
+
+
+def _union(left: Object, right: Object) -> Object:
+    """Of two sets of fields, which are trees without values."""
+    return {**left, **{name: _union(left.get(name, {}), below) for name, below in right.items()}}
 
 
 def _contains(live: Any, wanted: Any, *, quantities: bool = False) -> bool:

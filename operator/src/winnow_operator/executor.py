@@ -19,10 +19,10 @@ from winnow_operator.reasons import Reason
 from winnow_operator.resources import (
     API_VERSION,
     AROUND,
+    CLAIM,
     EVENT,
     GUESTS,
     IN_USE,
-    SERVICE,
     Object,
     Resource,
     being_deleted,
@@ -176,11 +176,9 @@ class Executor:
         try:
             written = await self._kube.apply(resource, wanted, _manager(owner))
         except ApiError as err:
-            if live is None or resource != SERVICE or err.status != 422:
+            # Somebody's edit stands beside what is ours and does not go with it: another number of a port, another type of a probe.
+            if live is None or err.status != 422 or not await self._take_over(live, _manager(owner)):
                 raise
-            # Somebody changed a port's number: ours would be put beside it, under a name that it has already.
-            patch = {"metadata": {"uid": uid_of(live)}, "spec": {"ports": obj["spec"]["ports"]}}
-            await self._kube.patch(resource, namespace, name, patch, _manager(owner))
             written = await self._kube.apply(resource, wanted, _manager(owner))
         self._news.kept(written)
         written = self._store.get(resource, namespace, name) or written  # without bookkeeping, as `live` is
@@ -191,6 +189,20 @@ class Executor:
             self._changed[uid_of(written)] = (digest(obj), drift.content(written))
             log.info("Not kept as applied", extra={"object": f"{resource.kind} {namespace}/{name}"})
         return live is None or drift.content(live) != drift.content(written)
+
+    async def _take_over(self, live: Object, manager: str) -> bool:
+        """Whether anything that others specified is ours now, so that the next apply removes it."""
+        resource, namespace, name = resource_of(live), namespace_of(live), name_of(live)
+        if resource == CLAIM:
+            return False  # others are a controller here, which names the volume
+        found = await self._kube.get(resource, namespace, name)
+        fields = drift.taken_over(found["metadata"].get("managedFields") or [], manager) if found else None
+        if found is None or fields is None:
+            return False
+        metadata = {name: found["metadata"][name] for name in ("uid", "resourceVersion")}
+        await self._kube.patch(resource, namespace, name, {"metadata": {**metadata, "managedFields": fields}}, manager)
+        log.info("Edit of others taken back", extra={"object": f"{resource.kind} {namespace}/{name}"})
+        return True
 
     async def _delete(self, obj: Object) -> bool:
         resource = resource_of(obj)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from winnow_operator.drift import differs, stamped
+from winnow_operator.drift import differs, stamped, taken_over
 from winnow_operator.quantities import quantity
 from winnow_operator.resources import Object
 
@@ -117,3 +117,25 @@ def test_stamping_leaves_its_argument_alone() -> None:
 )
 def test_quantities_are_compared_by_value(left: str, right: str) -> None:
     assert quantity(left) == quantity(right)
+
+
+def test_what_others_specified_becomes_ours_but_for_their_metadata_and_subresources() -> None:
+    def entry(manager: str, fields: Object, **more: Any) -> Object:
+        return {"manager": manager, "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": fields, **more}
+
+    probe: Object = {"f:template": {"f:readinessProbe": {"f:httpGet": {"f:port": {}}}}}
+    other: Object = {"f:template": {"f:readinessProbe": {"f:tcpSocket": {"f:port": {}}}}}
+    both: Object = {"f:template": {"f:readinessProbe": {"f:httpGet": {"f:port": {}}, "f:tcpSocket": {"f:port": {}}}}}
+    note: Object = {"f:metadata": {"f:annotations": {"f:team": {}}}}
+    ours = entry("winnow-deployment", {"f:spec": probe}, operation="Apply")
+    scaled = entry("autoscaler", {"f:spec": {"f:replicas": {}}}, subresource="scale")
+    noted = entry("kubectl-annotate", note)
+    edited = entry("kubectl-edit", {"f:spec": other, **note})
+    assert taken_over([noted, ours, scaled, edited], "winnow-deployment") == [
+        {**ours, "fieldsV1": {"f:spec": both}},
+        noted,
+        scaled,
+        {**edited, "fieldsV1": note},
+    ]
+    assert taken_over([noted, ours, scaled], "winnow-deployment") is None
+    assert taken_over([edited], "winnow-deployment") is None
