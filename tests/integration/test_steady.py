@@ -172,6 +172,31 @@ async def test_what_others_change_in_ways_that_do_not_go_with_ours_is_put_right(
 
 
 @pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize(
+    "taken_off",
+    [
+        pytest.param({"labels": {"app.kubernetes.io/managed-by": None}}, id="a label"),
+        pytest.param({"ownerReferences": None}, id="its owner"),
+    ],
+)
+async def test_a_batch_job_whose_marks_are_taken_off_gets_them_back_and_its_end_is_told(
+    cluster: Cluster, taken_off: Object
+) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    await pod.start()
+    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
+    await cluster.client.patch(JOB, cluster.namespace, batch["metadata"]["name"], {"metadata": taken_off})
+    await pod.end(0, trained())
+    await cluster.expect(TRAINING_JOB, "v1", "Complete")
+    (again,) = await cluster.jobs_of(TRAINING_JOB, "v1")
+    for marks in ("uid", "labels", "ownerReferences"):
+        assert again["metadata"][marks] == batch["metadata"][marks]
+
+
+@pytest.mark.usefixtures("operator")
 async def test_a_service_account_that_is_taken_off_leaves_the_pods_as_they_were(cluster: Cluster) -> None:
     await finished(cluster)
     before = template(await cluster.get(APPS_DEPLOYMENT, "web"))

@@ -154,8 +154,15 @@ class Executor:
             found = await self._kube.get(resource, namespace_of(obj), name_of(obj))
             if found is None:
                 raise BusyError(f"{obj['kind']} {name_of(obj)} came and went") from err
-            _check_ours(owner, found)
-            # Known and yet wanted: its labels were taken off, say. To look again at once would only lead here again.
+            if not _orphaned(obj, found):
+                _check_ours(owner, found)
+            if not _marked(owner, obj, found):
+                # Its labels or its owner were taken off: without them it does not count as ours, and no watch tells of it.
+                marks = {name: obj["metadata"][name] for name in ("labels", "ownerReferences")}
+                patch = {"metadata": {"uid": uid_of(found), **marks}}
+                found = await self._kube.patch(resource, namespace_of(obj), name_of(obj), patch, _manager(owner))
+                self._wrote(resource, "patch")
+            # Known and yet wanted: to look again at once would only lead here again.
             return self._news.kept(found)
         self._wrote(resource, "create")
         self._news.kept(created)
@@ -354,6 +361,11 @@ def _orphaned(wanted: Object, live: Object) -> bool:
     labels, metadata = wanted["metadata"]["labels"], live["metadata"]
     ours = labels.items() <= (metadata.get("labels") or {}).items()
     return ours and not metadata.get("ownerReferences") and not being_deleted(live)
+
+
+def _marked(owner: api.Resource, wanted: Object, live: Object) -> bool:
+    labels = live["metadata"].get("labels") or {}
+    return owned_by(live, owner.metadata.uid) and wanted["metadata"]["labels"].items() <= labels.items()
 
 
 def _check_ours(owner: api.Resource, live: Object) -> None:

@@ -128,6 +128,8 @@ class ApiServer:
         if plural in self.refused:
             return self.refusal(plural)
         obj, path = json.loads(await request.text()), request.path
+        if request.content_type == "application/merge-patch+json":
+            obj = merged(self.objects[path], obj)
         if request.method == "DELETE":  # in the foreground: it waits for its dependents
             self.changed.append(path)
             gone = self.objects[path]
@@ -521,7 +523,7 @@ async def test_what_is_deleted_while_it_is_listed_stays_gone() -> None:
         assert here.store.get(TRAINING_JOB, "ml", "v2") is not None
 
 
-async def test_a_job_without_its_labels_is_not_asked_for_again_and_again() -> None:
+async def test_a_job_without_its_labels_gets_them_back_and_is_not_asked_for_again_and_again() -> None:
     async with scene() as here:
         here.there(model_service(status={"conditions": [condition("Ready", "True", "StorageReady")]}), dataset())
         await here.visits(ROWS)
@@ -530,6 +532,7 @@ async def test_a_job_without_its_labels_is_not_asked_for_again_and_again() -> No
         here.server.objects[path] = {**job, "metadata": {**job["metadata"], "labels": {}, "resourceVersion": "50"}}
         here.inbox.saw("DELETED", here.server.objects[path])  # so the watch calls what its selector no longer picks
         assert await here.visits(ROWS) <= 3, "it comes to rest"
+        assert here.server.objects[path]["metadata"]["labels"] == job["metadata"]["labels"]
 
 
 async def test_an_import_that_begins_while_a_claim_is_asked_for_keeps_the_collection_waiting() -> None:
