@@ -73,6 +73,7 @@ class Routes:
     async def infer(self, request: Request) -> Response:
         self._check_path(request)
         asked = oip_binary.read(await self._body(request), request.headers.get(oip_binary.JSON_LENGTH))
+        self._check_model(asked.model_name, "model_name")
         oip.wanted(asked)
         ticket = await self._run(request, oip.texts(asked.inputs[0]), field="inputs[0].data")
         announced = self._service.announced

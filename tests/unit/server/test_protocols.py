@@ -344,6 +344,8 @@ def test_kserves_v2_client_as_it_sends_its_requests(server, expected):
     assert server.client.get("/v2/models/spam-detector/ready").status_code == 200
     none_named = server.client.post("/v2/models/spam-detector/infer", json={**body, "outputs": []}).json()
     assert [one["name"] for one in none_named["outputs"]] == [one["name"] for one in answer["outputs"]]
+    other = server.client.post("/v2/models/spam-detector/infer", json={**body, "model_name": "other"})
+    assert (other.status_code, other.json()["code"], other.json()["param"]) == (404, "model_not_found", "model_name")
 
 
 def test_work_is_counted_by_endpoint_whatever_the_model_is_called(checkpoint_folder):
