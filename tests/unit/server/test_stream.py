@@ -125,6 +125,9 @@ def test_options_stand_in_the_query(server):
     ):
         refused = server.client.post(PATH, content=b'"a"', params={option: "middle"})
         assert (refused.status_code, refused.json()["error"]["message"]) == (422, f"{option} {words}.")
+    refused = server.client.post(PATH, content=b'"a"', params={"thresholds": ["0.1", "0.9"]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "thresholds")
+    assert refused.json()["error"]["message"] == "thresholds stands twice in the query: give it once."
 
 
 def test_a_line_that_the_model_gives_no_number_for_is_an_error_line(checkpoint_folder):
