@@ -223,6 +223,13 @@ def test_the_page_may_speak_to_its_own_host_only(server):
         assert server.client.get(f"/ui/{file}").status_code == 200
 
 
+@pytest.mark.parametrize("asked", ["bytes=a-b", "bytes=5-1", "lines=1-2", "bytes=0-3", "bytes=99999999-"])
+def test_a_pages_file_comes_whole_whatever_range_is_asked_for(server, asked):
+    answer = server.client.get("/ui/app.js", headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, (STATIC / "app.js").read_bytes())
+    assert "accept-ranges" not in answer.headers
+
+
 @pytest.mark.parametrize("file", sorted(STATIC.iterdir()), ids=lambda file: file.name)
 def test_no_file_of_the_page_names_another_host_or_an_absolute_path(file):
     text = file.read_text().replace("http://www.w3.org/2000/svg", "")
