@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import tiny_checkpoint
+import tiny_models
 import tiny_server
 
 
@@ -30,6 +32,22 @@ def logged(process: subprocess.Popen[str], message: str) -> dict[str, Any]:
         if facts["message"] == message:
             return facts
     raise AssertionError(f"the process ended without saying {message!r}")
+
+
+def test_each_line_of_the_log_is_json_whatever_libraries_say(tmp_path: Path) -> None:
+    """As an adapter is loaded, peft asks transformers for what that warns of."""
+    tiny_checkpoint.publish(tmp_path / "checkpoint", tiny_models.base_model(tmp_path / "base", "bert"), method="LoRA")
+    process = start("--checkpoint", tmp_path / "checkpoint", "--drain-seconds", "0")
+    lines = []
+    assert process.stderr is not None
+    for line in process.stderr:
+        lines.append(json.loads(line))
+        if lines[-1]["message"] == "Ready":
+            process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    process.stderr.close()
+    assert lines[-1]["message"] == "Stopped"
+    assert [line for line in lines if line["logger"] == "py.warnings"] == []
 
 
 def test_a_request_in_work_when_the_socket_closes_gets_its_answer(tmp_path: Path) -> None:

@@ -35,8 +35,12 @@ class Page(StaticFiles):
     """A page: files as they lie, under a policy that lets them speak to this host only."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Whole: a range that starlette cannot read it refuses in text, where HTTP wants it to be ignored (RFC 9110, 14.2).
+        scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
+
         async def send_with_policy(message: Any) -> None:
             if message["type"] == "http.response.start":
+                message["headers"] = [one for one in message["headers"] if one[0] != b"accept-ranges"]
                 message["headers"] += [
                     (b"content-security-policy", PAGE_POLICY.encode()),
                     (b"referrer-policy", b"no-referrer"),

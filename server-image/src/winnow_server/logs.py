@@ -1,6 +1,7 @@
 """Logs for operators: one JSON object a line on stderr, a fixed message with facts as fields."""
 
 import logging
+import warnings
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,4 +28,6 @@ def set_up(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.captureWarnings(True)  # libraries' own: written past the log they are no JSON
+    warnings.simplefilter("ignore", FutureWarning)  # what libraries will do without is for those who write programs
     logging.getLogger("winnow_server").setLevel(level.upper())

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from winnow_server import model, responses
 from winnow_server.body import gone, read_body, refuse_compressed
-from winnow_server.errors import NotFound, Unavailable
+from winnow_server.errors import NotFound, Unavailable, Unprocessable
 from winnow_server.json_answer import Json
 from winnow_server.limits import Truncation
 from winnow_server.phase import Phase
@@ -45,8 +45,14 @@ class Routes:
 
     async def stream(self, request: Request) -> Response:
         refuse_compressed(request)
+        query = request.query_params
+        for name in query:
+            if len(query.getlist(name)) > 1:
+                raise Unprocessable(
+                    f"{name} stands twice in the query: give it once.", code="query_repeated", param=name
+                )
         try:
-            options = ndjson.Options.model_validate(dict(request.query_params))
+            options = ndjson.Options.model_validate(dict(query))
         except ValidationError as err:
             raise from_validation(err) from err
         self._check_model(options.model)
@@ -73,6 +79,7 @@ class Routes:
     async def infer(self, request: Request) -> Response:
         self._check_path(request)
         asked = oip_binary.read(await self._body(request), request.headers.get(oip_binary.JSON_LENGTH))
+        self._check_model(asked.model_name, "model_name")
         oip.wanted(asked)
         ticket = await self._run(request, oip.texts(asked.inputs[0]), field="inputs[0].data")
         announced = self._service.announced

@@ -274,9 +274,9 @@ def test_bfloat16_is_for_cpus_that_have_it_and_checkpoints_with_examples(loaded,
     monkeypatch.setattr(precision, "FASTER", 1e9)  # none is taken
     examples = [one.input_ids for one in loaded.encoder.encode(TEXTS)]
     for has_it, rows, asked, expected in (
-        (True, examples, "auto", ["bfloat16", "float32"]),
+        (True, (examples * 4)[:16], "auto", ["bfloat16", "float32"]),
         (True, examples, "float32", ["float32"]),
-        (True, examples[:15], "auto", ["float32"]),
+        (True, (examples * 4)[:15], "auto", ["float32"]),
         (False, examples, "auto", ["float32"]),
     ):
         tried.clear()

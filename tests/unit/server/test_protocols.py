@@ -271,7 +271,7 @@ def test_an_error_names_the_field_that_its_own_protocol_has(server, path, body, 
     assert not re.search(r"\binput\b|\.(str|float|int)\b|truncation\b", error["error"])
 
 
-@pytest.mark.parametrize("tail", [b"", b"\x05\x00\x00", b"\x09\x00\x00\x00short", b"\x01\x00\x00\x00\xff"])
+@pytest.mark.parametrize("tail", [b"", b"\x05\x00\x00", b"\x06\x00\x00\x00short", b"\x01\x00\x00\x00\xff"])
 def test_bytes_that_are_no_tensor_are_refused(server, tail):
     parameters = {"binary_data_size": max(1, len(tail))}
     head = json.dumps({"inputs": [{"name": "t", "shape": [1], "datatype": "BYTES", "parameters": parameters}]}).encode()
@@ -283,6 +283,7 @@ def test_bytes_that_are_no_tensor_are_refused(server, tail):
 def test_more_texts_in_bytes_than_a_request_may_have_are_refused(triton_client):
     with pytest.raises(InferenceServerException, match=r"inputs\[0\] has more than 1024 texts"):
         triton_client.infer("spam-detector", [tensor(["a"] * 1025)])
+    assert len(triton_client.infer("spam-detector", [tensor(["a"] * 1024)]).as_numpy("label")) == 1024
 
 
 def test_an_output_that_is_named_twice_is_named_in_the_refusal(server):
@@ -344,6 +345,8 @@ def test_kserves_v2_client_as_it_sends_its_requests(server, expected):
     assert server.client.get("/v2/models/spam-detector/ready").status_code == 200
     none_named = server.client.post("/v2/models/spam-detector/infer", json={**body, "outputs": []}).json()
     assert [one["name"] for one in none_named["outputs"]] == [one["name"] for one in answer["outputs"]]
+    other = server.client.post("/v2/models/spam-detector/infer", json={**body, "model_name": "other"})
+    assert (other.status_code, other.json()["code"], other.json()["param"]) == (404, "model_not_found", "model_name")
 
 
 def test_work_is_counted_by_endpoint_whatever_the_model_is_called(checkpoint_folder):

@@ -84,6 +84,15 @@ def test_a_body_that_hides_its_size_is_refused_as_soon_as_it_is_too_large(server
     assert server.refusal(413, content=chunks)["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize("hides_its_size", [False, True])
+def test_a_body_may_be_as_large_as_the_limit_says(server, hides_its_size):
+    for over in (0, 1):
+        body = json.dumps({"input": "prize"}).encode().ljust(2 * MEBIBYTE + over)
+        content = (body[at : at + MEBIBYTE] for at in range(0, len(body), MEBIBYTE)) if hides_its_size else body
+        answer = server.client.post("/v1/classify", content=content)
+        assert answer.status_code == (413 if over else 200)
+
+
 def test_a_body_has_its_time_however_steadily_it_comes(server, monkeypatch):
     monkeypatch.setattr("winnow_server.body.BODY_SECONDS", 0.3)
     host, port = server.url.removeprefix("http://").split(":")
@@ -164,9 +173,10 @@ def test_the_clients_request_id_comes_back(server):
     assert refused.json()["error"]["request_id"] == "mine-2"
 
 
-def test_a_request_id_that_does_not_belong_in_a_log_is_replaced(server):
-    answered = server.client.get("/v1/model", headers={"X-Request-Id": "x" * 500})
-    assert len(answered.headers["x-request-id"]) == 32
+@pytest.mark.parametrize(("given", "stays"), [("x" * 128, True), ("x" * 129, False), ("", False), ("a\tb", False)])
+def test_a_request_id_that_does_not_belong_in_a_log_is_replaced(server, given, stays):
+    found = server.client.get("/v1/model", headers={"X-Request-Id": given}).headers["x-request-id"]
+    assert found == given if stays else len(found) == 32
 
 
 def test_a_client_that_leaves_before_its_body_is_there_does_no_harm(server):

@@ -1,18 +1,23 @@
 """POST /v1/classify/batch: lines in, lines out."""
 
+import asyncio
 import http.client
 import json
 import socket
 import threading
 import time
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 import tiny_server
 import torch
 
 from winnow_server import connection, stream
+from winnow_server.errors import Overloaded, Unprocessable
 from winnow_server.limits import Limits
+from winnow_server.protocols import ndjson
+from winnow_server.thresholds import NO_RULES
 
 PATH = "/v1/classify/batch"
 
@@ -107,8 +112,20 @@ def test_lines_are_read_as_editors_write_them(server, body):
 
 def test_a_line_that_is_too_large_is_left_out_without_being_held(checkpoint_folder):
     with tiny_server.running(checkpoint_folder, limits=Limits(body_bytes=1_000)) as server:
-        answers = ask(server, ["prize", "x" * 5_000, "prize"])
-        assert [answer.get("error", {}).get("code") for answer in answers] == [None, "line_too_large", None]
+        most = json.dumps("prize").ljust(1_000).encode()
+        body = b"\n".join((b'"prize"', most, most + b" ", b"x" * 5_000, b'"prize"'))
+        answers = [json.loads(line) for line in server.client.post(PATH, content=body).text.splitlines()]
+        codes = [answer.get("error", {}).get("code") for answer in answers]
+        assert codes == [None, None, "line_too_large", "line_too_large", None]
+
+
+async def test_what_follows_of_a_line_that_is_too_large_is_no_line_of_its_own():
+    async def pieces():
+        for piece in (b"x" * 600, b"x" * 600, b'"prize"\n"cash"'):
+            yield piece
+
+    large, line = [line async for line in ndjson.lines(pieces(), 1_000)]
+    assert (large.code, line) == ("line_too_large", b'"cash"')
 
 
 def test_options_stand_in_the_query(server):
@@ -125,6 +142,9 @@ def test_options_stand_in_the_query(server):
     ):
         refused = server.client.post(PATH, content=b'"a"', params={option: "middle"})
         assert (refused.status_code, refused.json()["error"]["message"]) == (422, f"{option} {words}.")
+    refused = server.client.post(PATH, content=b'"a"', params={"thresholds": ["0.1", "0.9"]})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "thresholds")
+    assert refused.json()["error"]["message"] == "thresholds stands twice in the query: give it once."
 
 
 def test_a_line_that_the_model_gives_no_number_for_is_an_error_line(checkpoint_folder):
@@ -328,3 +348,57 @@ def test_a_server_that_stops_says_from_which_line_on_to_send_again(checkpoint_fo
         server.on_loop(server.service.drain)
         last = told(client, b"draining")
     assert (last["index"], last["error"]["code"]) == (2, "draining")
+
+
+class Refusing:
+    """A service that classifies nothing, for what a stream does by itself."""
+
+    def __init__(self):
+        self.draining = asyncio.Event()
+        self.limits = Limits()
+        self.announced = SimpleNamespace(manifest=SimpleNamespace(labels=("ham", "spam")))
+        self.metrics = SimpleNamespace(line=lambda ok: None)
+
+    def submit_background(self, text, **_):
+        raise Unprocessable("No.", code="no")
+
+
+async def sent(service, slots, receive):
+    """The stream's messages, each with whether another stream could begin as it was sent."""
+    found = []
+
+    async def send(message):
+        try:
+            with slots.one():
+                found.append((message, True))
+        except Overloaded:
+            found.append((message, False))
+
+    scope = {"type": "http", "state": {"request_id": "r", "left": asyncio.Event()}}
+    streaming = stream.Stream(service, slots, ndjson.Options(), NO_RULES)
+    await asyncio.wait_for(streaming(scope, receive, send), 10)
+    return found
+
+
+async def test_a_server_that_stops_waits_for_no_client_that_goes_on_sending():
+    service = Refusing()
+    pieces = 0
+
+    async def receive():
+        nonlocal pieces
+        pieces += 1
+        if pieces == 3:
+            service.draining.set()
+        return {"type": "http.request", "body": b'"prize"\n', "more_body": True}
+
+    messages = await sent(service, stream.Slots(1), receive)
+    *_, last = b"".join(message.get("body", b"") for message, _ in messages).splitlines()
+    assert (json.loads(last)["index"], json.loads(last)["error"]["code"]) == (pieces, "draining")
+
+
+async def test_a_stream_leaves_its_place_before_its_client_can_know_that_it_is_over():
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    messages = await sent(Refusing(), stream.Slots(1), receive)
+    assert [(message.get("more_body"), free) for message, free in messages] == [(None, False), (False, True)]

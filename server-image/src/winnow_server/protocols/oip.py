@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from winnow_server.errors import Unprocessable
 from winnow_server.model import Announced
-from winnow_server.schemas import MAX_INPUTS, Body
+from winnow_server.schemas import MAX_INPUTS, Body, ModelName
 from winnow_server.ticket import Ticket
 
 INPUT = "text"
@@ -90,7 +90,7 @@ class RequestedOutput(Body):
 
 class InferRequest(Body):
     id: str | None = Field(default=None, max_length=256)
-    model_name: str | None = None
+    model_name: ModelName | None = Field(default=None, description="The served name, if given.")
     parameters: Parameters | None = None
     inputs: list[InputTensor] = Field(min_length=1, max_length=1, description="One BYTES tensor, of any name.")
     outputs: list[RequestedOutput] | None = Field(
