@@ -96,3 +96,18 @@ def test_what_is_locked_is_all_that_it_takes(tmp_path):
 def locked():
     text = (ROOT / "requirements" / "plugin.txt").read_text()
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE)}
+
+
+def test_a_full_disk_below_the_output_is_told_in_words(tmp_path):
+    (tmp_path / "rows").write_text('{"prompt": "a", "completion": 1}\n')
+    with Path("/dev/full").open("w") as full:
+        command = [BIN / "kubectl-winnow", "validate", str(tmp_path / "rows")]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (20, "error: the output cannot be written: No space left on device\n")
+
+
+def test_an_output_that_the_shell_has_closed_is_no_error(tmp_path):
+    (tmp_path / "rows").write_text('{"prompt": "a", "completion": 1}\n')
+    command = f"exec '{BIN / 'kubectl-winnow'}' validate '{tmp_path / 'rows'}' >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ Each command imports what it needs itself: rows need no cluster, a cluster no py
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from winnow_classifier.errors import ConfigError, WinnowError
+from winnow_classifier.errors import ConfigError, StorageError, WinnowError
 from winnow_plugin.objects import API_VERSION
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ class Output(StrEnum):
 def validate(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="Files, folders or quoted globs; each is judged as a dataset of its own."),
+        typer.Argument(
+            metavar="FILE…", help="Files, folders or quoted globs; each is checked as a dataset of its own."
+        ),
     ],
     dataset: RowManifest = None,
     file_format: RowFormat = None,
@@ -114,10 +117,10 @@ def validate(
         bool, typer.Option("--json", help="Print the result as JSON, one object for each file.")
     ] = False,
 ) -> None:
-    """Judge rows as an import would, here and without a cluster.
+    """Check rows as an import would, on this machine and without a cluster.
 
     Each wrong row is named by line and column, in the import's own words; nothing is stored or sent anywhere. The digest is
-    the one that the Dataset will have. Lengths in tokens need the base model, and are told by the cluster only.
+    the one that the Dataset will have. Lengths in tokens need the base model, so only the cluster tells them.
 
     kubectl winnow validate train.jsonl test.jsonl --labels ham,spam
     """
@@ -136,9 +139,7 @@ def upload(
     model_service: Annotated[
         str | None, typer.Option("--model-service", metavar="NAME", help="The ModelService that the rows are for.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What the Dataset is to be called.")
-    ] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="The Dataset's name.")] = None,
     dataset: RowManifest = None,
     file_format: RowFormat = None,
     task_detail: RowTask = None,
@@ -150,7 +151,7 @@ def upload(
         bool | None,
         typer.Option(
             "--check/--no-check",
-            help="Judge the rows here first, as validate does. Files up to 32 MiB are, by themselves.",
+            help="Check the rows here first, as validate does. Unless you say, files up to 32 MiB are checked.",
             show_default=False,
         ),
     ] = None,
@@ -160,8 +161,8 @@ def upload(
 ) -> None:
     """Make a Dataset of a file, and send the file to its import.
 
-    The bytes go by kubectl port-forward straight to the import pod: no row passes through objects of the cluster. Broken off
-    anywhere, the same command goes on where it stood. What arrives is held to the file's SHA-256.
+    The bytes go by kubectl port-forward straight to the import pod: no row passes through objects of the cluster. After an
+    interruption the same command goes on where it stood. What arrives is checked against the file's SHA-256.
 
     kubectl winnow upload train.jsonl --model-service mail --name spam-train -n demo --labels ham,spam
     """
@@ -177,14 +178,14 @@ def upload(
 
 @app.command()
 def datasets(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One dataset, told in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One dataset, in full.")] = None,
     namespace: Namespace = None,
     all_namespaces: AllNamespaces = False,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """List datasets with their rows, labels and warnings; or tell one in full.
+    """List datasets with their rows, labels and warnings, or show one in full.
 
     Of one dataset: bars for its labels, lengths in tokens, warnings, and the first wrong rows by line and column.
 
@@ -219,8 +220,8 @@ def artifacts(
 ) -> None:
     """List the checkpoints of a training, list the files of one, or fetch them.
 
-    Files come from storage, volume or bucket, by way of a small pod that reads them and is deleted afterwards. Each is held
-    to its SHA-256; what is there already is not fetched again, so that a broken download goes on.
+    Files come from storage, volume or bucket, by way of a small pod that reads them and is deleted afterwards. Each is
+    checked against its SHA-256; what is there already is not fetched again, so that a broken download goes on.
 
     kubectl winnow artifacts spam-v1
 
@@ -260,13 +261,13 @@ def refit(
         typer.Option(
             "--false-positive-cost",
             metavar="N",
-            help="Of Cost: what a label costs that is predicted and does not hold.",
+            help="Of Cost: what it costs to predict a label that does not hold.",
         ),
     ] = None,
     false_negative_cost: Annotated[
         float | None,
         typer.Option(
-            "--false-negative-cost", metavar="N", help="Of Cost: what a label costs that holds and is not predicted."
+            "--false-negative-cost", metavar="N", help="Of Cost: what it costs not to predict a label that holds."
         ),
     ] = None,
     abstain_band: Annotated[
@@ -275,7 +276,11 @@ def refit(
     ] = None,
     abstain_min_probability: Annotated[
         float | None,
-        typer.Option("--abstain-min-probability", metavar="N", help="Abstain where the likeliest label has less."),
+        typer.Option(
+            "--abstain-min-probability",
+            metavar="N",
+            help="Abstain where the probability of the likeliest label is less.",
+        ),
     ] = None,
     same: Annotated[
         bool, typer.Option("--same", help="Fit for what the last fit was for, in place of the options above.")
@@ -297,7 +302,7 @@ def refit(
 
     It works from what the checkpoint answered to its validation rows: no model runs. What the options ask for takes the place
     of what was asked for before, as a whole. So one of --objective, --abstain-…, --same or --no-thresholds must be given:
-    nothing is lost by leaving them out.
+    fitted thresholds are never lost by leaving them out.
 
     kubectl winnow refit spam-v1 --objective PrecisionAtLeast --value 0.95
 
@@ -331,7 +336,7 @@ def status(
         typer.Option(
             "--watch/--no-watch",
             "-w",
-            help="Go on until Ctrl-C, or tell what is there and end. On a terminal it goes on by itself.",
+            help="Keep watching until Ctrl-C, or print what is there and end. Unset: watch on a terminal only.",
             show_default=False,
         ),
     ] = None,
@@ -397,6 +402,11 @@ def _errors_in_words() -> Iterator[None]:
         if err.hint:
             print(f"hint: {err.hint}", file=sys.stderr)
         raise typer.Exit(err.exit_code) from err
+    except OSError as err:
+        if err.errno != errno.ENOSPC:
+            raise
+        print(f"error: the output cannot be written: {err.strerror}", file=sys.stderr)
+        raise typer.Exit(StorageError.exit_code) from err
 
 
 @contextmanager
@@ -409,8 +419,8 @@ def _interruption_in_words(words: str) -> Iterator[None]:
 
 
 def main() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without UTF-8 gets question marks
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by the shell
+        stream.reconfigure(errors="replace")  # a terminal without UTF-8 gets question marks
     # Completion is installed for the executable; everywhere else the name is what people type.
     completing = "_KUBECTL_WINNOW_COMPLETE" in os.environ or {"--install-completion", "--show-completion"} & {*sys.argv}
     try:

@@ -192,6 +192,7 @@ def test_a_rollout_that_is_done_makes_the_checkpoint_live() -> None:
         "Promoted": ("True", "Promoted"),
         "Ready": ("True", "Live"),
     }
+    assert message_of(status, "Available") == "Requests are answered by 1 pod"
     assert status["live"] == {
         "trainingJob": "v1",
         "checkpoint": "epoch-2",

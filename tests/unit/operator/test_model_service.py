@@ -137,6 +137,7 @@ def test_it_counts_what_belongs_to_it() -> None:
     )
     status = plan(seen, NOW, CONFIG).status
     assert (status["datasets"], status["trainingJobs"], status["deployments"]) == (2, 1, 1)
+    assert status["summary"] == "StorageReady: 2 datasets, 1 training job, 1 deployment"
 
 
 def test_the_board_ranks_each_metric_in_its_own_direction() -> None:

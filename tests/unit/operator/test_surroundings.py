@@ -232,7 +232,7 @@ TOLD = [
         parent(condition("Accepted", "True"), condition("ResolvedRefs", "True")),
         "Exposed",
         ("True", "Exposed"),
-        "1 Gateway",
+        "taken by 1 Gateway",
         id="a Gateway took it",
     ),
     pytest.param(

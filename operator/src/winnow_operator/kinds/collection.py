@@ -225,7 +225,7 @@ def _record(seen: ModelServiceSeen, found: Collection, job: Object, outcome: pod
 
 
 def _removed_too(checkpoints: tuple[str, ...], datasets: list[str], freed: int | None) -> str:
-    others = f", and what {len(datasets)} deleted datasets left there" if datasets else ""
+    others = f", and what {conditions.counted(len(datasets), 'deleted dataset')} left there" if datasets else ""
     room = f", {_size(freed)}" if freed is not None else ""
     return f"Removed from storage checkpoints that retention does not keep{others}{room}: {conditions.some(checkpoints, SHOWN)}"
 

@@ -14,7 +14,7 @@ from winnow_operator.build.served import Served
 from winnow_operator.build.server_deployment import server_deployment
 from winnow_operator.build.service import service, url
 from winnow_operator.build.thresholds import thresholds
-from winnow_operator.conditions import Condition, false, true
+from winnow_operator.conditions import Condition, counted, false, true
 from winnow_operator.kinds import surroundings
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Apply, Child, Config, Delete, Event, Plan
@@ -213,7 +213,7 @@ def _unknown_labels(seen: DeploymentSeen, chosen: Served) -> list[str]:
 
 def _conditions(seen: DeploymentSeen, state: _State, progress: _Rollout, promoted: Condition) -> list[Condition]:
     if progress.ready > 0:
-        available = true("Available", Reason.SERVING, f"{progress.ready} pods answer requests")
+        available = true("Available", Reason.SERVING, f"Requests are answered by {counted(progress.ready, 'pod')}")
     elif state.reason is Reason.ASLEEP:
         available = false("Available", Reason.ASLEEP, "No pod runs; requests are held until one does")
     else:

@@ -8,6 +8,7 @@ from datetime import datetime
 from winnow_operator import api, conditions
 from winnow_operator.build import pvc
 from winnow_operator.build.common import storage_claim
+from winnow_operator.conditions import counted
 from winnow_operator.kinds import collection
 from winnow_operator.observed import ModelServiceSeen
 from winnow_operator.plan import Apply, Config, Delete, Plan, Reference
@@ -55,7 +56,7 @@ def plan(seen: ModelServiceSeen, now: datetime, config: Config) -> Plan:
         leaderboard=leaderboard(seen),
         stored=[api.to_raw(rows) for rows in collected.stored],
         collected=api.to_raw(collected.collected) if collected.collected else None,
-        summary=f"{verdict.reason}: {len(seen.datasets)} datasets, {len(seen.training_jobs)} training jobs, {len(seen.deployments)} deployments",
+        summary=f"{verdict.reason}: {counted(len(seen.datasets), 'dataset')}, {counted(len(seen.training_jobs), 'training job')}, {counted(len(seen.deployments), 'deployment')}",
     )
     waits_for_users_claim = not verdict.ready and claim is None and not leaving
     return Plan(

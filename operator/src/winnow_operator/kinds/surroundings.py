@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from winnow_operator import api
 from winnow_operator.build import autoscaler, exposure
-from winnow_operator.conditions import Condition, false, true
+from winnow_operator.conditions import Condition, counted, false, true
 from winnow_operator.observed import DeploymentSeen
 from winnow_operator.plan import Apply, Child, Delete, Refusal
 from winnow_operator.reasons import Reason
@@ -160,7 +160,7 @@ def _through_gateway(seen: DeploymentSeen) -> Condition:
                 gateway = (parent.get("parentRef") or {}).get("name", "")
                 message = f"Gateway {gateway} does not take the HTTPRoute: {told.get('message') or told.get('reason')}"
                 return false(EXPOSED, Reason.ROUTE_NOT_ACCEPTED, message)
-    return true(EXPOSED, Reason.EXPOSED, f"{len(parents)} Gateways have taken the HTTPRoute")
+    return true(EXPOSED, Reason.EXPOSED, f"The HTTPRoute is taken by {counted(len(parents), 'Gateway')}")
 
 
 def refusal_told_nowhere_else(seen: DeploymentSeen) -> Refusal | None:
