@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest_asyncio
 from integration_client import (
     APPS_DEPLOYMENT,
+    COLLECTED_SECONDS,
     DATASET,
     DEPLOYMENT,
     JOB,
@@ -143,12 +144,10 @@ async def test_a_suspension_that_was_asked_for_in_an_absence_is_carried_out(clus
     await cluster.expect(TRAINING_JOB, "v1", "Running")
     async with down(mortal):
         await cluster.change(TRAINING_JOB, "v1", suspend=True)
-    await cluster.until(
-        "its pod to be told to stop", POD, lambda found: "deletionTimestamp" in found["metadata"], name=pod.name
-    )
+    await cluster.until_told_to_end(pod)
     await pod.end(143)
     await pod.disappear()
-    await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Suspended")
+    await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Suspended", seconds=COLLECTED_SECONDS)
 
 
 async def test_a_training_out_of_memory_is_ended_however_late_the_operator_looks(
@@ -164,9 +163,7 @@ async def test_a_training_out_of_memory_is_ended_however_late_the_operator_looks
         second = await cluster.pod_of(TRAINING_JOB, "v1", but_not=[first.name], seconds=40)
         await second.start()
     await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="OutOfMemory", says="limits.memory")
-    await cluster.until(
-        "the next attempt to be stopped", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=second.name
-    )
+    await cluster.until_told_to_end(second)
     await second.disappear()
     async with down(mortal):
         pass
