@@ -97,13 +97,9 @@ lock: $(UV)  ## Pin every dependency again, with hashes
 
 bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
 	$(CLUSTER) build
-	$(BIN)/python benchmarks/importing.py
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/serving_peers.py
-	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/serving_batcher.py
-	$(BIN)/python benchmarks/serving_overload.py
-	$(BIN)/python benchmarks/operator_speed.py
+	failed=; for part in importing training serving_peers serving serving_batcher serving_overload operator_speed; do \
+	  $(BIN)/python benchmarks/$$part.py || failed="$$failed $$part"; done; \
+	  [[ -z $$failed ]] || { echo "below a bar, or failed:$$failed" >&2; exit 1; }
 
 clean:  ## Remove what was built here (the cache with programs and images stays: see README)
 	rm -rf .venv $(LOCAL)/venv $(LOCAL)/images .mypy_cache .ruff_cache .hypothesis
