@@ -62,7 +62,7 @@ install: images  ## Install the chart: namespace winnow-system, release winnow
 	  --reset-then-reuse-values --set-string "operator.podAnnotations.winnow\.dev/image=$$($(BIN)/python images/build.py mark operator)" >/dev/null
 	@echo "Winnow is installed. Next: $(CLUSTER) kubectl apply -f examples/smallest/winnow.yaml"
 uninstall:  ## Remove the chart; CRDs and the users' objects stay
-	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait
+	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait --ignore-not-found
 else
 images: $(LOCAL)/venv
 	$(BIN)/python images/build.py push --registry $(REGISTRY) --tag $(TAG) --builder $(BUILDER)
@@ -70,7 +70,7 @@ install: images
 	helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 5m \
 	  --reset-then-reuse-values --set-string image.registry=$(REGISTRY) --set-string image.tag=$(TAG)
 uninstall:
-	helm uninstall winnow --namespace winnow-system --wait
+	helm uninstall winnow --namespace winnow-system --wait --ignore-not-found
 endif
 
 lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
