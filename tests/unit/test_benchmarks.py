@@ -67,7 +67,7 @@ def test_a_benchmark_that_misses_its_bar_keeps_no_other_from_running(tmp_path: P
     python.chmod(0o755)
     for there in ("venv", "deps"):
         (tmp_path / there).touch()
-    command = ["make", "-C", ROOT, "bench", f"BIN={tmp_path}", f"LOCAL={tmp_path}", f"UV={python}", "CLUSTER=true"]
+    command = ["make", "-C", str(ROOT), "bench", f"BIN={tmp_path}", f"LOCAL={tmp_path}", f"UV={python}", "CLUSTER=true"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "below a bar, or failed: training\n" in done.stderr
