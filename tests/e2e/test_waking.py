@@ -102,8 +102,10 @@ class Sleeper:
                 time.sleep(0.05)
 
         running = [self.threads.submit(client) for _ in range(clients)]
-        yield failed
-        stop.set()
+        try:
+            yield failed
+        finally:
+            stop.set()
         for one in running:
             one.result(180)
 
