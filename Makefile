@@ -34,7 +34,7 @@ test-unit: $(LOCAL)/venv  ## Unit tests: one process, no cluster, under a minute
 
 test-processes: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
 	$(CLUSTER) build versitygw
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes --timeout=1200
 
 test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
 	$(CLUSTER) build etcd kubernetes helm
