@@ -34,7 +34,7 @@ test-unit: $(LOCAL)/venv  ## Unit tests: one process, no cluster, under a minute
 
 test-processes: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
 	$(CLUSTER) build versitygw
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/processes --timeout=1200
 
 test-integration: $(LOCAL)/venv $(LOCAL)/deps  ## The operator against a real etcd, kube-apiserver and controller-manager
 	$(CLUSTER) build etcd kubernetes helm
@@ -62,7 +62,7 @@ install: images  ## Install the chart: namespace winnow-system, release winnow
 	  --reset-then-reuse-values --set-string "operator.podAnnotations.winnow\.dev/image=$$($(BIN)/python images/build.py mark operator)" >/dev/null
 	@echo "Winnow is installed. Next: $(CLUSTER) kubectl apply -f examples/smallest/winnow.yaml"
 uninstall:  ## Remove the chart; CRDs and the users' objects stay
-	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait
+	$(CLUSTER) helm uninstall winnow --namespace winnow-system --wait --ignore-not-found
 else
 images: $(LOCAL)/venv
 	$(BIN)/python images/build.py push --registry $(REGISTRY) --tag $(TAG) --builder $(BUILDER)
@@ -70,7 +70,7 @@ install: images
 	helm upgrade --install winnow helm/winnow --namespace winnow-system --create-namespace --wait --timeout 5m \
 	  --reset-then-reuse-values --set-string image.registry=$(REGISTRY) --set-string image.tag=$(TAG)
 uninstall:
-	helm uninstall winnow --namespace winnow-system --wait
+	helm uninstall winnow --namespace winnow-system --wait --ignore-not-found
 endif
 
 lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
@@ -97,13 +97,9 @@ lock: $(UV)  ## Pin every dependency again, with hashes
 
 bench: $(LOCAL)/venv $(LOCAL)/deps  ## Each benchmark beside its peer; results to be copied into docs/benchmarks.md
 	$(CLUSTER) build
-	$(BIN)/python benchmarks/importing.py
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/serving_peers.py
-	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/serving_batcher.py
-	$(BIN)/python benchmarks/serving_overload.py
-	$(BIN)/python benchmarks/operator_speed.py
+	failed=; for part in importing training serving_peers serving serving_batcher serving_overload operator_speed; do \
+	  $(BIN)/python benchmarks/$$part.py || failed="$$failed $$part"; done; \
+	  [[ -z $$failed ]] || { echo "below a bar, or failed:$$failed" >&2; exit 1; }
 
 clean:  ## Remove what was built here (the cache with programs and images stays: see README)
 	rm -rf .venv $(LOCAL)/venv $(LOCAL)/images .mypy_cache .ruff_cache .hypothesis

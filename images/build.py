@@ -102,6 +102,10 @@ def build_local() -> None:
 
 
 def push(registry: str, tag: str, builder: str) -> None:
+    if shutil.which(builder) is None:
+        sys.exit(
+            f"images: there is no {builder} here; --builder (with make: BUILDER=…) takes docker, podman or buildah"
+        )
     # The certificates of a proxy that inspects TLS, where the machine says that it has some: see the Dockerfiles.
     certificates = os.environ.get("SSL_CERT_FILE")
     secret = ["--secret", f"id=ca,src={certificates}"] if certificates else []

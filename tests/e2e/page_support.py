@@ -6,8 +6,6 @@ Screenshots are kept in .local/screenshots.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+from server_program import logged, started
 
 if TYPE_CHECKING:
     from winnow_classifier.decision import Decision
@@ -48,22 +47,14 @@ def served(folder: Path, *options: str, decision: Decision | None = None, **chec
     published = publish(folder, **checkpoint)
     if decision is not None:
         decisions.replace_file(published, decision)
-    command = [sys.executable, "-m", "winnow_server", "--checkpoint", str(published)]
-    command += ["--host", "127.0.0.1"]
-    command += ["--port", "0", "--drain-seconds", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    port = 0
-    for line in process.stderr:
-        facts = json.loads(line)
-        port = facts.get("port", port)
-        if facts["message"] == "Ready":
-            break
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+    with started("--checkpoint", published, "--drain-seconds", "0", *options) as process:
+        port = logged(process, "Listening")["port"]
+        logged(process, "Ready")
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def one(browser: WebDriver, selector: str) -> WebElement:

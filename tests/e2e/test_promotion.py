@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +76,9 @@ def test_a_checkpoint_is_promoted_refused_and_rolled_back_under_load(cluster: Cl
     assert {pod["metadata"]["uid"] for pod in cluster.list("pods", PODS)} <= before
 
     # Back by hand: the strict gate does not hold it up.
-    started = time.monotonic()
     choose("epoch-1", watch=0, gate={"floors": [{"metric": "log_loss", "atMost": 0}]})
     cluster.until("epoch-1 to be live", lambda: cluster.live("mail").get("checkpoint") == "epoch-1", seconds=120)
-    took = time.monotonic() - started
-    live = cluster.live("mail")
-    assert live["reason"] == "RolledBackByHand"
-    assert took < 60, f"back by hand took {took:.0f} s"
+    assert cluster.live("mail")["reason"] == "RolledBackByHand"
 
     # One whose bytes were changed does not come up, and is taken back.
     pod = cluster.list("pods", PODS)[0]

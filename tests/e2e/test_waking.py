@@ -102,8 +102,10 @@ class Sleeper:
                 time.sleep(0.05)
 
         running = [self.threads.submit(client) for _ in range(clients)]
-        yield failed
-        stop.set()
+        try:
+            yield failed
+        finally:
+            stop.set()
         for one in running:
             one.result(180)
 
@@ -163,13 +165,17 @@ def test_a_request_wakes_what_sleeps_and_none_is_lost_either_way(cluster: Cluste
     # From now on the waker is not in the way.
     sleeper.leads_to(SERVER)
     cluster.says("wdep", "mail", "Ready", status="True", reason="Live")
-    time.sleep(2)  # kube-proxy follows the endpoints without telling
-    before = sleeper.held_so_far()
-    assert [sleeper.ask().status_code for _ in range(5)] == [200] * 5
-    assert sleeper.held_so_far() == before
+
+    def passes_by_the_waker() -> bool:
+        before = sleeper.held_so_far()
+        assert [sleeper.ask().status_code for _ in range(5)] == [200] * 5
+        return sleeper.held_so_far() == before
+
+    cluster.until("kube-proxy to follow the endpoints", passes_by_the_waker, seconds=30)
     assert sleeper.metric("clf_recently_used") == 1
 
     # To sleep and awake again under load: whoever asks meanwhile waits, and nobody is refused.
+    before = sleeper.held_so_far()
     with sleeper.under_load() as failed:
         time.sleep(2)
         sleeper.scale(0)
@@ -209,5 +215,5 @@ def test_keda_wakes_it_adds_a_pod_under_load_and_lets_it_sleep_again(cluster: Cl
     cluster.says("wdep", "mail", "Ready", seconds=300, status="True", reason="Asleep")
     cluster.until("the pods to go", lambda: not cluster.list("pods", SERVER))
     sleeper.leads_to(WAKER)
-    time.sleep(2)
+    cluster.until("kube-proxy to follow the endpoints", sleeper.ask_without_key, seconds=30)
     assert sleeper.ask().status_code == 200

@@ -213,6 +213,11 @@ class Cluster:
             await self.until_gone(JOB, job["metadata"]["name"])
         assert await self.jobs_of(kind, name) == []
 
+    async def until_told_to_end(self, pod: Pod) -> None:
+        """By the garbage collector where the operator deletes a Job: its pods go first."""
+        told = lambda found: "deletionTimestamp" in found["metadata"]  # noqa: E731
+        await self.until("it to be told to end", POD, told, name=pod.name, seconds=COLLECTED_SECONDS)
+
     # The usual way to where a test begins
 
     async def import_rows(self, name: str = "rows", **told: Any) -> Object:

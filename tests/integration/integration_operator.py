@@ -56,7 +56,7 @@ class Operator:
         await self.until_ready()
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Status and body; status 0 while nothing listens."""
+        """Status and body; status 0 while nothing listens, or nobody answers."""
         timeout = aiohttp.ClientTimeout(total=5)
         try:
             async with (
@@ -64,7 +64,7 @@ class Operator:
                 session.get(f"http://127.0.0.1:{self._port}{path}") as answer,
             ):
                 return answer.status, await answer.text()
-        except aiohttp.ClientConnectionError:
+        except (aiohttp.ClientConnectionError, TimeoutError):
             return 0, ""
 
     async def until_ready(self, seconds: float = START_SECONDS) -> None:
@@ -80,7 +80,8 @@ class Operator:
 
     async def metric(self, name: str) -> float:
         """The sum over all labels."""
-        _, text = await self.get("/metrics")
+        status, text = await self.get("/metrics")
+        assert status == 200, f"no metrics: {status}"  # else each would be 0
         lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] == name]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 

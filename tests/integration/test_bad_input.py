@@ -484,9 +484,7 @@ async def test_a_training_that_takes_too_long_is_ended(cluster: Cluster) -> None
     await cluster.change(TRAINING_JOB, "v1", activeDeadlineSeconds=1)  # also while it runs
     job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="DeadlineExceeded", says="1 s")
     assert kstatus(job) == "Failed"
-    await cluster.until(
-        "its pod to be told to stop", POD, lambda found: "deletionTimestamp" in found["metadata"], name=pod.name
-    )
+    await cluster.until_told_to_end(pod)
 
 
 # Deployment

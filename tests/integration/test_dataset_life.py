@@ -164,7 +164,7 @@ async def test_a_namespace_goes_though_a_training_runs_in_it(cluster: Cluster) -
     # A namespace's pods go first, then everything else.
     await pod.end(143, message(kind="train", state="Stopped"))
     await pod.disappear()
-    await cluster.until_gone(DATASET, "rows", seconds=40)
+    await cluster.until_gone(DATASET, "rows")
 
 
 async def test_a_changed_spec_says_that_a_new_dataset_is_needed(cluster: Cluster) -> None:

@@ -423,9 +423,7 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
     await cluster.until_no_job_of(TRAINING_JOB, "v1")
     assert await cluster.find_all(JOB) == []
     await cluster.change(DEPLOYMENT, "web", replicas=0)
-    await cluster.until(
-        "it to be told to end", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=server.name
-    )
+    await cluster.until_told_to_end(server)
     await server.disappear()
     # The garbage collector takes the earlier claim, once it knows our kinds: soon after the start of the API server it does not.
     await cluster.until(
@@ -438,18 +436,6 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
     await cluster.expect(DATASET, "rows", "Ready", status="False", reason="Importing")
 
 
-async def leaves(cluster: Cluster, pod: Pod) -> None:
-    """As the garbage collector and the kubelet bring it about."""
-    await cluster.until(
-        "its pod to be told to end",
-        POD,
-        lambda found: "deletionTimestamp" in found["metadata"],
-        name=pod.name,
-        seconds=COLLECTED_SECONDS,
-    )
-    await pod.disappear()
-
-
 async def test_a_batch_job_that_somebody_deletes_comes_back_when_its_pod_has_ended(cluster: Cluster) -> None:
     await cluster.ready_rows()
     await cluster.apply(training_job())
@@ -460,7 +446,8 @@ async def test_a_batch_job_that_somebody_deletes_comes_back_when_its_pod_has_end
     await cluster.delete(JOB, batch["metadata"]["name"])
     await cluster.expect(TRAINING_JOB, "v1", "Running", status="False", reason="Stopping", says=pod.name)
     assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
-    await leaves(cluster, pod)
+    await cluster.until_told_to_end(pod)
+    await pod.disappear()
     await cluster.pod_of(TRAINING_JOB, "v1", but_not=[pod.name])
 
 
@@ -473,7 +460,8 @@ async def test_deleting_an_object_removes_what_was_made_for_it(cluster: Cluster)
     await cluster.delete(DEPLOYMENT, "web")
     await cluster.until_gone(SERVICE, "web")
     await cluster.until_gone(APPS_DEPLOYMENT, "web")
-    await leaves(cluster, server)
+    await cluster.until_told_to_end(server)
+    await server.disappear()
     await cluster.delete(TRAINING_JOB, "v1")
     await cluster.delete(DATASET, "rows")
     await cluster.until_all("no Job", JOB, lambda jobs: not jobs or None, seconds=COLLECTED_SECONDS)
@@ -516,9 +504,7 @@ async def test_a_suspended_training_stops_and_goes_on_from_its_resume_point(clus
     await cluster.expect(TRAINING_JOB, "v1", "Running")
     await cluster.change(TRAINING_JOB, "v1", suspend=True)
     await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Stopping")
-    await cluster.until(
-        "its pod to be told to stop", POD, lambda pod: "deletionTimestamp" in pod["metadata"], name=first.name
-    )
+    await cluster.until_told_to_end(first)
     await first.end(
         143,
         message(
@@ -526,11 +512,9 @@ async def test_a_suspended_training_stops_and_goes_on_from_its_resume_point(clus
         ),
     )
     await first.disappear()
-    suspended = await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Suspended")
+    suspended = await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Suspended", seconds=COLLECTED_SECONDS)
     assert kstatus(suspended) == "Current"
-    await cluster.until_all(
-        "no Job", JOB, lambda jobs: not [job for job in jobs if "v1" in job["metadata"]["name"]] or None
-    )
+    assert await cluster.jobs_of(TRAINING_JOB, "v1") == []
     await cluster.change(TRAINING_JOB, "v1", suspend=False)
     second = await cluster.pod_of(TRAINING_JOB, "v1", but_not=[first.name])
     assert second.container["command"] == first.container["command"]  # the same run, so it finds the resume point
@@ -551,7 +535,7 @@ async def test_a_job_applied_suspended_starts_nothing_until_it_is_set_free(clust
 async def test_a_finished_job_is_cleared_away_after_its_time_to_live_and_its_result_stays(cluster: Cluster) -> None:
     await cluster.ready_rows()
     done = await cluster.trained(ttlSecondsAfterFinished=0)
-    await cluster.until_all("no Job of it", JOB, lambda jobs: len(jobs) == 1 or None)  # the import's
+    await cluster.until_no_job_of(TRAINING_JOB, "v1")
     kept = (await cluster.get(TRAINING_JOB, "v1"))["status"]
     assert kept["checkpoints"] == done["status"]["checkpoints"]
     await cluster.apply(deployment())

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from integration_client import APPS_DEPLOYMENT, DEPLOYMENT, JOB, MODEL_SERVICE, POD, TRAINING_JOB, Object
+from integration_client import (
+    APPS_DEPLOYMENT,
+    COLLECTED_SECONDS,
+    DEPLOYMENT,
+    JOB,
+    MODEL_SERVICE,
+    POD,
+    TRAINING_JOB,
+    Object,
+)
 from integration_cluster import Cluster, checkpoint, condition, epoch, kstatus, trained
 from integration_manifests import deployment, training_job
 from integration_operator import Operator
@@ -76,9 +85,7 @@ async def test_a_checkpoint_goes_live_through_the_gate_and_is_watched(cluster: C
     assert web["status"]["live"]["checkpoint"] == "epoch-2"
     assert web["status"]["history"][0]["checkpoint"] == "epoch-1"
     assert web["status"]["gate"]["comparison"]["leadAtLeast"] == -0.01
-    await cluster.until_all(
-        "the gate's job to go", JOB, lambda jobs: all("gate" not in _name(job) for job in jobs) or None
-    )
+    await until_the_gates_job_is_gone(cluster)
 
 
 def _used_by_web(job: Object) -> bool:
@@ -88,6 +95,13 @@ def _used_by_web(job: Object) -> bool:
 def _name(obj: Object) -> str:
     name: str = obj["metadata"]["name"]
     return name
+
+
+async def until_the_gates_job_is_gone(cluster: Cluster) -> None:
+    def gone(jobs: list[Object]) -> bool | None:
+        return all("gate" not in _name(job) for job in jobs) or None
+
+    await cluster.until_all("the gate's job to go", JOB, gone, seconds=COLLECTED_SECONDS)
 
 
 async def test_a_refused_checkpoint_leaves_the_live_one_and_another_bound_lets_it_through(
@@ -102,7 +116,7 @@ async def test_a_refused_checkpoint_leaves_the_live_one_and_another_bound_lets_i
     assert kstatus(web) == "Failed"
     assert condition(web, "Available")["status"] == "True"  # type: ignore[index]
     assert await live(cluster) == "epoch-1"
-    await cluster.until_all("the job to go", JOB, lambda jobs: all("gate" not in _name(job) for job in jobs) or None)
+    await until_the_gates_job_is_gone(cluster)
     await operator.kill()
     await operator.start()
     await cluster.quiet(JOB)

@@ -90,19 +90,22 @@ async def test_a_restart_at_rest_writes_nothing(cluster: Cluster, operator: Oper
 @pytest.mark.usefixtures("operator")
 async def test_events_tell_each_turning_point_once(cluster: Cluster) -> None:
     await finished(cluster)
-    told = [event for event in await cluster.find_all(EVENT) if event["reportingController"] == "winnow.dev/operator"]
-    count = Counter(
-        (event["regarding"]["kind"], event["regarding"]["name"], event["reason"], event["note"]) for event in told
-    )
-    assert {what: number for what, number in count.items() if number > 1} == {}
-    reasons = {(event["regarding"]["kind"], event["reason"]) for event in told}
     wanted = {
         ("ModelService", "StorageReady"),
         ("Dataset", "Verified"),
         ("TrainingJob", "TrainingComplete"),
         ("Deployment", "Live"),
     }
-    assert wanted <= reasons
+
+    def ours(found: list[Object]) -> list[Object] | None:
+        told = [event for event in found if event["reportingController"] == "winnow.dev/operator"]
+        return told if wanted <= {(event["regarding"]["kind"], event["reason"]) for event in told} else None
+
+    told = await cluster.until_all("the events", EVENT, ours)  # they come after the status that they tell of
+    count = Counter(
+        (event["regarding"]["kind"], event["regarding"]["name"], event["reason"], event["note"]) for event in told
+    )
+    assert {what: number for what, number in count.items() if number > 1} == {}
     assert {event["type"] for event in told} == {"Normal"}
 
 

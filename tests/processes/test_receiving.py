@@ -21,6 +21,7 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from small_disks import can_mount, small_disk
 
 from winnow_classifier.errors import DataError, NoRoomForUpload, StorageError, StorageFull, UploadAbandoned
 from winnow_trainer import reception
@@ -248,26 +249,23 @@ def test_bytes_put_the_end_off(tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+def disk(tmp_path):
+    if not can_mount():
+        pytest.skip("a small disk can be mounted by root only")
+    with small_disk(tmp_path / "small", 256 << 10) as folder:
+        yield folder
 
 
-def test_a_file_larger_than_the_disk_is_refused_before_its_first_byte(small_disk):
+def test_a_file_larger_than_the_disk_is_refused_before_its_first_byte(disk):
     with pytest.raises(NoRoomForUpload, match="the file has 1,000,000 bytes, and the volume has room for 262,144 more"):
-        arriving(small_disk, b"a" * 1_000_000)
-    assert list(small_disk.iterdir()) == []
+        arriving(disk, b"a" * 1_000_000)
+    assert list(disk.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_meanwhile_is_told_to_both_ends_and_leaves_nothing(small_disk):
+def test_a_disk_that_fills_up_meanwhile_is_told_to_both_ends_and_leaves_nothing(disk):
     content = os.urandom(200_000)
-    reception = arriving(small_disk, content)
-    (small_disk / "others").write_bytes(bytes(150_000))
+    reception = arriving(disk, content)
+    (disk / "others").write_bytes(bytes(150_000))
     with receiving(reception) as sender:
         status, said = sender.put(0, content)
         assert status == 507
@@ -275,7 +273,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told_to_both_ends_and_leaves_nothing(
         with pytest.raises(NoRoomForUpload) as full:
             reception.wait()
     assert (full.value.exit_code, full.value.reason) == (10, "StorageFull")
-    assert [path.name for path in small_disk.iterdir()] == ["others"]
+    assert [path.name for path in disk.iterdir()] == ["others"]
 
 
 # Around the import

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import httpx
 import tiny_checkpoint
 import tiny_models
 import tiny_server
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "winnow_server", "--host", "127.0.0.1", "--port", "0", *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
-
-
-def logged(process: subprocess.Popen[str], message: str) -> dict[str, Any]:
-    """The facts of the next log line with this message."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        facts: dict[str, Any] = json.loads(line)
-        if facts["message"] == message:
-            return facts
-    raise AssertionError(f"the process ended without saying {message!r}")
+from server_program import logged, started
 
 
 def test_each_line_of_the_log_is_json_whatever_libraries_say(tmp_path: Path) -> None:
@@ -51,27 +32,25 @@ def test_each_line_of_the_log_is_json_whatever_libraries_say(tmp_path: Path) -> 
 
 
 def test_a_request_in_work_when_the_socket_closes_gets_its_answer(tmp_path: Path) -> None:
-    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0")
-    port = logged(process, "Listening")["port"]
-    logged(process, "Ready")
-    body = b'{"input": ["prize", "meeting"]}'
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
-        slow.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:10])
-        while not running(port):
-            assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        logged(process, "Draining")
-        while accepts(port):
-            assert process.poll() is None
-        slow.sendall(body[10:])
-        answer = b"".join(iter(lambda: slow.recv(65_536), b""))
-    assert answer.startswith(b"HTTP/1.1 200 ")
-    assert b"connection: close" in answer
-    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["data"]) == 2
-    logged(process, "Stopped")
-    assert process.wait(60) == 0
-    assert process.stderr is not None
-    process.stderr.close()
+    with started("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0") as process:
+        port = logged(process, "Listening")["port"]
+        logged(process, "Ready")
+        body = b'{"input": ["prize", "meeting"]}'
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as slow:
+            slow.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:10])
+            while not running(port):
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            logged(process, "Draining")
+            while accepts(port):
+                assert process.poll() is None
+            slow.sendall(body[10:])
+            answer = b"".join(iter(lambda: slow.recv(65_536), b""))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close" in answer
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["data"]) == 2
+        logged(process, "Stopped")
+        assert process.wait(60) == 0
 
 
 def running(port: int) -> bool:
@@ -89,58 +68,54 @@ def accepts(port: int) -> bool:
 
 
 def test_sigterm_under_load_fails_no_request(tmp_path: Path) -> None:
-    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "1")
-    url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}"
-    logged(process, "Ready")
-    leave = threading.Event()
-    statuses: list[int] = []
+    with started("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "1") as process:
+        url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}"
+        logged(process, "Ready")
+        leave = threading.Event()
+        statuses: list[int] = []
 
-    def client() -> None:
-        """As a Service's client: sends as long as the pod is among its endpoints."""
-        with httpx.Client(base_url=url, timeout=20) as http:
-            while not leave.is_set():
-                statuses.append(http.post("/v1/classify", json={"input": ["prize", "meeting"]}).status_code)
+        def client() -> None:
+            """As a Service's client: sends as long as the pod is among its endpoints."""
+            with httpx.Client(base_url=url, timeout=20) as http:
+                while not leave.is_set():
+                    statuses.append(http.post("/v1/classify", json={"input": ["prize", "meeting"]}).status_code)
 
-    clients = [threading.Thread(target=client) for _ in range(4)]
-    for thread in clients:
-        thread.start()
-    while len(statuses) < 20:
-        assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    logged(process, "Draining")
-    served_before = len(statuses)
-    assert httpx.get(f"{url}/v2/health/ready").status_code == 503
-    while len(statuses) < served_before + 20:
-        assert process.poll() is None
-    leave.set()
-    for thread in clients:
-        thread.join()
-    logged(process, "Stopped")
-    assert process.wait(60) == 0
-    assert set(statuses) == {200}
-    assert process.stderr is not None
-    process.stderr.close()
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        while len(statuses) < 20:
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        logged(process, "Draining")
+        served_before = len(statuses)
+        assert httpx.get(f"{url}/v2/health/ready").status_code == 503
+        while len(statuses) < served_before + 20:
+            assert process.poll() is None
+        leave.set()
+        for thread in clients:
+            thread.join()
+        logged(process, "Stopped")
+        assert process.wait(60) == 0
+        assert set(statuses) == {200}
 
 
 def test_a_second_sigterm_ends_the_waiting(tmp_path: Path) -> None:
-    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "600")
-    logged(process, "Ready")
-    process.send_signal(signal.SIGTERM)
-    logged(process, "Draining")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
-    logged(process, "Stopped")
-    assert process.stderr is not None
-    process.stderr.close()
+    with started("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "600") as process:
+        logged(process, "Ready")
+        process.send_signal(signal.SIGTERM)
+        logged(process, "Draining")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        logged(process, "Stopped")
 
 
 def test_a_stop_while_the_model_loads_ends_in_0(tmp_path: Path) -> None:
     """The loading thread is then inside of torch: here, for seconds, in a first batch of a million tokens."""
-    process = start("--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0", "--max-batch-tokens", 10**6)
-    url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}/v2/health/ready"
-    assert httpx.get(url).json()["phase"] == "loading"
-    process.send_signal(signal.SIGTERM)
-    logged(process, "Stopped")
-    assert process.wait(60) == 0
-    assert process.stderr is not None
-    process.stderr.close()
+    with started(
+        "--checkpoint", tiny_server.publish(tmp_path), "--drain-seconds", "0", "--max-batch-tokens", 10**6
+    ) as process:
+        url = f"http://127.0.0.1:{logged(process, 'Listening')['port']}/v2/health/ready"
+        assert httpx.get(url).json()["phase"] == "loading"
+        process.send_signal(signal.SIGTERM)
+        logged(process, "Stopped")
+        assert process.wait(60) == 0

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import httpx
 import pytest
 import tiny_server
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from server_program import logged, started
 
 SECRET = "canary-5d1e prize"
 CALLER = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
@@ -75,31 +73,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_server.publish(tmp_path_factory.mktemp("served"))
 
 
-class Program:
-    """`python -m winnow_server`, ready."""
-
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
-        command = [sys.executable, "-m", "winnow_server", "--host", "127.0.0.1", "--port", "0", "--drain-seconds", "0"]
-        command += ["--name", "spam", "--checkpoint", str(folder), *arguments]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
-        self.url = f"http://127.0.0.1:{self.logged('Listening')['port']}"
-        self.logged("Ready")
-
-    def logged(self, message: str) -> dict[str, Any]:
-        """The facts of the next log line with this message."""
-        assert self.process.stderr
-        for line in self.process.stderr:
-            facts: dict[str, Any] = json.loads(line)
-            if facts["message"] == message:
-                return facts
-        raise AssertionError(f"the process ended without saying {message!r}")
-
-    def end(self) -> int:
-        """Its exit code, with its log read to the end."""
-        self.process.terminate()
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+@contextmanager
+def serving(folder: Path, environment: dict[str, str], *arguments: str) -> Iterator[str]:
+    """The address of a server that is ready; asked to end, it sends what is left."""
+    given = ("--drain-seconds", 0, "--name", "spam", "--checkpoint", folder, *arguments)
+    with started(*given, **environment) as process:
+        port = logged(process, "Listening")["port"]
+        logged(process, "Ready")
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+        process.communicate(timeout=60)
+        assert process.returncode == 0
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -107,26 +91,21 @@ def attributes(span: Any) -> dict[str, Any]:
 
 
 def test_a_request_is_a_span_with_its_stages_below_and_holds_no_text(collector: Collector, folder: Path) -> None:
-    program = Program(
-        folder,
-        {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20abc",
-            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
-            "OTEL_PROPAGATORS": "tracecontext,baggage,b3",  # as OpenTelemetry's operator has it; b3 is not installed
-        },
-        "--path-prefix",
-        "/x",
-    )
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20abc",
+        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment=test",
+        "OTEL_PROPAGATORS": "tracecontext,baggage,b3",  # as OpenTelemetry's operator has it; b3 is not installed
+    }
     headers = {"traceparent": f"00-{CALLER[0]}-{CALLER[1]}-01", "x-request-id": "mine", "authorization": SECRET}
-    answer = httpx.post(f"{program.url}/x/v1/classify", json={"input": [SECRET, "b"]}, headers=headers)
-    assert answer.status_code == 200
-    assert httpx.post(f"{program.url}/v1/classify", json={"input": ["", SECRET]}).status_code == 422
-    lines = '"one"\n"two"\n'
-    assert httpx.post(f"{program.url}/v1/classify/batch", content=lines).status_code == 200
-    for path in ("/v2/health/ready", "/metrics", "/ui/"):
-        assert httpx.get(program.url + path).status_code == 200
-    assert program.end() == 0  # what is left is sent before it ends
+    with serving(folder, environment, "--path-prefix", "/x") as url:
+        answer = httpx.post(f"{url}/x/v1/classify", json={"input": [SECRET, "b"]}, headers=headers)
+        assert answer.status_code == 200
+        assert httpx.post(f"{url}/v1/classify", json={"input": ["", SECRET]}).status_code == 422
+        lines = '"one"\n"two"\n'
+        assert httpx.post(f"{url}/v1/classify/batch", content=lines).status_code == 200
+        for path in ("/v2/health/ready", "/metrics", "/ui/"):
+            assert httpx.get(url + path).status_code == 200
 
     assert {(told["path"], told["authorization"]) for told in collector.headers} == {("/v1/traces", "Basic abc")}
     assert SECRET.encode() not in b"".join(collector.bodies)
@@ -161,23 +140,23 @@ def test_a_request_is_a_span_with_its_stages_below_and_holds_no_text(collector: 
     ],
 )
 def test_without_a_word_nothing_is_sent(collector: Collector, folder: Path, environment: dict[str, str]) -> None:
-    program = Program(folder, {name: value.replace("URL", collector.url) for name, value in environment.items()})
-    assert httpx.post(f"{program.url}/v1/classify", json={"input": "prize"}).status_code == 200
-    assert program.end() == 0
+    told = {name: value.replace("URL", collector.url) for name, value in environment.items()}
+    with serving(folder, told) as url:
+        assert httpx.post(f"{url}/v1/classify", json={"input": "prize"}).status_code == 200
     assert collector.bodies == []
 
 
 def test_a_collector_that_is_not_there_disturbs_nobody(folder: Path) -> None:
-    program = Program(folder, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "50"})
-    for _ in range(20):
-        assert httpx.post(f"{program.url}/v1/classify", json={"input": "prize"}).status_code == 200
-    assert program.end() == 0
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    with serving(folder, environment) as url:
+        for _ in range(20):
+            assert httpx.post(f"{url}/v1/classify", json={"input": "prize"}).status_code == 200
 
 
 def test_a_variable_that_cannot_be_used_is_said(folder: Path) -> None:
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_MAX_QUEUE_SIZE": "8"}
-    command = [sys.executable, "-m", "winnow_server", "--port", "0", "--checkpoint", str(folder)]
-    ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, timeout=60)
-    assert ended.returncode == 10
-    assert "winnow_server: OpenTelemetry cannot use its variables (OTEL_…): max_export_batch_size" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    with started("--checkpoint", folder, **environment) as process:
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 10
+    assert "winnow_server: OpenTelemetry cannot use its variables (OTEL_…): max_export_batch_size" in said
+    assert "Traceback" not in said

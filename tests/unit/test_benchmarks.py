@@ -1,16 +1,18 @@
-"""A benchmark that misses its bar says so and fails, in front of a cluster that is played."""
+"""A benchmark that misses its bar says so and fails, in front of a cluster that is played; those after it run all the same."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 
 
 class Cluster:
@@ -57,3 +59,17 @@ def test_rollovers_under_load_fail_by_a_single_request_and_say_it(
     monkeypatch.setattr(sys, "argv", ["rollover.py", "--requests", "1000"])
     assert rollover.main() == (1 if said else 0)
     assert capsys.readouterr().err == said
+
+
+def test_a_benchmark_that_misses_its_bar_keeps_no_other_from_running(tmp_path: Path) -> None:
+    python, ran = tmp_path / "python", tmp_path / "ran"
+    python.write_text(f'#!/bin/sh\necho "$1" >> {ran}\n[ "$1" != benchmarks/training.py ]\n')
+    python.chmod(0o755)
+    for there in ("venv", "deps"):
+        (tmp_path / there).touch()
+    command = ["make", "-C", str(ROOT), "bench", f"BIN={tmp_path}", f"LOCAL={tmp_path}", f"UV={python}", "CLUSTER=true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "below a bar, or failed: training\n" in done.stderr
+    assert ran.read_text().splitlines()[1:3] == ["benchmarks/training.py", "benchmarks/serving_peers.py"]
+    assert ran.read_text().splitlines()[-1] == "benchmarks/operator_speed.py"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,10 @@ def test_an_image_has_the_versions_that_the_tests_ran_with(name: str) -> None:
 @pytest.mark.parametrize("folder", ["trainer-image", "server-image"])
 def test_images_fetch_by_the_hubs_own_address(folder: str) -> None:
     assert any(" HF_HUB_DISABLE_XET=1" in line for line in instructions(folder) if line.startswith("ENV"))
+
+
+def test_a_builder_that_is_not_there_is_said_to_be_missing() -> None:
+    command = [sys.executable, "images/build.py", *"push --registry r.example --builder no-such".split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("images: there is no no-such here; ")
