@@ -206,7 +206,7 @@ class Executor:
         fields = drift.taken_over(found["metadata"].get("managedFields") or [], manager) if found else None
         if found is None or fields is None:
             return False
-        metadata = {name: found["metadata"][name] for name in ("uid", "resourceVersion")}
+        metadata = {key: found["metadata"][key] for key in ("uid", "resourceVersion")}
         await self._kube.patch(resource, namespace, name, {"metadata": {**metadata, "managedFields": fields}}, manager)
         log.info("Edit of others taken back", extra={"object": f"{resource.kind} {namespace}/{name}"})
         return True
