@@ -18,15 +18,14 @@ from server_program import logged, started
 def test_each_line_of_the_log_is_json_whatever_libraries_say(tmp_path: Path) -> None:
     """As an adapter is loaded, peft asks transformers for what that warns of."""
     tiny_checkpoint.publish(tmp_path / "checkpoint", tiny_models.base_model(tmp_path / "base", "bert"), method="LoRA")
-    process = start("--checkpoint", tmp_path / "checkpoint", "--drain-seconds", "0")
     lines = []
-    assert process.stderr is not None
-    for line in process.stderr:
-        lines.append(json.loads(line))
-        if lines[-1]["message"] == "Ready":
-            process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
-    process.stderr.close()
+    with started("--checkpoint", tmp_path / "checkpoint", "--drain-seconds", "0") as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["message"] == "Ready":
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
     assert lines[-1]["message"] == "Stopped"
     assert [line for line in lines if line["logger"] == "py.warnings"] == []
 

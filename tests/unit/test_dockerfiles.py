@@ -71,7 +71,7 @@ def test_images_fetch_by_the_hubs_own_address(folder: str) -> None:
 
 
 def test_a_builder_that_is_not_there_is_said_to_be_missing() -> None:
-    command = [sys.executable, "images/build.py", *"push --registry r.example --builder no-such".split()]
+    command = [sys.executable, "images/build.py", "push", "--registry", "r.example", "--builder", "no-such"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("images: there is no no-such here; ")
