@@ -38,7 +38,9 @@ def pod(training_job: Object, batch_job: Object, purpose: Purpose) -> Object:
         volume["persistentVolumeClaim"] = {**volume["persistentVolumeClaim"], "readOnly": True}
         mount["readOnly"] = True
     env = [each for each in trainer.get("env") or [] if each["name"].startswith("AWS_")]
-    placement = {key: template[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets") if key in template}
+    # The account may hold the Secret that the image is pulled with.
+    placed = ("nodeSelector", "tolerations", "imagePullSecrets", "serviceAccountName")
+    placement = {key: template[key] for key in placed if key in template}
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -66,6 +66,14 @@ def test_the_pod_may_write_and_is_otherwise_that_of_artifacts(golden):
     assert storage_pod.in_bucket(batch_job(golden)) == (golden == "training-in-bucket")
 
 
+@pytest.mark.parametrize("purpose", ["refit", "artifacts"])
+def test_the_pod_may_run_where_the_training_could(purpose):
+    batch = batch_job("training-placed")
+    trained, made = batch["spec"]["template"]["spec"], storage_pod.pod(JOB, batch, purpose)["spec"]
+    for same in ("tolerations", "serviceAccountName"):
+        assert made[same] == trained[same]
+
+
 @pytest.mark.parametrize(
     ("said", "error", "words", "hint"),
     [
