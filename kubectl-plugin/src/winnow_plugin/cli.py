@@ -6,7 +6,6 @@ Each command imports what it needs itself: rows need no cluster, a cluster no py
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from winnow_classifier.errors import ConfigError, StorageError, WinnowError
+from winnow_classifier.files import is_full
 from winnow_plugin.objects import API_VERSION
 
 if TYPE_CHECKING:
@@ -403,7 +403,7 @@ def _errors_in_words() -> Iterator[None]:
             print(f"hint: {err.hint}", file=sys.stderr)
         raise typer.Exit(err.exit_code) from err
     except OSError as err:
-        if err.errno != errno.ENOSPC:
+        if not is_full(err):
             raise
         print(f"error: the output cannot be written: {err.strerror}", file=sys.stderr)
         raise typer.Exit(StorageError.exit_code) from err
