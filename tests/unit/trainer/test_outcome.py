@@ -4,7 +4,8 @@ import pytest
 from tiny_checkpoint import manifest
 
 from winnow_classifier.checkpoint import Published
-from winnow_trainer.outcome import best, history, message
+from winnow_trainer.early_stopping import EarlyStopping
+from winnow_trainer.outcome import best, ending, history, message
 from winnow_trainer.pace import Pace
 
 
@@ -66,6 +67,19 @@ def test_the_final_word_says_what_was_chosen_and_why():
     assert message(published(0.5, 0.75), "f1", "Test") == "epoch-2 is the best of 2: f1 0.7500 on the test rows"
     assert "f1 is undefined on these test rows" in message(published(None), "f1", "Test")
     assert "there are no test or validation rows" in message(published(0.5), None, None)
+
+
+def test_a_run_that_stopped_early_says_so_and_one_that_had_all_its_epochs_does_not():
+    epochs, wanted = published(0.7, 0.6, 0.6), EarlyStopping(patience=2)
+    told = ending(epochs, wanted, "f1", "Test", planned_epochs=5)
+    assert told["reason"] == "StoppedEarly"
+    assert told["message"].startswith(
+        "Stopped early after epoch 3 of 5: f1 on the test rows, since there are no validation rows did not get better by "
+        "more than 0 for 2 epochs. epoch-1 is the best of 3"
+    )
+    assert ending(epochs, wanted, "f1", "Test", planned_epochs=3)["reason"] == "Trained"
+    assert ending(epochs, None, "f1", "Test", planned_epochs=5)["reason"] == "Trained"
+    assert ending(published(0.5), wanted, None, None, planned_epochs=1)["reason"] == "Trained"
 
 
 def test_nothing_published_has_no_best():

@@ -1,4 +1,6 @@
-"""What a training came to, from its published checkpoints: the best one, the history, the final word."""
+"""What a training came to, from its published checkpoints: the best one, the history, whether it stops early, the final word.
+
+All of it follows from what was published, so a run that was started again says the same."""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from typing import Any
 
 from winnow_classifier.checkpoint import Published, SelectedOn
 from winnow_classifier.metrics import HIGHER_IS_BETTER
+from winnow_classifier.words import count
+from winnow_trainer.early_stopping import EarlyStopping, stops_after
 
 DIGITS = 6  # of metrics and losses in status; metrics.json has them unrounded
 
@@ -84,3 +88,33 @@ def message(published: Sequence[Published], primary: str | None, selected_on: Se
     told = f"{name} is the best of {len(published)}: {primary} {value:.4f} on the {rows}"
     tested = chosen.manifest.metrics.get(primary) if selected_on == "Validation" else None
     return told if tested is None else f"{told}, {tested:.4f} on the test rows"
+
+
+def stopped_early(
+    published: Sequence[Published], wanted: EarlyStopping | None, primary: str | None, selected_on: SelectedOn | None
+) -> int | None:
+    """The epoch that is the last one because of spec.earlyStopping; None: the training goes on."""
+    if wanted is None or primary is None:
+        return None
+    measured = [(one.manifest.epoch, metrics_on(one, selected_on).get(primary)) for one in published]
+    return stops_after(measured, wanted, higher_is_better=bool(higher_is_better(published, primary)))
+
+
+def ending(
+    published: Sequence[Published],
+    wanted: EarlyStopping | None,
+    primary: str | None,
+    selected_on: SelectedOn | None,
+    planned_epochs: int,
+) -> dict[str, str]:
+    """reason and message of a run that is complete."""
+    told = message(published, primary, selected_on)
+    last = stopped_early(published, wanted, primary, selected_on)
+    if wanted is None or last is None or last >= planned_epochs:
+        return {"reason": "Trained", "message": told}
+    rows = "validation rows" if selected_on == "Validation" else "test rows, since there are no validation rows"
+    told = (
+        f"Stopped early after epoch {last} of {planned_epochs}: {primary} on the {rows} did not get better by more than "
+        f"{wanted.min_delta:g} for {count(wanted.patience, 'epoch')}. {told}"
+    )
+    return {"reason": "StoppedEarly", "message": told}

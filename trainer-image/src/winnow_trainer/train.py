@@ -26,11 +26,9 @@ from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
-from winnow_classifier.words import count
 from winnow_trainer import advice, memory, outcome, resume, step_losses
 from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
-from winnow_trainer.early_stopping import stops_after
 from winnow_trainer.examples import Examples, encode
 from winnow_trainer.failures import in_words, is_full
 from winnow_trainer.fsdp import is_cut
@@ -108,7 +106,7 @@ def train(
         try:
             with training.functions:
                 training.run()
-            result = {"kind": "train", "state": "Complete", **training.outcome(), **training.history()}
+            result = {"kind": "train", "state": "Complete", **training.ending(), **training.history()}
             if ranks.leads:
                 training.telling.when_there_is_room("the end of the run", lambda: folder.finish(result))
         except Stopped:
@@ -117,17 +115,6 @@ def train(
         ranks.wait()
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
-
-
-def history(published: list[Published], prepared: Prepared) -> dict[str, Any]:
-    """The fields that /progress and the termination message share."""
-    data = prepared.data
-    rows = {"trainingRows": len(prepared.rows), "overlap": data.test.overlap if data.test else 0}
-    if data.test:
-        rows["testRows"] = len(data.test.targets)
-    if data.validation:
-        rows |= {"validationRows": len(data.validation.targets), "validationOverlap": data.validation.overlap}
-    return {**rows, **outcome.history(published, prepared.primary, prepared.selected_on)}
 
 
 def make_accelerator() -> Accelerator:
@@ -519,30 +506,24 @@ class Training:
         )
 
     def history(self) -> dict[str, Any]:
-        return {**history(self.published, self.prepared), "warnings": self.telling.told()}
+        """The fields that /progress and the termination message share."""
+        data = self.prepared.data
+        rows = {"trainingRows": len(self.prepared.rows), "overlap": data.test.overlap if data.test else 0}
+        if data.test:
+            rows["testRows"] = len(data.test.targets)
+        if data.validation:
+            rows |= {"validationRows": len(data.validation.targets), "validationOverlap": data.validation.overlap}
+        told = outcome.history(self.published, self.prepared.primary, self.prepared.selected_on)
+        return {**rows, **told, "warnings": self.telling.told()}
 
     @property
     def stopped_early(self) -> int | None:
-        """The epoch after which the job has nothing more to hope for. From what was published: a restart knows the same."""
-        wanted = self.prepared.job.spec.early_stopping
-        if wanted is None or self.prepared.primary is None:
-            return None
-        found = [
-            (one.manifest.epoch, outcome.metrics_on(one, self.prepared.selected_on).get(self.prepared.primary))
-            for one in self.published
-        ]
-        return stops_after(found, wanted, higher_is_better=bool(self.prepared.higher_is_better))
-
-    def outcome(self) -> dict[str, str]:
-        """reason and message of a run that is complete."""
-        told = outcome.message(self.published, self.prepared.primary, self.prepared.selected_on)
-        wanted, epoch = self.prepared.job.spec.early_stopping, self.stopped_early
-        if wanted is None or epoch is None or epoch >= self.parameters.num_train_epochs:
-            return {"reason": "Trained", "message": told}
-        rows = (self.prepared.selected_on or "").lower()
-        none = ", since there are no validation rows" if rows == "test" else ""
-        message = (
-            f"Stopped early after epoch {epoch} of {self.parameters.num_train_epochs}: {self.prepared.primary} on the {rows} "
-            f"rows{none} did not get better by more than {wanted.min_delta:g} for {count(wanted.patience, 'epoch')}. {told}"
+        prepared = self.prepared
+        return outcome.stopped_early(
+            self.published, prepared.job.spec.early_stopping, prepared.primary, prepared.selected_on
         )
-        return {"reason": "StoppedEarly", "message": message}
+
+    def ending(self) -> dict[str, str]:
+        prepared = self.prepared
+        wanted, epochs = prepared.job.spec.early_stopping, self.parameters.num_train_epochs
+        return outcome.ending(self.published, wanted, prepared.primary, prepared.selected_on, epochs)
