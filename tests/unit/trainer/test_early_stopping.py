@@ -42,6 +42,6 @@ def test_on_test_rows_where_there_are_no_others(tmp_path):
     del spec["validationSplit"]
     manifest = {"kind": "TrainingJob", "metadata": {"name": "spam-v1"}, "spec": spec}
     told = trainer.run(TrainingJob.model_validate(manifest))
-    assert "on the test rows, since there are no validation rows did not" in told["message"]
+    assert "on the test rows, since there are no validation rows, did not" in told["message"]
     with pytest.raises(ValueError, match="earlyStopping needs validation or test rows"):
         TrainingJob.model_validate({**manifest, "spec": {k: v for k, v in spec.items() if k != "testDataset"}})

@@ -74,8 +74,8 @@ def test_a_run_that_stopped_early_says_so_and_one_that_had_all_its_epochs_does_n
     told = ending(epochs, wanted, "f1", "Test", planned_epochs=5)
     assert told["reason"] == "StoppedEarly"
     assert told["message"].startswith(
-        "Stopped early after epoch 3 of 5: f1 on the test rows, since there are no validation rows did not get better by "
-        "more than 0 for 2 epochs. epoch-1 is the best of 3"
+        "Stopped early after epoch 3 of 5: f1 on the test rows, since there are no validation rows, did not get better "
+        "by more than 0 for 2 epochs. epoch-1 is the best of 3"
     )
     assert ending(epochs, wanted, "f1", "Test", planned_epochs=3)["reason"] == "Trained"
     assert ending(epochs, None, "f1", "Test", planned_epochs=5)["reason"] == "Trained"

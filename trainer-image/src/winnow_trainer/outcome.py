@@ -112,7 +112,7 @@ def ending(
     last = stopped_early(published, wanted, primary, selected_on)
     if wanted is None or last is None or last >= planned_epochs:
         return {"reason": "Trained", "message": told}
-    rows = "validation rows" if selected_on == "Validation" else "test rows, since there are no validation rows"
+    rows = "validation rows" if selected_on == "Validation" else "test rows, since there are no validation rows,"
     told = (
         f"Stopped early after epoch {last} of {planned_epochs}: {primary} on the {rows} did not get better by more than "
         f"{wanted.min_delta:g} for {count(wanted.patience, 'epoch')}. {told}"
