@@ -33,8 +33,8 @@ class Told(Protocol):
 
 
 @dataclass(frozen=True)
-class Published:
-    """A version of a remote model, and how to get at its files."""
+class RemoteModel:
+    """A version of a model that lies elsewhere, and how to get at its files."""
 
     reference: str
     folder: Path  # of all its versions in storage
@@ -43,9 +43,9 @@ class Published:
     download: Callable[[Path, Collection[str]], None]
 
 
-def downloaded(model: Published, *, weights: bool = True, told: Told | None = None) -> Path:
-    """folder/<version>: as it was downloaded before, or now. What is there is whole; without weights it may be
-    folder/<version>.tokenizer."""
+def downloaded(model: RemoteModel, *, weights: bool = True, told: Told | None = None) -> Path:
+    """folder/<version>, as it was downloaded before or is now; without `weights` perhaps folder/<version>.tokenizer. What is
+    there is whole."""
     whole = model.folder / model.version
     found = whole if weights else model.folder / f"{model.version}.tokenizer"
     for there in (whole, found):
@@ -57,20 +57,7 @@ def downloaded(model: Published, *, weights: bool = True, told: Told | None = No
         model.folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(model.folder):
             if not (found / COMPLETE).is_file():
-                temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=model.folder))
-                try:
-                    temporary.chmod(0o755)
-                    _download(model, temporary, weights, told)
-                    try:
-                        renew(temporary)
-                        model_files(temporary) if weights else tokenizer_files(temporary)
-                    except BaseModelError as err:
-                        raise BaseModelError(str(err).replace(str(temporary), model.reference), err.hint) from err
-                    (temporary / COMPLETE).write_text(model.version + "\n")
-                    shutil.rmtree(found, ignore_errors=True)
-                    temporary.rename(found)
-                finally:
-                    shutil.rmtree(temporary, ignore_errors=True)
+                _download_whole(model, found, weights, told)
     except OSError as err:
         message = f"{model.folder}: {err.strerror or err}, while {model.reference} was downloaded"
         raise (StorageFull(message, "it needs more room") if is_full(err) else StorageError(message)) from err
@@ -80,7 +67,25 @@ def downloaded(model: Published, *, weights: bool = True, told: Told | None = No
     return found
 
 
-def _download(model: Published, directory: Path, weights: bool, told: Told | None) -> None:
+def _download_whole(model: RemoteModel, found: Path, weights: bool, told: Told | None) -> None:
+    """Into `found`, which appears by a rename once all is there and can be used."""
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=model.folder))
+    try:
+        temporary.chmod(0o755)
+        _download(model, temporary, weights, told)
+        try:
+            renew(temporary)
+            model_files(temporary) if weights else tokenizer_files(temporary)
+        except BaseModelError as err:
+            raise BaseModelError(str(err).replace(str(temporary), model.reference), err.hint) from err
+        (temporary / COMPLETE).write_text(model.version + "\n")
+        shutil.rmtree(found, ignore_errors=True)
+        temporary.rename(found)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _download(model: RemoteModel, directory: Path, weights: bool, told: Told | None) -> None:
     sizes = model.files()
     names = wanted(sizes, with_weights=weights)
     size, room = sum(sizes[name] for name in names), shutil.disk_usage(directory).free

@@ -16,7 +16,7 @@ from winnow_classifier.files import sha256_of_files
 
 if TYPE_CHECKING:
     from winnow_classifier.base_bucket import BaseBucket
-    from winnow_classifier.base_download import Published, Told
+    from winnow_classifier.base_download import RemoteModel, Told
 
 HUGGING_FACE = "hf://"
 BUCKET = "s3://"
@@ -79,7 +79,7 @@ def resolve(
 
     directory = Path(reference)
     if is_remote(reference):
-        directory = downloaded(published(reference, storage, hub, bucket), told=told)
+        directory = downloaded(remote_model(reference, storage, hub, bucket), told=told)
     model_files(directory)
     return directory
 
@@ -93,7 +93,7 @@ def resolve_tokenizer(
 
     directory = Path(reference)
     if is_remote(reference):
-        directory = downloaded(published(reference, storage, hub, bucket), weights=False)
+        directory = downloaded(remote_model(reference, storage, hub, bucket), weights=False)
     tokenizer_files(directory)
     return directory
 
@@ -226,9 +226,9 @@ def repository_and_revision(reference: str) -> tuple[str, str]:
     return repository, revision or "main"
 
 
-def published(reference: str, storage: Path | None, hub: Hub | None, bucket: BaseBucket | None) -> Published:
+def remote_model(reference: str, storage: Path | None, hub: Hub | None, bucket: BaseBucket | None) -> RemoteModel:
     from winnow_classifier.base_bucket import BaseBucket
-    from winnow_classifier.base_download import Published
+    from winnow_classifier.base_download import RemoteModel
     from winnow_classifier.base_hub import HuggingFaceHub
 
     if storage is None:
@@ -240,11 +240,11 @@ def published(reference: str, storage: Path | None, hub: Hub | None, bucket: Bas
         commit = revision if COMMIT.fullmatch(revision) else hub.commit(repository, revision)
         folder = models / repository.replace("/", "--")
         fetch = partial(hub.download, repository, commit)
-        return Published(reference, folder, commit, partial(hub.files, repository, commit), fetch)
+        return RemoteModel(reference, folder, commit, partial(hub.files, repository, commit), fetch)
     bucket = bucket or BaseBucket((), os.environ)
     uri, (_, at, version) = without_version(reference), reference.partition("@")
     if at and not VERSION.fullmatch(version):
         raise BaseModelError(f"{reference} is not s3://bucket/prefix, and what is behind its @ is no version.")
     version = version or bucket.version(uri)
     folder, fetch = models / "s3" / bucket.folder(uri), partial(bucket.download, uri, version)
-    return Published(reference, folder, version, partial(bucket.files, uri, version), fetch)
+    return RemoteModel(reference, folder, version, partial(bucket.files, uri, version), fetch)
