@@ -49,13 +49,12 @@ def read_parquet(path: Path, wanted: Collection[str]) -> Iterator[ParquetRecord 
                 return
             classes = class_labels(file.schema_arrow.metadata or {})
             decimals = [name for name in found if _has_decimals(file.schema_arrow.field(name).type)]
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=found):
-                for fields in batch.select(found).to_pylist(maps_as_pydicts="strict"):
-                    row += 1
-                    _decode_bytes(fields)
-                    for name in decimals:
-                        fields[name] = _as_floats(fields[name])
-                    yield ParquetRecord(row, fields, classes, names)
+            batches = (batch.select(found) for batch in file.iter_batches(_ROWS_AT_ONCE, columns=found))
+            rows = (fields for batch in batches for fields in batch.to_pylist(maps_as_pydicts="strict"))
+            for row, fields in enumerate(rows, start=1):
+                _decode_bytes(fields)
+                fields |= {name: _as_floats(fields[name]) for name in decimals}
+                yield ParquetRecord(row, fields, classes, names)
     except KeyError as err:  # so it tells of a map with a key twice
         raise DataError(f"{path.name}: a map behind row {row:,} has a key twice", hint="write it again") from err
     except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
