@@ -105,8 +105,7 @@ def _files(source: Source, folder: Path, limits: Limits, keys: Credentials | Non
 
 
 def _http(source: HttpSource, folder: Path, fetcher: Fetcher) -> Path:
-    last = unquote(urlsplit(source.url).path).rpartition("/")[2]
-    file = folder / (_UNSAFE.sub("_", last)[-200:].lstrip(".") or "rows")
+    file = folder / _file_name(unquote(urlsplit(source.url).path))
     answer = fetcher.file(source.url, file)
     if answer.status not in CONTENT:
         hints = {401: "rows behind a log-in are fetched from s3 or a volume", 403: "the server refuses this cluster"}
@@ -119,6 +118,11 @@ def _http(source: HttpSource, folder: Path, fetcher: Fetcher) -> Path:
             hint = "it is a web page, of a log-in or about the file: check spec.source.http.url"
         raise SourceError(message, hint)
     return file
+
+
+def _file_name(path: str) -> str:
+    """What a file is called that was fetched from there: for people alone, its content says what it is."""
+    return _UNSAFE.sub("_", path.rpartition("/")[2])[-200:].lstrip(".") or "rows"
 
 
 def _s3(source: S3Source, folder: Path, fetcher: Fetcher, credentials: Credentials | None) -> list[Path]:
@@ -141,7 +145,7 @@ class _Bucket:
 
     def fetch(self, folder: Path) -> list[Path]:
         if self._path and not self._path.endswith("/") and not row_paths.is_glob(self._path):
-            file = folder / (_UNSAFE.sub("_", self._path.rpartition("/")[2])[-200:].lstrip(".") or "rows")
+            file = folder / _file_name(self._path)
             self._get(self._path, file, None)
             return [file]
         start = row_paths.fixed_part(self._path)
