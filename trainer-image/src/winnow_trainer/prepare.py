@@ -23,7 +23,7 @@ from winnow_classifier.architectures import (
 from winnow_classifier.checkpoint import BaseModelEntry, DatasetEntry, SelectedOn, SplitEntry
 from winnow_classifier.errors import ConfigError
 from winnow_classifier.four_bit import check_installed
-from winnow_classifier.labels import LabelSchema
+from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import read_config
 from winnow_classifier.profile import Warn
@@ -82,30 +82,26 @@ class Prepared:
 
     def identity(self) -> dict[str, Any]:
         """What makes this training this training: the same identity goes on from the same files."""
-        spec = self.job.spec
+        spec, custom = self.job.spec, self.job.spec.metrics.custom or []
+        directions = {metric.name: metric.direction for metric in custom}
         return {
             "name": self.job.name,
             "method": spec.method,
-            "parameters": self.parameters.model_dump(by_alias=True, exclude_none=True),
+            "parameters": _given(self.parameters),
             "promptTemplate": spec.prompt_template,
             "metrics": {
                 "primary": self.primary,
                 "functions": spec.metrics.functions,
                 # By name: a function that was mended goes on with the same files, and metrics.json says which source it was.
-                **({"custom": [metric.name for metric in spec.metrics.custom]} if spec.metrics.custom else {}),
-                **(
-                    {DIRECTIONS: {one.name: one.direction for one in spec.metrics.custom}}
-                    if spec.metrics.custom
-                    else {}
-                ),
+                **({"custom": list(directions), DIRECTIONS: directions} if custom else {}),
             },
             "baseModel": self.base_model.digest,
             **({"continuedFrom": self.parent.digest} if self.parent else {}),
             "trainingDataset": self.data.train.digest,
             "testDataset": self.data.test.rows.digest if self.data.test else None,
             **({"validationDataset": self.data.validation.rows.digest} if self.data.validation else {}),
-            **({"testSplit": spec.test_split.model_dump(by_alias=True)} if spec.test_split else {}),
-            **({"validationSplit": spec.validation_split.model_dump(by_alias=True)} if spec.validation_split else {}),
+            **({"testSplit": _given(spec.test_split)} if spec.test_split else {}),
+            **({"validationSplit": _given(spec.validation_split)} if spec.validation_split else {}),
             **({"rebalance": self.rebalance} if self.rebalance else {}),
             **({"thresholds": _given(spec.thresholds)} if spec.thresholds else {}),
             **({"earlyStopping": _given(spec.early_stopping)} if spec.early_stopping else {}),
@@ -126,7 +122,7 @@ class Prepared:
     @property
     def rebalance(self) -> dict[str, Any] | None:
         wanted = self.job.spec.rebalance
-        return wanted.model_dump(by_alias=True, exclude_none=True) if wanted else None
+        return _given(wanted) if wanted else None
 
     @property
     def test_entry(self) -> DatasetEntry | None:
@@ -166,7 +162,7 @@ def prepare(
     mirror: Mirror = VOLUME,
     resolve: base_model.Resolve = base_model.resolve,
 ) -> Prepared:
-    """Raises ConfigError, BaseModelError, DataError."""
+    """Raises ConfigError, BaseModelError, CheckpointError, DataError."""
     spec = job.spec
     check_machine(spec, torch.cuda.is_available())
     parent = continuing.find(spec.base_model, storage, mirror, resolve)
@@ -195,13 +191,8 @@ def prepare(
     data = load_data(spec, storage, import_rows, mirror)
     data, rows = sampling.sample(data, parameters.downsample_percent, spec.rebalance, parameters.seed)
     losses.check_labels(parameters, data.train.schema, data.train.targets[rows])
-    task_detail = data.train.schema.task_detail
-    objectives.check(spec.thresholds, task_detail)
-    primary = spec.metrics.primary or metrics.default_primary(task_detail)
-    chosen = spec.metrics.custom_primary
-    metrics.check_names([*([] if chosen else [primary]), *(spec.metrics.functions or [])], task_detail)
-    for metric in spec.metrics.custom or []:
-        source_of(metric)
+    objectives.check(spec.thresholds, data.train.schema.task_detail)
+    primary = primary_metric(spec, data.train.schema.task_detail)
     return Prepared(
         job,
         parameters,
@@ -218,6 +209,16 @@ def prepare(
         parent,
         [*model_warnings, *continuing.about(parent, spec, data.train.schema)],
     )
+
+
+def primary_metric(spec: Spec, task_detail: TaskDetail) -> str:
+    """The one that picks the best checkpoint. Raises ConfigError for a metric, this one or another, that cannot be computed."""
+    primary = spec.metrics.primary or metrics.default_primary(task_detail)
+    built_in = [*([] if spec.metrics.custom_primary else [primary]), *(spec.metrics.functions or [])]
+    metrics.check_names(built_in, task_detail)
+    for metric in spec.metrics.custom or []:
+        source_of(metric)
+    return primary
 
 
 def check_machine(spec: Spec, has_gpu: bool) -> None:
