@@ -120,7 +120,7 @@ def test_a_warning_is_given_exactly_where_the_choice_does_not_fit(capacity, batc
 def test_weights_gradients_and_moments_are_counted_as_they_are(tmp_path):
     learner = tiny_learner.learner(tmp_path, weight_decay=0.1)  # with decay the whole table trains
     trained = sum(weight.numel() for weight in learner.trainable.values())
-    needs = demand(shape_of(learner.model, trained), "Full", parameters(), 4)
+    needs = demand(shape_of(learner.model), "Full", parameters(), 4)
     learner.step(tiny_learner.ALL, 0.01)
     moments = sum(
         value.numel() * value.element_size()
@@ -163,8 +163,7 @@ def on_a_gpu(monkeypatch, model, method, gpu_bytes, rows=0, **given):
 def test_weights_that_are_on_the_gpu_already_do_not_count_twice(tmp_path, monkeypatch):
     """As QLoRA's, which transformers loads there: of 100 bytes more than is needed, they have taken theirs."""
     model = classifier(tmp_path, "bert")
-    trained = sum(map(torch.numel, model.parameters()))
-    needs = demand(shape_of(model, trained), "QLoRA", parameters(), 4)
+    needs = demand(shape_of(model), "QLoRA", parameters(), 4)
     room = int(needs.total / memory.SPARE) + 100
     monkeypatch.setattr(Classifier, "to", lambda model, device: model)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (room - needs.weights, room))
@@ -190,7 +189,7 @@ def test_a_model_type_whose_layers_keep_all_states_is_not_asked_to_compute_them_
 @pytest.mark.parametrize("again", [True, False], ids=["it does not fit otherwise", "it fits"])
 def test_layers_compute_their_states_again_on_a_gpu_where(tmp_path, monkeypatch, again):
     model = classifier(tmp_path, "bert")
-    needs = demand(shape_of(model, sum(map(torch.numel, model.parameters()))), "Full", parameters(), 4)
+    needs = demand(shape_of(model), "Full", parameters(), 4)
     room = (needs.total + needs.checkpointed.total) / 2 if again else needs.total + 100
     assert on_a_gpu(monkeypatch, model, "Full", int(room / memory.SPARE)) == []
     assert model.body.is_activation_checkpointing is again

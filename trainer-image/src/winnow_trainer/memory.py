@@ -100,18 +100,18 @@ class Shape:
     unit_bytes: int = 0  # of the largest layer or table: what is whole at a time where the model is cut over processes
 
 
-def shape_of(model: Classifier, trained: int) -> Shape:
+def shape_of(model: Classifier) -> Shape:
     config: Any = model.base.config.get_text_config()
     width = int(config.hidden_size)
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    weights = sum(map(fsdp.size, model.parameters()))
     learning = [m for m in model.body.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
     return Shape(
         width,
         int(config.num_hidden_layers),
         int(inner),
         weights,
-        trained,
+        sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         sum(linear.in_features for linear in learning),
         model.family in (DECODER, MODERNBERT),
         fsdp.largest_unit(model),
@@ -248,26 +248,17 @@ def place(
     ranks: Ranks = ALONE,
     rows: int = 0,
 ) -> list[Warn]:
-    """The model to its device, cut over the processes and its layers computed again where that is asked for or needed; what is
-    short of memory. `rows`: all that train or are judged. Called by all processes: what one of them needs all do. Raises ConfigError."""
+    """Moves the model to its device. Where that is asked for or needed, it is cut over the processes, and its layers are
+    computed again for the gradient. Returns what is short of memory.
+
+    `rows`: how many train or are judged. All processes call this, and do what one of them needs. Raises ConfigError.
+    """
     device = accelerator.device
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    shape = shape_of(model, trained)
-    computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
-    capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
-    # As learner.py keeps their features.
-    kept_rows = rows if method == "HeadOnly" and model.architecture.packs else None
-    needs = demand(shape, method, parameters, computed, kept_rows)
-    if not can_keep_less(model):
-        if parameters.gradient_checkpointing:
-            raise ConfigError(
-                f"parameters.gradientCheckpointing is true, and transformers' {model.base.config.model_type} keeps all states "
-                "of its layers; leave it out.",
-                hint="a smaller perDeviceTrainBatchSize with more gradientAccumulationSteps needs less memory too",
-            )
-        needs = replace(needs, kept_between=needs.activations)
-        parameters = parameters.model_copy(update={"gradient_checkpointing": False})
     cuda = device.type == "cuda"
+    computed = 2 if accelerator.mixed_precision == "bf16" and model.architecture.packs else FLOAT
+    shape = shape_of(model)
+    parameters, needs = demand_of(model, shape, method, parameters, computed, rows)
+    capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
     warnings: list[Warn | None] = []
     if cuda and needs.features:  # they stay where the GPU's memory does not count
         beside, here = container(shape.weight_bytes, ranks.local_size)
@@ -305,17 +296,38 @@ def place(
     return found
 
 
+def demand_of(
+    model: Classifier, shape: Shape, method: Method, parameters: Parameters, computed_bytes: int, rows: int
+) -> tuple[Parameters, Demand]:
+    """The demand, and the parameters without gradientCheckpointing where the model cannot have it. Raises ConfigError where
+    such a model is asked for it."""
+    # As learner.py keeps their features.
+    kept_rows = rows if method == "HeadOnly" and model.architecture.packs else None
+    needs = demand(shape, method, parameters, computed_bytes, kept_rows)
+    if can_keep_less(model):
+        return parameters, needs
+    if parameters.gradient_checkpointing:
+        raise ConfigError(
+            f"parameters.gradientCheckpointing is true, and transformers' {model.base.config.model_type} keeps all states "
+            "of its layers; leave it out.",
+            hint="a smaller perDeviceTrainBatchSize with more gradientAccumulationSteps needs less memory too",
+        )
+    without = parameters.model_copy(update={"gradient_checkpointing": False})
+    return without, replace(needs, kept_between=needs.activations)
+
+
 def capacity_of(device: torch.device, weight_bytes: int, local_processes: int) -> tuple[int | None, str]:
-    """Bytes that one process may take, and whose they are: those of its GPU, or its part of what the container's limit leaves."""
+    """How many bytes one process may take, and in words where: on its GPU, or in its container. None: not known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What it has taken already holds weights that are counted: QLoRA's are loaded there, to be rounded.
+        # What this process has taken already are weights, which the demand counts: QLoRA's are loaded there, to be rounded.
         return free + torch.cuda.memory_reserved(device), torch.cuda.get_device_name(device)
     return container(weight_bytes, local_processes)
 
 
 def container(weight_bytes: int, local_processes: int) -> tuple[int | None, str]:
-    """What its limit leaves to one process beside what that holds already, but for the model: it counts, or moves to a GPU."""
+    """The same of this container: a process's part of its limit, less what the process holds beside the model. The model's
+    weights are in the demand, or will move to a GPU."""
     limit = cgroup_limit()
     if limit is None:
         return None, "this container"
