@@ -13,6 +13,7 @@ from winnow_classifier.errors import StorageFull
 
 # Of a checkpoint. Named here and not in modules with torch, which take seconds to import: who hands files out knows them too.
 MANIFEST = "checkpoint.json"
+METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 DECISION = "decision.json"  # no part of what is published: it can be fitted anew, and may not be there
 
 

@@ -23,13 +23,11 @@ from winnow_classifier import decision as decisions
 from winnow_classifier import metrics
 from winnow_classifier.checkpoint import Manifest, read_manifest
 from winnow_classifier.errors import CheckpointError
-from winnow_classifier.files import DECISION, MANIFEST
+from winnow_classifier.files import DECISION, MANIFEST, METRICS, PREDICTIONS
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_trainer import deciding
 from winnow_trainer.deciding import LOGITS
-
-METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,11 +9,10 @@ from typing import Any
 import orjson
 
 from winnow_classifier.checkpoint import Manifest
+from winnow_classifier.files import METRICS, PREDICTIONS
 from winnow_classifier.labels import LabelSchema
 from winnow_trainer import curves, mistakes, plots, report
 from winnow_trainer.evaluate import Evaluation, predictions
-
-METRICS = "metrics.json"
 
 
 def artifacts(
@@ -62,7 +61,7 @@ def artifacts(
         **pictures,
     }
     if test:
-        found["predictions.jsonl"] = predictions(test, schema)
+        found[PREDICTIONS] = predictions(test, schema)
     page = report.Report(
         manifest=manifest,
         metrics=orjson.loads(metrics_json),

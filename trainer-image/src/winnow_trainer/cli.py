@@ -1,4 +1,4 @@
-"""The command line: import rows, train, refit, compare, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
+"""The command line: import rows, train, refit, compare, hand out artifacts, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
 
 import argparse
 import logging
@@ -22,6 +22,7 @@ from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.dataset_manifest import GivenOptions, read_dataset, row_options
 from winnow_classifier.errors import ConfigError, DataError, OutOfMemoryError_, WinnowError
+from winnow_classifier.files import DECISION
 from winnow_classifier.mirror import Mirror, opened
 from winnow_classifier.refit_options import RefitOptions
 from winnow_classifier.row_paths import common_folder, find_files, is_glob
@@ -186,7 +187,7 @@ def refit(options: argparse.Namespace) -> dict[str, Any]:
     if options.json:
         print(decision.model_dump_json(by_alias=True, exclude_none=True, indent=2))
     else:
-        print("\n".join([*lines, f"stored {shown}/decision.json"]))
+        print("\n".join([*lines, f"stored {shown}/{DECISION}"]))
     return {"kind": "refit", "state": "Done", "message": "; ".join(lines)}
 
 

@@ -14,7 +14,7 @@ from winnow_classifier import checkpoint
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import Manifest, Published
 from winnow_classifier.errors import CheckpointError
-from winnow_classifier.files import DECISION
+from winnow_classifier.files import DECISION, METRICS
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_trainer import advice, artifacts, deciding, evaluate, outcome
@@ -58,7 +58,7 @@ class Publisher:
             epoch = one.manifest.epoch
             try:
                 decision = decisions.read(self.folder.file(epoch, DECISION).parent, self.prepared.schema)
-                report = orjson.loads(self.folder.file(epoch, artifacts.METRICS).read_bytes())
+                report = orjson.loads(self.folder.file(epoch, METRICS).read_bytes())
             except (OSError, ValueError, CheckpointError):
                 continue  # nothing was measured; or a decision.json that was changed by hand, as is said where it is used
             self.telling.warn_once(advice.about_band(decision) if decision else [])
