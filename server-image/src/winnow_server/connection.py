@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from winnow_server.errors import ApiError, BadRequest, HeadersTooLarge, RequestTimedOut
 
@@ -41,6 +42,7 @@ class Connection(HttpToolsProtocol):
         self._held = 0  # bytes of the head, or of what is around a body's pieces, which the parser keeps
         self._refused = False
         self._in_body = False
+        self._running: RequestResponseCycle | None = None
         self._left = asyncio.Event()
         self._deadline: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
@@ -50,6 +52,9 @@ class Connection(HttpToolsProtocol):
         self._left.set()
         self._head_came()
         self._all_taken()
+        if self._running is not None:  # uvicorn tells the newest request alone, which may only wait behind this one
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -127,6 +132,10 @@ class Connection(HttpToolsProtocol):
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _offers_upgrade(self) -> bool:
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"

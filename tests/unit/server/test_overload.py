@@ -1,5 +1,6 @@
 """More than the model can do, clients that leave, and a model that fails."""
 
+import logging
 import re
 import socket
 import threading
@@ -47,12 +48,16 @@ class Background:
         return [answer.status_code for answer in self.answers]
 
 
+def post(body):
+    return b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
 @contextmanager
 def sent(server, body):
     """A request whose client leaves at the end."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as client:
-        client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        client.sendall(post(body))
         yield
 
 
@@ -141,6 +146,23 @@ def test_the_work_of_a_client_that_left_is_dropped(narrow, gate):
     gate.open()
     assert background.statuses() == [200]
     assert gate.batches == [[3]]
+
+
+def test_the_work_of_a_client_that_left_is_dropped_though_it_has_asked_for_more(narrow, gate, caplog):
+    gate.close()
+    background = Background(narrow)
+    background.send("meeting")
+    assert gate.reached.wait(10)
+    with narrow.connect() as client:
+        client.sendall(post(b'{"input": ["prize", "cash", "win"]}') + post(b'{"input": "offer"}'))
+        narrow.until(lambda: narrow.metric("clf_queue_tokens") == 9)
+    narrow.until(lambda: narrow.metric("clf_queue_tokens") == 0)
+    gate.open()
+    assert background.statuses() == [200]
+    assert gate.batches == [[3]]
+    narrow.until(lambda: narrow.metric("clf_requests_running") == 0)
+    assert narrow.exposed()['clf_requests_total{code="499",endpoint="/v1/classify"}'] == 1
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_metrics_say_exactly_what_happened(narrow, gate):
