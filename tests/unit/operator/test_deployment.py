@@ -282,6 +282,13 @@ def test_while_some_replicas_are_not_there_the_live_checkpoint_is_not_said_to_be
     assert message_of(status, "Ready").endswith("is served by 1 of 3 replicas; pods are being started")
 
 
+def test_pods_that_are_too_many_are_not_said_to_be_started() -> None:
+    one, written = live()
+    none = replace(one, obj=seen_again(deployment(replicas=0), written))
+    status = plan(replace(none, child=child_of(none, updated=2, total=2, ready=2)), NOW, CONFIG).status
+    assert message_of(status, "Ready").endswith("is served by 2 of 0 replicas; pods are being stopped")
+
+
 def test_a_rollout_that_somebody_paused_says_how_it_goes_on() -> None:
     seen, _ = live(named("epoch-1"))
     child = child_of(seen, updated=0)

@@ -158,7 +158,8 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
     waiting = next((trouble for pod in seen.pods if (trouble := pods.trouble(pod))), None)
     live = seen.obj.status.live
     here = live is not None and live.digest == chosen.digest and progress.ready > 0
-    doing = f"{_served_by(seen, progress, what)}; pods are being started" if here else f"{what} is being started"
+    change = "stopped" if progress.ready > seen.obj.spec.replicas else "started"
+    doing = f"{_served_by(seen, progress, what)}; pods are being {change}" if here else f"{what} is being started"
     if progress.refused:
         return _State(Reason.API_REFUSED, f"{doing}. {progress.refused}", final=not pods.lack_room(progress.refused))
     return _State(Reason.ROLLING_OUT, f"{doing}{f'. {waiting.message}' if waiting else ''}")
