@@ -63,8 +63,8 @@ def first_reached(
 
 
 def network(text: str) -> Network:
-    """Of a command line or the environment. Raises ValueError in words."""
+    """Of a command line; an address in it stands for its network. Raises ValueError in words."""
     try:
-        return ipaddress.ip_network(text)
+        return ipaddress.ip_network(text, strict=False)
     except ValueError as err:
         raise ValueError(f"{text!r} is no network such as 10.20.0.0/16: {err}") from err

@@ -67,7 +67,7 @@ def _positive(environ: Mapping[str, str], name: str, default: int) -> int:
 
 def _network(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text))
+        return str(ipaddress.ip_network(text, strict=False))
     except ValueError as err:
         raise SettingsError(f"WINNOW_FETCH_ALLOWED_NETWORKS has {text!r}, which is no network: {err}") from err
 

@@ -17,6 +17,8 @@ DEFAULT = Limits()
 # A larger batch computes no faster on a CPU and makes the others wait; a GPU needs a few thousand tokens to be busy.
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 512, 4_096
 QUEUED_BATCHES = 64  # the queue's default size
+# What the server's own paths begin with: below such a prefix they could not be told from others. The CRD refuses the same ones.
+OWN_PATHS = ("classify", "docs", "health", "info", "metrics", "openapi.json", "ping", "predict", "ui", "v1", "v2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,4 +129,6 @@ def port(value: str) -> int:
 def prefix(value: str) -> str:
     if not value.startswith("/") or value.endswith("/"):
         raise argparse.ArgumentTypeError(f"{value!r} must begin with a slash and end without one")
+    if value.split("/")[1] in OWN_PATHS:
+        raise argparse.ArgumentTypeError(f"{value!r} begins like a path of the server itself; choose another")
     return value

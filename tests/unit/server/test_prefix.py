@@ -53,9 +53,17 @@ def test_a_prefix_that_cannot_be_one_is_refused(wrong, capsys):
     assert "must begin with a slash and end without one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", ["/v1", "/docs/spam"])
+def test_a_prefix_that_begins_like_a_path_of_the_servers_is_refused(wrong, capsys):
+    with pytest.raises(SystemExit):
+        settings.parse(["--checkpoint", "c", "--path-prefix", wrong])
+    assert "begins like a path of the server itself" in capsys.readouterr().err
+    assert settings.parse(["--checkpoint", "c", "--path-prefix", "/v1x"]).path_prefix == ["/v1x"]
+
+
 def test_the_api_refuses_routes_that_would_hide_a_path_of_the_servers(server):
     crd = (Path(__file__).parents[3] / "crds" / "deployments.yaml").read_text()
     rules = re.findall(r"""rule: "!self\.matches\('(.*?)'\)"\n +message: "(?:ingress|httpRoute)""", crd)
     paths = server.client.get("/openapi.json").json()["paths"].keys() - {"/"}
-    assert len(rules) == 2
+    assert rules == [rf"^/({'|'.join(settings.OWN_PATHS)})(/|$)"] * 2
     assert [path for path in paths for rule in rules if not re.search(rule, path)] == []
