@@ -142,3 +142,13 @@ def test_a_full_disk_is_told_and_nothing_stays_behind(tmp_path: Path, share: flo
         assert json.loads(log.read_bytes())["reason"] == "StorageFull"
         assert everything(storage) == set()
         assert not list(storage.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_on_a_full_disk_is_told_in_words(tmp_path: Path, unbuffered: str) -> None:
+    command = [*IMPORT, "--file", str(rows_file(tmp_path, 10)), "--storage", str(tmp_path / "storage")]
+    with Path("/dev/full").open("w") as full:
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    said = "error: the output or a temporary file cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (20, said)

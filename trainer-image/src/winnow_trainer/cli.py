@@ -21,8 +21,8 @@ from winnow_classifier import base_model, verdict
 from winnow_classifier.base_bucket import BaseBucket
 from winnow_classifier.base_hub import HuggingFaceHub
 from winnow_classifier.dataset_manifest import GivenOptions, read_dataset, row_options
-from winnow_classifier.errors import ConfigError, DataError, OutOfMemoryError_, WinnowError
-from winnow_classifier.files import DECISION
+from winnow_classifier.errors import ConfigError, DataError, OutOfMemoryError_, StorageFull, WinnowError
+from winnow_classifier.files import DECISION, is_full
 from winnow_classifier.mirror import Mirror, opened
 from winnow_classifier.refit_options import RefitOptions
 from winnow_classifier.row_paths import common_folder, find_files, is_glob
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commands: dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
             commands = {"collect": collect_unused, "refit": refit, "import": partial(import_rows, pinned=pinned)}
             result = commands[options.command](options)
+        sys.stdout.flush()  # at the end of the process nobody could tell in words what came of it
     except Terminated:
         termination.write(
             options.termination_log, failed("Stopped", "Stopped before the end; start it again", Terminated())
@@ -94,15 +95,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out.__cause__ = err
         return _fail(out, options, failed)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush at the end
+        _end_output()
         return 0  # whoever reads has seen enough; what was asked for is done
     except Exception as err:
+        if isinstance(err, OSError) and is_full(err):  # that of storage has been told as such where it was met
+            _end_output()
+            what = err.filename or "the output or a temporary file"
+            return _fail(StorageFull(f"{what} cannot be written: {err.strerror}"), options, failed)
         log.exception("Unexpected error. This is a bug")
         message = f"{type(err).__name__}: {err}; this is a bug, its traceback stands in the log"
         termination.write(options.termination_log, failed("InternalError", message, err))
         return 1
     termination.write(options.termination_log, result)
     return EXIT_STOPPED if result["state"] == "Stopped" else 0
+
+
+def _end_output() -> None:
+    """What could not be written is not tried again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unwind(*_: object) -> NoReturn:
