@@ -51,20 +51,27 @@ class Lease:
         """Renews for ever. Raises LeaseLostError."""
         while True:
             await asyncio.sleep(RETRY_SECONDS)
-            held = await self._renew(RENEW_SECONDS - (self._clock() - (self.renewed or 0.0)))
+            held = await self._renew()
             if not held and self._is_others():
                 raise LeaseLostError(f"Replica {self._lease['spec'].get('holderIdentity')} took the Lease")
 
-    async def _renew(self, left: float) -> bool:
+    async def _renew(self) -> bool:
         """One attempt in the seconds that are left. Raises LeaseLostError when there are none."""
         too_late = LeaseLostError(f"The Lease could not be renewed for {RENEW_SECONDS:.0f} s")
-        if left <= 0:
+        if self._left() <= 0:
             raise too_late
         try:
-            async with asyncio.timeout(left):
-                return await self._try()
+            async with asyncio.timeout(self._left()):
+                held = await self._try()
         except TimeoutError:
             raise too_late from None
+        if self._left() <= 0:  # the process stood still in the midst of it, and another replica may have taken over
+            raise too_late
+        return held
+
+    def _left(self) -> float:
+        """Seconds until this replica has to stop."""
+        return RENEW_SECONDS - (self._clock() - (self.renewed or 0.0))
 
     async def release(self) -> None:
         """So that the next replica need not wait."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 
 import pytest
@@ -152,6 +153,32 @@ def test_a_leader_counts_from_when_it_asked_and_not_from_a_late_answer() -> None
         return asyncio.get_running_loop().time() - RETRY_SECONDS
 
     assert run(story()) <= RENEW_SECONDS + RETRY_SECONDS < DURATION_SECONDS
+
+
+def test_a_leader_that_stood_still_as_it_asked_stops_at_once() -> None:
+    """Its process was stopped, or its node paused: as it goes on, the request's own time-out is over as well as ours."""
+
+    class Overdue(Board):
+        overdue = False
+
+        async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+            if self.overdue:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600)
+                raise ApiError(UNREACHABLE, "", "no answer in time")
+            return await super().get(resource, namespace, name)
+
+    async def story() -> float:
+        board = Overdue()
+        first = replica(board, "a")
+        await first.acquire()
+        acquired = asyncio.get_running_loop().time()
+        board.overdue = True
+        with pytest.raises(LeaseLostError, match="could not be renewed"):
+            await first.keep()
+        return asyncio.get_running_loop().time() - acquired
+
+    assert run(story()) == pytest.approx(RENEW_SECONDS)
 
 
 @pytest.mark.parametrize(
