@@ -29,7 +29,7 @@ test:  ## All that CI needs, unit to end to end, on a clean machine
 	@for part in lint test-unit test-processes test-integration test-e2e; do \
 	  echo "== make $$part"; started=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "== make $$part passed in $$((SECONDS - started)) s"; done
 
-test-unit: $(LOCAL)/venv  ## Unit tests: one process, no cluster, under a minute
+test-unit: $(LOCAL)/venv  ## Unit tests: no programs, no cluster, some three minutes on two cores
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
 
 test-processes: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
