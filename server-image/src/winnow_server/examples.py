@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
+from winnow_classifier.files import PREDICTIONS
+
 log = logging.getLogger(__name__)
 
-FILE = "predictions.jsonl"
 READ_BYTES = 16 * 1024 * 1024  # at most: the beginning of a large test set is as good as any part
 SHOWN = 24
 SHOWN_CHARACTERS = 2_000  # a longer text is cut on no page: it is left out
@@ -39,7 +40,7 @@ class Example(BaseModel):
 def read(folder: Path) -> list[Example]:
     """The test rows in their order, at most READ_BYTES of them. A file that cannot be read has none: it is not needed."""
     try:
-        with (folder / FILE).open("rb") as file:
+        with (folder / PREDICTIONS).open("rb") as file:
             content = file.read(READ_BYTES)
             complete = not file.read(1)
     except OSError:

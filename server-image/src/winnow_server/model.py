@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from winnow_classifier import base_model as base_models
 from winnow_classifier import checkpoint
 from winnow_classifier.checkpoint import Manifest
+from winnow_classifier.files import PREDICTIONS
 from winnow_classifier.labels import LabelSchema
 from winnow_classifier.mirror import Mirror
 from winnow_classifier.packing import BUCKET_LENGTH_MULTIPLE, TOKENS_MULTIPLE, pack
@@ -106,7 +107,7 @@ def load(
             "Texts with these tokens are refused: the tokenizer knows them, the model does not",
             extra={"tokens": unread[:10], "count": len(unread)},
         )
-    rows = examples.read(directory) if examples.FILE in announced.manifest.files else []
+    rows = examples.read(directory) if PREDICTIONS in announced.manifest.files else []
     model, computes_in = loaded.model, None
     if device.type == "cuda" and precision.may_be_half(model, asked):
         free, _ = torch.cuda.mem_get_info(device)

@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny_server
 
+from winnow_classifier.files import PREDICTIONS
 from winnow_server import examples
 from winnow_server.examples import Example
 
@@ -62,12 +63,12 @@ def test_a_checkpoint_without_test_rows_has_none(server):
     ],
 )
 def test_a_file_of_another_form_has_none(tmp_path, content, count):
-    (tmp_path / examples.FILE).write_bytes(content)
+    (tmp_path / PREDICTIONS).write_bytes(content)
     assert len(examples.read(tmp_path)) == count
 
 
 def test_of_a_large_file_the_beginning_is_read(tmp_path, monkeypatch):
-    (tmp_path / examples.FILE).write_text("".join(line(f"row {number}", "ham") + "\n" for number in range(100)))
+    (tmp_path / PREDICTIONS).write_text("".join(line(f"row {number}", "ham") + "\n" for number in range(100)))
     monkeypatch.setattr(examples, "READ_BYTES", 1_000)
     assert 5 <= len(examples.read(tmp_path)) < 20
 

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -55,8 +54,7 @@ def post(body):
 @contextmanager
 def sent(server, body):
     """A request whose client leaves at the end."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as client:
+    with server.connect() as client:
         client.sendall(post(body))
         yield
 

@@ -180,7 +180,6 @@ def test_a_request_id_that_does_not_belong_in_a_log_is_replaced(server, given, s
 
 
 def test_a_client_that_leaves_before_its_body_is_there_does_no_harm(server):
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as client:
+    with server.connect() as client:
         client.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
     assert server.probabilities("prize")
