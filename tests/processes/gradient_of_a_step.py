@@ -13,6 +13,7 @@ import torch
 from tiny_learner import ALL, base_model, learner
 
 from winnow_trainer import fsdp
+from winnow_trainer.group import leave
 from winnow_trainer.ranks import joined
 
 
@@ -49,3 +50,4 @@ def main(
 if __name__ == "__main__":
     per_device, accumulation, processes = map(int, sys.argv[3:6])
     main(Path(sys.argv[1]), sys.argv[2], per_device, accumulation, processes, *sys.argv[6:])
+    leave(0)

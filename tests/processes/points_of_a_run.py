@@ -17,6 +17,7 @@ from torch import Tensor
 
 from winnow_classifier.errors import PeerLostError
 from winnow_trainer import resume, resume_writer
+from winnow_trainer.group import leave
 from winnow_trainer.learner import Learner
 from winnow_trainer.ranks import joined
 
@@ -52,3 +53,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(0)

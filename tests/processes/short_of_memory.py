@@ -15,6 +15,7 @@ from tiny_learner import SCHEMA, base_model
 from winnow_classifier.tokens import load_tokenizer
 from winnow_trainer import memory
 from winnow_trainer.fsdp import is_cut
+from winnow_trainer.group import leave
 from winnow_trainer.job import Parameters
 from winnow_trainer.methods import assemble
 from winnow_trainer.ranks import joined
@@ -35,3 +36,4 @@ def main(folder: Path, asked: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])
+    leave(0)

@@ -188,6 +188,17 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+def test_processes_that_are_done_end_without_taking_python_down(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a thread of Gloo aborts one of them now and then; here each would be, every time."""
+    abort = "import atexit, os\nif 'RANK' in os.environ:\n    atexit.register(os.abort)\n"
+    (tmp_path / "sitecustomize.py").write_text(abort)
+    monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}")
+    code, told = folder.train(folder.job("two", epochs=1, processesPerNode=2))
+    assert (code, told["state"]) == (0, "Complete")
+
+
 @pytest.mark.parametrize(
     ("number", "code", "reason"),
     [

@@ -10,9 +10,6 @@ from winnow_trainer.cli import main
 if __name__ == "__main__":
     spin_briefly(os.environ)
     exit_code = main()
-    if exit_code and group.launched():
-        # Taking the connections to the others down in order would wait for processes that are gone.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
+    if group.launched():
+        group.leave(exit_code)
     sys.exit(exit_code)
