@@ -17,7 +17,7 @@ TAG      ?= dev
 BUILDER  ?= docker
 PYTEST   := $(BIN)/python -m pytest -p no:cacheprovider
 
-.PHONY: help demo fuzz test test-unit test-processes test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
+.PHONY: help demo fuzz test test-unit test-models test-processes test-integration test-e2e cluster-up cluster-down images install uninstall lint format generate lock bench clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -26,11 +26,14 @@ demo: $(LOCAL)/venv  ## Everything: a local Kubernetes, images, chart, then real
 	@$(BIN)/python examples/email-spam/demo.py
 
 test:  ## All that CI needs, unit to end to end, on a clean machine
-	@for part in lint test-unit test-processes test-integration test-e2e; do \
+	@for part in lint test-unit test-models test-processes test-integration test-e2e; do \
 	  echo "== make $$part"; started=$$SECONDS; $(MAKE) --no-print-directory $$part; echo "== make $$part passed in $$((SECONDS - started)) s"; done
 
-test-unit: $(LOCAL)/venv  ## Unit tests: no programs, no cluster, some three minutes on two cores
+test-unit: $(LOCAL)/venv  ## Unit tests: no models, no programs, no cluster, a minute on two cores
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/unit
+
+test-models: $(LOCAL)/venv  ## Trainings and servers of tiny models within the tests' own process, two minutes
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal tests/models
 
 test-processes: $(LOCAL)/venv $(LOCAL)/deps $(LOCAL)/kserve  ## Trainings, imports and servers as real processes, killed, on full disks, beside a real S3 server: no cluster
 	$(CLUSTER) build versitygw
@@ -77,7 +80,7 @@ lint: $(LOCAL)/venv  ## Formatting, lint, types, import rules, generated files
 	$(BIN)/ruff format --check -q $(CODE)
 	$(BIN)/ruff check -q $(CODE)
 	$(BIN)/mypy $(SOURCES) tests/unit
-	for part in tests/processes tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py kubectl-plugin/setup.py; do $(BIN)/mypy $$part; done
+	for part in tests/models tests/processes tests/integration tests/e2e benchmarks cluster/winnow_cluster images/*.py images/*/*.py examples/*/*.py docs/*.py kubectl-plugin/setup.py; do $(BIN)/mypy $$part; done
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
 

@@ -1,0 +1,1 @@
+from in_this_process import one_thread  # noqa: F401
