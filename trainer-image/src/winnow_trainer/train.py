@@ -277,8 +277,20 @@ class Training:
             log.warning("No curves for TensorBoard, storage is full", extra={"error": str(error)})
             return []
 
+    def encoded(self) -> tuple[Examples, Examples | None, Examples | None]:
+        """Training, test and validation rows as the model reads them; how many are cut is a warning."""
+        data, encoder = self.prepared.data, self.prepared.encoder
+        examples = encode(data.train.texts, data.train.targets, encoder)
+        test, validation = (
+            encode(part.rows.texts, part.targets, encoder) if part else None for part in (data.test, data.validation)
+        )
+        parts = {"training": examples, "test": test, "validation": validation}
+        self.telling.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
+        return examples, test, validation
+
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
-        prepared, data = self.prepared, self.prepared.data
+        """What learns, and the test and validation rows. Raises Stopped."""
+        prepared = self.prepared
         accelerator = make_accelerator()
         device = accelerator.device
         if device.type == "cpu":
@@ -286,13 +298,7 @@ class Training:
             torch.set_num_threads(max(1, usable_cpus() // self.ranks.local_size))
             torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
         check(self.stop)
-        examples = encode(data.train.texts, data.train.targets, prepared.encoder)
-        test, validation = (
-            encode(part.rows.texts, part.targets, prepared.encoder) if part else None
-            for part in (data.test, data.validation)
-        )
-        parts = {"training": examples, "test": test, "validation": validation}
-        self.telling.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
+        examples, test, validation = self.encoded()
         for warning in self.telling.warnings:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
@@ -307,7 +313,7 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
-        # Not before: a manifest that the model refuses is corrected, and tried again under the same name.
+        # Not before: a manifest that the model refuses can be corrected and tried again under the same name.
         if self.ranks.leads:
             self.folder.claim(prepared.identity())
         self.place(model, accelerator, sum(len(part) for part in (examples, test, validation) if part is not None))
