@@ -162,6 +162,31 @@ def test_the_crds_go_or_stay_out_when_asked() -> None:
     assert not any("annotations" in obj["metadata"] for obj in gone)
 
 
+@pytest.mark.parametrize(
+    ("values", "told", "crds_by_hand"),
+    [
+        pytest.param("crds.keep=true", "leaves the CRDs", True, id="kept"),
+        pytest.param("crds.keep=false", "removes the CRDs, and with them all objects", False, id="not kept"),
+        pytest.param("crds.enabled=false,crds.keep=false", "leaves the CRDs", True, id="installed by others"),
+    ],
+)
+def test_the_notes_say_what_an_uninstall_takes_along(
+    tmp_path: Path, values: str, told: str, crds_by_hand: bool
+) -> None:
+    chart = shutil.copytree(ROOT / "helm" / "winnow", tmp_path / "winnow")
+    # Without a cluster helm renders notes only where a template includes them.
+    (chart / "templates" / "shown.yaml").write_text(
+        'notes: {{ include (print .Template.BasePath "/NOTES.txt") . | toJson }}'
+    )
+    only = ["--show-only", "templates/shown.yaml", "--kube-version", KUBERNETES, "--set", values]
+    done = helm("template", "winnow", str(chart), *only)
+    assert done.returncode == 0, done.stderr
+    notes = yaml.safe_load(done.stdout)["notes"]
+    assert told in notes
+    assert "kubectl delete modelservices,datasets" in notes
+    assert ("kubectl get crds" in notes) is crds_by_hand
+
+
 def test_the_operator_may_do_what_it_does() -> None:
     """Each resource that the operator watches can be listed, watched and looked at (a fresh list is held against what is there),
     and nothing else is named but what it writes."""

@@ -22,6 +22,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_disks import can_mount, small_disk
+from tiny_server import free_port
 
 from winnow_classifier.errors import DataError, NoRoomForUpload, StorageError, StorageFull, UploadAbandoned
 from winnow_trainer import reception
@@ -331,11 +332,6 @@ def manifest(folder: Path, content: bytes = ROWS, **spec) -> Path:
     file = folder / "dataset.yaml"
     file.write_text(yaml.safe_dump({"kind": "Dataset", "spec": {"source": {"upload": upload}, **spec}}))
     return file
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @contextmanager

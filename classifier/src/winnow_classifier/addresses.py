@@ -18,7 +18,7 @@ ALLOWING = (
 
 
 class NotPublicError(Exception):
-    """Its text says which address, as the beginning of a sentence."""
+    """Its text names the address and is the beginning of a sentence."""
 
 
 def is_allowed(address: Address, networks: Iterable[Network] = ()) -> bool:
@@ -52,8 +52,8 @@ def allowed_addresses(host: str, port: int, networks: Iterable[Network]) -> list
 def first_reached(
     addresses: Sequence[str], connect: Callable[[str], Connection], unreachable: tuple[type[Exception], ...]
 ) -> Connection:
-    """What `connect` returns for the first address that is reached. Raises what it raises for the last one, or beside
-    `unreachable`."""
+    """Try the addresses in order: what `connect` returns for the first that can be reached. An exception of the types
+    `unreachable` leads to the next address; the last address's is raised, as is any other."""
     for address in addresses[:-1]:
         try:
             return connect(address)
@@ -63,7 +63,7 @@ def first_reached(
 
 
 def network(text: str) -> Network:
-    """Of a command line; an address in it stands for its network. Raises ValueError in words."""
+    """The network that a command line names, also by an address within it. Raises ValueError in words."""
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as err:

@@ -37,7 +37,7 @@ DECODER = Architecture("last", ("score",))
 # Its head is found in the network: the names differ.
 PADDED = Architecture("own", (), packs=False)
 
-# Only what the tests hold against plain transformers. Others may keep state or masks that a packed batch would mix up.
+# Only types that the tests compare with plain transformers: others may keep state or masks that a packed batch would mix up.
 ARCHITECTURES = {
     "bert": BERT,
     "roberta": ROBERTA,
@@ -144,13 +144,14 @@ def pools_as_transformers(config: Any, pooling: Pooling) -> bool:
 
 
 def set_pooling(config: Any, pooling: Pooling) -> None:
-    """Told in the config where transformers reads it there (ModernBERT); elsewhere its own head always pools one way."""
+    """Write the pooling into the config of a type whose config transformers asks for it (ModernBERT); of others its own head
+    always pools one way."""
     if architecture_of(config) is MODERNBERT and pooling in ("cls", "mean"):
         config.classifier_pooling = pooling
 
 
 def longest_text(config: Any) -> int | None:
-    """How many tokens the body has positions for; None: as many as you like."""
+    """How many tokens the body has positions for; None: no limit."""
     text = config.get_text_config()
     positions = getattr(text, "max_position_embeddings", None)
     if positions is None or positions <= 0:

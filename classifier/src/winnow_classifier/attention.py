@@ -23,7 +23,7 @@ FLASH_WIDTH = 256  # of a head, at most
 
 
 def register() -> None:
-    """Make the name known to transformers; again and again is harmless."""
+    """Make the name known to transformers; to call it again is harmless."""
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 
 
@@ -206,7 +206,8 @@ def bucket_mask(bucket: Bucket, causal: bool, window: int | None, device: torch.
         position = torch.arange(bucket.length, device=device)
         distance = position[:, None] - position[None]
         near = (distance >= 0) & (distance < window) if causal else distance.abs() < window
-        # Padding far from any token still sees itself: a row without any key would be NaN, and poison gradients.
+        # Padding that no window reaches from a token still sees itself: a row without any key would be NaN, also in the
+        # gradients.
         mask = near[None, None] if mask is None else (mask & near) | (distance == 0)
     return mask
 

@@ -18,8 +18,8 @@ _RIGHTS = "s3:ListBucket on the bucket and s3:GetObject on its objects"
 
 
 class BaseBucket:
-    """Where `s3://` leads, with keys, endpoint and region from the environment; `keys` goes before their names, which are
-    the storage's otherwise. Methods raise BaseModelError for what a person has to change, or StorageError."""
+    """Where `s3://` leads, with keys, endpoint and region from the environment. `keys`: a prefix of their names there;
+    without it they are the storage's. Methods raise BaseModelError for what a person has to change, or StorageError."""
 
     def __init__(self, networks: Sequence[Network], environ: Mapping[str, str], keys: str = "") -> None:
         self._networks, self._environ, self._keys = networks, environ, keys

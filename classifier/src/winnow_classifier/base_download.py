@@ -27,7 +27,7 @@ TELL_SECONDS = 2
 
 
 class Told(Protocol):
-    """Hears of a download how far it is, in words; None once it is over."""
+    """Is called with how far a download is, in words; with None once it is over."""
 
     def __call__(self, words: str | None, /) -> None: ...
 
@@ -133,9 +133,10 @@ def _in_words(size: int) -> str:
 
 @contextlib.contextmanager
 def one_at_a_time(directory: Path) -> Iterator[None]:
-    """The imports of two datasets begin together; gigabytes are fetched by one of them, for both.
+    """When several processes want the same model, such as two imports that begin together, one of them fetches the gigabytes
+    for all.
 
-    Where a file system knows no locks, both fetch, and the last one stands.
+    Where a file system knows no locks, each fetches, and the last one's stays.
     """
     with (directory / ".lock").open("w") as lock:
         with contextlib.suppress(OSError):

@@ -48,7 +48,7 @@ Headers = dict[str, str | list[str] | tuple[str]]
 
 
 class Refused(Exception):  # noqa: N818 - what the server does, and no error of ours
-    """The server's answer to a request that it does not serve: another try would end the same."""
+    """The server refused the request, and would refuse another try too."""
 
     def __init__(self, code: str, status: int, region: str = "") -> None:
         super().__init__(f"{status} {code}".strip())
@@ -116,8 +116,8 @@ class Bucket:
 
     @classmethod
     def at(cls, uri: str, networks: Iterable[Network], environ: Mapping[str, str], keys: str = "") -> Self:
-        """Keys, endpoint and region are in the environment, as for every S3 tool; `keys` goes before their names. Raises
-        ConfigError."""
+        """A bucket whose keys, endpoint and region are in the environment, as for every S3 tool. `keys`: a prefix of their
+        names there. Raises ConfigError."""
         return cls(
             *name_and_prefix(uri),
             endpoint=environ.get(f"{keys}AWS_ENDPOINT_URL_S3") or environ.get(f"{keys}AWS_ENDPOINT_URL") or None,
@@ -149,15 +149,16 @@ class Bucket:
         return self._tried(found)
 
     def etag(self, key: str) -> str | None:
-        """The server's word for the object's content; None if it has none, or does not serve: only the body of an answer, which
-        a HEAD request has not, tells why."""
+        """The server's word for the object's content; None if there is no such object, or the server refuses: why it does
+        stands in the body of an answer only, and a HEAD request has none."""
         try:
             return self._tried(lambda: self._client.stat_object(self.name, self._key(key))).etag or ""
         except Refused:
             return None
 
     def get(self, key: str, path: Path) -> bool:
-        """The object as a file, taken up where a connection broke. False if there is none; then there is no file either."""
+        """Fetch the object into a file; goes on where a connection broke. False if there is no such object, and then no
+        file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         etag = ""
 
@@ -191,7 +192,7 @@ class Bucket:
         return False
 
     def put(self, key: str, path: Path) -> None:
-        """The file as an object, which appears whole or not at all. The server checks its bytes by their digest."""
+        """Store the file as an object, which appears whole or not at all. The server checks its bytes by their digest."""
         from urllib3.exceptions import HTTPError
 
         def write() -> None:
@@ -203,7 +204,7 @@ class Bucket:
         self._tried(write)
 
     def remove(self, keys: Iterable[str]) -> None:
-        """One after the other, in this order. What is gone is gone."""
+        """Remove these objects, one after the other in this order; one that is not there is no error."""
         for key in keys:
             self._tried(partial(self._client.remove_object, self.name, self._key(key)))
 
@@ -286,7 +287,7 @@ def _client_class() -> type[Minio]:
 
     class Client(Minio):
         def _abort_multipart_upload(self, bucket_name: str, object_name: str, upload_id: str) -> None:
-            """After an upload that failed: what is raised here would hide why."""
+            """Clear up after an upload that failed. An error here is not raised: it would hide why the upload failed."""
             try:
                 super()._abort_multipart_upload(bucket_name, object_name, upload_id)
             except (MinioException, HTTPError) as err:
@@ -312,7 +313,7 @@ def _server(endpoint: str | None, region: str) -> tuple[str, bool]:
 
 
 def _reason(err: Exception) -> str:
-    """urllib3 wraps what happened into what it was doing, and begins with the connection it had."""
+    """The cause in an error of urllib3, which wraps it into what it was doing and puts the connection in front."""
     inner = getattr(err, "reason", None)
     return str(inner if isinstance(inner, Exception) else err).rpartition("): ")[2]
 

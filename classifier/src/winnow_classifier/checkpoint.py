@@ -33,7 +33,7 @@ from winnow_classifier.tokens import Encoder, load_tokenizer
 
 ADAPTER = "adapter_model.safetensors"
 PROBE = list(range(1, 17))  # token ids that every vocabulary has
-MERGED_TOLERANCE = 1e-3  # of a logit, beside its size: float32 sums in another order
+MERGED_TOLERANCE = 1e-3  # of a logit, absolute and relative: merged weights sum in another order in float32
 SelectedOn = Literal["Validation", "Test"]  # rows
 
 
@@ -196,7 +196,7 @@ def write(
 
 
 def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] | None) -> None:
-    """The network as plain transformers (or peft, for an adapter with its head) loads it."""
+    """Save the network as plain transformers (or peft, for an adapter with its head) loads it."""
     if isinstance(model.network, PreTrainedModel):
         model.network.save_pretrained(directory, state_dict=weights)
     else:
@@ -208,7 +208,7 @@ def save_weights(model: Classifier, directory: Path, weights: dict[str, Tensor] 
         config.save_pretrained(directory)
         adapters: dict[str, Any] = model.network.peft_config
         for adapter in adapters.values():
-            # A set in peft, so that the same run would end with other bytes, and another digest, in another process.
+            # peft has a set here, whose order differs between processes: the same run would end with another digest.
             adapter.target_modules = sorted(adapter.target_modules)
         model.network.save_pretrained(str(directory), save_embedding_layers=False, state_dict=weights)
         (directory / "README.md").unlink(missing_ok=True)  # peft's empty model card
@@ -245,9 +245,9 @@ def read_manifest(directory: Path, digest: str | None = None, shown: str | None 
 
 
 def inspect(directory: Path, digest: str | None = None, sizes: Mapping[str, int] | None = None) -> Published:
-    """The manifest, with the checkpoint's digest and size, after every file was found as it was published. Raises
-    CheckpointError naming what is not. With the sizes that a bucket's files have, these are compared: the server has checked
-    the bytes when it received them, and only the manifest is in the directory."""
+    """The manifest with the checkpoint's digest and size, after every file was checked to be as it was published. Raises
+    CheckpointError naming what is not. `sizes`: those of the files in a bucket, where only the manifest is in the directory.
+    Then sizes are compared, not digests: the server checked the bytes when it received them."""
     manifest, content = read_manifest(directory, digest)
     for name, entry in manifest.files.items():
         if sizes is not None and sizes.get(name) != entry.size_bytes:
@@ -302,7 +302,8 @@ def plain(directory: Path) -> Any:
 
 
 def where_the_base_is(given: str | None, trained_on: str) -> str:
-    """`given`, unless it names the repository or bucket of the training: that may have moved on since."""
+    """`given`, unless it is the repository or bucket that the training named: then the version of the training, since there
+    may be a newer one by now."""
     if given is None:
         return trained_on
     place = base_models.without_version

@@ -84,9 +84,9 @@ class DatasetFile(BaseModel):
 
 
 class CanonicalDigest:
-    """The same for the same rows, whatever file they came from: a compact JSON line for each row, `["text",["label"]]`
-    with the names of the labels that hold, sorted; then one of the labels in order and the task detail, which are known
-    when all rows are."""
+    """The digest of rows, the same whatever file they came from. It is the SHA-256 of a compact JSON line for each row,
+    `["text",["label"]]` with the names of the labels that hold, sorted; and of a last line with the labels in order and the
+    task detail, which are known only at the end."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
@@ -94,9 +94,9 @@ class CanonicalDigest:
     def add(self, batch: Batch) -> None:
         if not batch.texts:
             return
-        # All rows as one array, then the commas between them made line ends. `]],["` stands nowhere else but at the end
-        # of a text that ends in `]],[`, whose comma becomes a line end too; no other rows can give the same bytes, since
-        # a line end within a text is written \n. So it stays, for the digests that there are.
+        # All rows are written as one array, and the commas between them replaced by line ends. In a text that ends in `]],[`
+        # the comma is replaced too. That is harmless, since JSON writes a line end within a text as \n, so no other rows give the
+        # same bytes; and it cannot be mended without changing the digests of such rows.
         rows = orjson.dumps(list(zip(batch.texts, batch.labels, strict=True)))
         self._sha256.update(rows[1:-1].replace(b']],["', b']]\n["'))
         self._sha256.update(b"\n")
@@ -109,9 +109,10 @@ class CanonicalDigest:
 
 
 class DatasetWriter:
-    """Rows on their way into storage. As a context: what was not published is gone at its end.
+    """Rows on their way into storage. Use it as a context, whose end removes what was not published.
 
-    A batch is digested and written while the next one is read: compression and disk do not hold the interpreter. Raises
+    A batch is digested and written by a thread while the next one is read: compressing and writing release Python's lock.
+    Raises
     StorageFull or StorageError, perhaps one batch later, and then leaves nothing behind.
     """
 
@@ -181,7 +182,7 @@ class DatasetWriter:
                     (self._temporary / "new" / name).write_bytes(content)
                 positives = {label: self._counts.get(label, 0) for label in schema.labels}
                 _write_dataset_file(self._temporary / "new", schema, digest, self._rows, positives)
-                # Another import may have published meanwhile: only what is damaged still is moved out of the way.
+                # Another import may have published by now: what is there is moved away only if it is still damaged.
                 if folder.exists() and not _is_intact(folder):
                     with contextlib.suppress(FileNotFoundError):  # another import was faster
                         folder.rename(self._temporary / "damaged")
@@ -369,8 +370,8 @@ def _replace_files(temporary: Path, folder: Path, files: Mapping[str, bytes]) ->
 
 
 def _found_again(folder: Path) -> bool:
-    """Whether the rows are stored; then the time of their dataset.json says that they were wanted now. Whoever clears
-    away what nobody wants any more looks at that."""
+    """Whether the rows are stored. If so, the time of their dataset.json becomes now, by which the collector sees that they
+    are wanted."""
     if not _is_intact(folder):
         return False
     try:

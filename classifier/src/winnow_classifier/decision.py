@@ -44,8 +44,8 @@ class Calibration(_Model):
 
 
 class Abstain(_Model):
-    band: float | None = Field(None, ge=0, le=0.5)  # so near to a threshold is not sure
-    min_probability: float | None = Field(None, ge=0, le=1)  # of the likeliest label
+    band: float | None = Field(None, ge=0, le=0.5)  # a probability nearer to a threshold than this abstains
+    min_probability: float | None = Field(None, ge=0, le=1)  # the likeliest label's probability below this abstains
 
 
 class FittedOn(_Model):
@@ -119,7 +119,8 @@ def read_digested(directory: Path, schema: LabelSchema) -> tuple[Decision | None
 
 
 def replace_file(directory: Path, decision: Decision) -> Path:
-    """At every moment there is the old file or the new one, also while others replace it: the last one's stays."""
+    """Replace the file: at every moment the old one or the new one is there, whole. Of several at once the last one's
+    stays."""
     path = directory / DECISION
     temporary = path.with_name(f".tmp-{path.name}-{secrets.token_hex(4)}")
     try:
@@ -171,7 +172,7 @@ def predicted_targets(
 def abstains(
     probabilities: npt.ArrayLike, thresholds: Mapping[str, float], abstain: Abstain | None, schema: LabelSchema
 ) -> npt.NDArray[np.bool_]:
-    """(N, C) probabilities to (N,): whether nothing should be made of the predicted labels.
+    """(N, C) probabilities to (N,): whether the classifier abstains, since its labels are too unsure.
 
     band: a label that is judged by itself, or a label with a threshold, is nearer to its threshold than that.
     min_probability: the likeliest label has less.

@@ -53,7 +53,7 @@ class _Dropout(torch.autograd.Function):
 
 
 def kept(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor | None:
-    """What states of that shape are multiplied with on a CPU, 0 or a little more than 1; None where nothing is dropped."""
+    """What to multiply states of that shape with: 0, or a little more than 1; None where nothing is dropped. For a CPU."""
     dropped = round(p * LEVELS)
     if dropped == 0:
         return None

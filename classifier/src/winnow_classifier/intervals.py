@@ -22,7 +22,7 @@ Interval = tuple[float, float]
 EVERYWHERE = (-math.inf, math.inf)
 LEVEL = 0.95
 RESAMPLES = 400
-ROWS = 20_000  # of more, a part is resampled, and the spread scaled by the root of the part: an interval ages with 1/sqrt(N)
+ROWS = 20_000  # of more rows a part is resampled, and the interval scaled to all of them: its width goes with 1/sqrt(N)
 AT_A_TIME = 50  # resamples in memory
 # Metrics of an order (areas under curves) cost a sort and several passes a label: fewer of them, of fewer rows.
 RANKED_RESAMPLES = 200
@@ -201,8 +201,8 @@ def _mean_of_defined(values: Floats) -> Floats:
 
 
 def _interval(resampled: Floats, value: float | None, part: float, bounds: Interval = EVERYWHERE) -> Interval | None:
-    """The middle of the resampled values, moved so that their median is the value, and narrowed where they are of a part of
-    the rows. Resampling itself adds to some metrics: to sums of distances (ece), and to means over the labels that a
+    """The central 95 % of the resampled values, shifted so that their median is the value, and narrowed where only a part of
+    the rows was resampled. Resampling itself adds to some metrics: to sums of distances (ece), and to means over the labels that a
     resample has, where rare labels are often left out. How much it adds is told by the median."""
     defined = resampled[np.isfinite(resampled)]
     if value is None or len(defined) < len(resampled) / 2:

@@ -23,14 +23,14 @@ MANIFESTS = ("dataset.json", MANIFEST, "point.json")  # each is written last of 
 
 
 class Mirror:
-    """Of a volume: the folder is the storage, so there is nothing to fetch and nothing to store."""
+    """The mirror of a volume: the folder is the storage itself, so there is nothing to fetch and nothing to store."""
 
     def shown(self, path: Path) -> str:
         """The path as a user finds it."""
         return str(path)
 
     def sizes(self, folder: Path) -> Mapping[str, int] | None:
-        """What storage has below the folder, in bytes. None: look for yourself."""
+        """Bytes of each file that storage has below the folder. None: the files are here, look at them."""
         return None
 
     def folders(self, folder: Path) -> list[Path]:
@@ -41,20 +41,19 @@ class Mirror:
         """The file as storage has it: afterwards it is here, or it is not stored."""
 
     def refresh(self, path: Path) -> None:
-        """The same for a file that others read meanwhile: replaced whole, and only if storage has another one than last
-        time."""
+        """As `fetch`, for a file that others read meanwhile: replaced whole, and only if it has changed in storage."""
 
     def fetch_folder(self, folder: Path, manifest: str) -> None:
         """The same for a published folder: afterwards it is here whole, or it is not here."""
 
     def store(self, path: Path) -> None:
-        """The file as it is here: stored, or, if it is not here, not stored."""
+        """Make storage have the file as it is here: stored, or removed if it is not here."""
 
     def publish(self, folder: Path, manifest: str) -> None:
-        """A folder that is whole here becomes whole there."""
+        """Store a whole folder. Its `manifest` comes last, so that a half-stored folder counts as not there."""
 
     def remove(self, path: Path) -> int:
-        """A file or folder, here and there. Bytes that were freed in a bucket."""
+        """Remove a file or folder, here and in storage. Returns the bytes that were freed in a bucket."""
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -62,7 +61,7 @@ class Mirror:
         return 0
 
     def release(self, folder: Path) -> None:
-        """The copy here is not needed any more."""
+        """Remove the copy here, where storage is elsewhere."""
 
 
 VOLUME = Mirror()

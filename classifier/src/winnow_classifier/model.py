@@ -159,7 +159,7 @@ def classifier_config(
         )
     set_pooling(config, pooling or own_pooling(config))
     if config.model_type == "big_bird":
-        # Its sparse attention draws at random which tokens a long text sees, and is left for good with the first short one.
+        # BigBird's sparse attention draws at random which tokens a long text sees, and ends for good at the first short text.
         config.attention_type = "original_full"
     text = config.get_text_config()  # of a model that reads pictures too: a part of it, which some tools read alone
     for each in (config, text):
@@ -174,7 +174,7 @@ def classifier_config(
 
 def read_config(directory: Path) -> Any:
     try:
-        # None would ask on a terminal whether to run what a folder brings.
+        # With None transformers would ask on a terminal whether to run code from the folder.
         return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         if not needs_code(error) and (model_type := declared_model_type(directory)):
@@ -223,12 +223,13 @@ def load_network(
 
 
 def check_body(network: PreTrainedModel, unlike: Mapping[str, str], unused: Iterable[str], directory: Path) -> None:
-    """`unlike`: tensors that the weights in `directory` lack or have in another shape, which transformers starts at random.
-    A head may be among them, a pooler with it, which models that guess words have none of, and what nobody learns, such as
-    sinusoidal positions. `unused`: tensors there that the network has no place for. Heads for other tasks may be among them, and
-    buffers that older versions saved.
+    """Check that the weights in `directory` are those of the body that the config describes. `unlike`: tensors, with what is
+    wrong, that the weights lack or have in another shape, so that transformers starts them at random. That is fine for the
+    head, its pooler (masked language models have none), and tensors that are never learned, such as sinusoidal positions.
+    `unused`: tensors in the weights that the network has no place for. That is fine for heads of other tasks, and buffers
+    that older versions saved.
 
-    Raises BaseModelError for others: the body would be noise, or another one than was trained, and nobody told.
+    Raises BaseModelError for any other: the body would silently be noise, or another one than was trained.
     """
     hint = "take both files from the same model"
     if getattr(network.config, "auto_map", None):
@@ -258,8 +259,8 @@ def check_body(network: PreTrainedModel, unlike: Mapping[str, str], unused: Iter
 
 
 def is_weight_of_a_layer(network: PreTrainedModel, name: str) -> bool:
-    """Whether a tensor that the network has no place for belongs to something within a layer that it has: a weight, or a further
-    tensor of a module with weights, such as a bias or a scale. What attention keeps beside, such as masks, is none."""
+    """Whether a tensor that the network has no place for would change what one of its numbered layers computes: it is a
+    weight, or belongs to a module with weights, as a bias or a scale does. Buffers such as attention masks are neither."""
     for prefix in ("", f"{network.base_model_prefix}."):
         parent, _, own = f"{prefix}{name}".rpartition(".")
         module = within_a_layer(network, parent)
@@ -320,7 +321,7 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
     model_type = classifier.base.config.model_type
     modules = {name: module for name, module in classifier.base.named_modules() if not name.startswith(no_text)}
     in_body = [name for name, module in modules.items() if adapts(module) and not name.startswith(heads)]
-    # An end that another module's name has too would mean that one as well.
+    # peft goes by the end of a name, so one that another module shares would adapt that module as well.
     others = ends_of(modules.keys() - set(in_body))
     endings = sorted({ending(name, others) for name in in_body})
     endings = [end for end in endings if not names_experts(classifier.base, end)]
@@ -345,15 +346,15 @@ def lora_targets(classifier: Classifier, wanted: Sequence[str]) -> list[str]:
 
 
 def names_experts(network: PreTrainedModel, end: str) -> bool:
-    """Whether peft takes the end of a name for the experts of a type, which are one tensor and no layers: it would adapt these
-    instead of a linear layer of the name, at many times the memory, and could do so without dropout only."""
+    """Whether peft understands this end of a layer's name as the experts of a mixture, which are one tensor and not layers.
+    It would adapt that tensor instead of a linear layer of the name, at many times the memory, and without dropout only."""
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
     config = LoraConfig(target_modules=[end])
     try:
         convert_peft_config_for_transformers(config, network, None)
-    except ValueError:  # it would take another name beside this one
+    except ValueError:  # peft asks for another name beside this one
         return True
     return bool(config.target_parameters)
 
@@ -372,7 +373,7 @@ def ending(name: str, avoid: Set[str]) -> str:
 
 
 def ends_of(names: Iterable[str]) -> set[str]:
-    """All that these modules' names end with, at a dot."""
+    """Every dotted end of these modules' names: a.b.c has c, b.c and a.b.c."""
     split = (name.split(".") for name in names)
     return {".".join(parts[start:]) for parts in split for start in range(len(parts))}
 

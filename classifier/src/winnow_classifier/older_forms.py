@@ -136,8 +136,8 @@ def _renew_tokenizer(directory: Path) -> None:
 
 
 def _with_equivalents(tokenizer: Tokenizer, sentence_pieces: Path) -> None:
-    """Read characters of one meaning as one, as the SentencePiece model does that the base model was trained with: transformers' class for
-    DeBERTa-v2 leaves them out, so that `\uff26` would be unknown and no `F`."""
+    """Read characters of one meaning as one, as the SentencePiece model does that the base model was trained with. transformers'
+    class for DeBERTa-v2 does not, so that `\uff26` would be unknown in place of `F`."""
     from sentencepiece import sentencepiece_model_pb2
     from tokenizers.normalizers import Precompiled, Sequence
 
@@ -148,8 +148,8 @@ def _with_equivalents(tokenizer: Tokenizer, sentence_pieces: Path) -> None:
 
 
 def _reads_as(tokenizer: PreTrainedTokenizerFast, sentence_pieces: Path) -> bool:
-    """Whether it cuts plain words as the library does that cut them when the base model was trained. transformers guesses some rules from the
-    type of the model: that of a Llama without tokenizer.json takes the mark from the first word."""
+    """Whether it cuts plain words as the library that the base model was trained with. transformers guesses some rules by the
+    type of the model: for a Llama without tokenizer.json it drops the mark before the first word."""
     from sentencepiece import SentencePieceProcessor
 
     model = SentencePieceProcessor(model_file=str(sentence_pieces))

@@ -108,12 +108,13 @@ class PackedBatch:
 
     @cached_property
     def groups(self) -> list[list[int]]:
-        """The same for a type that pads by itself, as indices."""
+        """The same for a model type that is padded (padded.py): which sequences run together, as indices."""
         return plan_buckets(self.lengths)
 
     @property
     def places(self) -> int:
-        """How many a model that has run the batch computed, padding and all: T where it asked for neither plan."""
+        """How many tokens the model computed for this batch, padding included. To be asked after the run: T if the model
+        needed neither of the plans above."""
         if "buckets" in vars(self):
             return sum(bucket.rows * bucket.length for bucket in self.buckets.members)
         if "groups" in vars(self):
@@ -135,14 +136,14 @@ class PackedBatch:
 def pack(sequences: Sequence[Sequence[int]], position_start: int = 0, multiple: int = 1) -> PackedBatch:
     """Lay token id sequences end to end. RoBERTa counts positions from `padding_idx + 1`: that is `position_start`.
 
-    Where it takes one to make the number of tokens a multiple of `multiple`, a sequence follows whose result nobody reads.
+    `multiple`: the number of tokens is made a multiple of this, by a sequence at the end whose result nobody reads.
     """
     if multiple > 1 and sequences and (missing := -sum(map(len, sequences)) % multiple):
         sequences = [*sequences, [sequences[0][0]] * missing]
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:
         raise ValueError("A pack needs at least one sequence, and each sequence at least one token. This is a bug.")
-    # numpy: on numbers this few, a call of torch's takes as long as the work, and gives Python's lock away each time.
+    # numpy, not torch: on so few numbers each call of torch takes as long as the work, and releases Python's lock.
     sizes = np.array(lengths)
     bounds = np.zeros(len(lengths) + 1, dtype=np.int32)
     sizes.cumsum(out=bounds[1:])

@@ -47,7 +47,7 @@ def group_logits(network: Any, texts: Sequence[Tensor], pad_token_id: int) -> Te
 
 
 def head_of(network: Any) -> tuple[str, ...]:
-    """Names of the modules with weights that are not the body: a pooler in the body belongs to the head."""
+    """Names of the modules with weights that are the head: all outside the body, and the body's pooler."""
     prefix = network.base_model_prefix
     names = [
         name for name, child in network.named_children() if name != prefix and any(True for _ in child.parameters())
@@ -61,8 +61,8 @@ def head_of(network: Any) -> tuple[str, ...]:
 
 @torch.no_grad()
 def check_company(network: nn.Module, vocabulary: int, pad_token_id: int) -> None:
-    """Raises BaseModelError where a text gets other logits among longer ones than alone: no such model trains correctly. Or
-    none at all, as of X-MOD, which wants to know the text's language."""
+    """Raises BaseModelError where a text gets other logits among longer ones than alone, which no training can mend; or no
+    logits at all, as of X-MOD, which wants to know the text's language."""
     generator = torch.Generator().manual_seed(0)
     texts = [torch.randint(vocabulary, (length,), generator=generator) for length in (3, 12, 9)]
     texts = [torch.where(text == pad_token_id, (pad_token_id + 1) % vocabulary, text) for text in texts]
@@ -72,7 +72,7 @@ def check_company(network: nn.Module, vocabulary: int, pad_token_id: int) -> Non
     try:
         alone = torch.cat([group_logits(network, [text.to(device)], pad_token_id) for text in texts])
         among = group_logits(network, [text.to(device) for text in texts], pad_token_id)
-    except (ValueError, RuntimeError) as error:  # Nystromformer: of a length that its segments do not divide
+    except (ValueError, RuntimeError) as error:  # Nystromformer raises it for a length that its segments do not divide
         why = str(error).rstrip(".")
         raise BaseModelError(
             f"{type(network).__name__} cannot read a text alone: {why}. Use another base model."

@@ -218,7 +218,7 @@ class Profiler:
 
 
 def _may_hold_control(text: str) -> bool:
-    """A quick look, which spares nearly all texts the search."""
+    """A quick check that spares nearly all texts the slow one."""
     content = text.encode(errors="replace")
     return len(content.translate(None, _CONTROL_BYTES)) < len(content) or "\ufffd" in text
 

@@ -134,8 +134,8 @@ class Targets:
         return record.problem(f"{name} must be {expected}, found {found}", name)
 
     def _name(self, value: object, *, numbered: bool) -> str | None:
-        """The label that a value names, the same from every format; None where it is none. Numbers, true and false name
-        labels only where `labels` has them, or where all values are names: `numbered`."""
+        """The label that a value names, whatever the format; None if it names none. Numbers, true and false name a label only
+        where `labels` has it, or where all values are names (`numbered`)."""
         label = value.strip() if isinstance(value, str) else written(value)
         if label in self._labels:
             return label
@@ -265,7 +265,8 @@ class Targets:
         return held
 
     def _not_allowed(self, labels: Labels) -> str | None:
-        """Why the first valid target cannot be what all others look like, by taskDetail and labels."""
+        """Why the kind of the first valid target does not go with the taskDetail and labels that are asked for; None if it
+        does."""
         detail, named = self._detail, self._labels
         if not labels and detail in (TaskDetail.MULTICLASS, TaskDetail.MULTILABEL):
             return f"{detail} rows have a map of labels to 0 or 1, found a bare 0 or 1"

@@ -231,7 +231,7 @@ def _shown_name(path: Path, folder: str) -> str:
 
 
 def _or_nothing(records: Iterator[T]) -> Iterator[T]:
-    """Of a file without rows beside others, as programs that write shards leave them."""
+    """Nothing for a file without rows beside others, as programs that write shards leave them."""
     with suppress(EmptyDatasetError):
         yield from records
 

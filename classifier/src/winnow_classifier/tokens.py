@@ -152,10 +152,11 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
 
 
 def as_written(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTrainedTokenizerFast:
-    """The one that reads texts as tokenizer.json says.
+    """The tokenizer in the folder, made to read texts as tokenizer.json says.
 
-    For a class that it knows, transformers takes the vocabulary from there, and the rules from the class and tokenizer_config.json. These may be
-    others than the base model was trained with: a cased BERT that does not say so a second time would be read in lower case.
+    For a class that it knows, transformers takes only the vocabulary from tokenizer.json, and the rules from the class and
+    tokenizer_config.json. Those may be other rules than the base model was trained with: a cased BERT whose
+    tokenizer_config.json does not say so would be read in lower case.
     """
     file = directory / TOKENIZER
     if type(tokenizer) is PreTrainedTokenizerFast or not file.is_file():
@@ -174,8 +175,8 @@ def as_written(tokenizer: PreTrainedTokenizerFast, directory: Path) -> PreTraine
 
 
 def class_that_reads_otherwise(tokenizer: PreTrainedTokenizerFast, model_type: str) -> str | None:
-    """Of a tokenizer from load_tokenizer: the class that plain transformers makes of it, saved beside a model of this type, where that
-    reads texts by other rules, as Qwen's. None where it reads them alike."""
+    """The class that plain transformers gives to this tokenizer once it is saved beside a model of the type, if that reads
+    texts by other rules, as Qwen's does; None if it reads them alike. `tokenizer`: from load_tokenizer."""
     if type(tokenizer) is not PreTrainedTokenizerFast:  # a class of transformers' own, whose name is saved
         return None
     with TemporaryDirectory() as folder:
@@ -208,8 +209,8 @@ def ensure_padding_token(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def part_padding(encoder: Encoder) -> bool:
-    """Name another padding token where a rendered text may end in it, for a decoder: transformers reads it at the last token
-    that is not padding. False if each text ends in it still, since the vocabulary has none to spare."""
+    """For a decoder, which transformers reads at the last token that is not padding: name another padding token where a
+    rendered text may end in it. False if the vocabulary has none to spare, so that each text still ends in it."""
     tokenizer = encoder.tokenizer
     always = encoder.ends(["a"])
     # As everywhere in the ecosystem, the words of a special token in a text are that token.

@@ -17,7 +17,7 @@ SHOWN_LABELS = 30
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of rows that are good, or were good once wrong ones had been skipped."""
+    """What was found of rows that can be used, perhaps after wrong ones were skipped."""
 
     schema: LabelSchema
     digest: str  # "sha256:…" of the canonical rows

@@ -31,9 +31,9 @@ from winnow_plugin.proxy import proxy_of
 PAGE = 500  # objects, as kubectl asks for them
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
 WATCH_SECONDS = 120  # then the server ends a watch, and it goes on where it ended
-# A network that is gone says nothing: a watch that is silent for longer than it may last is dead.
+# A lost network says nothing, so a watch is taken for dead once it is silent for longer than it may last.
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=WATCH_SECONDS + 15)
-SHORTEST_WATCH_SECONDS = 1.0  # one that ends sooner is something in between that does not pass watches on
+SHORTEST_WATCH_SECONDS = 1.0  # a watch that ends sooner was cut by a proxy in between that does not pass watches on
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 CHECK_CONFIG = "kubectl config view shows what kubectl makes of it"
 INSTALL = "install the chart: make install in a clone of Winnow, or helm install winnow helm/winnow"
@@ -241,7 +241,7 @@ def _said(content: bytes) -> Mapping[str, Any]:
 
 
 async def _lines(response: RESTResponse) -> AsyncIterator[bytes]:
-    """An object with its rows inline is a longer line than aiohttp's readline takes."""
+    """The lines of an answer. Not by aiohttp's readline, whose limit an object with inline rows exceeds."""
     rest = b""
     async for part in response.response.content.iter_any():
         *lines, rest = (rest + part).split(b"\n")
@@ -297,7 +297,7 @@ async def _configure(configuration: Configuration, place: Place) -> str:
     except (OSError, YAMLError) as err:
         raise ConfigError(f"the kubeconfig {files} cannot be read: {err}", hint=CHECK_CONFIG) from err
     except (TypeError, AttributeError, LookupError, ValueError) as err:
-        # The client takes it for granted that the file is what it should be: an empty one, as /dev/null, is not.
+        # The client expects a valid file, and fails on an empty one such as /dev/null.
         raise ConfigError(
             f"the kubeconfig {files} cannot be used: it is empty, or something else than a kubeconfig",
             hint=CHECK_CONFIG,
@@ -311,14 +311,14 @@ class _Loader(KubeConfigLoader):
     """What the client leaves out of a kubeconfig's user."""
 
     async def load_from_exec_plugin(self) -> None:
-        """What the program gives stands in the user from then on, from where the client goes on to read it."""
+        """Put what the log-in program gives into the kubeconfig's user, where the client reads it afterwards."""
         assert self._user is not None and self._cluster is not None  # the client asks only where there are both
         user: Object = self._user.value
         folder = Path(self._user.path).parent
         user.update(await login.credentials(user["exec"], self._cluster.value, folder))
 
     def impersonation(self) -> list[tuple[str, str]]:
-        """Headers that make the cluster take us for whom the user says."""
+        """The headers by which the cluster acts as for the user, group and uid that the kubeconfig names (`as`, …)."""
         user = self._user.value if self._user else {}
         more = [("Impersonate-Uid", user["as-uid"])] if user.get("as-uid") else []
         more += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
@@ -339,12 +339,13 @@ def _as_kubectl_connects(configuration: Configuration, headers: list[tuple[str, 
             f"the plugin cannot go through the proxy {configuration.proxy.rpartition('@')[2]}: it knows those of http:// and https://",
             hint="kubectl proxy goes through it: run that, and give a kubeconfig with its address as the server",
         )
-    # Without the client's own reading of the environment: no CIDR in NO_PROXY, and a password of ~/.netrc in place of the token.
+    # aiohttp shall not read the environment itself: it knows no CIDR in NO_PROXY, and would send a password of ~/.netrc in
+    # place of the token.
     configuration.client_session_kwargs = {"trust_env": False, "headers": headers}
 
 
 def _says_something(file: str) -> bool:
-    """One that is empty, as `touch` leaves it, is none."""
+    """False for an empty file, as `touch` leaves it, and for an empty name: both are left out of several."""
     path = Path(file).expanduser()
     return bool(file) and (not path.exists() or bool(path.read_bytes().strip()))
 

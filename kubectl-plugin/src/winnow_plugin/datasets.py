@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from winnow_classifier.words import count
 from winnow_plugin.objects import (
     Object,
     condition,
@@ -69,7 +70,7 @@ def _parts(obj: Object, now: datetime) -> Iterator[RenderableType]:
         yield _heading("Labels")
         yield _label_bars(labels)
         if (more := int(status.get("labelCount", len(labels))) - min(len(labels), LABELS_IN_FULL)) > 0:
-            yield Text(f"… and {more} more label{'' if more == 1 else 's'}")
+            yield Text(f"… and {count(more, 'more label')}")
     if tokens := status.get("tokens"):
         yield _heading("Lengths in tokens of the base model")
         lengths = table("MEAN", "P50", "P95", "P99", "MAX", right=RIGHT)
@@ -79,9 +80,9 @@ def _parts(obj: Object, now: datetime) -> Iterator[RenderableType]:
         yield _heading("Warnings")
         yield from (Text(plain(f"{each['code']}: {each['message']}"), style="yellow") for each in warnings)
     if problems := status.get("problems"):
-        skipped = "were skipped" if is_true(obj, "Ready") else "are wrong"
         total = int(status.get("problemCount", len(problems)))
-        yield _heading(f"Problems: {total:,} {'row' if total == 1 else 'rows'} {skipped}")
+        one, many = ("was skipped", "were skipped") if is_true(obj, "Ready") else ("is wrong", "are wrong")
+        yield _heading(f"Problems: {count(total, 'row')} {one if total == 1 else many}")
         yield from (Text(_problem(each), style="red") for each in problems)
         if total > len(problems):
             yield Text(f"… and {total - len(problems):,} more")

@@ -105,7 +105,8 @@ async def _follow(cluster: Cluster, world: World, versions: dict[Kind, str], vie
 
 
 async def _news(cluster: Cluster, kind: Kind, version: str) -> AsyncIterator[News]:
-    """Changes; where some may have been missed, everything anew. Raises ClusterError other than Unreachable."""
+    """Changes as they come; after any that may have been missed, all objects anew. Raises ClusterErrors other than
+    Unreachable."""
     wait = FIRST_WAIT_SECONDS
     again = False
     while True:
@@ -121,7 +122,8 @@ async def _news(cluster: Cluster, kind: Kind, version: str) -> AsyncIterator[New
             pass
         except Unreachable as err:
             yield err
-        # Not by a list that worked: where lists pass and watches do not, it would be asked for all objects each second.
+        # A list that worked does not reset the pause: where lists pass and watches do not, all objects would be asked for
+        # each second.
         if time.monotonic() - began > LONGEST_WAIT_SECONDS:
             wait = FIRST_WAIT_SECONDS
         await asyncio.sleep(wait)

@@ -78,8 +78,8 @@ def lines(objects: Iterable[Object]) -> list[Line]:
 
 
 def fitting(found: Sequence[Line], room: int) -> tuple[list[Line], int]:
-    """The lines that a screen has room for, in their order, and how many are left out: first what needs nobody's eye,
-    and of that the oldest."""
+    """The lines that a screen has room for, in their order, and how many are left out: those that need nobody's attention
+    first, the oldest of them before others."""
     if len(found) <= room:
         return list(found), 0
     kept = set(sorted(found, key=lambda each: (each.tone is not Tone.GOOD, each.created), reverse=True)[: max(0, room)])
@@ -214,7 +214,7 @@ def _deployment(obj: Object) -> _Told:
 
 
 def _candidate(obj: Object) -> str:
-    """What becomes of the checkpoint that the spec chooses, where the reason of Ready does not say it."""
+    """What becomes of the checkpoint that the spec chooses, where Ready's reason does not say so."""
     promoted, candidate = condition(obj, "Promoted"), status_of(obj).get("candidate")
     reason = promoted.get("reason", "")
     if promoted.get("status") == "True" or reason in ("", condition(obj, "Ready").get("reason")):

@@ -87,8 +87,8 @@ class StoragePod:
 
     @contextmanager
     def running(self, purpose: Purpose, checkpoint: str, options: Sequence[str]) -> Iterator[IO[bytes]]:
-        """What the trainer's program writes to stdout; its warnings go to stderr. Raises what it ended with, ClusterError
-        without the right to it, Unreachable where it was broken off."""
+        """Run a program of the trainer in the pod and give its stdout; its warnings go to our stderr. Raises the error that
+        it ended with, ClusterError without the right to exec, Unreachable where the connection broke."""
         command = [str(self._program), "exec", "-n", namespace_of(self._pod), name_of(self._pod)]
         command += ["-c", storage_pod.CONTAINER, *self._place.kubectl_options]
         command += ["--", *storage_pod.command(self._job, self._batch_job, purpose, checkpoint, options)]
@@ -102,7 +102,7 @@ class StoragePod:
                 with process.stdout:
                     try:
                         yield process.stdout
-                    except tarfile.TarError as err:  # why it broke off is what kubectl says
+                    except tarfile.TarError as err:  # kubectl says why the connection broke
                         broken = err
                     while process.stdout.read(PIECE_BYTES):  # what tar adds at its end
                         pass

@@ -18,12 +18,12 @@ ANSWER_SECONDS = 120.0  # a disk may be slow to take what is in memory
 BUSY_SECONDS = 60.0  # longer than the receiver waits for a sender that is gone
 BUSY_PAUSE_SECONDS = 2.0
 
-Tell = Callable[[int], None]  # bytes that are there, or on their way
+Tell = Callable[[int], None]  # bytes that have arrived, or are on their way
 
 
 def send(port: int, file: LocalFile, tell: Tell, began: Tell = lambda offset: None) -> None:
-    """Until the receiver has the whole file; began is told once where it goes on. Raises Unreachable where the connection
-    breaks, which is worth another try, and UploadRefused."""
+    """Send until the receiver has the whole file. `began` is called once, with where it goes on. Raises Unreachable where the
+    connection breaks, which is worth another try, and UploadRefused."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     try:
         state = _ask(connection)

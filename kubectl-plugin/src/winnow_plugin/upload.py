@@ -37,10 +37,11 @@ from winnow_plugin.upload_spec import EXIT_CODES, WORTH_ANOTHER_TRY, LocalFile, 
 from winnow_plugin.validate import validate
 
 POD_PORT = 8082
-CHECKED_BYTES = 32 << 20  # so much is judged here in seconds; wrong rows are then known before anything is made
+# A file up to this size is judged here in seconds, so that wrong rows are known before anything is made.
+CHECKED_BYTES = 32 << 20
 LOOK_SECONDS = 1.0
 GONE_SECONDS = 60.0
-PATIENCE_SECONDS = 600.0  # without a byte or a word of news
+PATIENCE_SECONDS = 600.0  # without a byte sent or any other news
 READ_BYTES = 8 << 20
 
 
@@ -117,7 +118,7 @@ class _Sending:
                     self._most, self._news = done, time.monotonic()
 
             def begin(done: int) -> None:
-                self._said = ""  # the next trouble is told, though it may be the last one's like
+                self._said = ""  # so that the next trouble is told, even if it is like the last one
                 meter.begin(done)
 
             send(port, self._file, at, begin)

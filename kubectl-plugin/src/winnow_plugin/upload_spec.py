@@ -70,7 +70,7 @@ class Stage(Enum):
 def stage(dataset: Object) -> Stage:
     if is_true(dataset, "Ready"):
         return Stage.READY
-    # A quota that is full, say, is asked again by the operator, and may have room by then.
+    # The operator tries again after some refusals, such as a full quota, so these may pass.
     if is_true(dataset, "Stalled") and condition(dataset, "Ready").get("reason") != "ApiRefused":
         return Stage.FAILED
     return Stage.AWAITING if condition(dataset, "Ready").get("reason") == AWAITING_UPLOAD else Stage.WORKING

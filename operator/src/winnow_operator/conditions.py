@@ -126,8 +126,8 @@ def status(
 
 
 def not_understood(obj: Object, why: str, now: datetime) -> Object:
-    """The status of an object that does not fit our types: what it said, and that nothing is done about it. Of raw values only,
-    for its old status may be what does not fit."""
+    """The status of an object that does not fit our types: the old one, and a condition that nothing is done. It works on raw
+    JSON, since the old status may be what does not fit."""
     type_ = "Accepted" if resource_of(obj) == TRAINING_JOB else "Ready"
     message = f"This version of the operator cannot read it, so nothing is done about it: {why}"
     told = (false(type_, Reason.NOT_UNDERSTOOD, message), stalled(Reason.NOT_UNDERSTOOD, message))

@@ -1,6 +1,6 @@
-"""Training pods that ended and are gone: what they said last is seen though a watch tells of the end and the deletion at once.
+"""Training pods that ended and are gone: their last message is kept, even if a watch tells of end and deletion at once.
 
-Kept only until the end of the training is recorded, of each number the newest, and of one batch Job at a time.
+They are kept until the end of the training is recorded: the newest pod of each index, of one batch Job at a time.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def content(obj: Object) -> str:
 
 
 def taken_over(written: Sequence[Object], manager: str) -> list[Object] | None:
-    """`metadata.managedFields` with all that others specified under `spec` as applied by us; None where there is no such thing.
-    Metadata, such as finalizers, and subresources, such as an autoscaler's number, stay theirs."""
+    """`metadata.managedFields` rewritten so that we are the applier of all that others specified under `spec`; None where
+    they specified nothing there, or we applied nothing. Metadata, such as finalizers, and subresources, such as an autoscaler's number, stay theirs."""
     ours = next((entry for entry in written if (entry["manager"], entry["operation"]) == (manager, "Apply")), None)
     theirs = [
         entry for entry in written if entry is not ours and "subresource" not in entry and _SPEC in entry["fieldsV1"]

@@ -57,9 +57,9 @@ class RefusedError(Exception):
 class Written:
     """What became of a plan's children."""
 
-    anything: bool  # whether one was written that was not there as it is
-    refusal: Refusal | None  # why one was not that the later ones hang on, so that these were not tried
-    around: tuple[Refusal, ...] = ()  # why others were not that stand around the pods
+    anything: bool  # whether anything was created, changed or removed
+    refusal: Refusal | None  # why a child was not written; the later ones, which depend on it, were not tried
+    around: tuple[Refusal, ...] = ()  # why children around the pods were not written
 
 
 class NotWrittenError(ApiError):
@@ -71,7 +71,8 @@ class NotWrittenError(ApiError):
 
 
 def stands_around(child: Child) -> bool:
-    """Whether nothing else hangs on it. To remove one is another matter: two autoscalers would pull in two directions."""
+    """Whether the children after it are written even if this one is refused. Not where it removes something: two autoscalers
+    would pull in two directions."""
     return isinstance(child, Apply) and resource_of(child.obj) in (*AROUND, *GUESTS)
 
 
@@ -87,7 +88,7 @@ class Executor:
         self._kube, self._store, self._news, self._metrics = kube, store, news, metrics
         self._instance = instance
         self._turns = Turns()
-        self._finalizing = asyncio.Lock()  # a hundred jobs that start together on one Dataset mark it once
+        self._finalizing = asyncio.Lock()  # so that a hundred jobs that start together on one Dataset mark it once
         self._events: asyncio.Queue[Object] = asyncio.Queue(EVENT_BACKLOG)
         self._pruned: dict[str, tuple[Object, Object]] = {}  # uid → (status as sent, as kept)
         self._changed: dict[str, tuple[str, str]] = {}  # uid → (what was wanted, what admission made of it), as digests
@@ -98,7 +99,8 @@ class Executor:
             return await self._write_all(owner, plan.children)
 
     async def _write_all(self, owner: api.Resource, children: Sequence[Child]) -> Written:
-        """What is put around the pods does not hang on one another; of everything else the later hangs on the earlier."""
+        """One after the other. A refused child ends the list, unless it is one that stands around the pods: nothing depends
+        on those."""
         wrote, around = False, list[Refusal]()
         passes: NotWrittenError | None = None
         stopped_by: Refusal | None = None
@@ -117,7 +119,7 @@ class Executor:
             except BusyError as err:
                 if isinstance(child, Hold | Release):
                     raise
-                # Mostly over in a moment; yet a finalizer of somebody's who is away keeps an object for ever.
+                # Mostly over in a moment; but a finalizer whose owner is not running keeps an object for ever.
                 refusal = Refusal(Reason.NOT_MADE_YET, str(err), child.obj["kind"], final=False)
                 busy = ApiError(409, "Busy", str(err))
                 passes = passes or NotWrittenError(refusal, busy, around=stands_around(child))
@@ -162,7 +164,7 @@ class Executor:
                 patch = {"metadata": {"uid": uid_of(found), **marks}}
                 found = await self._kube.patch(resource, namespace_of(obj), name_of(obj), patch, _manager(owner))
                 self._wrote(resource, "patch")
-            # Known and yet wanted: to look again at once would only lead here again.
+            # False where the store knew it and it was wanted all the same: to look again at once would only lead here again.
             return self._news.kept(found)
         self._wrote(resource, "create")
         self._news.kept(created)
@@ -183,7 +185,7 @@ class Executor:
         try:
             written = await self._kube.apply(resource, wanted, _manager(owner))
         except ApiError as err:
-            # Somebody's edit stands beside what is ours and does not go with it: another number of a port, another type of a probe.
+            # Somebody's edit beside our fields stays when we apply: another port number, another type of probe.
             if live is None or err.status != 422 or not await self._take_over(live, _manager(owner)):
                 raise
             written = await self._kube.apply(resource, wanted, _manager(owner))
@@ -229,8 +231,8 @@ class Executor:
         return True
 
     async def _look_afresh(self, obj: Object) -> Object | None:
-        """What the API server has of it by now. Kinds of others are listed only now and then, and where a connection was
-        forgotten on the way, a watch is silent for a minute before that is noticed."""
+        """Read the object from the API server again. The store may be old: kinds of other projects are listed only now and
+        then, and a watch whose connection was lost on the way is silent for a minute before that is noticed."""
         live = await self._kube.get(resource_of(obj), namespace_of(obj), name_of(obj))
         if live is None:
             self._news.gone(obj)
@@ -239,7 +241,7 @@ class Executor:
         return live
 
     async def _finalize(self, owner: api.Resource, obj: Object, *, held: bool) -> bool:
-        """The one thing beside status that is written to an object of the user's."""
+        """Put our finalizer on, or take it off: the one thing beside status that is written to a user's object."""
         key = key_of(obj)
         async with self._finalizing:
             live = self._store.get(key.resource, key.namespace, key.name)
@@ -274,7 +276,7 @@ class Executor:
             return True
 
     async def status(self, obj: Object, status: Object, events: Sequence[Event]) -> bool:
-        """Written only when it says something new, and only onto the version that was looked at."""
+        """Write the status, but only if it says something new, and only onto the version that was looked at."""
         old = status_of(obj)
         if old == status or self._pruned.get(uid_of(obj)) == (status, old):
             return False
@@ -306,7 +308,7 @@ class Executor:
     def _tell(self, obj: Object, event: Event) -> None:
         key = key_of(obj)
         version = obj["metadata"]["resourceVersion"]
-        # Named by what happened to which version: told twice, it is still one event.
+        # The name says what happened to which version, so an event that is sent twice is still one.
         name = f"{key.name}.{digest({'uid': uid_of(obj), 'version': version, 'reason': event.reason})}"
         body: Object = {
             "apiVersion": EVENT.api_version,
@@ -334,7 +336,7 @@ class Executor:
             log.warning("Event dropped, too many wait", extra={"object": str(key), "reason": event.reason})
 
     async def post_events(self, idle: Callable[[], Awaitable[object]]) -> None:
-        """For ever, while nothing else is to do, so that no Job waits for an event about another one."""
+        """Send events for ever, when no visit is waiting, so that no Job waits for an event about another one."""
         while True:
             body = await self._events.get()
             # Not asyncio.wait_for: Python 3.11's forgets that it was cancelled where what it waits for is done in the same turn of the loop.

@@ -23,7 +23,8 @@ class Guests:
         self._kube, self._store, self._inbox, self._seconds = kube, store, inbox, seconds
 
     async def prime(self) -> None:
-        """Until each kind has been answered for: with KEDA taken for missing there would be two autoscalers. Without an API server the Lease ends this."""
+        """Tries until it is known of each kind whether the cluster has it: if KEDA were taken for missing there would be two
+        autoscalers. Where there is no API server at all, the Lease ends this."""
         while True:
             if await self.look():
                 return
@@ -36,7 +37,8 @@ class Guests:
             await self.look()
 
     async def look(self) -> bool:
-        """False where asking again may help. What cannot be asked stays as it was: serving does not depend on any of it."""
+        """False where another try may help. Kinds that cannot be listed stay as they were: serving does not depend on any of
+        them."""
         before, answered = self._store.guests, True
         for resource in GUESTS:
             try:

@@ -15,7 +15,8 @@ from winnow_operator.store import Store
 
 log = logging.getLogger(__name__)
 RESYNC_SECONDS = 600.0
-# Soon after the start: what is deleted between the list that fills the store and the watches' own first list is told by neither.
+# The first one soon after the start: an object deleted between the list that fills the store and the first list of the
+# watches is told by neither.
 FIRST_RESYNC_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 JITTER = 0.2
@@ -50,10 +51,11 @@ class Inbox:
         self._queue.add(key)
 
     async def prime(self, kube: Kube) -> None:
-        """Everything that exists, before anything is decided: a store that is half full would make children twice.
+        """Fill the store before anything is decided: from a half-filled one children would be created twice.
 
-        Until each kind could be listed: an API server that is busy, as after its own restart, would else have the kubelet start
-        us later and later. Without one the Lease ends this. Raises ApiError where asking again does not help.
+        Tries until each kind could be listed: if we ended while the API server is busy, as after its own restart, the kubelet
+        would restart us after ever longer pauses. Where there is no API server at all, the Lease ends this. Raises ApiError where
+        asking again does not help.
         """
         for resource in WATCHED:
             await self._fill(kube, resource)
@@ -81,7 +83,7 @@ class Inbox:
             await self.look_again(kube)
 
     async def look_again(self, kube: Kube) -> None:
-        """A kind that cannot be listed keeps neither the others nor the visits from theirs."""
+        """A kind that cannot be listed stops neither the other lists nor the visits."""
         for resource in WATCHED:
             try:
                 await self._list_again(kube, resource)

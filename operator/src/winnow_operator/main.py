@@ -33,7 +33,7 @@ START_RETRY_SECONDS = 2.0
 
 
 class WatchEndedError(Exception):
-    """Without news there is nothing to go by."""
+    """A watch ended: without it nothing is known any more."""
 
 
 class Operator:
@@ -46,7 +46,8 @@ class Operator:
         self.stop = asyncio.Event()
 
     def missing(self) -> str | None:
-        """What keeps this replica from being ready. One that stands by is ready: else a rolling update would wait for itself."""
+        """What keeps this replica from being ready. One that stands by is ready: a rolling update waits for the new replica,
+        which cannot lead before the old one is gone."""
         return self._missing
 
     async def run(self) -> None:
@@ -93,7 +94,8 @@ class Operator:
         raise WatchEndedError("The watches ended")
 
     async def _wait_for_crds(self) -> None:
-        """However long: the kubelet would start one that gives up later and later, and both may come back at any time."""
+        """Without a limit: the kubelet restarts a program that gives up after ever longer pauses, and API server and CRDs may
+        be there at any moment."""
         while (missing := await self._not_there()) is not None:
             if missing != self._missing:
                 log.warning("Waiting for the API server and the CRDs", extra={"why": missing})

@@ -170,7 +170,7 @@ def _waker(store: Store, obj: api.Deployment) -> tuple[Object, ...]:
 
 
 def _servers(store: Store, namespace: str) -> Iterator[Object]:
-    """Those that Deployments of ours own: labels and annotations of ours anybody may write."""
+    """apps/v1 Deployments that our Deployments own: labels and annotations alone anybody could write."""
     ours = {uid_of(obj) for obj in store.within(DEPLOYMENT, namespace)}
     servers = store.within(APPS_DEPLOYMENT, namespace)
     return (obj for obj in servers if (controller_of(obj) or {}).get("uid") in ours)
@@ -209,7 +209,8 @@ def _claim(store: Store, service: api.ModelService) -> Object | None:
 
 
 def _storage_leaving(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) -> bool:
-    """Without a ModelService it is the claim of the one that was: what ended on it should not keep it."""
+    """Whether the claim of its ModelService is being deleted. Also a claim that outlived its ModelService: pods that ended
+    keep it."""
     key = Key(MODEL_SERVICE, obj.metadata.namespace, obj.spec.model_service)
     service = store.model(api.ModelService, key)
     claims = store.children(CLAIM, key)
@@ -221,7 +222,7 @@ def _storage_leaving(store: Store, obj: api.Dataset | api.TrainingJob | api.Depl
 
 
 def _dataset(store: Store, namespace: str, name: str | None) -> api.Dataset | None:
-    """One that is being deleted too: a job that would start then is told so."""
+    """The Dataset, also one that is being deleted: a job that is about to start says so."""
     return store.model(api.Dataset, Key(DATASET, namespace, name)) if name else None
 
 

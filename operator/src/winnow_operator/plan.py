@@ -33,14 +33,15 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Our finalizer on a Dataset of the user's: it stays until that is taken off again. Refused by the API server once it is being deleted."""
+    """Put our finalizer on a user's Dataset, which then stays until that is taken off. The API server refuses it on one that
+    is being deleted."""
 
     obj: Object
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Our finalizer comes off."""
+    """Take our finalizer off."""
 
     obj: Object
 
@@ -50,7 +51,8 @@ Child = Create | Apply | Delete | Hold | Release
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the writing of a plan must not cross: many may share a name at once, or one has it alone."""
+    """Names by which plans lock each other while they are written: many plans may share a name at once, or one has it
+    alone."""
 
     shared: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()

@@ -30,10 +30,10 @@ FINAL_EXIT_CODES = (10, 11, 12)
 FOLLOWED_EXIT_CODE = 21  # of a pod that ended because another of its Job did
 STOPPED_EXIT_CODE = 143  # 128 + SIGTERM
 
-# Those that we build. A mesh or an agent may put others beside them, whose end says nothing about ours.
+# Names of the containers that we build. A service mesh or an agent may add others, whose end says nothing about ours.
 CONTAINERS = frozenset({"importer", "trainer", "collector", "compare", "server", "waker"})
 
-# After ten events like it within ten minutes the API server is told of all of them as one.
+# Kubernetes' own clients send more than ten like events within ten minutes as one, with this in front.
 _PREFIX = r'^(\(combined from similar events\): )?(Error creating: )?((pods|Pod) "[^"]*" is (forbidden|invalid): )?'
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -95,20 +95,20 @@ QUEUED = "The batch Job waits to be admitted by its queue"
 
 
 def queued(job: Object) -> bool:
-    """Whether Kueue, which may take Jobs that name no queue too, does not let it run yet: it has no pod until then."""
+    """Whether Kueue holds the Job back, which it may do with Jobs that name no queue too: it has no pod until then."""
     return bool(job["spec"].get("suspend"))
 
 
 def too_few(job: Object, made: Iterable[Object]) -> bool:
-    """Whether a Job that may run lacks pods: they are on their way, or the API server refuses them."""
+    """Whether a Job that may run has fewer pods than it should: they are on their way, or the API server refuses them."""
     if outcome(job) or being_deleted(job) or queued(job):
         return False
     return len(of_each_index(made)) < int(job["spec"].get("parallelism", 1))
 
 
 def refused(job: Object, events: Iterable[Object]) -> str:
-    """Why no pod could be made last, as the Job controller tells it: a Job itself has no condition that does. Without the
-    pod's name, which is another one each time."""
+    """Why the last pod could not be created, from the Job controller's events, since a Job has no condition for it. Without
+    the pod's name, which is another one each time."""
     last = max(events, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "", default=None)
     if last is None:
         return ""
@@ -116,7 +116,7 @@ def refused(job: Object, events: Iterable[Object]) -> str:
 
 
 def refused_servers(workload: Object) -> str:
-    """The same of an apps/v1 Deployment, which has a condition that tells it."""
+    """The same of an apps/v1 Deployment, which has a condition for it."""
     failure = condition_of(workload, "ReplicaFailure")
     if failure is None or (failure["status"], failure.get("reason")) != ("True", "FailedCreate"):
         return ""
@@ -129,12 +129,13 @@ def _refused(maker: Object, told: Object) -> str:
 
 
 def lack_room(refused: str) -> bool:
-    """Whether pods, or what makes them, were refused for a quota: as on full nodes, there is room again when others end."""
+    """Whether pods, or the objects that create them, were refused for a quota: as on full nodes, there is room again when
+    others end."""
     return "exceeded quota" in refused
 
 
 def message_awaited(ended: Ended | None, outcome: Outcome, now: datetime) -> bool:
-    """Whether the pod of a Job that ended may still be seen to end, with its message."""
+    """Whether the Job was seen to end, and its pod, whose message is wanted, may be seen to end in a moment."""
     return ended is None and now < parse_time(outcome.at) + MESSAGE_GRACE
 
 
@@ -165,7 +166,7 @@ def out_of_memory(pods: Iterable[Object]) -> Object | None:
 
 
 def last_crash(pod: Object) -> Ended | None:
-    """The last bad end of a container that the kubelet restarts for ever."""
+    """How a container that the kubelet always restarts ended badly the last time."""
     for container in own(pod):
         for state in ("state", "lastState"):
             terminated = (container.get(state) or {}).get("terminated")
@@ -189,7 +190,7 @@ def outlived(pod: Object) -> bool:
 
 
 def over(pod: Object) -> bool:
-    """Whether it runs no more; Unknown is that of a node that was lost."""
+    """Whether it runs no more. Phase Unknown counts: its node was lost."""
     return status_of(pod).get("phase") in ("Succeeded", "Failed", "Unknown")
 
 
@@ -199,7 +200,7 @@ def leaving(pods: Iterable[Object]) -> Object | None:
 
 
 def if_lost(pod: Object | None) -> str:
-    """What to do should a pod that is told to go never be gone, since no kubelet is left to say so; empty without one."""
+    """What to do if the pod, which is being deleted, never goes because its node and kubelet are gone; empty without a pod."""
     if pod is None:
         return ""
     return f". If its node is gone for good: kubectl delete pod {name_of(pod)} -n {namespace_of(pod)} --force"
@@ -245,13 +246,14 @@ def of_each_index(pods: Iterable[Object]) -> list[Object]:
 
 
 def least_far(pods: Iterable[Object]) -> Object | None:
-    """Of pods that train together the one that the others wait for: one that has trouble, is not there yet, or ended."""
+    """Of pods that train together the one that the others wait for: it has trouble, does not run yet, or has ended."""
     found = of_each_index(pods)
     return min(found, key=lambda pod: (trouble(pod) is None, running(pod), ended(pod) is not None), default=None)
 
 
 def decisive(pods: Iterable[Object]) -> Object | None:
-    """Of pods that trained together the one whose end says how the Job ended: the newest that did not only follow another."""
+    """Of pods that trained together the one whose end says why the Job ended: the newest that did not end only because
+    another one did."""
     over = [(pod, end) for pod in pods if (end := ended(pod))]
     done = [pod for pod, end in over if end.exit_code == 0]
     own = [pod for pod, end in over if end.exit_code not in (FOLLOWED_EXIT_CODE, STOPPED_EXIT_CODE)]

@@ -59,7 +59,8 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
 
 
 def _after(store: Store, owner: Key) -> Iterator[Visit]:
-    """Who waits for a batch Job to end: a Dataset that is read by a training, or that wants to import while storage is cleared."""
+    """Who waits for the end of a batch Job of `owner`: Datasets that a training read, or that could not be imported while
+    storage was cleared."""
     if owner.resource == TRAINING_JOB:
         job = store.get(owner.resource, owner.namespace, owner.name)
         if job is not None:
@@ -91,7 +92,8 @@ def _over(job: Object) -> bool:
 def _around(store: Store, resource: Resource, obj: Object, new: Object | None, old: Object | None) -> Iterator[Visit]:
     namespace, name = namespace_of(obj), name_of(obj)
     if resource != MODEL_SERVICE:
-        # What was stored is noted at once: a Dataset that is deleted right afterwards could not be asked any more.
+        # The ModelService notes at once what was stored: a Dataset that is deleted right afterwards could not be asked any
+        # more.
         stored = resource == DATASET and new is not None and old is not None and _digest(new) != _digest(old)
         yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), 0 if stored else GATHER_SECONDS
     if resource == MODEL_SERVICE and _changed(new, old, "spec"):
@@ -99,7 +101,7 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
     elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
         yield from _those(store, TRAINING_JOB, namespace, lambda job: job["spec"]["modelService"] == name)
     elif resource == DATASET and (_changed(new, old, "spec") or _changed(new, old, "status")):
-        # Not for the finalizer alone, which is put on and taken off for their sake.
+        # Not where only the finalizer changed, which is put on and taken off for the TrainingJobs' sake.
         yield from _those(store, TRAINING_JOB, namespace, lambda job: _may_read(job, name))
     elif resource == TRAINING_JOB:
         if new is None or _accepted(new) != _accepted(old):
@@ -115,7 +117,7 @@ def _around(store: Store, resource: Resource, obj: Object, new: Object | None, o
 
 
 def _may_read(job: Object, rows: str) -> bool:
-    """Whether a TrainingJob has to know how a Dataset of its own stands: not once it has ended."""
+    """Whether a TrainingJob has to know about changes of a Dataset: it names it, and has not ended."""
     return "completionTime" not in status_of(job) and rows in (job["spec"].get(field) for field in ROWS)
 
 
@@ -133,7 +135,7 @@ def _goes_on_from(spec: Object) -> str | None:
 
 
 def _accepted(job: Object | None) -> object:
-    """Why it may start or not: while its batch Job is refused, its Datasets are held."""
+    """The reason of its condition Accepted: Datasets stay held while the batch Job is refused, so a change concerns them."""
     return (condition_of(job, "Accepted") or {}).get("reason") if job else None
 
 
@@ -146,7 +148,8 @@ def _those(store: Store, kind: Resource, namespace: str, concerned: Callable[[Ob
 
 
 def _served_from(deployment: Object) -> Iterator[str]:
-    """The TrainingJobs whose checkpoints it serves, names, is to serve or served last, as policies/retention.py has it."""
+    """TrainingJobs of the checkpoints that retention keeps for it: those that it names, serves, is to serve and served
+    last."""
     status = status_of(deployment)
     named = deployment["spec"].get("checkpoint")
     for one in (named, status.get("live"), status.get("candidate"), *(status.get("history") or [])[:1]):

@@ -50,10 +50,10 @@ class Store:
         self.guests: frozenset[Resource] = frozenset()  # kinds of other projects that the cluster has
 
     def put(self, obj: Object) -> tuple[Object | None, bool]:
-        """(what was there before, whether this is news). Versions count for the whole cluster.
+        """Keep the object; returns what was there before, and whether this is news.
 
-        No news is what lists and answers tell late: an older version than the one at hand, of whichever object had the name
-        then, and what is gone since.
+        No news is what lists and answers tell late: an older version than the one at hand, also of an earlier object of the
+        name (versions grow over the whole cluster), and an object that is known to be gone.
         """
         resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
         old = self.get(resource, namespace, name)
@@ -88,7 +88,8 @@ class Store:
         return old
 
     def _remember(self, obj: Object) -> None:
-        """By its version: what left a watch with its labels, or with a kind that is away for a moment, may come back."""
+        """Remember the deletion by its version: an object whose label was taken off, or whose kind was away for a moment,
+        also counts as deleted, and may come back with a newer one."""
         uid = uid_of(obj)
         self._gone[uid] = max(_version(obj), self._gone.pop(uid, 0))
         if len(self._gone) > GONE:
@@ -102,7 +103,7 @@ class Store:
                 del self._children[resource, owner]
 
     def missing_from(self, resource: Resource, listed: Iterable[Object]) -> list[Object]:
-        """What is kept here but not in a fresh list: its deletion was never told."""
+        """Objects that are kept here but missing from a fresh list: no watch told of their deletion."""
         uids = {uid_of(obj) for obj in listed}
         return [obj for obj in self.all(resource) if uid_of(obj) not in uids]
 
@@ -181,7 +182,7 @@ def _version(obj: Object) -> int:
 
 
 def _slim(obj: Object) -> Object:
-    """Without what nobody here reads: up to half of an object is bookkeeping of its writers."""
+    """The object without fields that nobody here reads, such as managedFields: up to half of its size."""
     metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
     annotations = metadata.get("annotations")
     if annotations and _LAST_APPLIED in annotations:

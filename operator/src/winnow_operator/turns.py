@@ -14,7 +14,7 @@ from winnow_operator.plan import Turn
 
 
 class BusyError(Exception):
-    """Something has to go or settle first; the same plan works a little later."""
+    """Something else has to end first; the same plan works a little later."""
 
 
 class Turns:

@@ -31,7 +31,7 @@ class ApiKeys:
         self._digests: tuple[bytes, ...] = ()
 
     def read(self, folder: Path) -> None:
-        """A file a key, as a mounted Secret has them; the file's name is the key's name."""
+        """Read the keys: one a file, as in a mounted Secret; the file's name is the key's name."""
         digests = []
         for file in files_of(folder):
             key = usable(file.read_bytes()[: MAX_KEY_BYTES + 1])
@@ -62,7 +62,7 @@ class ApiKeys:
             raise Unauthorized("The API key is not one of this server's.", code="api_key_invalid")
 
     def _known(self, key: bytes) -> bool:
-        """In the same time for every key: digests have one length, and all of them are compared."""
+        """Whether the key is known, told in the same time for any key: digests of one length, all of which are compared."""
         digest = hashlib.sha256(key).digest()
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
@@ -99,7 +99,7 @@ def keys_in(scope: Scope) -> Iterator[bytes]:
 
 
 def usable(content: bytes) -> bytes | None:
-    """Without the line break that editors leave; None if it could not stand in a header."""
+    """The key without the line end that editors leave; None if it could not stand in a header."""
     key = content.strip()
     fits = 0 < len(key) <= MAX_KEY_BYTES and all(0x21 <= byte <= 0x7E for byte in key)
     return key if fits else None

@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 HEAD_BYTES = 64 * 1024  # request line and headers; no proxy in front lets more through
 HEAD_SECONDS = 30.0  # as for a body
-TAKE_SECONDS = 120.0  # in which a client has to take something of what is written for it
-LAST_SECONDS = 0.2  # for a request that is on its way as the server stops: a round trip
-# For the rest of a request that was answered before all of it came: to close over it would reset the connection, and who
-# sends everything before reading anything never saw the answer.
+TAKE_SECONDS = 120.0  # within these a client has to take something of its answer
+LAST_SECONDS = 0.2  # to wait, as the server stops, for a request that is on its way: a round trip
+# To read the rest of a request that was answered before all of it came. Closing at once would reset the connection, and a
+# client that sends everything before it reads would never see the answer.
 LINGER_SECONDS = 5.0
 
 
@@ -95,7 +95,8 @@ class Connection(HttpToolsProtocol):
                 return
 
     def shutdown(self) -> None:
-        """To close a connection over what nobody has read resets it: a request that is on its way is read and answered."""
+        """End the connection, but first answer a request that is on its way: closing with unread bytes would reset the
+        connection."""
         if self._in_work():
             super().shutdown()
         else:
@@ -106,13 +107,13 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if not self._in_work():
             self._await_head()
-        # For who has to know while a body is read: receive() tells it only behind what has come of the body.
+        # For those who must know at once that the client left: receive() says so only after all that has come of the body.
         self.scope["state"]["left"] = self._left
 
     def on_headers_complete(self) -> None:
         self._held = 0
         if self._offers_upgrade():
-            return  # it comes once more, without the offer
+            return  # the head is parsed again, without the offer
         self._head_came()
         self._in_body = True
         super().on_headers_complete()
@@ -168,7 +169,8 @@ class Connection(HttpToolsProtocol):
             self._taking = None
 
     def _look_at_taking(self, before: int) -> None:
-        """To close the connection would be to wait for the client once more."""
+        """Break off an answer of which the client took nothing since. Not by close(), which would wait for the client
+        again."""
         if self.transport.get_write_buffer_size() < before:
             self._await_taking()
         else:
@@ -191,7 +193,7 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, error: ApiError) -> None:
         self._refused = True
-        if self._in_work():  # the end of a chunked body may have headers too
+        if self._in_work():  # a fault may be in a body, or in headers at the end of a chunked one
             if self.pipeline or self.cycle.response_started:
                 self.transport.close()
                 return
@@ -216,7 +218,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _linger(self) -> None:
-        """Half-closed; what still comes is read, and forgotten."""
+        """Close our side; what still comes is read and thrown away for a while."""
         self._refused = True
         self.pipeline.clear()
         self.transport.write_eof()

@@ -46,7 +46,7 @@ class Edge:
                 headers["x-request-id"] = request_id
                 headers["x-content-type-options"] = "nosniff"
                 if self._service.phase is Phase.DRAINING:
-                    # Clients that keep connections come back on a new one, which finds another server.
+                    # Clients that keep connections have to open a new one, which finds another server.
                     headers["connection"] = "close"
             await send(message)
 
@@ -59,7 +59,7 @@ class Edge:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
-            # Answered and logged by the application's last handler, which raises it again for its server.
+            # The application's last handler has answered and logged it, and raises it again for the server around us.
             if status == CLIENT_LEFT:
                 raise
         finally:

@@ -46,9 +46,10 @@ class Threads(NamedTuple):
 
 
 def workers_on(cpus: int) -> list[Threads]:
-    """Two, the first of which is woken first and takes some more of the cores while it is alone.
+    """Two workers on a CPU with several cores. The first one is woken first, and takes more of the cores while it runs alone.
 
-    All of them together never are more threads than cores: libgomp's would no longer wait briefly, but sleep at once.
+    Both together never have more threads than there are cores: with more, libgomp's threads sleep at once instead of waiting
+    briefly.
     """
     if cpus == 1:
         return [Threads(1, 1)]
@@ -164,8 +165,8 @@ class Worker:
             self._metrics.batch(texts=len(work.texts), tokens=tokens, seconds=seconds)
 
     def _run_batch(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
-        """Adds the requests that this batch completes to finished; False if the model could run none of it. What goes wrong
-        fails a request, not the engine: halves of the batch, and theirs, find the text that it goes wrong with."""
+        """Adds the requests that this batch completes to `finished`; False if the model could run none of it. An error fails
+        a request, not the engine: the batch is halved, again and again, until the text that causes it is found."""
         started = time.perf_counter()
         for ticket, _ in batch:
             ticket.timing.started = ticket.timing.started or started
@@ -176,9 +177,9 @@ class Worker:
             lacks_memory = out_of_memory(err)
             if not lacks_memory:
                 facts = {"texts": len(batch), "error": str(err)}
-                log.error("Batch failed", exc_info=len(batch) == 1, extra=facts)  # where it stands: once
-        # Behind the handler: while it runs, the error's traceback holds all that the pass had computed, and halves would find
-        # no more room than the whole.
+                log.error("Batch failed", exc_info=len(batch) == 1, extra=facts)  # the traceback only with the bad text
+        # After the handler, not in it: there the error's traceback still holds all that the pass computed, so that halves
+        # would find no more room than the whole.
         if results is not None:
             self._metrics.padded(padding)
             self._complete(batch, results, finished)
@@ -191,7 +192,7 @@ class Worker:
         return self._run_halves(served, batch, finished)
 
     def _fail(self, served: Served, ticket: Ticket, text: int, *, lacks_memory: bool) -> bool:
-        """The request of a text that fails alone; whether the model still runs others."""
+        """Fail the request of a text that fails alone. Returns whether the model still runs other texts."""
         if lacks_memory:
             log.error("Out of memory on one text", extra={"tokens": ticket.lengths[text]})
             self._reject(ticket, InternalError.out_of_memory(ticket.named(text)))
@@ -200,7 +201,7 @@ class Worker:
         return self._runs_the_warm_up(served)
 
     def _runs_the_warm_up(self, served: Served) -> bool:
-        """Whether the model still runs a text that it ran before: then it was the request."""
+        """Whether the model still runs a text that it ran before: if so, the fault is the request's."""
         try:
             classify(served, self._warm)
         except Exception:
@@ -208,7 +209,8 @@ class Worker:
         return True
 
     def _run_halves(self, served: Served, batch: Texts, finished: list[Ticket]) -> bool:
-        """One after the other, without what is no longer wanted: of a request only the first text that fails is looked for."""
+        """Run the halves one after the other, without dropped requests: so only the first bad text of a request is looked
+        for."""
         middle = len(batch) // 2
         worked = []
         for half in (batch[:middle], batch[middle:]):
@@ -218,7 +220,7 @@ class Worker:
         return any(worked) or not worked
 
     def _shrink_batches(self, tokens: int) -> None:
-        """So many had no room: half of it from now on."""
+        """Halve the batches from now on: memory had no room for so many tokens."""
         self._queue.shrink_batches(tokens // 2)
         log.warning("Out of memory, batches get smaller", extra={"maxBatchTokens": self._queue.max_batch_tokens})
         if torch.cuda.is_available():
@@ -246,8 +248,8 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def use_threads(count: int) -> None:
-    """Of torch, for what this thread runs from now on. To ask first also keeps torch from setting the number itself, to
-    what another thread set last, at the thread's first operator."""
+    """Set how many threads torch uses for what this thread runs. The number is read first: that keeps torch from setting it
+    at the thread's first operator to what another thread set last."""
     if torch.get_num_threads() != count:
         torch.set_num_threads(count)
 

@@ -29,7 +29,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
     "relu": ("relu", ""),
 }
-NONE = torch.empty(0)  # what TorchScript's lists have no None for
+NONE = torch.empty(0)  # stands for None, which TorchScript's lists cannot hold
 
 
 def run_layers(
@@ -138,8 +138,8 @@ class FusedLayers(nn.Module):
     """BertLayers or RobertaLayers for inference, all of them in the place of one, with the numbers they have."""
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype, activation: tuple[str, str]) -> None:
-        """In float32 the layers' own weights are given up, so that memory does not double: `give_back`. What raises midway
-        leaves them."""
+        """In float32 the layers' own weights are given up, so that memory does not double; `give_back` brings them back. An
+        error midway leaves them as they were."""
         super().__init__()
         self.run = scripted(run_layers)
         self.products: list[Tensor] = []

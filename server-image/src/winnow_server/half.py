@@ -20,7 +20,8 @@ def to_bfloat16(classifier: Classifier) -> Undo:
 
 
 def cast(parameters: Iterable[nn.Parameter]) -> Undo:
-    """Those that are float32. Buffers stay as they are: the frequencies of rotary positions would lose the positions."""
+    """Cast weights that are float32. Buffers stay as they are: rotary frequencies in bfloat16 could not tell positions
+    apart."""
     with ExitStack() as undone:
         for parameter in parameters:
             if parameter.dtype == torch.float32:

@@ -16,7 +16,8 @@ LOOK_SECONDS = 30.0  # a HEAD request; a minute less or more matters to nobody, 
 
 @contextmanager
 def following(mirror: Mirror, path: Path) -> Iterator[None]:
-    """In a thread of its own, that nobody waits for: a bucket that hangs holds up neither requests nor the end."""
+    """Follow the file in a thread that nobody waits for: a bucket that hangs holds up neither requests nor the end of the
+    process."""
     stop = threading.Event()
     threading.Thread(target=_follow, args=(mirror, path, stop), name="mirror", daemon=True).start()
     try:

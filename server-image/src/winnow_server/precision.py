@@ -33,12 +33,12 @@ log = logging.getLogger(__name__)
 TOLERANCE = {"float32": 1e-5, "bfloat16": 0.01}  # of a probability
 GPU_TOLERANCE = 0.05  # the same: larger bodies, more of them
 FASTER = 1.1  # times: less is within what a measurement errs
-# Of a batch whose time says how fast full ones are: on a CPU a fraction does, a GPU needs a full one.
+# Tokens of a batch whose time tells how fast full batches are: a GPU needs a full one, a CPU only a part.
 MEASURED_TOKENS = {"cpu": 256, "cuda": 4096}
 JUDGED_TOKENS = 1024  # that stored examples run together in
 MEASURED_TIMES = 3
 ALONE = 8  # a CPU multiplies one text by other means than a batch
-# Fewer say too little of decisions to leave float32 for.
+# With fewer examples float32 stays: they say too little about decisions.
 FEWEST_EXAMPLES = 16
 
 Sequences = Sequence[Sequence[int]]
@@ -76,7 +76,8 @@ def fastest(
     asked: Precision,
     rules: Rules = NO_RULES,
 ) -> Literal["float32", "bfloat16"]:
-    """Switches the model, which is on its device in float32, to the fastest form that holds; the type it computes in.
+    """Switches the model, which is on its device in float32, to the fastest form that gives the same answers. Returns the
+    type that it then computes in.
 
     examples: stored texts, as token ids; filler: any text, to measure with where there are none. rules: what answers follow
     that bring none of their own.
@@ -87,7 +88,7 @@ def fastest(
     judged = examples or [filler]
     try:
         reference = run(model, schema, judged, rules)
-    except Exception as err:  # out of memory above all, which the warm-up has smaller batches for
+    except Exception as err:  # mostly out of memory, for which the warm-up then takes smaller batches
         log.warning("Precision not measured", extra={"why": f"it cannot run: {err}".splitlines()[0]})
         return "float32"
     for form in forms:
@@ -97,7 +98,7 @@ def fastest(
             found = run(model, schema, judged, rules)
             allowed = form.tolerance or TOLERANCE[form.dtype]
             why = objection(reference, found, allowed, same_decisions=form.same_decisions)
-        except Exception as err:  # whatever a kernel may raise: the reference runs
+        except Exception as err:  # whatever a kernel may raise: the reference form still runs
             why = f"it cannot run: {err}".splitlines()[0]
         if why is None:
             facts = {
@@ -128,7 +129,7 @@ def may_be_half(model: Classifier, asked: Precision) -> bool:
 
 
 def only_half_fits(model: Classifier, free_bytes: int) -> bool:
-    """Whether the GPU's memory is too small for the float32 weights and, beside them, those in bfloat16: then nothing can be
+    """Whether the GPU's memory is too small for the weights in float32 and bfloat16 side by side: then the two cannot be
     compared, and float32 could hardly be served."""
     return sum(parameter.numel() for parameter in model.parameters()) * (4 + 2) * 1.1 > free_bytes
 
@@ -157,7 +158,7 @@ def difference_of(reference: Run, found: Run) -> float:
 
 
 def speedup(reference: Run, found: Run) -> float:
-    """Of a text alone and of a batch, each as much as the other: a server meets both."""
+    """How much faster a form is, of a text alone and of a batch in equal parts: a server meets both."""
     return geometric_mean(one / other for one, other in zip(reference.seconds, found.seconds, strict=True))
 
 
@@ -185,7 +186,7 @@ def decided(probabilities: Tensor, rules: Rules, schema: LabelSchema) -> list[tu
 
 
 def measured(model: Classifier, sequences: Sequences, tokens: int) -> float:
-    """Seconds of a batch of about so many tokens, the best of a few: what disturbs a measurement only makes it longer."""
+    """Seconds of a batch of about so many tokens: the least of a few tries, since a disturbance only makes one longer."""
     batch = [*sequences[: plan_batches([len(one) for one in sequences], tokens)[0][-1] + 1]]
     batch *= max(1, tokens // sum(map(len, batch)))
     taken = []

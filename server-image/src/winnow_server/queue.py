@@ -10,18 +10,19 @@ from winnow_server.batcher import Pick, Waiting, next_batch
 from winnow_server.errors import ApiError, Overloaded, TooLarge
 from winnow_server.ticket import Ticket
 
-# The share of the newest in what is measured: about the last ten batches, and requests, count.
+# Weight of the newest value in running means: about the last ten batches, or requests, count.
 NEWEST_SHARE = 0.2
-# A short batch takes a good part of the time of a full one and says nothing of how fast a full queue runs: in full ones.
+# A short batch takes a good part of a full one's time, so it says nothing of how fast a full queue runs: that is measured on
+# full batches.
 FULL_ENOUGH = 0.5
-# Corrections of an estimate. No more, so that odd texts of one client do not keep out long requests of others.
+# Bounds of the correction of estimates, so that odd texts of one client do not keep out long requests of others.
 LEAST_SHARE, MOST_SHARE = 0.5, 4.0
 MAX_RETRY_AFTER_SECONDS = 60
 # A batch cannot be interrupted, so background work runs in short ones while requests keep coming: one that arrives in the
 # middle waits for a quarter of a batch at most. When nobody asked for a while it runs in full ones.
 BACKGROUND_SHARE = 4
 QUIET_SECONDS = 2.0
-# Where requests came side by side so recently they will again, and threads of one batch would wait for those of the other.
+# Requests that came side by side so recently will do so again; then a batch gets no more than its worker's own cores.
 BESIDE_SECONDS = 0.1
 
 
@@ -95,8 +96,8 @@ class TokenQueue:
             self._wake()
 
     def hand(self, ticket: Ticket) -> bool:
-        """Gives a request that is not tokenised to the first worker, if that has nothing to do: to wake one thread is faster
-        than to wake two. False if it is busy."""
+        """Give a request to the first worker before it is tokenised, if that is idle: to wake one thread is faster than to
+        wake two. False if it is busy."""
         with self._lock:
             if not self._first_waits:
                 return False
@@ -141,7 +142,7 @@ class TokenQueue:
             return Batch([(tickets[pick.request], pick.text) for pick in picks], self._alone)
 
     def ran(self, tokens: int, seconds: float) -> None:
-        """A worker's report of a batch, which makes Retry-After true."""
+        """A worker reports a batch; its speed goes into Retry-After."""
         with self._lock:
             if tokens >= FULL_ENOUGH * self.max_batch_tokens or not self._tokens_per_second:
                 speed = tokens / max(seconds, 1e-6) * max(1, self._batches)  # those beside it are as fast
@@ -152,7 +153,7 @@ class TokenQueue:
             self._alone = False
 
     def shrink_batches(self, tokens: int) -> None:
-        """From now on no batch has more, whatever another worker says."""
+        """From now on no batch has more tokens than this, even if another worker reports a larger size later."""
         with self._lock:
             self.max_batch_tokens = max(1, min(self.max_batch_tokens, tokens))
 
@@ -180,7 +181,8 @@ class TokenQueue:
         return min(MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(seconds)))
 
     def _work_for(self, first: bool) -> bool:
-        """A batch that has all cores would be held up by another one for longer than that has to wait for it."""
+        """Whether there is work for a worker. No batch is, while one runs on all cores: a second would slow that by more than
+        it would itself have to wait."""
         if first and self._handed is not None:
             return True
         return bool(self._waiting or self._background) and not self._alone

@@ -5,8 +5,8 @@ from starlette.types import Scope
 
 
 class PathRoute(Route):
-    """Has to have all methods of its path. starlette would look on for one that takes the method, and /v2/models/{model} takes
-    a GET of /v2/models/spam/infer: as of a model named spam/infer."""
+    """A route with all methods of its path. With starlette's own a wrong method would lead on to a later route: a GET of
+    /v2/models/spam/infer to /v2/models/{model}, for a model named spam/infer."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)

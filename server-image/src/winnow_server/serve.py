@@ -122,8 +122,8 @@ def loaded(
     settings: Settings,
     rules: Rules,
 ) -> model.Served:
-    """The model, ready to serve. What is there then stays: to look through all of it for garbage again and again would stop
-    every request for some 200 ms."""
+    """The model, ready to serve. All that exists then is kept out of later garbage collections, which would stop every
+    request for some 200 ms."""
     hub = HuggingFaceHub(os.environ.get("HF_TOKEN"), settings.allow_network)
     bucket = BaseBucket(settings.allow_network, os.environ, settings.base_keys)
     resolve = partial(base_model.resolve, hub=hub, bucket=bucket)

@@ -41,7 +41,7 @@ class Service:
         self.announced = announced
         self.schema = announced.manifest.schema_
         self.limits = limits or Limits()
-        self.rules = NO_RULES  # where a request brings none
+        self.rules = NO_RULES  # that hold where a request brings none
         self.decision: str | None = None  # the digest of the decision.json that the rules come from
         self.precision: str | None = None  # that the model computes in, once it is loaded
         self.examples: list[Example] = []  # to try, of the test set
@@ -68,7 +68,7 @@ class Service:
         self.metrics.watch("clf_ready", "1 when new requests are wanted", lambda: self.phase is Phase.READY)
 
     async def start(self) -> None:
-        """Loading goes on in the engine's thread; probes are answered meanwhile."""
+        """Begin to load, in the engine's thread: probes are answered meanwhile."""
         self.loop = loop = asyncio.get_running_loop()
         self._load_started = time.perf_counter()
         self._engine = Engine(
@@ -83,7 +83,7 @@ class Service:
         self._engine.start()
 
     async def stop(self) -> None:
-        """What was accepted runs to its end first."""
+        """End the threads, after all that was accepted has run."""
         for tokeniser in (self._tokeniser, self._background_tokeniser):
             if tokeniser is not None:
                 await asyncio.to_thread(tokeniser.close)
@@ -104,7 +104,7 @@ class Service:
         return self._queue.max_tokens
 
     def drain(self) -> None:
-        """For good, also where the model still loads: it then answers who asks, and wants nobody."""
+        """Turn readiness off for good, also if the model still loads. Requests that come all the same are still answered."""
         self.draining.set()
         if self._phase is Phase.READY:
             self._phase = Phase.DRAINING
@@ -126,7 +126,7 @@ class Service:
         tokeniser = self._loaded(self._tokeniser)
         cut = truncation or self.limits.truncation
         if truncation is None and max_tokens is not None and cut == "error":
-            cut = "right"  # who names a length to cut to lets it be cut
+            cut = "right"  # a request that names a length wants its texts cut to it
         ticket = Ticket(texts, field=field, truncation=cut, max_tokens=max_tokens)
         try:
             longest = self.announced.manifest.max_seq_length
@@ -179,7 +179,7 @@ class Service:
                 log.error("Calibrated probabilities are not finite", extra={"decision": self.decision})
                 raise
         self.on_classified(ticket)
-        # Once the answer has left: nobody waits for them.
+        # After the answer has left, so that nobody waits for this.
         asyncio.get_running_loop().call_soon(self.metrics.classified, ticket, self.announced.manifest.labels)
 
     async def _finished(self, ticket: Ticket, gone: Callable[[], Awaitable[None]]) -> None:
@@ -207,7 +207,7 @@ class Service:
     def _ready(self, served: Served) -> None:
         self._tokeniser = Tokeniser(served.encoders(WORKERS), self._queue)
         self._tokeniser.start()
-        # Of its own, so that a text whose sender waits never stands behind a stream's.
+        # A second one, so that a text whose sender waits never stands behind a stream's.
         self._background_tokeniser = Tokeniser(served.encoders(1), self._queue)
         self._background_tokeniser.start()
         self.precision = served.precision

@@ -28,7 +28,8 @@ class Standing:
         self._begun = False
 
     def take_decision(self, path: Path) -> None:
-        """Raises CheckpointError if the first one is none; a later one that is none changes nothing. Raises OSError."""
+        """Take the checkpoint's decision.json. Raises CheckpointError if the first one is not valid; a later one that is not
+        changes nothing. Raises OSError."""
         try:
             found = read_decision(path, self._service)
         except CheckpointError as err:
@@ -43,7 +44,7 @@ class Standing:
             log.info("Decision read", extra={"file": str(path), "digest": self._service.decision})
 
     def take_override(self, path: Path) -> None:
-        """The Deployment's. Labels that the checkpoint lacks are said in the log and left out. Raises ConfigError if the first
+        """Take the Deployment's thresholds. Labels that the checkpoint lacks are said in the log and left out. Raises ConfigError if the first
         file is missing or wrong; a later one that is wrong changes nothing. Raises OSError."""
         try:
             found = read_thresholds(path)

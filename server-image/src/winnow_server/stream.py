@@ -25,9 +25,9 @@ from winnow_server.ticket import Ticket
 
 WINDOW_LINES = 256  # read and not answered: enough to fill batches
 WINDOW_CHARACTERS = 1024 * 1024
-# Results that the client has not taken yet. Many clients send everything before they read anything: this much of it works.
+# Results that the client has not taken yet. Many clients send everything before they read anything: so much of that works.
 UNREAD_BYTES = 8 * 1024 * 1024
-# That leave this count at once: the connection holds some of them, however slowly they are taken.
+# Sent at a time, and counted as taken from then on: the connection holds some of it, however slow the client is.
 PIECE_BYTES = 64 * 1024
 IDLE_SECONDS = 120.0  # without a byte from the client
 RETRY_AFTER_SECONDS = 10

@@ -67,9 +67,9 @@ class Ticket:
         max_tokens: int | None = None,
         background: bool = False,
     ) -> None:
-        """field: of the request, that the texts stand in, or the text if it is a line in the background. max_tokens: that a text
-        may have, if less than the model reads. background: runs only when nobody waits for an answer, and takes no room in the
-        queue from those who do."""
+        """field: the part of the request that holds the texts, for messages; of a line in the background, the text itself.
+        max_tokens: how many a text may have, if fewer than the model reads. background: to run only when nobody waits for an
+        answer, without taking room in the queue from those who do."""
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.texts = texts
@@ -105,7 +105,7 @@ class Ticket:
         return [result for result in self.results if result is not None]
 
     def decide(self, decided: Sequence[Result]) -> None:
-        """Puts other results in the place of the model's own; for a ticket with all of them."""
+        """Replace the model's results by decided ones; only for a ticket that has all results."""
         self.results = [*decided]
 
     def resolve(self) -> None:
@@ -119,6 +119,6 @@ class Ticket:
             self.done.set_exception(error)
 
     def reject_from_thread(self, error: ApiError) -> None:
-        """From the tokeniser or the engine; nothing of it runs any more."""
+        """As `reject`, from the tokeniser's or the engine's thread. Nothing of the ticket runs any more."""
         self.dropped = True
         self._loop.call_soon_threadsafe(self.reject, error)

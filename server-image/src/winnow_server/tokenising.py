@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Two, so that one text of megabytes holds up nobody else; the tokeniser's own threads do the rest.
 WORKERS = 2
-# Enough to fill a batch; more would only delay the first text of the call.
+# A call's characters: enough to fill a batch; more would only delay its first text.
 CHARACTERS_AT_ONCE = 16_384
 CHARACTERS_PER_TOKEN = 8  # English has about 4
 SHORT_CHARACTERS = 2_048  # tokenised in less time than a thread takes to wake
@@ -52,7 +52,7 @@ class Tokeniser:
         self._inbox.put(ticket)
 
     def close(self) -> None:
-        """After the last submit: waits until everything has gone on to the queue."""
+        """To be called after the last submit: waits until everything has gone on to the queue."""
         for _ in self._threads:
             self._inbox.put(None)
         for thread in self._threads:
@@ -64,7 +64,7 @@ class Tokeniser:
             tokenise(self._gather(first), encoder, self._queue)
 
     def _gather(self, first: Ticket) -> list[Ticket]:
-        """What waits now, up to CHARACTERS_AT_ONCE, without those whose clients left."""
+        """The requests that wait now, up to CHARACTERS_AT_ONCE, without those whose clients left."""
         tickets = [] if first.dropped else [first]
         characters = sum(map(len, first.texts))
         while characters < CHARACTERS_AT_ONCE:
@@ -108,7 +108,8 @@ def encode(texts: Sequence[tuple[Ticket, str]], encoder: Encoder) -> list[Encode
 
 
 def encode_each(ticket: Ticket, encoder: Encoder) -> list[Encoded]:
-    """Where it went wrong with all of them: one text fails no other request, and is named. Raises InternalError."""
+    """Tokenise text by text, after a call for all of them failed: so a bad text fails no other request, and is named. Raises
+    InternalError."""
     encoded = []
     for number, text in enumerate(ticket.texts):
         try:
@@ -125,8 +126,8 @@ def reject(ticket: Ticket, error: ApiError, queue: TokenQueue) -> None:
 
 
 def estimated_tokens(texts: Sequence[str], max_seq_length: int) -> int:
-    """For the reservation before the count, and rather too few: the queue knows how many they turn out to be, and the count
-    refuses what is let through."""
+    """For the reservation, before tokens are counted. Rather too few: the queue corrects it by what requests turned out to
+    hold, and what is let in too easily is refused once it is counted."""
     return sum(min(max_seq_length, len(text) // CHARACTERS_PER_TOKEN + 1) for text in texts)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 
 def unworded(error: BaseException) -> str:
-    """What led to an error, without its message, which may quote the text that it is about."""
+    """The kinds and places of an error and its causes, for logs, without its message, which may quote a user's text."""
     return "\n".join(_kinds_and_lines(error))
 
 

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from winnow_plugin.datasets import dataset_in_full
+from winnow_plugin.screen import show
 from winnow_plugin.status import Tone, fitting, line, lines
 from winnow_plugin.words import age, bar, percent, plain, short_digest
 
@@ -242,3 +244,19 @@ def test_what_needs_a_look_stays_on_a_small_screen_and_then_what_is_new():
     assert ([each.name for each in shown], left_out) == (["new", "runs"], 1)
     assert fitting(lines(objects), 3)[1] == 0
     assert fitting(lines(objects), -1) == ([], 3)
+
+
+@pytest.mark.parametrize(
+    ("ready", "wrong", "told"),
+    [
+        ("True", 1, "Problems: 1 row was skipped"),
+        ("True", 1_200, "Problems: 1,200 rows were skipped"),
+        ("False", 1, "Problems: 1 row is wrong"),
+        ("False", 2, "Problems: 2 rows are wrong"),
+    ],
+)
+def test_wrong_rows_of_a_dataset_are_counted_in_a_sentence(capsys, ready, wrong, told):
+    problems = [{"line": 17, "message": "completion must be 0 or 1, found 2"}]
+    dataset = made("Dataset", conditions=[("Ready", ready, "Any", "")], problems=problems, problemCount=wrong)
+    show(dataset_in_full(dataset, NOW))
+    assert told in capsys.readouterr().out.splitlines()

@@ -48,7 +48,7 @@ def about_band(decision: Decision) -> list[Warn]:
 
 
 def about_changed(checkpoints: Sequence[Changed]) -> list[Warn]:
-    """Of checkpoints that stay as they are."""
+    """A warning about changed checkpoints, which stay as they are."""
     told = "so that no server will load it; it is left as it is"
     return [
         Warn("CheckpointChanged", f"{one.name} is not as it was published, {told}: {one.why}") for one in checkpoints
@@ -86,7 +86,7 @@ def about_functions(checkpoint: str, parts: Mapping[str, Sequence[Scored]]) -> l
 
 
 def _few(data: Data) -> Iterator[Warn]:
-    """Of the rows that are learned from: a split may have left a label with less than its Dataset has."""
+    """Warns of labels with few training rows: a split may have left a label fewer than its Dataset has."""
     counts = positives(data.train.schema, data.train.targets)
     few = sorted((count, label) for label, count in counts.items() if count < ADVISED_POSITIVES)
     if few:

@@ -54,7 +54,7 @@ class Answers:
         return metrics.one(metric, self.probabilities[rows], self.targets[rows], self.schema)
 
     def same_as(self, other: Answers, metric: str) -> bool:
-        """Whether no resample can tell them apart."""
+        """Whether both answered alike, so that no resample can tell them apart."""
         if metric in self.scores:
             return np.array_equal(self.scores[metric], other.scores[metric])
         mine, theirs = (one.schema.predicted_targets(one.probabilities) for one in (self, other))
@@ -69,7 +69,7 @@ class Evaluated:
     measured_on: Literal["Test", "Validation"]
     report: Mapping[str, Any]  # these rows' part of metrics.json
     answers: Answers | None
-    refitted: bool  # whether its decision is another one than metrics.json is about
+    refitted: bool  # whether decision.json was fitted anew after metrics.json was written
 
     def function(self, metric: str) -> Mapping[str, Any]:
         """What metrics.json says of a metric function of the user's."""

@@ -1,8 +1,9 @@
 """Calibration fitted on validation logits: a temperature for a softmax, a line for each sigmoid (Platt).
 
-Rows that were fitted to hardly say how often the model is wrong when it is sure: among some hundred that it tells apart without
-an error the likeliest temperature is 0, and other rows then get a sure wrong answer. So one row more of each kind is counted as
-wrong, as Platt has it, beside a weak belief that nothing has to change. Shapes: N rows, C labels.
+Where the model makes no error on the validation rows, as it often does on some hundred, the best fit is a temperature of 0: every
+probability becomes 0 or 1, and so do those of wrong answers to new rows. Two things keep the fit from that (ADR 68). The targets
+are smoothed as in Platt's paper, as if one row more had been answered wrongly. And a weak prior pulls towards no change.
+Shapes: N rows, C labels.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from winnow_classifier.labels import LabelSchema, TaskDetail
 
 Floats = npt.NDArray[np.float64]
 
-# Standard deviations of what is believed beforehand: log(temperature) and slope around no change, the intercept in logits.
-# Some dozens of rows outweigh them.
+# Standard deviations of the prior, a Gaussian around no change: temperature 1, slope 1, intercept 0 (in logits). A few dozen rows
+# outweigh it.
 LOG_TEMPERATURE_SD, SLOPE_SD, INTERCEPT_SD = 1.0, 1.0, 3.0
-MIN_SLOPE = 0.01  # the order of probabilities never turns round
+MIN_SLOPE = 0.01  # above 0: calibration never reverses the order of probabilities
 
 
 def fit(logits: npt.ArrayLike, targets: npt.ArrayLike, schema: LabelSchema) -> Calibration | None:
@@ -35,7 +36,7 @@ def fit(logits: npt.ArrayLike, targets: npt.ArrayLike, schema: LabelSchema) -> C
 
 
 def temperature(logits: Floats, targets: Floats) -> float:
-    """What divides the logits before the softmax. Source: Guo et al. 2017, arXiv:1706.04599, 4.2."""
+    """What the logits are divided by before the softmax. Source: Guo et al. 2017, arXiv:1706.04599, 4.2."""
     rows, labels = targets.shape
     wrong = 1 / (rows + 2)
     believed = targets * (1 - wrong) + (1 - targets) * wrong / max(labels - 1, 1)
@@ -67,7 +68,8 @@ def line(logits: Floats, targets: Floats) -> Line:
         z = at @ inputs
         return np.asarray(inputs * (expit(z) * expit(-z)) @ inputs.T + np.diag(precision))
 
-    # By the curvature: without it L-BFGS-B ended halfway where logits are large, with probabilities off by 0.1 and more.
+    # A method that uses the curvature: L-BFGS-B, which does not, stopped early where logits are large, and probabilities were off
+    # by 0.1 and more.
     slope, intercept = minimize(loss, usual, jac=gradient, hess=curvature, method="trust-exact").x
     if slope < MIN_SLOPE:
         slope, intercept = MIN_SLOPE, minimize_scalar(lambda other: loss(np.array([MIN_SLOPE, other]))).x

@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _end_output()
         return 0  # whoever reads has seen enough; what was asked for is done
     except Exception as err:
-        if isinstance(err, OSError) and is_full(err):  # that of storage has been told as such where it was met
+        if isinstance(err, OSError) and is_full(err):  # not in storage: there it was raised as StorageFull
             _end_output()
             what = err.filename or "the output or a temporary file"
             return _fail(StorageFull(f"{what} cannot be written: {err.strerror}"), options, failed)
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end_output() -> None:
-    """What could not be written is not tried again at the end of the process."""
+    """Keep Python from writing the rest of stdout at its exit, which would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -268,7 +268,7 @@ def train(options: argparse.Namespace, progress: Progress, arguments: list[str])
 
 
 def _wait_for_a_reader(progress: Progress, result: dict[str, Any], stop: Event) -> None:
-    """After a quick run of many epochs, what nobody has read yet may have no room in the final word."""
+    """After a quick run of many epochs, those that nobody has read yet may not fit into the termination message."""
     new = {
         key: [entry for entry in result[key] if entry["epoch"] > progress.epochs_read]
         for key in ("epochs", "checkpoints")
@@ -279,7 +279,7 @@ def _wait_for_a_reader(progress: Progress, result: dict[str, Any], stop: Event) 
 
 
 def _finished(run: Path, mirror: Mirror) -> bool:
-    """What is to be said of a finished run one process can say: the others may be gone for good."""
+    """Whether the run has ended before. Then one process is enough to say so, and the others may be gone for good."""
     result = run / "result.json"
     mirror.fetch(result)
     return result.is_file()
@@ -364,7 +364,7 @@ def _row_options(options: argparse.Namespace) -> tuple[RowOptions, str]:
 
 
 def _name(files: Sequence[Path]) -> str:
-    """What the files are called together: as the first of them, as its folder where that is a glob."""
+    """The dataset's name: that of the first file, or of the folder that its glob begins in."""
     first = Path(os.path.normpath(files[0].absolute()))  # `..` is no name, and would lead out of imports/ in storage
     name = next(path.stem for path in (first, *first.parents) if not is_glob(path.name))
     return name if name.strip(".") else "rows"

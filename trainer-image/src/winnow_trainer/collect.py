@@ -129,7 +129,8 @@ def _remove_rows(digest: str, folder: Path, found: Collected) -> None:
     try:
         if _last_wanted(folder) < before:
             folder.rename(aside / folder.name)
-            # Judged again: only an import that looks for the folder from here on finds nothing, and stores its rows anew.
+            # Judged again, now that the folder is renamed: an import that looks for it from here on finds nothing, and stores
+            # its rows anew.
             unwanted = _last_wanted(aside / folder.name) < before
         if unwanted:
             _remove(aside / folder.name, found)
@@ -146,7 +147,7 @@ def _remove_rows(digest: str, folder: Path, found: Collected) -> None:
 
 
 def _last_wanted(folder: Path) -> float:
-    """When an import stored the rows, or found them again."""
+    """When an import last stored the rows, or found them stored."""
     try:
         return (folder / DATASET_FILE).stat().st_mtime
     except FileNotFoundError:
@@ -154,7 +155,7 @@ def _last_wanted(folder: Path) -> float:
 
 
 def _remove(folder: Path, found: Collected) -> bool:
-    """Whether it was there."""
+    """Remove it. Returns whether it was there."""
     if not folder.is_dir():
         return False
     size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())

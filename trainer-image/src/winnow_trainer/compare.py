@@ -23,7 +23,7 @@ from winnow_trainer.answers import Answers, Evaluated
 OF_A_LABEL = ("precision", "recall", "f1")
 RESAMPLES = 1_000  # the 5th percentile of so many is off by less than a tenth of its standard error in most runs
 CONFIDENCE = 0.95
-# Of a part of the rows that is too small, nothing follows for the whole.
+# Rows that both checkpoints were measured on, as a share of all: of a smaller part nothing follows for the whole.
 SHARED = 0.5
 SEED = 0
 VALUE = re.compile(r"(?P<metric>[A-Za-z_][A-Za-z0-9_]*)(\[(?P<label>.+)\])?", re.DOTALL)
@@ -212,7 +212,7 @@ def _tested(found: Evaluated) -> Answers | None:
 
 
 def _not_comparable(mine: Evaluated, theirs: Evaluated, metric: str) -> str | None:
-    """Why the rows' scores by a metric function of the user's say nothing of the two; None where they do."""
+    """Why the scores of a user's metric function cannot compare the two; None where they can."""
     for which, one in (("the checkpoint", mine), ("the live one", theirs)):
         if one.answers is None or metric not in one.answers.scores:
             why = one.report.get("undefined", {}).get(metric) or "its training had no such metric"
@@ -260,7 +260,7 @@ def paired_bootstrap(
 
 
 def _pairs(ours: Answers, others: Answers) -> list[tuple[int, int]]:
-    """Rows that both have, each once: equal text, equal expected labels."""
+    """The rows that both have, as pairs of row numbers, each row once: with equal text and equal expected labels."""
     where: dict[bytes, list[int]] = {}
     for row in reversed(range(len(others.keys))):
         where.setdefault(others.keys[row], []).append(row)

@@ -145,7 +145,7 @@ def take_head(model: Classifier, parent: Parent, schema: LabelSchema) -> None:
     """The parent's head into `model`, which has no adapter yet: its last layer row by row, by the names of the labels."""
     state = read_tensors(parent, model.architecture.head)
     last = model.output_layer()
-    # As many labels as before: what was loaded may already be the parent's rows, each for a label that it is not.
+    # With as many labels as before, the loaded layer is the parent's already, with its rows at the places of other labels.
     start_output(model)
     names = {id(parameter): name for name, parameter in model.base.named_parameters()}
     by_label = {names[id(parameter)] for parameter in last.parameters()}
@@ -216,7 +216,7 @@ def weight_files(parent: Parent) -> list[Path]:
 
 
 def about(parent: Parent | None, spec: Spec, schema: LabelSchema) -> list[Warn]:
-    """What changes against the parent without an error, and is perhaps not wanted."""
+    """Warnings of what differs from the parent's training, which is allowed but perhaps not wanted."""
     if parent is None:
         return []
     manifest, name = parent.manifest, f"{parent.manifest.name} of {parent.manifest.training_job.name}"

@@ -16,9 +16,9 @@ from winnow_classifier.objectives import Thresholds
 
 Floats32 = npt.NDArray[np.float32]
 
-# The best cut of some rows is partly luck, also of hundreds: a label's threshold is drawn towards the one that its calibrated
-# probabilities alone speak for, which count as much as that many of its rows do. Found on features of e-mails and on 28 labels
-# (ADR 68), where 50 and 200 were as good to a thousandth, and the rows alone worse by 3 to 8.
+# The threshold that is best on some rows is partly luck, even with hundreds of them. So it is averaged with the one that would be
+# best if the calibrated probabilities were right (`_expected`), which weighs as much as this many rows that have the label. Chosen
+# on e-mails and on a data set of 28 labels (ADR 68); 50 and 200 gave the same F1 to a thousandth.
 PRIOR_POSITIVES = 100
 
 
@@ -87,8 +87,8 @@ def _at_least(rows: _Sorted, asked: Thresholds) -> float | None:
 
 
 def _expected(rows: _Sorted, asked: Thresholds) -> float:
-    """The best threshold if calibrated probabilities are right: it knows nothing of which rows hold. For F1 the cut with
-    the best F1 of expected counts; for costs the part that a false positive has."""
+    """The best threshold if the calibrated probabilities are right, whichever rows have the label. For F1 the cut with the best F1
+    of expected counts; for costs the share of a false positive in the sum of both costs."""
     if asked.objective == "Cost":
         assert asked.costs is not None
         return asked.costs.false_positive / (asked.costs.false_positive + asked.costs.false_negative)

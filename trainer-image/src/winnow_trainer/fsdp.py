@@ -34,9 +34,11 @@ def is_cut(model: Classifier) -> bool:
 
 
 def units(model: Classifier) -> list[nn.Module]:
-    """What is put together at a time; what is in none of them, such as the head and the last norm, stays whole for a pass."""
+    """The modules that are put together one at a time. Weights outside of them, such as the head's and the last norm's, are
+    whole for all of a pass."""
     if not model.architecture.packs:
-        return []  # one pass runs the layers once for each group of like length (padded.py), and groups differ in number
+        # One pass runs the layers once for each group of like length (padded.py), and processes differ in how many groups.
+        return []
     layers: list[nn.Module] = []
     taken: set[int] = set()
     for module in model.body.modules():
@@ -44,7 +46,7 @@ def units(model: Classifier) -> list[nn.Module]:
             layers += module
             taken.update(id(inner) for inner in module.modules())
     if model.family in (BERT, ROBERTA) and model.pooling == "cls":
-        layers.pop()  # it runs in part, not by its forward (encoder.py)
+        layers.pop()  # its parts are called one by one, not its forward (encoder.py)
     table = model.body.get_input_embeddings()
     return [*layers, table] if isinstance(table, nn.Embedding) else layers
 
@@ -90,12 +92,12 @@ def callable_features(model: Classifier) -> Iterator[Callable[[PackedBatch], Ten
     try:
         yield model.features
     finally:
-        del model.features  # forward calls it too, and must find the plain one
+        del model.features  # forward calls `features` too, and must find the plain method
 
 
 @contextmanager
 def whole_head(model: Classifier) -> Iterator[None]:
-    """What is in no unit is whole meanwhile, and keeps what is written to it."""
+    """While this runs, weights outside the units are whole, and what is written to them is kept."""
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -139,12 +141,12 @@ def whole(value: Any, keeps: bool) -> Any:
 
 
 def number(value: Any) -> Tensor:
-    """One that torch reckoned over all parts, as a plain one."""
+    """A number that torch computed over all parts, as a plain tensor."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """From the state of whole weights; of it nothing is held where they are cut."""
+    """Load the state that an optimizer of whole weights had. Where they are cut, copies are taken, so that `state` can be freed."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     states = {
         index: {name: part(weights[index], value) for name, value in kept.items()}

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from winnow_classifier.model import Classifier
 from winnow_trainer.steps import Rows
 
-SAMPLE_ROWS = 4_096  # more hardly changes a linear head, and the decomposition takes a time that grows with N d²
+SAMPLE_ROWS = 4_096  # rows: more hardly change a linear head, and the time of the decomposition grows with N d²
 STRENGTHS = 10.0 ** np.arange(-6.0, 1.5, 0.5)  # of the largest squared singular value
-FLOOR = 1e-4  # of a feature's mean sum of squares: as dropout of that chance, since a body that trains moves its features too
+FLOOR = 1e-4  # the least strength, as a share of a feature's mean sum of squares: a body that trains moves its features
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -37,7 +37,8 @@ class Ridge:
 
 
 def sample(rows: Rows, seed: int) -> Rows:
-    """Some of the rows that train, each once: one that is repeated would tell about itself when it is left out."""
+    """Some of the rows that train, each once: of a repeated row a copy would stay when it is left out, and give its answer
+    away."""
     different = np.unique(rows)
     if len(different) <= SAMPLE_ROWS:
         return different
@@ -127,7 +128,7 @@ def fit_scale(scores: Tensor, targets: Tensor, objective: Objective, shifted: bo
     def closure() -> Tensor:
         optimizer.zero_grad()
         logits = (scores * power.exp() + shift).float()
-        # Rows that a plane parts without a mistake have no best scale; this keeps it finite.
+        # For rows that are separated without a mistake the best scale is infinite; this term keeps it finite.
         loss = objective(logits, targets).mean() + 1e-3 * (power**2 + shift.square().mean())
         loss.backward()  # type: ignore[no-untyped-call]
         return loss

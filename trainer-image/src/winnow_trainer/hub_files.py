@@ -156,7 +156,8 @@ def _joined(directory: str, glob: str) -> str:
 
 
 def _matching(paths: Iterable[str], glob: str) -> list[str]:
-    """Hidden files, and folders such as __MACOSX, only where the glob itself names such."""
+    """The files that fit the glob; hidden ones, and those in folders such as __MACOSX, only where the glob itself names
+    such."""
     if not is_glob(glob):
         return [path for path in paths if path == glob]
     fits, ignored = pattern_of(glob).fullmatch, _NO_ROWS - {posixpath.basename(glob)}
@@ -180,7 +181,7 @@ def _special(path: str) -> int:
 
 
 def _of_one_kind(files: Sequence[str]) -> list[str]:
-    """Of the same rows in several formats, one: that which most files have."""
+    """The files of one format, where the same rows are there in several: the one with the most files."""
     endings = Counter(ending for path in files for ending in _endings(path) if ending in _KINDS)
     if not endings:
         return []

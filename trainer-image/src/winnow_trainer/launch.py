@@ -33,11 +33,11 @@ from winnow_trainer.stopping import Stopped
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 1_800  # for the others to come: an image with torch may have to be pulled
+START_SECONDS = 1_800  # to wait for the other machines: an image with torch may have to be pulled
 TRY_SECONDS = 2.0
-GRACE_SECONDS = 115  # a process gets to write its resume point: shorter than what a pod gets, so that its word is told
+GRACE_SECONDS = 115  # for a stopped process to write its resume point: less than a pod gets, to pass its last word on
 EXIT_STOPPED = 128 + signal.SIGTERM
-# Of processes that ended because others did: whoever has another code is the one to ask.
+# Exit codes of processes that ended because others did: one with another code has the cause.
 FOLLOWED = (PeerLostError.exit_code, EXIT_STOPPED, -signal.SIGTERM)
 MESSAGE = "message"
 
@@ -117,7 +117,7 @@ def config(where: Place, processes: int, run_name: str) -> LaunchConfig:
         nproc_per_node=processes,
         run_id=run_name,
         rdzv_backend="c10d",
-        # The first one listens, and must not have to look itself up in a DNS that may not know it yet.
+        # The first one listens; it must not look itself up in a DNS that may not know it yet.
         rdzv_endpoint=f"127.0.0.1:{port}" if first else f"{host}:{port}",
         rdzv_configs={"is_host": first, "join_timeout": START_SECONDS},
         # Machines are counted in the order of these; the first is where all processes connect to.
@@ -147,7 +147,7 @@ def await_first(where: Place, stop: Event) -> None:
 
 
 class signals_raise:  # noqa: N801 - a context manager
-    """SIGTERM and SIGINT end the wait for other machines too, not only, as the agent sees to, for processes."""
+    """Makes SIGTERM and SIGINT also end the wait for other machines; for processes the agent sees to that."""
 
     def __enter__(self) -> None:
         self.before = {number: signal.signal(number, self.end) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -162,7 +162,7 @@ class signals_raise:  # noqa: N801 - a context manager
 
 
 def ended(failures: Mapping[int, ProcessFailure], words: Path) -> GroupEnded:
-    """Of the process that failed by itself, not because another one did."""
+    """How the group ended, from the process that failed by itself, not because another one did."""
     first = min(failures.values(), key=lambda failure: (failure.exitcode in FOLLOWED, failure.timestamp))
     code = first.exitcode if first.exitcode >= 0 else 128 - first.exitcode
     return GroupEnded(code, last_word(words, first.local_rank) or said(code, first.local_rank))
@@ -182,7 +182,7 @@ def last_word(words: Path, local_rank: int) -> dict[str, Any] | None:
 
 
 def said(code: int, local_rank: int = 0) -> dict[str, Any]:
-    """For a process that could not say anything itself."""
+    """The final word for a process that could not write one itself."""
     state, reason, message = "Failed", "InternalError", f"Process {local_rank} ended with exit code {code}"
     if code == EXIT_STOPPED:
         state, reason, message = "Stopped", "Stopped", "Stopped; goes on from the last resume point"

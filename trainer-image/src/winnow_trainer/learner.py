@@ -56,8 +56,8 @@ class Learner:
         ranks: Ranks = ALONE,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`rows`: those of `examples` that train, repeated where they repeat; None for all. `told` hears in words what is done
-        where no step is."""
+        """`rows`: those of `examples` that train, repeated where they repeat; None for all. `told` is called with what goes on
+        between steps, in words."""
         self.ranks = ranks
         self.told = told
         self.model = model
@@ -75,8 +75,8 @@ class Learner:
         packs = model.architecture.packs  # else texts become features only with the head's own help
         # A body that does not change gives each row the same features in all epochs.
         self.features = self.features_to_learn(model.features, examples) if method == "HeadOnly" and packs else None
-        # Adafactor's rows share their moments, and 8 bits their scales, so a row that is left out would be missed by the others.
-        # Some tables do more than look up: Gemma 3's scales what it finds.
+        # Only with plain AdamW does leaving a row out change no other one: with Adafactor rows share moments, in 8 bits they share
+        # scales. And only of a plain table: Gemma 3's, for one, scales what it looks up.
         plain = packs and not self.cut and type(model.body.get_input_embeddings()) is torch.nn.Embedding
         trims = plain and method == "Full" and parameters.weight_decay == 0 and parameters.optim in (None, "adamw")
         occurring = torch.from_numpy(examples.tokens).long().unique()  # type: ignore[no-untyped-call]
@@ -122,7 +122,8 @@ class Learner:
             head_start.start_head(self.model, features, self.targets[torch.from_numpy(chosen)], self.objective)
 
     def agree(self) -> None:
-        """All begin with the first process's weights; of a model that is cut each has a part only, of what is the same in all."""
+        """Give all processes the weights of the first. Where the model is cut over them nothing is to do: each holds its part of
+        weights that were the same in all."""
         if not self.cut:
             self.ranks.copy(list(self.trainable.values()))
 
@@ -156,7 +157,7 @@ class Learner:
         return self.objective(logits, self.targets[torch.from_numpy(rows)])
 
     def gradients(self) -> list[Tensor]:
-        """Those that any process has: one whose share had no rows adds nothing to them."""
+        """The gradients of all parameters that have one in any process; zeros where this one's share had no rows."""
         if self.learning is None:
             found = self.ranks.any(*(parameter.grad is not None for parameter in self.trainable.values()))
             self.learning = [p for p, learns in zip(self.trainable.values(), found, strict=True) if learns]
@@ -178,7 +179,8 @@ class Learner:
         return [[places[i] for i in batch] for batch in batches]
 
     def passes(self, rows: Rows) -> int:
-        """That each process makes in this step through a model that is cut: as many as the one with the most; 0 for others."""
+        """How often each process runs a model that is cut over processes in this step: all equally often, since each computes with
+        parts of the others. So as often as the process with the most micro-batches; 0 for a model that is not cut."""
         if not self.cut:
             return 0
         lengths = self.examples.lengths[rows].tolist()
@@ -191,7 +193,8 @@ class Learner:
         return self.model(packed.to(self.model.device))[: len(rows)]  # type: ignore[no-any-return]
 
     def predict(self, examples: Examples, which: str = "rows") -> Tensor:
-        """(N, C) float32 logits on the CPU, in the order of the rows; of test rows and of validation rows, again and again."""
+        """(N, C) float32 logits on the CPU, in the order of the rows. After each epoch it is asked for the same test and validation
+        rows, so their features are kept where the body does not change."""
         if self.features is None:
             return self.run(self.model, examples, f"the {which} are answered")
         known = next((features for seen, features in self.judged_features if seen is examples), None)
@@ -216,8 +219,8 @@ class Learner:
             function,
             examples,
             self.parameters.max_eval_tokens,
-            # Scores are told in the precision of the server. On a CPU that is float32, or a faster form that gave the same
-            # answers (ADR 77). What a head learns from has the precision of training.
+            # Rows are evaluated in the precision of the server: on a CPU that is float32, or a faster form that gave the same
+            # answers (ADR 77). Features that a head learns from are computed in the precision of training.
             self.accelerator.autocast if learns or self.model.device.type == "cuda" else nullcontext,
             self.stop,
             self.ranks,
@@ -226,7 +229,8 @@ class Learner:
         )
 
     def weights(self) -> dict[str, Tensor] | None:
-        """What a checkpoint holds, whole, for the first process, of a model that is cut; all processes take part."""
+        """The weights that a checkpoint holds, put together from all processes for the first one; all have to call this. None where
+        the model is not cut over processes: the first one has them already."""
         if not self.cut:
             return None
         network = self.model.network
@@ -240,7 +244,8 @@ class Learner:
             return fsdp.whole(kept, self.ranks.leads)  # type: ignore[no-any-return]
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on but the rows: tensors and plain values. Of a model that is cut it is whole, for the first process."""
+        """Tensors and plain values: all that the next step depends on, except the rows. Where the model is cut over processes, the
+        first one gets the whole."""
         cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
         learned = {
             "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},

@@ -64,8 +64,9 @@ class Demand:
         return replace(self, activations=min(self.activations, self.kept_between))
 
     def cut(self, processes: int, unit: int) -> Demand:
-        """Of one of several processes that each hold a part; `unit`: bytes of the largest layer, which is whole for a time."""
-        gathered = 2 * unit  # the one that computes, and the next on its way
+        """The demand of one of several processes that each hold a part of the model. `unit`: bytes of the largest layer,
+        which is put together when it computes."""
+        gathered = 2 * unit  # two units: the one that computes, and the next one that is being put together
         return replace(
             self,
             weights=self.weights // processes + gathered,
@@ -260,7 +261,7 @@ def place(
     parameters, needs = demand_of(model, shape, method, parameters, computed, rows)
     capacity, where = capacity_of(device, shape.weight_bytes, ranks.local_size)
     warnings: list[Warn | None] = []
-    if cuda and needs.features:  # they stay where the GPU's memory does not count
+    if cuda and needs.features:  # features are kept in the machine's memory, not the GPU's
         beside, here = container(shape.weight_bytes, ranks.local_size)
         kept = Demand(0, 0, 0, 0, 0, needs.features, read_once=True)
         warnings.append(judge(kept, beside, method, parameters, chooses=False, where=here).warning)
@@ -272,7 +273,7 @@ def place(
     if cuts:
         assert part is not None
         verdict = judge(part, capacity, method, parameters, chooses=cuda, where=where, cut=True)
-    # Layers that are computed again are put together again: all processes or none.
+    # Layers that are computed again are put together again, for which all processes are needed: so all do it or none.
     (keeps_less,) = ranks.any(verdict.gradient_checkpointing)
     log.info(
         "Memory",
@@ -320,7 +321,8 @@ def capacity_of(device: torch.device, weight_bytes: int, local_processes: int) -
     """How many bytes one process may take, and in words where: on its GPU, or in its container. None: not known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What this process has taken already are weights, which the demand counts: QLoRA's are loaded there, to be rounded.
+        # Memory that this process has taken already holds weights, which are in the demand: QLoRA loads them there to round
+        # them.
         return free + torch.cuda.memory_reserved(device), torch.cuda.get_device_name(device)
     return container(weight_bytes, local_processes)
 

@@ -63,8 +63,8 @@ class Prepared:
 
     @property
     def selected_on(self) -> SelectedOn | None:
-        """Whose primary metric picks the best checkpoint: test rows only where there is nothing else, since what chose a
-        checkpoint tells too much good of it."""
+        """Which rows' primary metric picks the best checkpoint: test rows only where there are no others, since rows that
+        chose a checkpoint make it look better than it is."""
         return "Validation" if self.data.validation else "Test" if self.data.test else None
 
     @property
@@ -81,7 +81,7 @@ class Prepared:
         return None if functions is None or self.primary is None else [*functions, self.primary]
 
     def identity(self) -> dict[str, Any]:
-        """What makes this training this training: the same identity goes on from the same files."""
+        """What a run folder belongs to: a training goes on from the files there only if this is the same."""
         spec, custom = self.job.spec, self.job.spec.metrics.custom or []
         directions = {metric.name: metric.direction for metric in custom}
         return {
@@ -92,7 +92,8 @@ class Prepared:
             "metrics": {
                 "primary": self.primary,
                 "functions": spec.metrics.functions,
-                # By name: a function that was mended goes on with the same files, and metrics.json says which source it was.
+                # Functions by name only, so that a mended one goes on with the same files; metrics.json says which source
+                # ran.
                 **({"custom": list(directions), DIRECTIONS: directions} if custom else {}),
             },
             "baseModel": self.base_model.digest,

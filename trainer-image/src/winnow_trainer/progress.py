@@ -68,7 +68,7 @@ class Progress:
         self._state: dict[str, Any] = {"state": "Running", "percent": 0.0}
         self._updated = clock()
         self._end_was_read = Event()
-        self.epochs_read = 0  # how far somebody has read in them
+        self.epochs_read = 0  # the last epoch that somebody has read
 
     def listen(self, listener: Listener) -> None:
         """It is called after each update, in the updater's thread."""
@@ -97,7 +97,7 @@ class Progress:
             self._end_was_read.set()
 
     def wait_for_a_reader(self, seconds: float, stop: Event) -> None:
-        """Until the end was read by somebody, or nothing shall be waited for any more."""
+        """Wait until somebody has read the end, or `stop` is set, at most so many seconds."""
         deadline = time.monotonic() + seconds
         while not stop.is_set() and time.monotonic() < deadline and not self._end_was_read.wait(0.1):
             pass

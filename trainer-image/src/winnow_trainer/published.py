@@ -9,7 +9,7 @@ from winnow_trainer.ranks import Ranks
 
 
 def of_the_first(ranks: Ranks, publish: Callable[[], list[Published]]) -> list[Published]:
-    """What the first process publishes or finds published; the others wait, and are told."""
+    """What `publish` returns in the first process; it runs there only, and the others wait for its result."""
     if ranks.size == 1:
         return publish()
     told = None

@@ -53,14 +53,14 @@ class Publisher:
         self.processes = processes
 
     def warn_again(self, published: Sequence[Published]) -> None:
-        """Of what the evaluations before a restart found: the reports of later ones say it too."""
+        """Repeat what evaluations before a restart warned of, so that later reports say it too."""
         for one in published:
             epoch = one.manifest.epoch
             try:
                 decision = decisions.read(self.folder.file(epoch, DECISION).parent, self.prepared.schema)
                 report = orjson.loads(self.folder.file(epoch, METRICS).read_bytes())
             except (OSError, ValueError, CheckpointError):
-                continue  # nothing was measured; or a decision.json that was changed by hand, as is said where it is used
+                continue  # nothing was measured, or decision.json was changed by hand, which is reported where it is used
             self.telling.warn_once(advice.about_band(decision) if decision else [])
             parts = {"test": report, "validation": report.get("validation", {})}
             scored = {rows: evaluate.scored_before(part) for rows, part in parts.items()}

@@ -177,8 +177,9 @@ def joined(processes: int, environment: Mapping[str, str] = os.environ) -> Itera
         waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
         dist.all_reduce(torch.zeros(1), group=waiting)
         if cuda:
-            # NCCL connects at its first sum. What keeps it from that would later look like a process that ended, of which
-            # restarts have no end; and what it takes of the GPU's memory is gone before that is judged.
+            # NCCL connects at its first sum, so one is made here. Later a failure to connect would look like the loss of a
+            # process, after which a job is restarted without end; and whether the job fits into the GPU is judged next, when
+            # NCCL has taken its share of the memory.
             dist.all_reduce(torch.zeros(1, device="cuda"))
             torch.cuda.synchronize()
     except RuntimeError as error:

@@ -27,7 +27,7 @@ PART = "rows.part"
 IDLE_SECONDS = 3_600.0
 STALE_SECONDS = 86_400.0  # far more than a pod waits for its next byte
 BUFFER_BYTES = 1 << 20
-# A node that dies loses what was not synced; more often than this, the disk holds the network up.
+# Bytes between two syncs: a node that dies loses what was not synced, and more syncs would hold up the network.
 SYNC_BYTES = 256 << 20
 
 Read = Callable[[memoryview], int]  # as readinto1 of a stream: 0 at its end
@@ -130,7 +130,7 @@ class Reception:
                 hint="enlarge the volume or delete what is not needed in it",
             )
         if not missing:
-            with suppress(Refused):  # another file: it begins anew
+            with suppress(Refused):  # of another file: begin anew
                 self._finish()
             self.announce()
 

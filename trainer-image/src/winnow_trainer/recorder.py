@@ -33,7 +33,7 @@ class Recorder:
         self._loss_sum, self._rows = 0.0, 0
 
     def steps(self, seen: Sequence[SeenStep], done: int, tokens_per_second: float | None, eta: int | None) -> None:
-        """Steps that follow each other; with the last of them `done` are."""
+        """`seen`: steps that follow each other, the last of them number `done` of the training, from 1."""
         for step, one in enumerate(seen, start=done - len(seen) + 1):
             self._loss_sum += one.loss_sum
             self._rows += one.rows
@@ -71,7 +71,7 @@ class Recorder:
         self._each(lambda tracker: tracker.flush())
 
     def close(self, state: str) -> list[Warn]:
-        """How the run ended: Complete, Stopped or Failed. What trackers do not know of it."""
+        """`state`: how the run ended, Complete, Stopped or Failed. Returns a warning for each tracker that lacks a part of the run."""
         found: list[Warn] = []
 
         def close(tracker: Tracker) -> None:

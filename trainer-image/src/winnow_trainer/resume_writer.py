@@ -28,20 +28,20 @@ class ResumeWriter:
         self._mirror = mirror
         self._thread: Thread | None = None
         self._error: BaseException | None = None
-        self.lack: str | None = (
-            None  # what storage wanted for the last point: the one before stays, and the training goes on
-        )
-        self.seconds = 0.0  # that the last point cost the training
+        # Why the last point was not written: storage was full or away. The point before stays, and the training goes on.
+        self.lack: str | None = None
+        self.seconds = 0.0  # by which the last point slowed the training
 
     def affordable(self, since: float) -> bool:
-        """Whether another point may be written `since` so many seconds after the last one."""
+        """Whether another point may be written, `since` seconds after the last one."""
         return self._thread is None and since * COST >= self.seconds
 
     def save(
         self, steps_done: int, position: Position, state: Mapping[str, Any], collected: float | None = None
     ) -> None:
-        """Returns once the state is copied, or at once if it was `collected`, in so many seconds, into memory of its own.
-        Raises what kept the point before this one from being written, unless storage was full or away."""
+        """Copy `state`, which the training goes on changing, and begin to write the copy. `collected`: the seconds that it took to
+        make `state`, where that is a copy already. Waits for the point before; raises what kept that from being written, unless
+        storage was full or away."""
         self.wait()
         began = time.monotonic()
         copied = copy(state) if collected is None else state

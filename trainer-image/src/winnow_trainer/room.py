@@ -31,11 +31,11 @@ class Patience:
     # Long enough for a person who is called to enlarge a volume. A pod that ended at once would be started again at once, and after
     # maxRestarts of that, within minutes, the job would be lost.
     seconds: float = 1_800.0
-    every: float = 15.0  # a try costs as much as the write; who made room shall not wait long
+    every: float = 15.0  # a try costs a whole write, but a person who made room shall not wait long
 
 
 def lack(error: BaseException) -> str | None:
-    """What storage wanted for, where that may pass: the code of a warning."""
+    """The code of a warning if the error is that storage is full or away, which may pass; else None."""
     if isinstance(error, StorageAway):
         return NO_ANSWER
     return NO_ROOM if is_full(error) else None
@@ -44,10 +44,10 @@ def lack(error: BaseException) -> str | None:
 def when_there_is_room(
     what: str, write: Callable[[], T], stop: Event, tell: Callable[[Warn | None], None], patience: Patience
 ) -> T:
-    """What `write` returns; it is tried again while storage is full or away, and leaves nothing behind where it fails.
+    """What `write` returns. It is tried again while storage is full or away; it must leave nothing behind when it fails.
 
-    `tell` hears that it waits, and None once it does not any more. Raises Stopped, and at the end of the patience what `write`
-    raised last.
+    `tell` is called with a warning while it waits, and with None afterwards. Raises Stopped, and what `write` raised last
+    when patience is at its end.
     """
     deadline = time.monotonic() + patience.seconds
     waits = None

@@ -1,8 +1,8 @@
 """The folder of one run: whose it is, what it published, and how it ended.
 
-`run.json` says which job the folder belongs to, `parallelism.json` how a run that is not done was shared out, `result.json` that
-it is done; all appear by a rename. Where storage is a
-bucket, the folder is a copy of what is there, and of a checkpoint only the manifest is.
+`run.json` says which job the folder belongs to, `parallelism.json` whether a run that is not done keeps the model whole or cut over
+its processes, `result.json` how it ended; each appears by a rename. Where storage is a bucket, the folder is a copy of what is
+there, and holds only the manifest of a checkpoint.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class RunFolder:
         self.clear()
 
     def clear(self) -> None:
-        """What only a run that goes on needs."""
+        """Remove what only a run that goes on needs."""
         self.mirror.remove(self.resume)
         self.mirror.remove(self._parallelism)
 
     def parallelism(self) -> str | None:
-        """What the run began with, where the job leaves that open: free memory may differ when it goes on."""
+        """FSDP or DDP, as the run began, where the job leaves that open: at a restart free memory may suggest the other one."""
         found = self._read(self._parallelism)
         return None if found is None else str(found["parallelism"])
 
@@ -88,7 +88,7 @@ class RunFolder:
         return self.checkpoints / f"epoch-{epoch}"
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        """Of a JSON file that `write_json` wrote, if it is stored. Raises ConfigError for one that was changed since."""
+        """The content of a file that `write_json` wrote, None if there is none. Raises ConfigError if it is damaged."""
         self.mirror.fetch(path)
         if not path.is_file():
             return None
@@ -125,7 +125,7 @@ class RunFolder:
         self.mirror.remove(self.checkpoint(epoch))
 
     def release(self, epoch: int) -> None:
-        """What is here only on its way elsewhere is not needed any more."""
+        """Where storage is a bucket: remove this machine's copy of the epoch's checkpoint."""
         self.mirror.release(self.checkpoint(epoch))
 
     def stored(self, epoch: int) -> None:

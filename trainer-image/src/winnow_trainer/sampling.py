@@ -21,7 +21,7 @@ from winnow_trainer.steps import Rows
 
 
 def sample(data: Data, percent: float | None, rebalance: Rebalance | None, seed: int) -> tuple[Data, Rows]:
-    """The data with those training rows only that train, and their numbers in it, repeated where they repeat."""
+    """The data with only those training rows that train; and the row numbers to train on, which may repeat."""
     train = data.train
     numbers = np.arange(len(train.texts), dtype=np.int64)
     if percent is not None and percent < 100:
@@ -36,7 +36,8 @@ def sample(data: Data, percent: float | None, rebalance: Rebalance | None, seed:
 
 
 def part(texts: list[str], targets: Targets, percent: float, seed: int) -> Rows:
-    """Row numbers, ascending. As a test split has it: stratified, equal texts together, no label without its last text."""
+    """Row numbers, ascending, taken as a test split takes them: stratified, equal texts together, no label without its last
+    text."""
     try:
         return split(texts, targets, 100 - percent, seed).rest
     except DataError:  # there is no row that could be left out
@@ -44,7 +45,7 @@ def part(texts: list[str], targets: Targets, percent: float, seed: int) -> Rows:
 
 
 def wanted_rows(rebalance: Rebalance, schema: LabelSchema, there: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(C,) how many rows of each label train, of `there` (C,) that are. Raises ConfigError in words."""
+    """(C,) how many rows of each label train, where `there` (C,) are given. Raises ConfigError."""
     if schema.task_detail is TaskDetail.MULTILABEL:
         raise ConfigError(
             "rebalance needs rows with one label each, and these are Multilabel: a row that is repeated for one label "

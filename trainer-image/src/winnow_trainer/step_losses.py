@@ -26,8 +26,8 @@ def added(sums: Sums, step: int, total_steps: int, loss_sum: float, rows: int) -
 
 
 def told(sums: Sums, steps_done: int, total_steps: int, steps_per_epoch: int) -> dict[str, Any]:
-    """As curves.json has it: each mean stands at the last step of its span that was done. Spans of which nothing is known,
-    from before a version that kept it, are left out."""
+    """The means as in curves.json, each at the last step of its span that was done. Spans without a known loss, from steps of
+    an older version, are left out."""
     spans = min(SPANS, total_steps)
     ends = [min(-(-(place + 1) * total_steps // spans), steps_done) for place in range(len(sums))]
     points = [{"step": end, "trainLoss": losses / rows} for end, (losses, rows) in zip(ends, sums, strict=True) if rows]
@@ -35,5 +35,5 @@ def told(sums: Sums, steps_done: int, total_steps: int, steps_per_epoch: int) ->
 
 
 def read(given: Sequence[Sequence[float]]) -> Sums:
-    """Out of a resume point, where JSON has made lists of them."""
+    """The sums in a resume point, where JSON has made lists of tuples."""
     return tuple((float(losses), int(rows)) for losses, rows in given)

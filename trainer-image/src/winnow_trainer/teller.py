@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 M = TypeVar("M")
 T = TypeVar("T")
 
-WAITING = 10_000  # messages; more than an hour of most runs
+WAITING = 10_000  # messages that may wait: more than an hour of most runs
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 ERROR_CHARACTERS = 500  # of what a server says
-CLOSE_SECONDS = 15.0  # that the end of a run may wait for what is still to be told
+CLOSE_SECONDS = 15.0  # that the end of a run waits for what is still to be sent
 
 
 class UnreachableError(Exception):
@@ -54,7 +54,7 @@ class Teller(Generic[M]):
                 self._lose(f"{WAITING} messages wait already, further ones are left out")
 
     def close(self) -> str | None:
-        """Nothing more comes. Why the server does not know all, or None: it does."""
+        """Say that nothing more comes. Returns why the server does not know everything, None if it does."""
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
@@ -71,7 +71,7 @@ class Teller(Generic[M]):
         return self.closing and self._queue.empty()
 
     def waiting(self) -> list[M]:
-        """What waits, soon after it comes."""
+        """The messages that wait, soon after they come."""
         found: list[M] = []
         try:
             found.append(self._queue.get(timeout=0.2))
@@ -108,7 +108,7 @@ class Teller(Generic[M]):
         except (RefusedError, UnreachableError, OSError) as error:
             if not self._over:
                 self._lose(f"{error}; nothing more is told there")
-        except Exception as error:  # what it remembers is broken, or its client speaks otherwise: still a courtesy
+        except Exception as error:  # a remembered id that is broken, for example: trackers are a courtesy
             if not self._over:
                 self._lose(f"{type(error).__name__}: {error}; nothing more is told there")
         finally:

@@ -25,14 +25,14 @@ class Telling:
     def __init__(self, warnings: Sequence[Warn], progress: Progress, stop: Event, patience: Patience) -> None:
         """`patience`: with storage that is full or away."""
         self.warnings = list(warnings)
-        self._short_of_room: dict[str, Warn] = {}  # by what for; no part of any report, since it passes
+        self._short_of_room: dict[str, Warn] = {}  # by what the room is for; in no report, since it passes
         self._progress, self._stop, self._patience = progress, stop, patience
 
     def told(self) -> list[dict[str, str]]:
         return [asdict(warning) for warning in (*self._short_of_room.values(), *self.warnings)]
 
     def warn_once(self, warnings: Sequence[Warn]) -> None:
-        """Of what an evaluation found: once for each thing that the message begins with, however often it is found."""
+        """Add warnings of an evaluation, but only once for each subject, which is what the message begins with."""
         known = {warning.message.split(":")[0] for warning in self.warnings}
         self.warnings += [warning for warning in warnings if warning.message.split(":")[0] not in known]
 
@@ -41,7 +41,7 @@ class Telling:
         return when_there_is_room(what, write, self._stop, partial(self._tell_of_room, what), self._patience)
 
     def resume_points(self, lack: str | None) -> None:
-        """What storage wanted for, so that the last one could not be written."""
+        """Warn that the last resume point could not be written, with why; None takes the warning away."""
         warning = lack and Warn(
             lack,
             f"{WORDS[lack]}: the last resume point could not be written, and the training goes on without it. After a stop it "
@@ -50,7 +50,7 @@ class Telling:
         self._tell_of_room(POINTS, warning or None)
 
     def _tell_of_room(self, what: str, warning: Warn | None) -> None:
-        """That there is none for it, or None: there is."""
+        """Warn that storage is full or away for this; None takes the warning away."""
         if warning == self._short_of_room.get(what):
             return
         self._short_of_room.pop(what, None)

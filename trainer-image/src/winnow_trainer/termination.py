@@ -45,7 +45,7 @@ def fitted(message: Message, limit_bytes: int = MESSAGE_BYTES, *, lists: bool = 
 
 
 def tells_all(message: Message) -> bool:
-    """Whether no metrics have to be dropped of it."""
+    """Whether all its metrics fit."""
     told = orjson.loads(fitted(message))
     kept = [len(epoch.get(rows, ())) for epoch in told.get("epochs", []) for rows in MEASURED]
     names = len(told.get("metricNames", ()))

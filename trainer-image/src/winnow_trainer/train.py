@@ -118,7 +118,8 @@ def train(
 
 
 def make_accelerator() -> Accelerator:
-    """bfloat16 where it is fast, never fp16: its range is too small. Weights, gradients and the optimizer stay in float32: only matrix products are shorter."""
+    """Matrix products in bfloat16 where that is fast, never in float16, whose range is too small. Weights, gradients and the optimizer
+    stay in float32."""
     cuda = torch.cuda.is_available()
     fast = gpu_computes_bfloat16() if cuda else multiplies_bfloat16()
     return Accelerator(cpu=not cuda, mixed_precision="bf16" if fast else "no")
@@ -173,7 +174,8 @@ class Training:
         return f"{told}; goes on from {'there' if self.saved[0] == self.position else 'the resume point before'}"
 
     def check_points(self) -> None:
-        """Raises what kept the last resume point from being written, if that is known by now; that storage is full or away is only told."""
+        """Raises what kept the last resume point from being written, if that is known by now. Storage that is full or away is only
+        reported, as a warning."""
         self.writer.check()
         if self.ranks.leads:
             self.telling.resume_points(self.writer.lack)
@@ -250,8 +252,7 @@ class Training:
             self.publisher.warn_again(self.published)
 
     def make_room_for_epochs(self) -> None:
-        """Of checkpoints that were changed, those of epochs that come again are removed, and made again. The others stay: no
-        step of this run would bring them back."""
+        """Remove the changed checkpoints of epochs that this run trains again. The others stay: nothing would bring them back."""
         again = {f"epoch-{epoch}": epoch for epoch in range(self.position.epoch, self.parameters.num_train_epochs + 1)}
         for one in self.changed:
             if one.name in again:
@@ -262,7 +263,7 @@ class Training:
             self.telling.warnings.append(warning)
 
     def trackers(self) -> list[Tracker]:
-        """Of several processes the first one tells."""
+        """Only the first process has any."""
         if not self.ranks.leads:
             return []
         return [*self.event_files(), *self.track(self.prepared, self.folder)]
@@ -276,8 +277,20 @@ class Training:
             log.warning("No curves for TensorBoard, storage is full", extra={"error": str(error)})
             return []
 
+    def encoded(self) -> tuple[Examples, Examples | None, Examples | None]:
+        """Training, test and validation rows as the model reads them; how many are cut is a warning."""
+        data, encoder = self.prepared.data, self.prepared.encoder
+        examples = encode(data.train.texts, data.train.targets, encoder)
+        test, validation = (
+            encode(part.rows.texts, part.targets, encoder) if part else None for part in (data.test, data.validation)
+        )
+        parts = {"training": examples, "test": test, "validation": validation}
+        self.telling.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
+        return examples, test, validation
+
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
-        prepared, data = self.prepared, self.prepared.data
+        """What learns, and the test and validation rows. Raises Stopped."""
+        prepared = self.prepared
         accelerator = make_accelerator()
         device = accelerator.device
         if device.type == "cpu":
@@ -285,13 +298,7 @@ class Training:
             torch.set_num_threads(max(1, usable_cpus() // self.ranks.local_size))
             torch.set_flush_denormal(True)  # AdamW's moments of rare tokens fade into denormals, which are slow
         check(self.stop)
-        examples = encode(data.train.texts, data.train.targets, prepared.encoder)
-        test, validation = (
-            encode(part.rows.texts, part.targets, prepared.encoder) if part else None
-            for part in (data.test, data.validation)
-        )
-        parts = {"training": examples, "test": test, "validation": validation}
-        self.telling.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
+        examples, test, validation = self.encoded()
         for warning in self.telling.warnings:
             log.warning(warning.message, extra={"code": warning.code})
         check(self.stop)
@@ -306,7 +313,7 @@ class Training:
             prepared.pooling,
             prepared.parent,
         )
-        # Not before: a manifest that the model refuses is corrected, and tried again under the same name.
+        # Not before: a manifest that the model refuses can be corrected and tried again under the same name.
         if self.ranks.leads:
             self.folder.claim(prepared.identity())
         self.place(model, accelerator, sum(len(part) for part in (examples, test, validation) if part is not None))
@@ -338,7 +345,7 @@ class Training:
         return learner, test, validation
 
     def tell(self, words: str) -> None:
-        """What is done instead of steps; `report` ends it."""
+        """Say what goes on between steps, until `report` takes the message away."""
         self.progress.update(message=words)
 
     def place(self, model: Classifier, accelerator: Accelerator, rows: int) -> None:
@@ -376,8 +383,8 @@ class Training:
             self.pace.step(self.clock() - began, int(self.learner.examples.lengths[rows].sum()))
             if self.watch.due():
                 self.look(rate)
-            # Asked once: a stop that comes while the point is written waits for the next step. What one process wants
-            # all do.
+            # Asked once a step: a stop that comes while the point is written waits for the next step. If one process wants to
+            # stop or to write, all do.
             self.check_points()
             stopping, due = self.ranks.any(self.stop.is_set(), self.due(self.position.step == len(steps)))
             if stopping or due:
@@ -385,7 +392,7 @@ class Training:
                 self.save()
             if stopping:
                 self.writer.wait()
-                self.ranks.wait()  # who leaves first has the others ended
+                self.ranks.wait()  # when one process leaves, the others are ended
                 raise Stopped
         self.look(rate)
         self.learner.read()
@@ -396,7 +403,7 @@ class Training:
         return self.ranks.leads and (last or since >= RESUME_POINT_SECONDS) and self.writer.affordable(since)
 
     def save(self) -> None:
-        """A resume point of here, written beside what comes next; nothing where there is one."""
+        """Begin to write a resume point of the current position, unless the last one is of the same."""
         if self.saved[0] != self.position:
             began = self.clock()
             state = self.learner.state()
@@ -444,7 +451,7 @@ class Training:
 
     @contextmanager
     def what_is_kept(self) -> Iterator[None]:
-        """A DivergedError says it too."""
+        """Adds to a DivergedError which checkpoint there is."""
         try:
             yield
         except DivergedError as error:

@@ -94,7 +94,7 @@ def tell(run: Any) -> None:
         if "end" in told:
             end = told["end"]
             break
-        # The client's own steps only ever grow: what a training does again after a restart would be left out.
+        # The client's own steps can only grow, so steps that a training repeats after a restart would be left out.
         run.log({**told["values"], STEP: told["step"], "_timestamp": told["at"]})
     if end == "Stopped":
         run.mark_preempting()

@@ -21,7 +21,7 @@ STORAGE = "/storage"
 SETTINGS = "/etc/winnow"
 BASE = "/base"
 SOURCE = "/source"
-BASE_KEYS = "BASE_"  # before the names of the base model's keys, which may be others than the storage's
+BASE_KEYS = "BASE_"  # stands before the names of the base model's keys, which may differ from the storage's
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 TERMINATION_LOG = "/dev/termination-log"
 USER = 65532  # "nonroot" of distroless images: not root, and no user of any node
@@ -200,7 +200,7 @@ def storage(service: api.ModelService, networks: tuple[str, ...], *, read_only: 
 
 
 def allowing(networks: tuple[str, ...], command: list[str] | None = None) -> tuple[str, ...]:
-    """Nothing where the command has them already."""
+    """--allow-network for each; nothing where `command` has the option already."""
     option = "--allow-network"
     return () if option in (command or ()) else tuple(part for network in networks for part in (option, network))
 
@@ -308,9 +308,9 @@ def placement(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
 
 
 def service_account(name: str | None) -> Object:
-    """For a template that is applied again and again: where the field is empty the API server takes the name from its
-    deprecated twin, so what is only left out comes back. Not `default`, which a template does not get by itself: all pods
-    would be replaced."""
+    """The account's name under both fields of a pod template, also where it is empty: the API server fills an empty one from
+    its deprecated twin, so a name that is only left out comes back. Not `default` for none: a template has no name by itself,
+    and all pods would be replaced."""
     return {"serviceAccountName": name or "", "serviceAccount": name or ""}
 
 
@@ -319,7 +319,8 @@ def resources(spec: api.TrainingJobSpec | api.DeploymentSpec) -> Object:
 
 
 def gpu_arguments(spec: api.TrainingJobSpec | api.DeploymentSpec) -> list[str]:
-    """Of a container that was given a GPU: it ends where it cannot see it, instead of holding it while its CPUs work."""
+    """For a container that was given a GPU: it ends where it cannot see that, instead of holding it while its CPUs work.
+    Names count as in the CRD's rules for QLoRA."""
     limits = (spec.resources.limits if spec.resources else None) or {}
     given = any(("gpu" in name or "nvidia.com/" in name) and str(count) != "0" for name, count in limits.items())
     return ["--require-gpu"] if given else []
@@ -335,7 +336,7 @@ def note(value: Any) -> str:
 
 
 def noted(obj: Object, annotation: str, form: TypeAdapter[T], otherwise: T) -> T:
-    """What we wrote into it. `otherwise` where nothing stands there, or something else: who may edit an object may edit its annotations."""
+    """What note() wrote into the annotation; `otherwise` where it is not there or was edited into something else."""
     text = (obj["metadata"].get("annotations") or {}).get(annotation)
     try:
         return form.validate_json(text) if text else otherwise

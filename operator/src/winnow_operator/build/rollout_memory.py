@@ -39,13 +39,12 @@ def _moment(text: str) -> str:
 class Memory:
     since: Annotated[str, AfterValidator(_moment)] = ""  # when the pods' checkpoint was last changed
     fallback: Served | None = None  # what was live then
-    template: Object | None = (
-        None  # of its pods: taken back are the pods as they were, since the cause may be another field of the spec
-    )
+    # Of the fallback's pods. A rollback brings these back as they were: another field of the spec may have been the cause.
+    template: Object | None = None
     taken_back: TakenBack | None = None
 
     def settled(self) -> Memory:
-        """The chosen checkpoint is what is served, or on its way: of what was taken back before, nothing is left."""
+        """Without what was taken back: the chosen checkpoint is served, or on its way."""
         return replace(self, taken_back=None, template=None) if self.taken_back else self
 
     @staticmethod

@@ -11,7 +11,7 @@ from winnow_operator.resources import GROUP, Object
 CONTAINER = "server"
 PORT = 8080
 KEYS = "/etc/winnow-keys"
-# From an image pull that is over to a loaded model: 15 minutes suffice for 16 GiB at 20 MiB/s.
+# From the end of the image pull to the loaded model: 15 minutes suffice for 16 GiB at 20 MiB/s.
 START_SECONDS = 900
 PROBE_SECONDS = 2  # a rollover waits for it, once a pod
 _STEPS = {
@@ -36,25 +36,11 @@ def server_deployment(
 ) -> Object:
     storage = common.storage(service, networks, read_only=True)
     base = common.base_model(served.base_model, storage.reference) if served.base_model else None
-    checkpoint = f"{storage.reference}/{served.folder}"
-    command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
-    if base:
-        command += ["--base-model", base.reference, *base.arguments]
-    command += ["--storage", common.STORAGE, *storage.arguments]
-    if base and base.names_a_server:
-        command += common.allowing(networks, command)
-    command += ["--name", deployment.metadata.name, "--port", str(PORT)]
-    command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
-    command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
-    command += [part for prefix in prefixes(deployment) for part in ("--path-prefix", prefix)]
-    command += _chosen(deployment.spec)
-    command += common.gpu_arguments(deployment.spec)
     keys = api_keys(deployment)
-    command += ["--api-keys", KEYS] if keys else []
     container = common.container(
         CONTAINER,
         image,
-        command,
+        _command(deployment, served, storage, base, networks),
         env=[*(base.env if base else ()), *storage.env, *common.user_env(deployment.spec)],
         mounts=[
             storage.mount,
@@ -103,15 +89,39 @@ def server_deployment(
     }
 
 
+def _command(
+    deployment: api.Deployment,
+    served: Served,
+    storage: common.Storage,
+    base: common.BaseModel | None,
+    networks: tuple[str, ...],
+) -> list[str]:
+    checkpoint = f"{storage.reference}/{served.folder}"
+    command = ["python", "-m", "winnow_server", "--checkpoint", checkpoint, "--digest", served.digest]
+    if base:
+        command += ["--base-model", base.reference, *base.arguments]
+    command += ["--storage", common.STORAGE, *storage.arguments]
+    if base and base.names_a_server:
+        command += common.allowing(networks, command)
+    command += ["--name", deployment.metadata.name, "--port", str(PORT)]
+    command += ["--drain-seconds", str(DRAIN_SECONDS), "--termination-log", common.TERMINATION_LOG]
+    command += ["--thresholds", f"{common.SETTINGS}/{thresholds.FILE}"]
+    command += [part for prefix in prefixes(deployment) for part in ("--path-prefix", prefix)]
+    command += _chosen(deployment.spec)
+    command += common.gpu_arguments(deployment.spec)
+    return command + (["--api-keys", KEYS] if api_keys(deployment) else [])
+
+
 def _start_seconds(rollout: api.Rollout) -> int:
-    """Who lengthens the deadline has a model that takes long to load. Of the default one, the rest is for the pull; and a short
-    one ends no pod that still loads: pods that an autoscaler adds have no deadline."""
+    """How long a pod may load before it is restarted. Whoever lengthens the rollout's deadline has a model that takes long, so the
+    deadline counts. The default deadline includes the pull of the image, and a shorter one must end no pod that still loads:
+    pods that an autoscaler adds have no deadline at all. There it is START_SECONDS."""
     longer = rollout.deadline_seconds > api.Rollout().deadline_seconds
     return rollout.deadline_seconds if longer else START_SECONDS
 
 
 def _chosen(spec: api.DeploymentSpec) -> list[str]:
-    """What is not the server's own default: pods of Deployments that choose nothing stay as they are."""
+    """Only what is not the server's default, so that an update of the operator replaces no pods of Deployments that set nothing."""
     precision = ["--precision", "float32"] if spec.precision == "Float32" else []
     truncation = ["--truncation", _TRUNCATION[spec.truncation]] if spec.truncation in _TRUNCATION else []
     return precision + truncation + (["--examples", "hidden"] if spec.examples == "Hidden" else [])

@@ -18,7 +18,7 @@ from winnow_operator.reasons import Reason
 from winnow_operator.resources import CLAIM, CONFIG_MAP, IN_USE, Object, being_deleted, name_of, newest
 
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap or claim of the user's, which is not watched
-# Failures that the same rows need not meet again: a person mends what is wrong, and asks for another try by deleting the Job.
+# Failures that need not come again with the same rows: a person mends the cause, then deletes the Job for another try.
 MAY_PASS = {
     Reason.SOURCE_UNREACHABLE,
     Reason.STORAGE_FULL,
@@ -28,7 +28,7 @@ MAY_PASS = {
     Reason.UPLOAD_ABANDONED,
 }
 TERMINATING = "Terminating"  # the condition's type, as namespaces and CRDs have it
-# Of an import that went well, its Job and pod: they count against quotas, and their log is all they are good for.
+# How long the Job and pod of a successful import stay: they count against quotas, and only their log may still be wanted.
 LOG_KEPT = timedelta(hours=1)
 SKEW = timedelta(minutes=5)  # between the API server's clock and ours
 # How the importer says that a ConfigMap, mounted whole, lacks the key.
@@ -79,7 +79,7 @@ def plan(seen: DatasetSeen, now: datetime, config: Config) -> Plan:
 
 
 def _leaving(seen: DatasetSeen, released: tuple[Child, ...], now: datetime) -> Plan:
-    """It is being deleted, and waits while trainings run on it. What it said before stays true."""
+    """For a Dataset that is being deleted, and waits while trainings read it. The rest of its status stays as it was."""
     obj, old = seen.obj, seen.obj.status
     status = {**api.to_raw(old), "observedGeneration": obj.metadata.generation}
     kept = [c for c in status.get("conditions", []) if c["type"] != TERMINATING]
@@ -126,7 +126,7 @@ def _state(seen: DatasetSeen, now: datetime, config: Config) -> _State:
     state = _run(seen, job, now)
     _, wanted = import_job(seen.obj, seen.service, config)
     if state.final and name_of(wanted) != name_of(job):
-        # What it failed for may be mended, for example the ModelService's base model: another Job is wanted than the one that failed.
+        # Another Job is wanted than the one that failed: the cause may be mended, for example by another base model.
         return _State(False, Reason.IMPORTING, "The import is tried again with new settings", children=(Delete(job),))
     return state
 
@@ -150,7 +150,8 @@ def _lost(seen: DatasetSeen, reason: Reason, message: str) -> _State:
 
 
 def _volume_is_newer(obj: api.Dataset, service: api.ModelService) -> bool:
-    """Whether the ModelService was made after the rows were stored, and with it the volume: nobody looked when the earlier one went."""
+    """Whether the ModelService, and with it the volume, was made after the rows were stored: then an earlier ModelService was
+    deleted while no operator ran."""
     own, ready = service.spec.storage.persistent_volume_claim, obj.status.condition("Ready")
     made = service.metadata.creation_timestamp
     if own is None or own.size is None or ready is None or made is None:
@@ -228,7 +229,7 @@ def _reason(failed: failure.Failure) -> Reason:
 
 
 def _upload_command(obj: api.Dataset) -> str:
-    """How the rows are read need not be said again: it stands in the spec."""
+    """Without options for reading the rows: those stand in the spec."""
     upload = obj.spec.source.upload
     file = shlex.quote(upload.file_name) if upload and upload.file_name else "FILE"
     where = f"--model-service {obj.spec.model_service} --name {obj.metadata.name} -n {obj.metadata.namespace}"

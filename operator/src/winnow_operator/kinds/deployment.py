@@ -33,9 +33,9 @@ class _Rollout:
 
     replicas: int
     ready: int
-    done: bool  # all replicas run what is asked for, and none is left of what was before
+    done: bool  # all replicas run what is asked for, and no older pod is left
     failed: str = ""  # why new pods do not come up
-    refused: str = ""  # why none can be made
+    refused: str = ""  # why no pods can be made
     paused: bool = False  # by a person, and before all pods run what is asked for
 
 
@@ -166,7 +166,7 @@ def _state(seen: DeploymentSeen, decided: Promotion, progress: _Rollout) -> _Sta
 
 
 def _told_of_storage(seen: DeploymentSeen, state: _State) -> _State:
-    """What serves goes on, but its pods cannot be started anew."""
+    """Adds that storage is on its way out: what serves goes on, but its pods cannot be started anew."""
     if not seen.storage_leaving:
         return state
     going = (
@@ -187,7 +187,8 @@ def _at_zero(seen: DeploymentSeen, what: str) -> _State:
 
 
 def _held(seen: DeploymentSeen, decided: Promotion, progress: _Rollout, what: str) -> _State:
-    """Who follows a leaderboard asks for the best that is let through, so a leader that is not leaves nothing to be done."""
+    """Why the chosen checkpoint is not served. A Deployment that follows the leaderboard asks for the best checkpoint that
+    passes the gate: where the leader does not pass, it has what it asks for."""
     reason, target = decided.held or Reason.JUDGING, decided.target
     message = f"{what} is not live: {decided.message}"
     if seen.obj.spec.follow and target is not None and progress.done and seen.obj.spec.replicas > 0:
@@ -300,7 +301,7 @@ def _why(seen: DeploymentSeen, decided: Promotion, target: Served) -> tuple[Reas
 
 
 def _value(seen: DeploymentSeen, target: Served, history: list[Object]) -> Object:
-    """By what its job was judged, as far as that is known."""
+    """The primary metric of its job and the value of the checkpoint, as far as they are known."""
     job = seen.training_job
     if job is not None and job.metadata.name == target.training_job:
         value = leaders.value_of(job.status, target.checkpoint)
@@ -326,7 +327,7 @@ def _news(seen: DeploymentSeen, decided: Promotion, found: list[Condition]) -> t
     back = decided.memory.taken_back
     if back is None or any(event.reason == Reason.ROLLED_BACK for event in events):
         return events
-    head = back.message[:100]  # what stands behind other words, and is long, loses its end in a condition
+    head = back.message[:100]  # its beginning only: in a condition other words stand before it, and the end may be cut
     said = any(head in conditions.shorten(condition.message) for condition in found if condition.type == "Promoted")
     said_before = any(head in condition.message for condition in old if condition.type == "Promoted")
     return (*events, Event("Warning", Reason.ROLLED_BACK, back.message)) if said and not said_before else events

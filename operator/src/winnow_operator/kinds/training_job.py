@@ -136,7 +136,7 @@ def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:
         failed = _failed(seen, pods.ended(out_of_memory), None)
         return _State("Failed", failed.reason, failed.message, news=_news(seen), failed=failed, started=started)
     state = _pod_state(seen, job)
-    # Of a job that an older version of the operator started, for example.
+    # Datasets may lack our finalizer where an older version of the operator started the job, for example.
     read = [dataset for dataset in seen.datasets if in_use.reads(seen.obj, dataset)]
     held = in_use.holds(*(dataset for dataset in read if not in_use.held(dataset)))
     return replace(state, news=_news(seen), started=started, requeue_after=left, children=held)
@@ -249,7 +249,8 @@ def _conditions(seen: TrainingJobSeen, state: _State) -> list[Condition]:
 
 
 def _abnormal(state: _State) -> list[Condition]:
-    """kstatus: Stalled for what a person has to change, Reconciling until the trainer runs, neither for a job that runs, waits suspended or is done."""
+    """The conditions of kstatus: Stalled where a person has to change something, Reconciling until the trainer runs, neither
+    for a job that runs, is suspended or is done."""
     if state.phase == "Failed" or state.final:
         return [conditions.stalled(state.reason, state.message)]
     if state.phase in ("Waiting", "Starting"):
@@ -284,7 +285,8 @@ def _status(seen: TrainingJobSeen, state: _State, found: list[Condition], now: d
 
 
 def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
-    """What is used, by digest: fixed with the first start, since a run that is resumed must meet the rows that it began with."""
+    """The datasets in use, by digest. Fixed at the first start: a run that is resumed must get the rows that it began
+    with."""
     old = seen.obj.status.datasets
     begun = bool(seen.jobs) or seen.obj.status.start_time is not None
     used: Object = {}
@@ -298,7 +300,7 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
         told = getattr(news, field) if news else None
         if (count := told if told is not None else getattr(old, field, None)) is not None:
             used[name] = count
-    # What does not fit into a last word is left out of it; but that storage was full passes.
+    # A termination message leaves out warnings that do not fit, so known ones stay; but storage may not be full any more.
     known = [one for one in (old.warnings if old else None) or () if not news or one.code != Reason.STORAGE_FULL]
     if warnings := (news.warnings if news else ()) or known:
         told_short = [{"code": each.code, "message": conditions.shorten(each.message)} for each in warnings]
@@ -307,8 +309,8 @@ def _datasets(seen: TrainingJobSeen, news: report.Training | None) -> Object:
 
 
 def _base_model(seen: TrainingJobSeen) -> Object | None:
-    """Fixed once a pod has run: one that cannot be pulled is mended by another. None before, and where the job goes on from
-    a checkpoint."""
+    """The base model in use. Not fixed before a pod has run, so that one that cannot be pulled can be replaced. None until
+    then, and where the job goes on from a checkpoint."""
     obj, wanted = seen.obj, seen.obj.spec.base_model
     begun = any(pods.running(pod) or pods.ended(pod) for pod in (*seen.pods, *seen.departed))
     if not begun or seen.service is None or (wanted and wanted.checkpoint):
@@ -345,7 +347,8 @@ def _events(seen: TrainingJobSeen, state: _State, found: list[Condition]) -> tup
 
 
 def _after_the_end(seen: TrainingJobSeen, now: datetime) -> Plan:
-    """The result is recorded and stays; what is left is to clear the batch Job away, and to say who serves what."""
+    """For a job that has ended. Its result stays; its batch Job is cleared away, and who uses its checkpoints is kept up to
+    date."""
     obj, old = seen.obj, seen.obj.status
     kept = api.to_raw(old)
     # The end does not change with the generation: suspend, deadline and time to live no longer matter to the result.

@@ -32,7 +32,7 @@ _MOMENT = (
 
 
 _MEASURED = ("metrics", "validationMetrics")
-# With all metrics; earlier ones only say the primary metric. A thousand epochs would be more than etcd takes for an object.
+# So many epochs keep all metrics, earlier ones the primary metric alone: a thousand would be too large an object for etcd.
 FULL = 200
 
 
@@ -43,7 +43,7 @@ def merged(
     job_name: str,
     children: Iterable[api.TrainingJob] = (),
 ) -> Object:
-    """epochs, checkpoints and the best one."""
+    """The fields of status about epochs, checkpoints and the best one."""
     told = news or report.Training(state="Running")
     epochs = _epochs(status, told)
     best = told.best_checkpoint or status.best_checkpoint
@@ -173,7 +173,7 @@ def _tidy(value: float | int) -> float | int:
 
 
 def finished(recorded: Object | None, now: datetime, total_epochs: int, last_epoch: int | None) -> Object:
-    """Progress of a job that completed, be it that nobody asked while it ran; last_epoch: that it stopped early after."""
+    """The progress of a completed job, also where nobody asked while it ran. `last_epoch`: after which it stopped early."""
     kept = {name: value for name, value in (recorded or {}).items() if name not in ("eta", "etaSeconds")}
     total = kept.get("totalEpochs") or total_epochs
     kept |= {"epoch": total if last_epoch is None else last_epoch, "totalEpochs": total}

@@ -144,7 +144,7 @@ def _labels(dataset: api.Dataset) -> tuple[str, ...] | None:
 
 
 def metrics_fit(seen: TrainingJobSeen) -> Verdict | None:
-    """Said here rather than by the trainer, which a queue or a large image may keep for hours."""
+    """The trainer would say so too, but a queue or the pull of a large image may keep it for hours."""
     metrics = seen.obj.spec.metrics
     task = seen.training.status.task_detail if seen.training else None
     if metrics is None or task is None:
@@ -191,7 +191,7 @@ def thresholds_fit(seen: TrainingJobSeen) -> Verdict | None:
 
 
 def labels_are_there(seen: TrainingJobSeen) -> Verdict | None:
-    """What the trainer would say too, but only once a queue, a large image and a GPU were waited for."""
+    """As `metrics_fit`: the trainer would say so too, but much later."""
     spec, training = seen.obj.spec, seen.training
     if training is None:
         return None
@@ -236,7 +236,7 @@ def storage_is_shared(seen: TrainingJobSeen) -> Verdict | None:
 
 
 def _access_modes(seen: TrainingJobSeen) -> tuple[str, ...]:
-    """Of the claim that the ModelService has made; nothing for a bucket, or a claim of the user's."""
+    """Access modes of the claim that the ModelService makes; none for a bucket, or a claim of the user's."""
     claim = seen.service.spec.storage.persistent_volume_claim if seen.service else None
     return tuple(claim.access_modes or ("ReadWriteOnce",)) if claim and not claim.claim_name else ()
 
@@ -287,7 +287,7 @@ def accept(seen: TrainingJobSeen) -> Verdict:
 
 
 def accepted(seen: TrainingJobSeen) -> Verdict:
-    """A volume that one node can mount does not forbid several pods: they may run on one node."""
+    """A volume that only one node can mount does not forbid several pods: they may run on that node."""
     if seen.obj.spec.nodes == 1 or _access_modes(seen) != ("ReadWriteOnce",):
         return ACCEPTED
     message = f"{ACCEPTED.message}; storage is ReadWriteOnce, so all {seen.obj.spec.nodes} pods have to run on one node"

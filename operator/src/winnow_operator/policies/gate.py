@@ -49,7 +49,8 @@ def leftover(seen: DeploymentSeen) -> tuple[Child, ...]:
 
 
 def was_live(deployment: api.Deployment, digest: str) -> bool:
-    """Whether a person goes back to it by name. What was taken back because it failed, and what a leaderboard or a new job brings up, has to pass."""
+    """Whether a person names a checkpoint that was live before: it need not pass the gate again. One that was taken back
+    because it failed, or that a leaderboard chose, has to."""
     if deployment.spec.checkpoint is None:
         return False
     status = deployment.status
@@ -120,7 +121,7 @@ def _measurement(gate: api.Gate, seen: DeploymentSeen, candidate: Served, live: 
 
 
 def _answers(result: api.GateResult, wanted: Measurement, seen: DeploymentSeen, config: Config) -> bool:
-    """What was measured beside it does not matter."""
+    """Whether the result answers this measurement; what else was measured with it does not matter."""
     if result.candidate != wanted.candidate.digest:
         return False
     if result.message:  # asked for something else, it may go better
@@ -219,7 +220,7 @@ def _result(wanted: Measurement, said: report.Measured, job: str, now: datetime)
 
 
 def _without(seen: DeploymentSeen, *, keep: str) -> tuple[Child, ...]:
-    """All of them where the claim is being deleted, which waits for their pods."""
+    """The Jobs but this one; all of them where the claim is being deleted, which waits for their pods."""
     unwanted = [job for job in seen.jobs if name_of(job) != keep or seen.storage_leaving]
     return tuple(Delete(job) for job in unwanted if not being_deleted(job))
 

@@ -17,8 +17,8 @@ SHOWN_JOBS = 5
 
 
 def refused(job: api.TrainingJob) -> bool:
-    """Whether its batch Job could not be made, and is tried again: what is held for it stays held, or one side would take the
-    finalizer off and the other put it on for ever."""
+    """Whether its batch Job could not be created, and is tried again. Its Datasets stay held meanwhile: else the Dataset's
+    side would take the finalizer off and the training's side put it on, for ever."""
     accepted = job.status.condition("Accepted")
     return accepted is not None and accepted.reason in (Reason.API_REFUSED, Reason.NAME_CONFLICT)
 

@@ -41,7 +41,7 @@ def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
     if live and before.taken_back and live.digest == before.taken_back.digest:
         live = current  # status calls it live until the rollout back is done
     if current and before.fallback and seen.service and (why := _failure(seen, current, before)):
-        # Whatever the spec has come to choose meanwhile: what serves must be what is known to be good.
+        # Even if the spec chooses another one by now: what serves must be known to be good.
         return _take_back(seen, chosen, current, before, before.fallback, why, now)
     if isinstance(chosen, Missing):
         return Promotion(chosen, (current or live) if seen.service else None, before, result=kept)
@@ -49,7 +49,7 @@ def decide(seen: DeploymentSeen, now: datetime, config: Config) -> Promotion:
     if taken_back and (taken_back.digest, taken_back.spec) == (chosen.digest, spec_digest(seen.obj)):
         return Promotion(chosen, current, before, Reason.ROLLED_BACK, taken_back.message, kept)
     if live and live.digest == chosen.digest:
-        # What is live was let through when it came: a gate that is raised later takes nothing down.
+        # The live checkpoint passed the gate when it came: a gate that is raised later takes nothing down.
         verdict = gate.Verdict(True, _how_it_came(seen.obj), kept, gate.leftover(seen))
     else:
         verdict = gate.decide(seen, chosen, live, now, config)

@@ -58,8 +58,9 @@ def marked(
 
 
 def kept(checkpoints: list[Object], status: api.TrainingJobStatus, count: int) -> frozenset[str]:
-    """The best so many that are there: by the primary metric on the rows that choose, of equal ones the earlier; after them
-    those without a value, the later first. The best checkpoint is always among them."""
+    """The checkpoints that stay, at most as many as retention says: the best by the primary metric on the rows that
+    choose, of equal ones the earlier; then those without a value, the latest first. The best checkpoint is always among
+    them."""
     field = "validationMetrics" if status.selected_on == "Validation" else "metrics"
     sign = 1 if status.higher_is_better is False else -1
 
@@ -67,7 +68,7 @@ def kept(checkpoints: list[Object], status: api.TrainingJobStatus, count: int) -
         value = checkpoint.get(field, {}).get(status.primary_metric)
         epoch = int(checkpoint.get("epoch", 0))
         best = checkpoint["name"] == status.best_checkpoint
-        return (not best, value is None, sign * value, epoch) if value is not None else (not best, True, 0.0, -epoch)
+        return (not best, True, 0.0, -epoch) if value is None else (not best, False, sign * value, epoch)
 
     there = sorted((checkpoint for checkpoint in checkpoints if not checkpoint.get("removed")), key=order)
     return frozenset(checkpoint["name"] for checkpoint in there[:count])

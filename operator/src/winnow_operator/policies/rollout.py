@@ -14,7 +14,8 @@ from winnow_operator.policies import failure
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import GROUP, Object, being_deleted, condition_of, name_of, status_of
 
-# Exit codes that say nothing against a checkpoint: stopped, or storage was not there for a moment. A server that never gets at it runs into its deadline.
+# Exit codes that say nothing against a checkpoint: the server was stopped, or storage did not answer. Where it never answers,
+# the rollout's deadline ends the wait.
 INNOCENT = (0, 20, pods.STOPPED_EXIT_CODE)
 KILLS = 3  # of a pod, before SIGKILL is taken for more than an unlucky node's
 
@@ -25,7 +26,7 @@ def crash(seen: DeploymentSeen, served: Served, since: str = "", until: datetime
 
 
 def keeps_down(seen: DeploymentSeen, served: Served) -> str:
-    """The same of servers that are not ready: what one that came up again died of is over."""
+    """The same, of servers that are not ready only: one that is ready again has got over its crash."""
     return _crash(served, [pod for pod in _pods(seen, served) if not pods.ready(pod)])
 
 
@@ -55,7 +56,7 @@ def _within(at: str, since: str, until: datetime | None) -> bool:
 
 
 def overdue(seen: DeploymentSeen, memory: Memory) -> str:
-    """That a rollout did not get on within its deadline, and what it waits for; empty while it may."""
+    """In words, that a rollout made no progress within its deadline, and what it waits for; empty before that."""
     child = seen.child
     if child is None or not observed(child):
         return ""
@@ -78,12 +79,12 @@ def trouble(seen: DeploymentSeen, served: Served) -> str:
 
 
 def refused(seen: DeploymentSeen) -> str:
-    """Why no further pod can be made, which says nothing against the checkpoint."""
+    """Why no further pod can be created, which is no fault of the checkpoint."""
     return pods.refused_servers(seen.child) if seen.child and observed(seen.child) else ""
 
 
 def waits_for(seen: DeploymentSeen, served: Served) -> str:
-    """What keeps further pods of this checkpoint from being ready, as far as that is told."""
+    """What keeps pods of this checkpoint from being ready, as far as Kubernetes says it."""
     unready = [pod for pod in _pods(seen, served) if not pods.ready(pod)]
     return (
         trouble(seen, served)

@@ -24,7 +24,7 @@ class Verdict:
 
 
 def leaving(claim: Object, service: api.ModelService | None) -> bool:
-    """Whether it is being deleted, or about to be: an earlier ModelService of the name owns it."""
+    """Whether the claim is being deleted, or about to be since an earlier ModelService of the name owns it."""
     return being_deleted(claim) or (service is not None and _of_an_earlier(claim, service))
 
 
@@ -35,7 +35,7 @@ def _of_an_earlier(claim: Object, service: api.ModelService) -> bool:
 
 
 def holders(claim: Object, around: Iterable[Object]) -> tuple[Object, ...]:
-    """Pods that keep the claim, by name: also those that ended, but none that has no node."""
+    """The pods that keep the claim from going, by name: also pods that ended, but none that has no node yet."""
     return tuple(sorted((pod for pod in around if pod["spec"].get("nodeName") and _mounts(pod, claim)), key=name_of))
 
 
@@ -71,7 +71,8 @@ def judge(seen: ModelServiceSeen) -> Verdict:
 
 
 def _leaving(seen: ModelServiceSeen, claim: Object) -> Verdict:
-    """What ended, imports and measurements are cleared away; what serves or trains is for people to stop."""
+    """Says what the claim waits for. Imports, measurements and what ended are cleared away by us; people have to stop what
+    serves or trains."""
     earlier = " of an earlier ModelService" if _of_an_earlier(claim, seen.obj) else ""
     message = f"PersistentVolumeClaim {name_of(claim)}{earlier} is being deleted, with all that lies in it"
     if not seen.holders:
@@ -86,7 +87,7 @@ def _leaving(seen: ModelServiceSeen, claim: Object) -> Verdict:
 
 
 def _run_by(holders: Iterable[Object], kind: str) -> str:
-    """Whose pods these are, but for those that are on their way or over."""
+    """Names of the objects of this kind whose pods these are, without pods that are ending or have ended."""
     running = [pod for pod in holders if not being_deleted(pod) and not pods.over(pod)]
     labels = [pod["metadata"].get("labels") or {} for pod in running]
     names = sorted({own.get(f"{GROUP}/name", "") for own in labels if own.get(f"{GROUP}/kind") == kind})

@@ -21,7 +21,7 @@ class Place:
 
 
 class Room:
-    """The bounds hold from the first byte on: a body of unknown size reserves what it may have at most."""
+    """Bounded from the first byte on: a body of unknown size reserves the most that it may have."""
 
     def __init__(self, name: str, *, requests: int, size: int) -> None:
         """name: of the model, as the server's own metrics have it. size: bytes of all bodies together."""

@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 CONNECT_SECONDS = 2.0  # some networks drop what leads to nobody instead of refusing it
-AT_ONCE = 32  # requests: all that was held would overrun the queue of the first pod that comes up
+AT_ONCE = 32  # requests sent at once: all that were held would overrun the queue of the first pod that comes up
 ANSWER_SECONDS = 90.0  # a server gives up on a request after 60
 
 
@@ -31,8 +31,8 @@ class Upstream:
         self._looking: asyncio.Task[None] | None = None
 
     async def send(self, request: httpx2.Request) -> httpx2.Response | None:
-        """An answer whose body is still to be read, and closed; None if nobody is there or it left: classifying changes nothing,
-        so that all of it may be sent again."""
+        """Send a request. Returns the answer, whose body is still to be read and closed, or None if no server is there, or it
+        went away: the request may then be sent again, since classifying changes nothing."""
         try:
             async with self._turns:
                 answer = await self._client.send(request, stream=True)
@@ -45,7 +45,7 @@ class Upstream:
         return answer
 
     async def appears(self) -> None:
-        """Returns when a server is ready. However many wait, one asks; while nobody waits, nobody does."""
+        """Returns when a server is ready. However many requests wait, only one of them asks."""
         self._waiting += 1
         try:
             if self._looking is None or self._looking.done():
