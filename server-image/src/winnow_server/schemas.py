@@ -173,6 +173,8 @@ def from_validation(err: ValidationError, named: str = "The body") -> ApiError:
     param = path(first["loc"])
     message = WORDS.get(first["type"], first["msg"].rstrip("."))
     context = {name: value for name, value in first.get("ctx", {}).items() if name != "error"}
+    if context.get("expected") == "True":  # a literal, as Python writes it
+        context["expected"] = "true"
     return Unprocessable(f"{param or named} {message.format(**context)}.", code=first["type"], param=param)
 
 

@@ -41,6 +41,14 @@ MEBIBYTE = 1024 * 1024
             {"input": "a", "truncation": "middle"}, 422, "literal_error", "truncation", "left", id="cut in the middle"
         ),
         pytest.param(
+            {"input": "a", "add_special_tokens": False},
+            422,
+            "literal_error",
+            "add_special_tokens",
+            "be true",
+            id="as JSON writes it",
+        ),
+        pytest.param(
             {"input": "a", "priority": 10**30},
             422,
             "int_parsing_size",
