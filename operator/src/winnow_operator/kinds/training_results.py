@@ -1,7 +1,7 @@
 """What a training gave so far: the recorded status, the pulled progress and the termination message, merged. Pure.
 
-The newest word wins, field by field, and what was once recorded is never forgotten: the termination message drops what does not fit in 4,096 bytes, and pods and
-Jobs are deleted in the end.
+The newest word wins, field by field, and what was once recorded is never forgotten: the termination message drops what does
+not fit in 4,096 bytes, and pods and Jobs are deleted in the end.
 """
 
 from __future__ import annotations
