@@ -282,7 +282,7 @@ def test_what_is_no_token_is_not_told(hub, files, measure, given, is_one):
     hub.repository(BASE, kind="models", tokens=(TOKEN,)).commit(files)
     tokens, said, _ = measure(hub.url, token=given)
     assert (tokens is not None) == is_one, said
-    assert ("the token of tokenSecretRef (HF_TOKEN) is none" in said) != is_one
+    assert ("what tokenSecretRef (HF_TOKEN) holds is no token" in said) != is_one
 
 
 @pytest.mark.parametrize(

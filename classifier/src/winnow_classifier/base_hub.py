@@ -31,19 +31,19 @@ class HuggingFaceHub:
 
     @cached_property
     def _api(self) -> HfApi:
-        """One for all calls: each would begin with a connection of its own."""
+        """One client for all calls, so that they share a connection."""
         from winnow_classifier.hub_client import client
 
-        if self._token and not TOKEN.fullmatch(self._token):  # the client's own words would have it in them
+        if self._token and not TOKEN.fullmatch(self._token):  # an error of the client would quote it
             raise BaseModelError(
-                "the token of tokenSecretRef (HF_TOKEN) is none", hint="it should hold the token alone"
+                "what tokenSecretRef (HF_TOKEN) holds is no token", hint="it should hold the token alone"
             )
         return client(self._token, self._networks)
 
     def commit(self, repository: str, revision: str) -> str:
         with _hub_errors(f"{HUGGING_FACE}{repository}@{revision}"):
             found = str(self._api.model_info(repository, revision=revision, timeout=30).sha)
-            if not COMMIT.fullmatch(found):  # it names a folder
+            if not COMMIT.fullmatch(found):  # a folder is named after it
                 raise LookupError("no commit")
         return found
 
@@ -62,7 +62,7 @@ class HuggingFaceHub:
     def download(self, repository: str, commit: str, directory: Path, names: Collection[str]) -> None:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        disable_progress_bars()  # who waits is told, and a log has a line of JSON for each thing said
+        disable_progress_bars()  # base_download.py tells how far it is, and bars would break the log's lines of JSON
         patterns = [glob.escape(name) for name in names]
         with _hub_errors(f"{HUGGING_FACE}{repository}@{commit}"):
             self._api.snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=patterns)
@@ -71,7 +71,7 @@ class HuggingFaceHub:
 
 @contextlib.contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
-    from httpx2 import HTTPError, InvalidURL  # what huggingface_hub asks by
+    from httpx2 import HTTPError, InvalidURL  # huggingface_hub's HTTP client
 
     try:
         from huggingface_hub.constants import ENDPOINT
@@ -104,7 +104,7 @@ def _hub_errors(name: str) -> Iterator[None]:
             ) from error
         raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
     except (LocalEntryNotFoundError, HTTPError, OSError) as error:
-        if isinstance(error, OSError) and is_full(error):  # said by the one who knows where
+        if isinstance(error, OSError) and is_full(error):  # the caller says so, who knows which disk
             raise
         raise StorageError(f"{name} could not be downloaded from {ENDPOINT}: {error}") from error
     except RuntimeError as error:  # all that hf_xet raises, of proxies and certificates that it does not know, too

@@ -77,17 +77,17 @@ class _Lines:
         return line
 
     def skip_the_rest(self, line: str) -> None:
-        """Of a line of which this is the beginning."""
+        """Read on to the end of the line that begins with `line`."""
         while line and not line.endswith(("\n", "\r")):
             line = self._text.readline(1 << 20)
 
     def take_back(self, lines: Sequence[str]) -> None:
-        """To be read again, as the next ones."""
+        """Give lines back, to be read again as the next ones."""
         self._back.extendleft(reversed(lines))
         self.read -= len(lines)
 
     def delimiter(self) -> str:
-        """Of the first line that is not blank, which is given back to be read."""
+        """The delimiter of the first line that is not blank; the line stays to be read."""
         for line in self:
             if line.strip():
                 self.take_back([line])
@@ -159,10 +159,10 @@ class _ByHand:
         # A text whose own quotes are not doubled either: of two fields, a label map at the end tells where it stops.
         if count == 2 and (parts := self._before_a_map(record)):
             text, label_map = parts
-            if len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', ""):
-                return [text[1:-1].replace('""', '"'), _unquoted(label_map)]
             if len(text) > 1 and text[0] == text[-1] == '"':
-                return [text[1:-1], _unquoted(label_map)]
+                inner = text[1:-1]
+                doubled = '"' not in inner.replace('""', "")
+                return [inner.replace('""', '"') if doubled else inner, _unquoted(label_map)]
         return None
 
     def _before_a_map(self, record: str) -> tuple[str, str] | None:
@@ -204,8 +204,8 @@ class _Broken:
         self._whole_field = re.compile(rf'(?:"[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}\r\n]*+){mark}')
 
     def told(self, start: int, lines: _Lines, err: csv.Error) -> Problem:
-        """The problem, at the field that is wrong. A quote that was opened by mistake takes the lines below along: they
-        are given back to be read as rows of their own."""
+        """The problem, at the field that is wrong. A quote that was opened by mistake has swallowed the lines below: they are
+        given back, to be read as rows of their own."""
         message, raw = str(err), "".join(lines.record)
         position = 0
         while "field larger" not in message and (found := self._whole_field.match(raw, position)):

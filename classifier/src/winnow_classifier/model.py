@@ -192,7 +192,8 @@ def declared_model_type(directory: Path) -> str | None:
 def load_network(
     directory: Path, config: PreTrainedConfig, dtype: torch.dtype = torch.float32, *, four_bit: bool = False
 ) -> PreTrainedModel:
-    """Weights from `directory`, into packed-attention form where the type packs. What is missing there (a head) starts at random: seed first.
+    """Weights from `directory`, into packed-attention form where the type packs. What is missing there (a head) starts at
+    random: seed first.
 
     Raises BaseModelError if the weights do not fit the config.
     """

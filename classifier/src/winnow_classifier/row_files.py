@@ -73,8 +73,8 @@ class Record(Protocol):
 def read_records(
     path: Path, file_format: FileFormat, columns: Collection[str]
 ) -> Iterator[JsonBlock | Record | Problem]:
-    """Records and problems in the file's order; of Parquet these columns, where it has them. Raises EmptyDatasetError for a file without content, DataError for one
-    of another kind or a damaged one, SourceError if there is no such file."""
+    """Records and problems in the file's order; of Parquet these columns, where it has them. Raises EmptyDatasetError for a
+    file without content, DataError for one of another kind or a damaged one, SourceError if there is no such file."""
     # Here, since these readers make the records that are declared above.
     from winnow_classifier.csv_rows import read_csv
     from winnow_classifier.json_rows import read_array, read_json

@@ -22,9 +22,7 @@ class Departed:
         if any(_job(other) != _job(pod) for other in kept.values()):
             kept.clear()
         number = pods.index(pod)
-        found = newest([pod, *([kept[number]] if number in kept else [])])
-        assert found is not None
-        kept[number] = found
+        kept[number] = newest((pod, kept.get(number, pod))) or pod
 
     def of(self, training: Key) -> tuple[Object, ...]:
         return tuple(self._pods[training].values()) if training in self._pods else ()

@@ -1,7 +1,7 @@
 """Does an object at the API server still say what we want it to say? Pure.
 
-Only what we specify is compared: defaults and other writers' fields are theirs. A digest of what was applied last stands on the object, so that a field that we no
-longer specify is noticed too.
+Only what we specify is compared: defaults and other writers' fields are theirs. A digest of what was applied last stands on
+the object, so that a field that we no longer specify is noticed too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def content(obj: Object) -> str:
 
 def taken_over(written: Sequence[Object], manager: str) -> list[Object] | None:
     """`metadata.managedFields` rewritten so that we are the applier of all that others specified under `spec`; None where
-    they specified nothing there, or we applied nothing. Metadata, such as finalizers, and subresources, such as an autoscaler's number, stay theirs."""
+    they specified nothing there, or we applied nothing. Metadata, such as finalizers, and subresources, such as an
+    autoscaler's number, stay theirs."""
     ours = next((entry for entry in written if (entry["manager"], entry["operation"]) == (manager, "Apply")), None)
     theirs = [
         entry for entry in written if entry is not ours and "subresource" not in entry and _SPEC in entry["fieldsV1"]

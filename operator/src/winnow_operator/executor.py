@@ -339,7 +339,8 @@ class Executor:
         """Send events for ever, when no visit is waiting, so that no Job waits for an event about another one."""
         while True:
             body = await self._events.get()
-            # Not asyncio.wait_for: Python 3.11's forgets that it was cancelled where what it waits for is done in the same turn of the loop.
+            # Not asyncio.wait_for: Python 3.11's forgets that it was cancelled where what it waits for is done in the same
+            # turn of the loop.
             with suppress(TimeoutError):
                 async with asyncio.timeout(EVENT_DELAY_SECONDS):
                     await idle()

@@ -1,7 +1,7 @@
 """Kinds of other projects: which of them the cluster has, and our objects of them.
 
-They are listed now and then, not watched: a watch needs the kind to be there when it begins, and these come with an installation of KEDA or of the Prometheus operator
-at any time, and go with it. The lists hold only what carries our label.
+They are listed now and then, not watched: a watch needs the kind to be there when it begins, and these come with an
+installation of KEDA or of the Prometheus operator at any time, and go with it. The lists hold only what carries our label.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def _watch(found: kopf.OperatorRegistry, inbox: Inbox, resource: Resource) -> No
 
 
 def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
-    """kopf's own readers of credentials, in the order of kube.connect(). Its default would load the whole synchronous client: 40 MiB."""
+    """kopf's own readers of credentials, in the order of kube.connect(). Its default would load the whole synchronous client:
+    40 MiB."""
     found = kopf.login_with_kubeconfig(settings=settings) or kopf.login_with_service_account(settings=settings)
     return _Connection(**vars(found)) if found else None
 
@@ -42,7 +43,8 @@ class _Connection(kopf.ConnectionInfo):
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """kopf copies each object to compare it with what it handled last. Nobody here asks for the difference, and the copy is half of an event's cost."""
+    """kopf copies each object to compare it with what it handled last. Nobody here asks for the difference, and the copy is
+    half of an event's cost."""
 
     def build(self, *, body: Any, extra_fields: Any = None) -> Any:
         return {}

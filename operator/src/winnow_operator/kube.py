@@ -1,6 +1,7 @@
 """The API server over `kubernetes.aio`: typed errors, time-outs and plain JSON. Nothing here decides anything.
 
-The package's model classes stay unloaded: the objects are dicts, so the client's transport, credentials and TLS are all that is used of it.
+The package's model classes stay unloaded: the objects are dicts, so the client's transport, credentials and TLS are all that
+is used of it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from winnow_operator.kube import ApiError
 from winnow_operator.resources import LEASE, Object, Resource
 
 log = logging.getLogger(__name__)
-# As in client-go's leader election: a dead leader is replaced after 15 s, a live one that cannot renew for 10 s stops itself before that.
+# As in client-go's leader election: a dead leader is replaced after 15 s, a live one that cannot renew for 10 s stops itself
+# before that.
 DURATION_SECONDS = 15.0
 RENEW_SECONDS = 10.0
 RETRY_SECONDS = 2.0

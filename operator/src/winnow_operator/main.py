@@ -110,7 +110,8 @@ class Operator:
         return f"{why}. Install them with the chart, or with `kubectl apply -f crds/`" if why else None
 
     async def _missing_crds(self) -> str | None:
-        # The list of groups follows the CRDs with a delay, and kopf reads it just once: it would never watch a kind that is not there yet.
+        # The list of groups follows the CRDs with a delay, and kopf reads it just once: it would never watch a kind that is
+        # not there yet.
         groups = await self._kube.request("GET", "/apis")
         if not any(
             version["groupVersion"] == API_VERSION for group in groups["groups"] for version in group["versions"]

@@ -15,7 +15,8 @@ BEHIND = 200
 
 
 class WorkQueue:
-    """A key that is added while it is worked on comes again once that is done, so that no change is missed and no two workers share it."""
+    """A key that is added while it is worked on comes again once that is done, so that no change is missed and no two workers
+    share it."""
 
     def __init__(self, jitter: Callable[[], float] = random.random) -> None:
         self._jitter = jitter
@@ -55,7 +56,8 @@ class WorkQueue:
         self._timers[key] = loop.call_later(seconds, self._due, key)
 
     def retry(self, key: Key) -> float:
-        """After a failure: 1 s, 2 s, 4 s … 5 min, each shortened by up to a half so that keys that failed together do not return together."""
+        """After a failure: 1 s, 2 s, 4 s … 5 min, each shortened by up to a half so that keys that failed together do not
+        return together."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         seconds = min(FIRST_RETRY_SECONDS * 2.0 ** min(failures, 16), LAST_RETRY_SECONDS) * (1 - self._jitter() / 2)

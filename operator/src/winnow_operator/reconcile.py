@@ -71,8 +71,8 @@ class Reconciler:
                 log.warning("Child refused", extra={"object": str(key), "reason": each.reason, "why": each.message})
             plan = self._decide(_refused(seen, written), now)
         elif written.anything:
-            # The status follows with the next visit, which looks at the world as it is then, and comes behind the children of others: when a hundred jobs come
-            # at once, all of them are started before the first one is told about.
+            # The status follows with the next visit, which looks at the world as it is then. It comes behind the children of
+            # others: of a hundred jobs that come at once, all are started before the first one's status is written.
             self._queue.let_others_first(key)
             self._queue.add(key)
             return None

@@ -1,7 +1,8 @@
 """Writes that must not cross, by name: many share it, or one has it alone. In memory, because one process writes: the leader.
 
-Look, decide and the first write follow each other without a pause, but a write takes a moment, and until it is answered the store does not know of it. Where two kinds
-of objects decide about each other (a training takes up its Dataset while that lets go of its finalizer), the second one comes again a moment later and looks anew.
+Look, decide and the first write follow each other without a pause, but a write takes a moment, and until it is answered the
+store does not know of it. Where two kinds of objects decide about each other (a training takes up its Dataset while that lets
+go of its finalizer), the second one comes again a moment later and looks anew.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""python -m winnow_server, and python -m winnow_server wake: exit 0 after a clean stop, otherwise the code of the error, said on stderr."""
+"""python -m winnow_server, and python -m winnow_server wake: exit 0 after a clean stop, otherwise the code of the error, said
+on stderr."""
 
 import json
 import os

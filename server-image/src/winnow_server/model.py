@@ -94,7 +94,8 @@ def load(
     rules: Rules = NO_RULES,
     resolve: base_models.Resolve = base_models.resolve,
 ) -> Served:
-    """Every file is held against its digest first. `rules` are what a faster form is judged by. Raises CheckpointError, BaseModelError, StorageError."""
+    """Every file is held against its digest first. `rules` are what a faster form is judged by. Raises CheckpointError,
+    BaseModelError, StorageError."""
     for name in announced.manifest.files:
         mirror.fetch(directory / name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

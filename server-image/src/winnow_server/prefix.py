@@ -1,4 +1,5 @@
-"""A path that an Ingress or a Gateway hands on in front of the server's own: taken off here, since routes differ in how they would."""
+"""A path that an Ingress or a Gateway hands on in front of the server's own: taken off here, since routes differ in how they
+would."""
 
 from collections.abc import Sequence
 from urllib.parse import quote
@@ -7,7 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Prefixed:
-    """ASGI middleware, outermost: below it there are only the server's own paths. What does not begin with a prefix stays as it is."""
+    """ASGI middleware, outermost: below it there are only the server's own paths. What does not begin with a prefix stays as
+    it is."""
 
     def __init__(self, app: ASGIApp, prefixes: Sequence[str]) -> None:
         self._app = app

@@ -122,7 +122,8 @@ class Service:
         gone: Callable[[], Awaitable[None]],
         rules: Rules = NO_RULES,
     ) -> Ticket:
-        """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands. gone() returns when the client has left."""
+        """A ticket with all its results; raises ApiError, ClientDisconnect. field: where errors say that a text stands.
+        gone() returns when the client has left."""
         tokeniser = self._loaded(self._tokeniser)
         cut = truncation or self.limits.truncation
         if truncation is None and max_tokens is not None and cut == "error":

@@ -44,8 +44,8 @@ class Standing:
             log.info("Decision read", extra={"file": str(path), "digest": self._service.decision})
 
     def take_override(self, path: Path) -> None:
-        """Take the Deployment's thresholds. Labels that the checkpoint lacks are said in the log and left out. Raises ConfigError if the first
-        file is missing or wrong; a later one that is wrong changes nothing. Raises OSError."""
+        """Take the Deployment's thresholds. Labels that the checkpoint lacks are said in the log and left out. Raises
+        ConfigError if the first file is missing or wrong; a later one that is wrong changes nothing. Raises OSError."""
         try:
             found = read_thresholds(path)
             if found is None and self._override is None:

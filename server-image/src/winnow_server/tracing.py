@@ -1,6 +1,8 @@
-"""OpenTelemetry spans: one for each request that is work, and below it its stages. Exported by OTLP over HTTP; no span holds a text, a header or a key.
+"""OpenTelemetry spans: one for each request that is work, and below it its stages. Exported by OTLP over HTTP; no span holds
+a text, a header or a key.
 
-Configured by OpenTelemetry's own variables. Imported only when one of them names a collector, since the library takes its time and memory.
+Configured by OpenTelemetry's own variables. Imported only when one of them names a collector, since the library takes its
+time and memory.
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ class Tracing:
         return traced
 
     def stages(self, ticket: Ticket) -> None:
-        """A request that got its results. Called in its own task, whose current span is the request's. Lines of streams have no spans: there may be a million."""
+        """A request that got its results. Called in its own task, whose current span is the request's. Lines of streams have
+        no spans: there may be a million."""
         if ticket.background:
             return
         request, timing = get_current_span(), ticket.timing

@@ -13,11 +13,11 @@ from pretended_gpu import GPU, MixedDevicesError, flash_calls, pretend_a_gpu
 from tiny_training import Trainer, weights
 
 from winnow_classifier.attention import can_use_varlen
-from winnow_classifier.errors import GpuNotSeen, NoPeersError
+from winnow_classifier.errors import ConfigError, GpuNotSeen, NoPeersError
 from winnow_classifier.gpu import require_gpu
 from winnow_classifier.mirror import VOLUME
 from winnow_server import model as served
-from winnow_trainer import memory
+from winnow_trainer import launch, memory
 from winnow_trainer.learner import Learner
 from winnow_trainer.ranks import Ranks, joined
 
@@ -187,6 +187,13 @@ def sums_between_gpus_end_in(monkeypatch, error):
     monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
     monkeypatch.setattr(dist, "new_group", lambda **_: None)
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
+
+
+def test_more_processes_than_gpus_are_refused_in_words(on_a_gpu):
+    on_a_gpu("bert")
+    launch.check_devices(1)
+    with pytest.raises(ConfigError, match=r"processesPerNode is 2, and this machine has 1 GPU$"):
+        launch.check_devices(2)
 
 
 def test_gpus_that_do_not_reach_each_other_are_told_at_the_start_and_not_taken_for_a_process_that_ended(monkeypatch):

@@ -135,6 +135,11 @@ def test_what_the_import_found_stands_in_the_status() -> None:
     assert status["warnings"] == READY["warnings"]
 
 
+def test_a_single_row_is_told_as_one() -> None:
+    status = plan(ended(dataset(), 0, READY | {"rows": 1, "labels": [["ham", 1]]}), NOW, CONFIG).status
+    assert status["summary"] == "Ready: 1 row"
+
+
 HUB = dataset(source={"huggingFace": {"repo": "acme/mail", "split": "train"}})
 
 

@@ -1,4 +1,5 @@
-"""The command line: import rows, train, refit, compare, hand out artifacts, collect. Errors in words on stderr, exit codes as pods and scripts expect them."""
+"""The command line: import rows, train, refit, compare, hand out artifacts, collect. Errors in words on stderr, exit codes as
+pods and scripts expect them."""
 
 import argparse
 import logging

@@ -74,7 +74,8 @@ def collect(
     mirror: Mirror = VOLUME,
     checkpoints: Sequence[str] = (),
 ) -> Collected:
-    """`checkpoints` are RUN/CHECKPOINT of runs that have ended. Raises ConfigError for a digest or a name that is none, StorageError where something cannot be removed."""
+    """`checkpoints` are RUN/CHECKPOINT of runs that have ended. Raises ConfigError for a digest or a name that is none,
+    StorageError where something cannot be removed."""
     if not storage.is_dir():
         raise ConfigError(f"--storage: there is no folder {storage}")
     folders = [(digest, storage / "datasets" / _hexadecimal(digest)) for digest in dict.fromkeys(digests)]

@@ -238,8 +238,9 @@ def paired_bootstrap(
 ) -> Comparison:
     """The candidate's lead over the live one on the same rows, and the least that it is with 95 % confidence.
 
-    Rows are drawn with replacement, the same ones for both, so that what makes a row hard for both does not count as a difference. Percentile method:
-    Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; paired for classifiers: Koehn 2004, W04-3250.
+    Rows are drawn with replacement, the same ones for both, so that what makes a row hard for both does not count as a
+    difference. Percentile method: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; paired for classifiers:
+    Koehn 2004, W04-3250.
     """
     sign = 1 if higher_is_better else -1
     ours, theirs = candidate.value(metric), live.value(metric)

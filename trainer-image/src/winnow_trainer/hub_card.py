@@ -103,7 +103,7 @@ def _data_files(given: object, config: str) -> dict[str, tuple[str, ...]]:
             raise _odd(f"data_files of {config} has an entry without split and path: {entry}")
         paths = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
         if not all(isinstance(path, str) for path in paths) or str(entry["split"]) in found:
-            raise _odd(f"data_files of {config} has paths that are none, or a split twice: {entry}")
+            raise _odd(f"data_files of {config} has something else than paths, or a split twice: {entry}")
         found[str(entry["split"])] = tuple(paths)
     return found
 

@@ -28,6 +28,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from winnow_classifier.errors import ConfigError, NoPeersError, PeerLostError
+from winnow_classifier.words import count
 from winnow_trainer.group import GroupEnded, message_file
 from winnow_trainer.stopping import Stopped
 
@@ -82,7 +83,7 @@ def check_devices(processes_per_node: int) -> None:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else None
     if gpus is not None and gpus < processes_per_node:
         raise ConfigError(
-            f"processesPerNode is {processes_per_node}, and there are {gpus} GPUs here",
+            f"processesPerNode is {processes_per_node}, and this machine has {count(gpus, 'GPU')}",
             hint="each process uses one GPU; resources.limits of a TrainingJob are those of one pod",
         )
 

@@ -38,7 +38,8 @@ def assemble(
     pooling: Pooling | None = None,
     parent: Parent | None = None,
 ) -> Classifier:
-    """The model before its first step, not yet on its device: the same for the same seed. Raises ConfigError, BaseModelError, CheckpointError.
+    """The model before its first step, not yet on its device: the same for the same seed. Raises ConfigError, BaseModelError,
+    CheckpointError.
 
     `base` is the parent's body where there is a parent; `pooling` None is transformers' own.
     """

@@ -71,7 +71,8 @@ class Recorder:
         self._each(lambda tracker: tracker.flush())
 
     def close(self, state: str) -> list[Warn]:
-        """`state`: how the run ended, Complete, Stopped or Failed. Returns a warning for each tracker that lacks a part of the run."""
+        """`state`: how the run ended, Complete, Stopped or Failed. Returns a warning for each tracker that lacks a part of
+        the run."""
         found: list[Warn] = []
 
         def close(tracker: Tracker) -> None:

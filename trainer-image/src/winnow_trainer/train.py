@@ -118,8 +118,8 @@ def train(
 
 
 def make_accelerator() -> Accelerator:
-    """Matrix products in bfloat16 where that is fast, never in float16, whose range is too small. Weights, gradients and the optimizer
-    stay in float32."""
+    """Matrix products in bfloat16 where that is fast, never in float16, whose range is too small. Weights, gradients and the
+    optimizer stay in float32."""
     cuda = torch.cuda.is_available()
     fast = gpu_computes_bfloat16() if cuda else multiplies_bfloat16()
     return Accelerator(cpu=not cuda, mixed_precision="bf16" if fast else "no")

@@ -1,7 +1,8 @@
 """The four kinds of winnow.dev/v1alpha1 as typed values: what `crds/*.yaml` says, and a test holds the two together.
 
-`parse(raw)` turns an object of the API server into one of the four, `to_raw(model)` turns a status back into JSON. Specs are strict, since the API server
-has validated and defaulted them; statuses ignore fields that another version of the operator wrote.
+`parse(raw)` turns an object of the API server into one of the four, `to_raw(model)` turns a status back into JSON. Specs are
+strict, since the API server has validated and defaulted them; statuses ignore fields that another version of the operator
+wrote.
 """
 
 from collections.abc import Mapping
@@ -116,7 +117,8 @@ KINDS: Mapping[str, type[ModelService] | type[Dataset] | type[TrainingJob] | typ
 
 
 def parse(raw: Mapping[str, Any]) -> Resource:
-    """The object that the API server sent. Raises pydantic.ValidationError where it does not fit the CRD, which only a foreign CRD can cause."""
+    """The object that the API server sent. Raises pydantic.ValidationError where it does not fit the CRD, which only a
+    foreign CRD can cause."""
     return KINDS[raw["kind"]].model_validate(raw)
 
 

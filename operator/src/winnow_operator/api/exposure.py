@@ -1,4 +1,5 @@
-"""What lies around a Deployment's pods when asked for: a budget for disruptions, a network policy, a monitor, ways in from outside."""
+"""What lies around a Deployment's pods when asked for: a budget for disruptions, a network policy, a monitor, ways in from
+outside."""
 
 from collections.abc import Mapping
 from typing import Annotated

@@ -1,6 +1,7 @@
 """The autoscaler of a Deployment: a HorizontalPodAutoscaler, or a ScaledObject where KEDA is installed.
 
-Both scale our own kind through its scale subresource, so that `spec.replicas` stays the one place where the number of pods is written (ADR 75).
+Both scale our own kind through its scale subresource, so that `spec.replicas` stays the one place where the number of pods is
+written (ADR 75).
 """
 
 from __future__ import annotations

@@ -39,7 +39,8 @@ def collect_job(
     networks: tuple[str, ...] = (),
     checkpoints: tuple[str, ...] = (),
 ) -> Object:
-    """`checkpoints`: RUN/CHECKPOINT of those that retention does not keep. `before`: rows that an import stored or found again since then stay, whatever is asked for here."""
+    """`checkpoints`: RUN/CHECKPOINT of those that retention does not keep. `before`: rows that an import stored or found
+    again since then stay, whatever is asked for here."""
     storage = common.storage(service, networks)
     command = ["python", "-m", "winnow_trainer", "collect", "--storage", storage.reference, *storage.arguments]
     command += ["--before", before.strftime("%Y-%m-%dT%H:%M:%SZ")]

@@ -13,7 +13,8 @@ from winnow_operator.resources import GROUP, Object
 CONTAINER = "compare"
 ATTEMPTS = 3
 DEADLINE_SECONDS = 3_600
-# One that failed for a reason that may pass stays for people to look at, and keeps the next from being made: so it is tried again once an hour.
+# One that failed for a reason that may pass stays for people to look at, and keeps the next from being made: so it is tried
+# again once an hour.
 KEPT_SECONDS = 3_600
 # Not the kind of the server's pods: the Service would send requests to it.
 POD_KIND = "DeploymentGate"

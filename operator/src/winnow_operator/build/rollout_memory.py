@@ -1,6 +1,8 @@
-"""What a rollout has to remember, on the apps/v1 Deployment itself: written together with the pods' template, so that the two never disagree.
+"""What a rollout has to remember, on the apps/v1 Deployment itself: written together with the pods' template, so that the two
+never disagree.
 
-Status cannot hold it: between a rollback and the status that tells of it the operator may end, and the next one would roll the same checkpoint out again.
+Status cannot hold it: between a rollback and the status that tells of it the operator may end, and the next one would roll
+the same checkpoint out again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ SERVED = f"{GROUP}/served"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Which checkpoint, and what it takes to load it. Written on the apps/v1 Deployment, so that it can be read back when the TrainingJob is deleted."""
+    """Which checkpoint, and what it takes to load it. Written on the apps/v1 Deployment, so that it can be read back when the
+    TrainingJob is deleted."""
 
     training_job: str
     checkpoint: str

@@ -144,7 +144,8 @@ def api_keys(deployment: api.Deployment) -> list[Object]:
 
 
 def prefixes(deployment: api.Deployment) -> list[str]:
-    """The paths that requests from outside begin with, beside the root. Routes hand them on as they are: taking them off is no part of Ingress."""
+    """The paths that requests from outside begin with, beside the root. Routes hand them on as they are: taking them off is
+    no part of Ingress."""
     ways = (deployment.spec.ingress, deployment.spec.http_route)
     return sorted({way.path for way in ways if way is not None and way.path != "/"})
 

@@ -1,4 +1,5 @@
-"""The waker of a Deployment: one small pod that holds requests while no server pod is ready, and the Service by which it reaches those that are (ADR 87)."""
+"""The waker of a Deployment: one small pod that holds requests while no server pod is ready, and the Service by which it
+reaches those that are (ADR 87)."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def waker(deployment: api.Deployment, *, image: str) -> Object:
 
 
 def pods_service(deployment: api.Deployment) -> Object:
-    """With an address of its own: whoever connects is refused at once while no pod is ready, which a name without addresses is not."""
+    """With an address of its own: whoever connects is refused at once while no pod is ready, which a name without addresses
+    is not."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

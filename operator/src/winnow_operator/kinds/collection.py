@@ -1,9 +1,11 @@
-"""What deleted Datasets left in the storage of a ModelService, checkpoints that retention does not keep, and the Job that removes both when things are quiet. Pure.
+"""What deleted Datasets left in the storage of a ModelService, checkpoints that retention does not keep, and the Job that
+removes both when things are quiet. Pure.
 
-What is stored is remembered in status, since the operator neither touches storage nor may miss a deletion that happened while it was away. What nothing refers to any more
-is marked with the time, and removed by a Job no earlier than MARK after. The danger is an import of the same rows at that moment: it finds them in storage and writes
-nothing. So imports and a collection exclude each other (`Turn`, and no import starts while a collect Job is there), imports go first, and the collector itself keeps what
-was stored or found again after the mark.
+What is stored is remembered in status, since the operator neither touches storage nor may miss a deletion that happened while
+it was away. What nothing refers to any more is marked with the time, and removed by a Job no earlier than MARK after. The
+danger is an import of the same rows at that moment: it finds them in storage and writes nothing. So imports and a collection
+exclude each other (`Turn`, and no import starts while a collect Job is there), imports go first, and the collector itself
+keeps what was stored or found again after the mark.
 """
 
 from __future__ import annotations

@@ -268,7 +268,8 @@ def _mounted(message: str, root: str) -> str:
 
 def _summary(state: _State, fields: dict[str, object]) -> str:
     if state.ready:
-        return f"Ready: {fields.get('rows')} rows"
+        rows = fields.get("rows")
+        return f"Ready: {'1 row' if rows == 1 else f'{rows} rows'}"
     return f"{'Failed' if state.final else 'Waiting'}: {state.reason}"
 
 

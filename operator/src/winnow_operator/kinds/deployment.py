@@ -1,6 +1,7 @@
 """Deployment: the chosen checkpoint behind a Service, rolled over without an interruption. Pure.
 
-Which checkpoint the pods are to serve is decided in policies/promotion.py; here is what follows from it: children, conditions, what is live and what was.
+Which checkpoint the pods are to serve is decided in policies/promotion.py; here is what follows from it: children,
+conditions, what is live and what was.
 """
 
 from __future__ import annotations

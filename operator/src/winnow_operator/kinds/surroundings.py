@@ -62,7 +62,7 @@ def conditions(seen: DeploymentSeen) -> list[Condition]:
     spec = seen.obj.spec
     found = []
     if spec.autoscaling:
-        found.append(_autoscaled(seen))
+        found.append(_autoscaled(seen, spec.autoscaling))
     if spec.monitoring and spec.monitoring.service_monitor:
         found.append(_monitored(seen))
     if spec.ingress or spec.http_route:
@@ -70,10 +70,7 @@ def conditions(seen: DeploymentSeen) -> list[Condition]:
     return found
 
 
-def _autoscaled(seen: DeploymentSeen) -> Condition:
-    wanted = seen.obj.spec.autoscaling
-    if wanted is None:
-        raise ValueError("Asked about an autoscaler that is not asked for. This is a bug.")
+def _autoscaled(seen: DeploymentSeen, wanted: api.Autoscaling) -> Condition:
     if (fields := _needs_keda(wanted)) and SCALED_OBJECT not in seen.guests:
         needs = " and ".join(f"spec.autoscaling.{field}" for field in fields) + (
             " needs" if len(fields) == 1 else " need"
@@ -124,16 +121,17 @@ def _monitored(seen: DeploymentSeen) -> Condition:
 def _exposed(seen: DeploymentSeen) -> Condition:
     """The worst of the ways in, with words about each."""
     spec = seen.obj.spec
-    ways = ([_through_ingress(seen)] if spec.ingress else []) + ([_through_gateway(seen)] if spec.http_route else [])
+    ways = [_through_ingress(seen, spec.ingress)] if spec.ingress else []
+    ways += [_through_gateway(seen)] if spec.http_route else []
     worst = min(ways, key=lambda way: (False, None, True).index(way.status))
     return Condition(EXPOSED, worst.status, worst.reason, "; ".join(way.message for way in ways))
 
 
-def _through_ingress(seen: DeploymentSeen) -> Condition:
+def _through_ingress(seen: DeploymentSeen, wanted: api.Ingress) -> Condition:
     if (why := _refused(seen, EXPOSED, INGRESS)) is not None:
         return why
-    wanted, made = seen.obj.spec.ingress, _made(seen, INGRESS)
-    if wanted is None or made is None:
+    made = _made(seen, INGRESS)
+    if made is None:
         return Condition(EXPOSED, None, Reason.NOT_MADE_YET, "The Ingress is not made yet")
     scheme = "https" if wanted.tls_secret_name else "http"
     entries = (status_of(made).get("loadBalancer") or {}).get("ingress") or []

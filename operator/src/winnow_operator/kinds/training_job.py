@@ -108,16 +108,12 @@ def _start(seen: TrainingJobSeen, config: Config) -> _State:
 
 
 def _suspended(seen: TrainingJobSeen, job: Object | None) -> _State:
-    verdict = acceptance.ACCEPTED if job is not None else acceptance.accept(seen)
-    stopping = bool(job)
-    message = (
-        f"The pod writes its resume point and ends{pods.if_lost(pods.leaving(seen.pods))}"
-        if stopping
-        else "Set spec.suspend to false to go on"
-    )
-    children = (Delete(job),) if job is not None and not being_deleted(job) else ()
-    reason = Reason.STOPPING if stopping else Reason.SUSPENDED
-    return _State("Suspended", reason, message, verdict, children=children, news=seen.pulled)
+    if job is None:
+        message = "Set spec.suspend to false to go on"
+        return _State("Suspended", Reason.SUSPENDED, message, acceptance.accept(seen), news=seen.pulled)
+    message = f"The pod writes its resume point and ends{pods.if_lost(pods.leaving(seen.pods))}"
+    children = () if being_deleted(job) else (Delete(job),)
+    return _State("Suspended", Reason.STOPPING, message, children=children, news=seen.pulled)
 
 
 def _running(seen: TrainingJobSeen, job: Object, now: datetime) -> _State:

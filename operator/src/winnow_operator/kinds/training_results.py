@@ -1,7 +1,7 @@
 """What a training gave so far: the recorded status, the pulled progress and the termination message, merged. Pure.
 
-The newest word wins, field by field, and what was once recorded is never forgotten: the termination message drops what does not fit in 4,096 bytes, and pods and
-Jobs are deleted in the end.
+The newest word wins, field by field, and what was once recorded is never forgotten: the termination message drops what does
+not fit in 4,096 bytes, and pods and Jobs are deleted in the end.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ _MOMENT = (
     "loss",
     "learningRate",
 )
-
-
 _MEASURED = ("metrics", "validationMetrics")
 # So many epochs keep all metrics, earlier ones the primary metric alone: a thousand would be too large an object for etcd.
 FULL = 200
@@ -60,20 +58,14 @@ def merged(
             for name in _MEASURED:
                 epoch.pop(name, None)
             epoch.update(slim)
+    digests = {one.name: one.digest for one in status.checkpoints or ()}
+    users = {
+        "deployedBy": _deployed_by(deployments, job_name, digests),
+        "continuedBy": lineage.continued_by(children, job_name),
+    }
     fields: Object = {
         "epochs": epochs,
-        "checkpoints": _checkpoints(
-            status,
-            told,
-            measured,
-            best,
-            {
-                "deployedBy": _deployed_by(
-                    deployments, job_name, {one.name: one.digest for one in status.checkpoints or ()}
-                ),
-                "continuedBy": lineage.continued_by(children, job_name),
-            },
-        ),
+        "checkpoints": _checkpoints(status, told, measured, best, users),
         "bestCheckpoint": best,
         "primaryMetric": metric,
         "higherIsBetter": higher,

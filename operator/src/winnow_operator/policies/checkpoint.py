@@ -55,7 +55,8 @@ def _served(job: api.TrainingJob, checkpoint: api.Checkpoint, service: api.Model
 
 
 def known(seen: DeploymentSeen) -> tuple[Served, ...]:
-    """Checkpoints that can be served whatever the spec chooses: what the pods serve or start, what was live before that, and what status calls live.
+    """Checkpoints that can be served whatever the spec chooses: what the pods serve or start, what was live before that, and
+    what status calls live.
 
     The first two stand on the apps/v1 Deployment, and outlive their TrainingJobs; the last is for when somebody has deleted that."""
     served = Served.of(seen.child) if seen.child else None

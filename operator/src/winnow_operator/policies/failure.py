@@ -37,7 +37,8 @@ class Failure:
 def of(
     ended: Ended | None, said_reason: str, said: str, job: Outcome | None, advice: Mapping[Reason, str] | None = None
 ) -> Failure:
-    """What to call it. `said_reason` and `said` come from the termination message, if it could be read; `ended` from the kubelet; `job` from the Job controller."""
+    """What to call it. `said_reason` and `said` come from the termination message, if it could be read; `ended` from the
+    kubelet; `job` from the Job controller."""
     if job is not None and job.reason == "DeadlineExceeded":
         return Failure(Reason.DEADLINE_EXCEEDED, job.message, ended.exit_code if ended else None)
     if ended is None:

@@ -1,6 +1,7 @@
 """May a checkpoint get traffic? What a Job measured once, held against spec.gate as often as that changes. Pure.
 
-The Job's name hangs on what is asked of it, and its answer is kept in status with the digests that it is about: so nothing is measured twice, whoever asks.
+The Job's name hangs on what is asked of it, and its answer is kept in status with the digests that it is about: so nothing is
+measured twice, whoever asks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which Datasets may not go yet: those that a running training reads carry a finalizer, for only as long as it runs. Pure.
 
-The training's side puts it on, before its batch Job is created; the Dataset's side takes it off, when no batch Job reads it any more. Both ask `pods.active`, so that they
-never disagree at rest, and both say by `turn` which Dataset they write about, so that they never cross in between.
+The training's side puts it on, before its batch Job is created; the Dataset's side takes it off, when no batch Job reads it
+any more. Both ask `pods.active`, so that they never disagree at rest, and both say by `turn` which Dataset they write about,
+so that they never cross in between.
 """
 
 from __future__ import annotations
