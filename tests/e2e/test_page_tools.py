@@ -391,6 +391,15 @@ def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, 
     assert "each line is a text" in one(browser, "#batch-notice").text
 
 
+def test_empty_lines_before_a_csv_leave_it_what_it_is(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    wait(browser, "#about")
+    paste(browser, "\r\n\r\nid;text\r\n1;Hello, you\r\n2;thanks\r\n")
+    wait_for_text(browser, "#score", "Score 2 rows")
+    assert Select(one(browser, "#column")).first_selected_option.text == "text"
+    assert not one(browser, "#batch-notice").is_displayed()
+
+
 def test_a_file_that_was_put_right_is_chosen_again(browser: WebDriver, address: str, tmp_path: Path) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")

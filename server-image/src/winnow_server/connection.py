@@ -118,6 +118,8 @@ class Connection(HttpToolsProtocol):
         self._in_body = True
         super().on_headers_complete()
         self.cycle.transport = Outlet(self.transport.write, self.transport.is_closing, self._close)  # type: ignore[assignment]
+        if len(self.pipeline) == 1:  # uvicorn stops reading here, and who does not read does not see the client leave
+            self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         self._held = 0

@@ -146,14 +146,18 @@ def test_the_work_of_a_client_that_left_is_dropped(narrow, gate):
     assert gate.batches == [[3]]
 
 
-def test_the_work_of_a_client_that_left_is_dropped_though_it_has_asked_for_more(narrow, gate, caplog):
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+def test_the_work_of_a_client_that_left_is_dropped_though_it_has_asked_for_more(narrow, gate, caplog, later):
     gate.close()
     background = Background(narrow)
     background.send("meeting")
     assert gate.reached.wait(10)
     with narrow.connect() as client:
-        client.sendall(post(b'{"input": ["prize", "cash", "win"]}') + post(b'{"input": "offer"}'))
+        asked, more = post(b'{"input": ["prize", "cash", "win"]}'), post(b'{"input": "offer"}')
+        client.sendall(asked if later else asked + more)
         narrow.until(lambda: narrow.metric("clf_queue_tokens") == 9)
+        if later:
+            client.sendall(more)
     narrow.until(lambda: narrow.metric("clf_queue_tokens") == 0)
     gate.open()
     assert background.statuses() == [200]

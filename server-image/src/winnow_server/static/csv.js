@@ -106,11 +106,11 @@ export function hasHeader(rows) {
   return names.length > 1 && names.every((name) => name.length > 0 && name.length <= 30 && !/\d/.test(name));
 }
 
-// Of the first line, outside of quotes. A line without any is one column.
+// Of the first line that is not empty, outside of quotes. A line without any is one column.
 function separatorOf(text) {
   const counts = SEPARATORS.map(() => 0);
   let quoted = false;
-  for (const character of text) {
+  for (const character of text.replace(/^[\r\n]+/, "")) {
     if (character === '"') quoted = !quoted;
     else if (quoted) continue;
     else if (character === "\n" || character === "\r") break;
