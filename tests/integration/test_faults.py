@@ -78,5 +78,18 @@ async def test_what_changed_behind_a_silent_watch_keeps_no_training_back(
     assert "ApiRefused" not in told
 
 
+async def test_a_watch_that_fails_ends_the_operator_so_that_it_does_not_lead_without_news(
+    proxy: Proxy, behind: Operator
+) -> None:
+    proxy.refuse = lambda request: (
+        _refusal(410, "Expired") if "watch" in request.query and request.path.endswith("/datasets") else None
+    )
+    await behind.start()
+    assert await behind.ended() == 1
+    assert "The watches ended" in behind.tail(1)
+    assert "Expired" in behind.tail(1)
+    assert "Traceback" not in behind.tail(1)
+
+
 def _refusal(status: int, reason: str) -> web.Response:
     return web.json_response({"kind": "Status", "code": status, "reason": reason, "message": reason}, status=status)
