@@ -94,13 +94,16 @@ class Operator:
         return await self._end(signal.SIGTERM)
 
     async def _end(self, number: signal.Signals) -> int:
-        process = self._process
-        if process is None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """The exit code, once there is one."""
+        if self._process is None:
             return 0
-        if process.returncode is None:
-            process.send_signal(number)
         async with asyncio.timeout(30):
-            code = await process.wait()
+            code = await self._process.wait()
         self._process = None
         return code
 

@@ -14,16 +14,23 @@ from integration_client import server_and_tls
 
 DROPPED = ("host", "connection", "content-length", "transfer-encoding", "accept-encoding")  # of one connection only
 
+EXPIRED = b'{"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}}\n'
+
 
 class Proxy:
     def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
         self._session, self._server = session, server
         self._silent: set[str] = set()
+        self._expired: set[str] = set()
         self.refuse: Callable[[web.Request], web.Response | None] = lambda _: None
 
     def forget_watch(self, plural: str) -> None:
         """It tells nothing more and is not closed, as where a load balancer forgot its connection."""
         self._silent.add(plural)
+
+    def expire_watch(self, plural: str) -> None:
+        """Instead of what it would tell next it says, once, that its version is gone: what happened until the next list is told by nobody."""
+        self._expired.add(plural)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -36,9 +43,14 @@ class Proxy:
             passed = web.StreamResponse(status=answer.status)
             passed.content_type = answer.content_type
             await passed.prepare(request)
+            plural = request.path.rpartition("/")[2] if "watch" in request.query else ""
             async for line in answer.content:
-                if "watch" in request.query and request.path.rpartition("/")[2] in self._silent:
+                if plural in self._silent:
                     await asyncio.Event().wait()
+                if plural in self._expired:
+                    self._expired.remove(plural)
+                    await passed.write(EXPIRED)
+                    break
                 await passed.write(line)
             return passed
 

@@ -200,6 +200,21 @@ async def test_a_batch_job_whose_marks_are_taken_off_gets_them_back_and_its_end_
 
 
 @pytest.mark.usefixtures("operator")
+async def test_a_training_whose_batch_job_lost_its_owner_can_be_suspended_while_it_runs(cluster: Cluster) -> None:
+    await cluster.ready_rows()
+    await cluster.apply(training_job())
+    pod = await cluster.pod_of(TRAINING_JOB, "v1")
+    await pod.start()
+    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
+    name = batch["metadata"]["name"]
+    await cluster.client.patch(JOB, cluster.namespace, name, {"metadata": {"ownerReferences": None}})
+    await cluster.until("its owner", JOB, lambda job: job["metadata"].get("ownerReferences"), name=name)
+    await cluster.change(TRAINING_JOB, "v1", suspend=True)
+    await cluster.until_told_to_end(pod)
+
+
+@pytest.mark.usefixtures("operator")
 async def test_a_service_account_that_is_taken_off_leaves_the_pods_as_they_were(cluster: Cluster) -> None:
     await finished(cluster)
     before = template(await cluster.get(APPS_DEPLOYMENT, "web"))

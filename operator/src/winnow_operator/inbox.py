@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from contextlib import suppress
 
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
@@ -15,9 +16,8 @@ from winnow_operator.store import Store
 
 log = logging.getLogger(__name__)
 RESYNC_SECONDS = 600.0
-# The first one soon after the start: an object deleted between the list that fills the store and the first list of the
-# watches is told by neither.
-FIRST_RESYNC_SECONDS = 5.0
+# After a watch's own list, at the start or because its version was gone: what is deleted before that list is told by nobody.
+RELISTED_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 JITTER = 0.2
 SPREAD_SECONDS = 30.0
@@ -26,10 +26,14 @@ SPREAD_SECONDS = 30.0
 class Inbox:
     def __init__(self, store: Store, queue: WorkQueue, metrics: Metrics) -> None:
         self._store, self._queue, self._metrics = store, queue, metrics
+        self._relisted = asyncio.Event()
+        self._relisted.set()  # by the watches' first lists, which tell nothing where there is nothing
 
     def saw(self, kind: str | None, obj: Object) -> None:
-        """An event of a watch; `kind` is ADDED, MODIFIED, DELETED, or None in the first list."""
+        """An event of a watch; `kind` is ADDED, MODIFIED, DELETED, or None in a list with which it began."""
         self._metrics.watch_spoke(obj["kind"])
+        if kind is None:
+            self._relisted.set()
         if kind == "DELETED":
             self.gone(obj)
         else:
@@ -76,10 +80,12 @@ class Inbox:
 
     async def resync(self, kube: Kube) -> None:
         """For ever: a fresh list, since a watch that broke does not tell what was deleted meanwhile, and a visit to everything."""
-        wait = FIRST_RESYNC_SECONDS
         while True:
-            await asyncio.sleep(wait * (1 - JITTER + 2 * JITTER * random.random()))
-            wait = RESYNC_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_about(RESYNC_SECONDS)):
+                    await self._relisted.wait()
+                    await asyncio.sleep(_about(RELISTED_SECONDS))
+            self._relisted.clear()
             await self.look_again(kube)
 
     async def look_again(self, kube: Kube) -> None:
@@ -113,3 +119,7 @@ class Inbox:
         except Exception:
             about = {f"{obj['kind']}/{namespace_of(obj)}/{name_of(obj)}" for obj in (new, old) if obj}
             log.exception("Cannot tell whom this concerns. This is a bug", extra={"object": ", ".join(about)})
+
+
+def _about(seconds: float) -> float:
+    return seconds * (1 - JITTER + 2 * JITTER * random.random())

@@ -37,7 +37,7 @@ class ApiError(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.status in (0, 408, 409, 429) or self.status >= 500
+        return self.status in (0, 408, 409, 410, 429) or self.status >= 500
 
 
 class Kube:

@@ -85,13 +85,20 @@ class Operator:
             await poller.close()
 
     async def _watch(self, inbox: Inbox) -> NoReturn:
-        before = frozenset(asyncio.all_tasks())
+        before = asyncio.all_tasks()
         watching = await kopf.spawn_tasks(
             registry=handlers.registry(inbox), settings=handlers.settings(), standalone=True, clusterwide=True
         )
         self._heed_signals()  # kopf has put its own handlers in their place
-        await kopf.run_tasks(watching, ignored=before)
-        raise WatchEndedError("The watches ended")
+        try:
+            ended, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            why = await asyncio.gather(*ended, return_exceptions=True)
+            raise WatchEndedError(f"The watches ended: {', '.join(map(str, why))}")
+        finally:
+            # Before the rest: kopf leaves them running where one of them failed, and one that is cancelled together with what it waits
+            # for takes that for a pause and goes on for ever, while this replica leads and hears of nothing.
+            await _cancel({task for task in asyncio.all_tasks() - before if task.get_name().startswith("watcher for ")})
+            await _cancel(set(watching))
 
     async def _wait_for_crds(self) -> None:
         """Without a limit: the kubelet restarts a program that gives up after ever longer pauses, and API server and CRDs may
@@ -124,6 +131,13 @@ class Operator:
     def _heed_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def run(chosen: Settings) -> int:
