@@ -215,8 +215,8 @@ class Bucket:
         from minio.error import InvalidResponseError, S3Error, ServerError
         from urllib3.exceptions import HTTPError
 
-        pause = PAUSE_SECONDS
-        for number in range(1, TRIES + 1):
+        number, pause = 1, PAUSE_SECONDS
+        while True:
             try:
                 found = attempt()
                 self.served = True
@@ -242,8 +242,7 @@ class Bucket:
                 raise Unreachable(said) from failed
             log.info("S3 request failed, trying again", extra={"server": self.server, "error": said, "attempt": number})
             time.sleep(pause)
-            pause *= 2
-        raise AssertionError("unreachable")
+            number, pause = number + 1, pause * 2
 
 
 def name_and_prefix(uri: str) -> tuple[str, str]:

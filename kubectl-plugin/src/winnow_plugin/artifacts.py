@@ -56,13 +56,13 @@ def artifacts(wanted: Wanted, place: Place) -> None:
     checkpoint = training.checkpoint(wanted.checkpoint)
     with storage_access.opened(place, training, "artifacts") as reader:
         files = _files(reader, checkpoint)
-        asked = not wanted.files or any(fnmatchcase(DECISION, pattern) for pattern in wanted.files)
+        asked = not wanted.files or _named(DECISION, wanted.files)
         decision = reader.beside(str(checkpoint["name"])) if asked else None
         names = [file.name for file in files] + ([DECISION] if decision is not None else [])
         for pattern in wanted.files:
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(_named(name, [pattern]) for name in names):
                 raise _no_file(str(checkpoint["name"]), pattern, names)
-        chosen = [file for file in files if not wanted.files or _named(file, wanted.files)]
+        chosen = [file for file in files if not wanted.files or _named(file.name, wanted.files)]
         if wanted.download is None:
             _list_files(chosen, decision)
             return
@@ -85,6 +85,9 @@ async def _look(place: Place, name: str) -> Training:
 
 
 def _list_checkpoints(training: Training) -> None:
+    if not training.checkpoints:
+        print(f"TrainingJob {name_of(training.job)} has no checkpoints yet", file=sys.stderr)
+        return
     status = status_of(training.job)
     metric = status.get("primaryMetric")
     rows = "validationMetrics" if status.get("selectedOn") == "Validation" else "metrics"
@@ -107,9 +110,6 @@ def _list_checkpoints(training: Training) -> None:
             "best" if each.get("best") else "",
             ", ".join(each.get("deployedBy") or ()),
         )
-    if not training.checkpoints:
-        print(f"TrainingJob {name_of(training.job)} has no checkpoints yet", file=sys.stderr)
-        return
     show(shown)
 
 
@@ -123,8 +123,8 @@ def _list_files(files: Sequence[_File], beside: bytes | None) -> None:
     show(shown)
 
 
-def _named(file: _File, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(file.name, pattern) for pattern in patterns)
+def _named(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _files(reader: StoragePod, checkpoint: Checkpoint) -> list[_File]:

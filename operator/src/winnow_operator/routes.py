@@ -91,18 +91,19 @@ def _over(job: Object) -> bool:
 
 def _around(store: Store, resource: Resource, obj: Object, new: Object | None, old: Object | None) -> Iterator[Visit]:
     namespace, name = namespace_of(obj), name_of(obj)
-    if resource != MODEL_SERVICE:
-        # The ModelService notes at once what was stored: a Dataset that is deleted right afterwards could not be asked any
-        # more.
-        stored = resource == DATASET and new is not None and old is not None and _digest(new) != _digest(old)
-        yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), 0 if stored else GATHER_SECONDS
-    if resource == MODEL_SERVICE and _changed(new, old, "spec"):
-        yield from _of_service(store, namespace, name)
-    elif resource == MODEL_SERVICE and _collected(new) != _collected(old):
-        yield from _those(store, TRAINING_JOB, namespace, lambda job: job["spec"]["modelService"] == name)
-    elif resource == DATASET and (_changed(new, old, "spec") or _changed(new, old, "status")):
+    if resource == MODEL_SERVICE:
+        if _changed(new, old, "spec"):
+            yield from _of_service(store, namespace, name)
+        elif _collected(new) != _collected(old):
+            yield from _those(store, TRAINING_JOB, namespace, lambda job: job["spec"]["modelService"] == name)
+        return
+    # The ModelService notes at once what was stored: a Dataset that is deleted right afterwards could not be asked any more.
+    stored = resource == DATASET and new is not None and old is not None and _digest(new) != _digest(old)
+    yield Key(MODEL_SERVICE, namespace, obj["spec"]["modelService"]), 0 if stored else GATHER_SECONDS
+    if resource == DATASET:
         # Not where only the finalizer changed, which is put on and taken off for the TrainingJobs' sake.
-        yield from _those(store, TRAINING_JOB, namespace, lambda job: _may_read(job, name))
+        if _changed(new, old, "spec") or _changed(new, old, "status"):
+            yield from _those(store, TRAINING_JOB, namespace, lambda job: _may_read(job, name))
     elif resource == TRAINING_JOB:
         if new is None or _accepted(new) != _accepted(old):
             yield from _datasets(obj, 0)

@@ -57,26 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return err.exit_code
     logs.set_up()
     pinned: dict[str, str] = {}
-    failed: Callable[[str, str, BaseException], dict[str, Any]] = partial(_failed_import, pinned)
-    progress: Progress | None = None
-    if options.command == "train":
-        progress = Progress()
+    progress = Progress()
+    commands: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+        "collect": collect_unused,
+        "compare": compare_checkpoints,
+        "import": partial(import_rows, pinned=pinned),
+        "refit": refit,
+        "train": partial(train, progress=progress, arguments=sys.argv[1:] if arguments is None else [*arguments]),
+    }
+    failed: Callable[[str, str, BaseException], dict[str, Any]] = partial(verdict.failed_message, options.command)
+    if options.command == "import":
+        failed = partial(_failed_import, pinned)
+    elif options.command == "train":
         failed = _failed_training(progress)
         options.termination_log = group.own_message_file(options.termination_log)
-    elif options.command in ("artifacts", "collect", "compare", "refit"):
-        failed = partial(verdict.failed_message, options.command)
     try:
         if options.command == "artifacts":
             hand_out_files(options)
             return 0
-        if progress:
-            result = train(options, progress, list(sys.argv[1:] if arguments is None else arguments))
-        elif options.command == "compare":
-            result = compare_checkpoints(options)
-        else:
-            commands: dict[str, Callable[[argparse.Namespace], dict[str, Any]]]
-            commands = {"collect": collect_unused, "refit": refit, "import": partial(import_rows, pinned=pinned)}
-            result = commands[options.command](options)
+        result = commands[options.command](options)
         sys.stdout.flush()  # at the end of the process nobody could tell in words what came of it
     except Terminated:
         termination.write(

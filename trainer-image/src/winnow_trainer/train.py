@@ -26,6 +26,7 @@ from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.mirror import VOLUME, Mirror
 from winnow_classifier.model import Classifier, quiet_transformers
+from winnow_classifier.profile import Warn
 from winnow_trainer import advice, memory, outcome, resume, step_losses
 from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
@@ -91,17 +92,7 @@ def train(
         if ranks.leads:
             folder.check(prepared.identity())
         if finished := ranks.tell(folder.result() if ranks.leads else None):
-            changed = advice.about_changed(folder.published()[1]) if ranks.leads else []
-            if ranks.leads:
-                folder.clear()
-            log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
-            for warning in changed:
-                log.warning(warning.message, extra={"code": warning.code})
-            known = finished.get("warnings") or []
-            warnings = ranks.tell([*known, *(one for one in map(asdict, changed) if one not in known)])
-            told = {**finished, "warnings": warnings}
-            progress.update(**{name: told[name] for name in told.keys() & FIELDS} | {"percent": 100.0})
-            return {**told, "message": f"This run finished before: {finished['message']}"}
+            return finished_before(finished, folder, progress, ranks)
         training = Training(prepared, folder, progress, stop, clock, track, ranks, patience)
         try:
             with training.functions:
@@ -115,6 +106,22 @@ def train(
         ranks.wait()
     progress.update(state="Complete", percent=100.0, etaSeconds=0)
     return result
+
+
+def finished_before(finished: dict[str, Any], folder: RunFolder, progress: Progress, ranks: Ranks) -> dict[str, Any]:
+    """The final word of a run that is done, with a warning of checkpoints that were changed since."""
+    changed: list[Warn] = []
+    if ranks.leads:
+        changed = advice.about_changed(folder.published()[1])
+        folder.clear()
+    log.info("Finished before, nothing to do", extra={"run": str(folder.path)})
+    for warning in changed:
+        log.warning(warning.message, extra={"code": warning.code})
+    known = finished.get("warnings") or []
+    warnings = ranks.tell([*known, *(one for one in map(asdict, changed) if one not in known)])
+    told = {**finished, "warnings": warnings}
+    progress.update(**{name: told[name] for name in told.keys() & FIELDS} | {"percent": 100.0})
+    return {**told, "message": f"This run finished before: {finished['message']}"}
 
 
 def make_accelerator() -> Accelerator:
