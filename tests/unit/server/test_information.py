@@ -210,6 +210,8 @@ def test_an_error_that_quotes_a_text_is_logged_without_it(server, caplog, monkey
     assert "money" not in str(vars(record))
     assert "builtins.ValueError\n" in logged["error"] and "builtins.KeyError\n" in logged["error"]
     assert "raise ValueError(" in logged["error"]
+    assert server.metric("clf_requests_running") == 0  # so that whatever would be logged behind the answer is
+    assert "money" not in caplog.text
 
 
 def test_an_error_in_a_stream_is_logged_with_what_it_was(server, caplog, monkeypatch):
