@@ -163,6 +163,11 @@ def test_an_optional_field_may_be_null(server, path, field, body):
         assert found["data"] == expected["data"]
 
 
+def test_of_a_field_that_stands_twice_the_last_one_counts(server):
+    answer = server.client.post("/v1/classify", content=b'{"input": "meeting", "input": ["prize", "cash"]}')
+    assert [item["probs"] for item in answer.json()["data"]] == server.probabilities(["prize", "cash"])
+
+
 def test_what_vllms_clients_may_send_and_what_changes_nothing_here(server):
     fields = {"user": "me", "cache_salt": "x" * 43, "add_special_tokens": True, "priority": 0}
     expected = server.probabilities("prize")

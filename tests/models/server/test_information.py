@@ -60,6 +60,16 @@ def test_a_server_that_is_stopped_while_it_loads_never_wants_requests(checkpoint
         assert server.metric("clf_ready") == 0
 
 
+def test_a_stop_does_not_wait_for_a_model_that_loads(checkpoint_folder):
+    loading = threading.Event()  # never set: the thread is a daemon, and who would get the model is gone
+    patience = threading.Timer(20, loading.set)
+    patience.start()
+    with tiny_server.running(checkpoint_folder, before_load=loading.wait, wait=False) as server:
+        server.on_loop(server.service.drain)
+    patience.cancel()
+    assert not loading.is_set()
+
+
 def test_the_model_card_says_what_is_served(server):
     card = server.client.get("/v1/model").json()
     assert card["id"] == "spam-detector"
@@ -169,6 +179,8 @@ def test_no_text_gets_into_the_log(server, caplog, path, body, status):
     content = body if isinstance(body, str) else json.dumps(body)
     assert server.client.post(path, content=content).status_code == status
     server.until(lambda: any(record.getMessage() == "Request" for record in caplog.records))
+    levels = {record.levelname for record in caplog.records if record.getMessage() == "Request"}
+    assert levels == {"DEBUG" if status == 200 else "INFO"}
     assert all("money" not in str(vars(record)) for record in caplog.records)
 
 
@@ -198,6 +210,8 @@ def test_an_error_that_quotes_a_text_is_logged_without_it(server, caplog, monkey
     assert "money" not in str(vars(record))
     assert "builtins.ValueError\n" in logged["error"] and "builtins.KeyError\n" in logged["error"]
     assert "raise ValueError(" in logged["error"]
+    assert server.metric("clf_requests_running") == 0  # so that whatever would be logged behind the answer is
+    assert "money" not in caplog.text
 
 
 def test_an_error_in_a_stream_is_logged_with_what_it_was(server, caplog, monkeypatch):

@@ -34,9 +34,9 @@ class Background:
         self.threads = []
         self.answers = []
 
-    def send(self, texts):
+    def send(self, texts, **fields):
         def post():
-            self.answers.append(self.server.client.post("/v1/classify", json={"input": texts}))
+            self.answers.append(self.server.client.post("/v1/classify", json={"input": texts, **fields}))
 
         self.threads.append(threading.Thread(target=post))
         self.threads[-1].start()
@@ -124,6 +124,14 @@ def test_what_has_no_room_is_not_even_tokenised_once_texts_like_it_were_counted(
     assert tokenised == []
     gate.open()
     assert background.statuses() == [200, 200]
+
+
+def test_texts_that_are_cut_short_take_no_more_room_than_they_will_have(narrow, gate):
+    background = hold(narrow, gate, ["prize"] * 8)
+    background.send(["prize " * 40] * 2, truncate_prompt_tokens=4)
+    narrow.until(lambda: narrow.metric("clf_queue_tokens") == 24 + 2 * 4)
+    gate.open()
+    assert background.statuses() == [200, 200, 200]
 
 
 def test_what_waits_runs_in_batches_within_the_token_budget(narrow, gate):

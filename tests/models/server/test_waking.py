@@ -376,6 +376,8 @@ def test_below_a_path_of_an_ingress_it_is_the_same():
     with waker(prefixes=("/mail",)) as scene, scene.server():
         assert scene.client.get("/mail/v2/health/ready").json()["phase"] == "asleep"
         assert scene.client.post("/mail/v1/classify", content="a").text.startswith("POST\n/v1/classify")
+        encoded = scene.client.post("/mail/v2/models/sp%C3%A4m%20a/infer", content="a").text
+        assert encoded.startswith("POST\n/v2/models/sp%C3%A4m%20a/infer")
 
 
 def test_a_server_is_recently_used_while_it_works_and_for_a_minute_after():
