@@ -179,6 +179,7 @@ async def test_what_others_change_in_ways_that_do_not_go_with_ours_is_put_right(
     "taken_off",
     [
         pytest.param({"labels": {"app.kubernetes.io/managed-by": None}}, id="a label"),
+        pytest.param({"labels": {"winnow.dev/name": "other"}}, id="whose it is"),
         pytest.param({"ownerReferences": None}, id="its owner"),
     ],
 )
@@ -230,6 +231,17 @@ async def test_a_service_account_that_is_taken_off_leaves_the_pods_as_they_were(
 def template(found: Object) -> Object:
     pods: Object = found["spec"]["template"]
     return pods
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("kind", [SERVICE, APPS_DEPLOYMENT], ids=lambda kind: kind.plural)
+async def test_labels_that_say_whose_a_child_is_are_put_back(cluster: Cluster, kind: Kind) -> None:
+    await finished(cluster)
+    edited = {"metadata": {"labels": {"winnow.dev/name": "other"}}}
+    await cluster.client.patch(kind, cluster.namespace, "web", edited)
+    await cluster.until(
+        "the label", kind, lambda found: found["metadata"]["labels"]["winnow.dev/name"] == "web", name="web"
+    )
 
 
 @pytest.mark.usefixtures("operator")

@@ -31,7 +31,6 @@ from winnow_operator.resources import (
     key_of,
     name_of,
     namespace_of,
-    orphaned,
     owned_by,
     resource_of,
     status_of,
@@ -362,8 +361,9 @@ def _manager(owner: api.Resource) -> str:
 def _orphaned(wanted: Object, live: Object) -> bool:
     """Whether it was made for an object of this kind and name and lost its owner, as by `kubectl delete --cascade=orphan`:
     it is taken back."""
-    labels = live["metadata"].get("labels") or {}
-    return orphaned(live) and wanted["metadata"]["labels"].items() <= labels.items()
+    labels, metadata = wanted["metadata"]["labels"], live["metadata"]
+    ours = labels.items() <= (metadata.get("labels") or {}).items()
+    return ours and not metadata.get("ownerReferences") and not being_deleted(live)
 
 
 def _marked(owner: api.Resource, wanted: Object, live: Object) -> bool:

@@ -97,8 +97,8 @@ class Lease:
             return False
 
     async def _take(self) -> bool:
-        asked, now = self._clock(), datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         found = await self._kube.get(LEASE, self._namespace, self._name)
+        wrote, now = self._clock(), datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         if found is None:
             metadata = {"name": self._name, "namespace": self._namespace}
             lease = {
@@ -113,7 +113,7 @@ class Lease:
             if self._is_others() and not self._ran_out():
                 return False
             self._lease = await self._kube.replace(LEASE, {**found, "spec": self._spec(now, found.get("spec") or {})})
-        self.renewed = asked  # not when the answer came: others count from what was written
+        self.renewed = wrote  # not when the answer came: others count from what was written
         return True
 
     def _notice(self, found: Object) -> None:

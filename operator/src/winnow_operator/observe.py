@@ -29,9 +29,9 @@ from winnow_operator.resources import (
     TRAINING_JOB,
     Key,
     Object,
+    being_deleted,
     controller_of,
     name_of,
-    orphaned,
     owned_by,
     uid_of,
 )
@@ -86,8 +86,8 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
     namespace, spec = obj.metadata.namespace, obj.spec
     key = Key(TRAINING_JOB, namespace, obj.metadata.name)
     jobs, pods = _jobs_and_pods(store, key, obj.metadata.uid)
-    # A batch Job that lost its owner is taken back where it would be created, so its pods keep nothing waiting.
-    known = (*jobs, *(job for job in store.children(JOB, key) if orphaned(job)))
+    # A batch Job that lost its owner or its labels is taken back where it would be created, so its pods keep nothing waiting.
+    standing = [job for job in store.within(JOB, namespace) if not being_deleted(job)]
     source = spec.base_model.checkpoint if spec.base_model else None
     service = _service(store, obj)
     # Retention alone asks for bases, after the end: to find them takes a look at every job of the namespace.
@@ -104,7 +104,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         stray=tuple(
             pod
             for pod in store.children(POD, key)
-            if not _of_one(pod, known) and not job_pods.over(pod) and writes_to(pod, obj)
+            if not job_pods.over(pod) and writes_to(pod, obj) and not _of_one(pod, (*jobs, *standing))
         ),
         pulled=pulled(key),
         deployments=tuple(
@@ -206,8 +206,8 @@ def _service(store: Store, obj: api.Dataset | api.TrainingJob | api.Deployment) 
 def _claim(store: Store, service: api.ModelService) -> Object | None:
     name = storage_claim(service)
     claim = store.get(CLAIM, service.metadata.namespace, name) if name else None
-    unowned = claim and not claim["metadata"].get("ownerReferences")  # it is taken back, as large as it has become
-    ours = claim and (unowned or owned_by(claim, service.metadata.uid) or storage.leaving(claim, service))
+    orphaned = claim and not claim["metadata"].get("ownerReferences")  # it is taken back, as large as it has become
+    ours = claim and (orphaned or owned_by(claim, service.metadata.uid) or storage.leaving(claim, service))
     return claim if ours else None
 
 

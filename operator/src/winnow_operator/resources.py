@@ -121,11 +121,6 @@ def owned_by(obj: Object, owner_uid: str) -> bool:
     return controller is not None and controller.get("uid") == owner_uid
 
 
-def orphaned(obj: Object) -> bool:
-    """Whether its owner was taken off, as by `kubectl delete --cascade=orphan`."""
-    return not obj["metadata"].get("ownerReferences") and not being_deleted(obj)
-
-
 def status_of(obj: Object) -> Object:
     return cast(Object, obj.get("status") or {})
 

@@ -43,6 +43,8 @@ def visits(store: Store, new: Object | None, old: Object | None) -> Iterator[Vis
         return
     resource = resource_of(obj)
     owner = owner_key(obj)
+    if old is not None and (before := owner_key(old)) not in (None, owner):
+        yield before, 0  # its labels were edited, and are put back
     if owner is not None:
         yield owner, 0
         if resource == APPS_DEPLOYMENT:

@@ -200,6 +200,27 @@ def test_a_short_break_is_survived(cut: int) -> None:
     run(story())
 
 
+def test_an_api_server_that_answers_late_and_always_keeps_its_leader() -> None:
+    class Slow(Board):
+        async def get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+            await asyncio.sleep(2.4)
+            return await super().get(resource, namespace, name)
+
+        async def replace(self, resource: Resource, obj: Object) -> Object:
+            await asyncio.sleep(2.4)
+            return await super().replace(resource, obj)
+
+    async def story() -> None:
+        first = replica(Slow(), "a")
+        await first.acquire()
+        keeping = asyncio.create_task(first.keep())
+        await asyncio.sleep(60)
+        assert not keeping.done()
+        keeping.cancel()
+
+    run(story())
+
+
 def test_a_leader_that_was_replaced_stops() -> None:
     async def story() -> None:
         board = Board()
