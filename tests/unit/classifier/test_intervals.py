@@ -79,6 +79,19 @@ def test_an_interval_stays_within_what_its_metric_can_be(detail):
         assert high <= 1 or name in ("log_loss", "brier"), name
 
 
+def test_nor_does_that_cut_off_what_a_model_worse_than_chance_gets():
+    """Sure of a wrong label in nine rows of ten: mcc lies below 0, and brier and log loss above 1."""
+    schema = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
+    labels = np.arange(60) % 3
+    sure_of = np.where(np.arange(60) % 10, (labels + 1) % 3, labels)
+    p, y = 0.01 + 0.97 * np.eye(3)[sure_of], np.eye(3, dtype=np.int8)[labels]
+    values, found = metrics.evaluate(p, y, schema), of_rows(p, y, schema, seed=0).metrics
+    assert values["mcc"] < 0 and values["brier"] > 1 and values["log_loss"] > 1
+    for name in ("mcc", "brier", "log_loss"):
+        low, high = found[name]
+        assert low < values[name] < high, name
+
+
 def test_the_same_seed_gives_the_same_of_rows():
     schema, p, y = rows_of(TaskDetail.MULTICLASS, 3, rows=100)
     assert of_rows(p, y, schema, seed=1) == of_rows(p, y, schema, seed=1)
