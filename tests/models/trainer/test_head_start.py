@@ -9,7 +9,7 @@ from tiny_learner import ALL, learner
 from torch.testing import assert_close
 
 from winnow_trainer import head_start
-from winnow_trainer.head_start import fit_ridge, fit_scale, into_last_layer, sample
+from winnow_trainer.head_start import dropped, fit_ridge, fit_scale, into_last_layer, sample
 from winnow_trainer.job import Parameters
 
 
@@ -91,6 +91,15 @@ def test_rows_that_hardly_differ_get_no_head_that_dropout_destroys(tmp_path, mod
         each.learn()
         loss = float(torch.stack([each.objective(each.logits(ALL), each.targets).mean() for _ in range(20)]).mean())
     assert loss < 1.0  # as good as knowing how often each label occurs, which is log 2
+
+
+def test_what_dropout_adds_to_scores_is_that_of_torch_in_mean_and_spread():
+    """Each input is 0 or 1 / (1 - p) of itself, so the mean of what is added is 0 and its variance p / (1 - p) Σ (w x)²."""
+    inputs, weight = torch.tensor([[1.0, -2.0, 3.0]]).double(), torch.tensor([[0.5, 1.0, 2.0]]).double()
+    added = torch.cat(list(dropped(inputs, weight, 0.2)))
+    spread = float((0.25 * (inputs * weight).square().sum()).sqrt())
+    assert abs(float(added.mean())) < 4 * spread / len(added) ** 0.5
+    assert float(added.std()) == pytest.approx(spread, rel=0.05)
 
 
 @pytest.mark.parametrize(("model_type", "drop"), [("bert", 0.1), ("roberta", 0.1), ("llama", 0.0)])

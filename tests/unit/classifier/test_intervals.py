@@ -79,6 +79,19 @@ def test_an_interval_stays_within_what_its_metric_can_be(detail):
         assert high <= 1 or name in ("log_loss", "brier"), name
 
 
+def test_nor_does_that_cut_off_what_a_model_worse_than_chance_gets():
+    """Sure of a wrong label in nine rows of ten: mcc lies below 0, and brier and log loss above 1."""
+    schema = LabelSchema(TaskDetail.MULTICLASS, ("a", "b", "c"))
+    labels = np.arange(60) % 3
+    sure_of = np.where(np.arange(60) % 10, (labels + 1) % 3, labels)
+    p, y = 0.01 + 0.97 * np.eye(3)[sure_of], np.eye(3, dtype=np.int8)[labels]
+    values, found = metrics.evaluate(p, y, schema), of_rows(p, y, schema, seed=0).metrics
+    assert values["mcc"] < 0 and values["brier"] > 1 and values["log_loss"] > 1
+    for name in ("mcc", "brier", "log_loss"):
+        low, high = found[name]
+        assert low < values[name] < high, name
+
+
 def test_the_same_seed_gives_the_same_of_rows():
     schema, p, y = rows_of(TaskDetail.MULTICLASS, 3, rows=100)
     assert of_rows(p, y, schema, seed=1) == of_rows(p, y, schema, seed=1)
@@ -88,14 +101,18 @@ def test_the_same_seed_gives_the_same_of_rows():
 def test_many_rows_cost_a_bounded_time_and_narrow_the_interval():
     schema, p, y = rows_of(TaskDetail.BINARY, 2, rows=100_000)
     began = time.process_time()
-    many = of_rows(p, y, schema, seed=0).metrics
+    of_many = of_rows(p, y, schema, seed=0)
     assert time.process_time() - began < 5  # some 0.7 s on a free core
-    few = of_rows(p[:1_000], y[:1_000], schema, seed=0).metrics
+    of_few = of_rows(p[:1_000], y[:1_000], schema, seed=0)
+    many, few = of_many.metrics, of_few.metrics
     value = metrics.evaluate(p, y, schema)["roc_auc"]
     assert many["roc_auc"][0] < value < many["roc_auc"][1]
     for name in ("f1", "roc_auc", "ece"):
         narrow, wide = (high - low for low, high in (many[name], few[name]))
         assert 5 < wide / narrow < 20, name  # sqrt(100) = 10
+    for name in ("precision", "recall", "f1"):
+        narrow, wide = (high - low for low, high in (of_many.labels[1][name], of_few.labels[1][name]))
+        assert 5 < wide / narrow < 20, f"{name} of a label"
 
 
 def test_what_is_not_defined_has_no_interval():
