@@ -515,11 +515,20 @@ RULES = [
         training_job(method="QLoRA", resources={"limits": {"cpu": 4}}),
         "TrainingJob: QLoRA on a GPU",
     ),
+    *(
+        rule(
+            "method QLoRA needs a GPU: resources.limits with nvidia.com/gpu, and a trainer image with bitsandbytes",
+            training_job(method="QLoRA", resources={"limits": {"nvidia.com/gpu": one}}),
+            training_job(method="QLoRA", resources={"limits": {"nvidia.com/gpu": none}}),
+            f"TrainingJob: QLoRA on more GPUs than {none!r}",
+        )
+        for one, none in ((1, 0), ("1", "0"))
+    ),
     rule(
         "parameters.optim adamw_8bit and paged_adamw_8bit need a GPU: resources.limits with nvidia.com/gpu, and a trainer image "
         "with bitsandbytes",
         training_job(parameters={"optim": "paged_adamw_8bit"}, resources={"limits": {"nvidia.com/mig-1g.10gb": 1}}),
-        training_job(parameters={"optim": "adamw_8bit"}),
+        training_job(parameters={"optim": "adamw_8bit"}, resources={"limits": {"nvidia.com/gpu": 0}}),
         "TrainingJob: 8-bit optimizers on a GPU",
     ),
     rule(

@@ -294,6 +294,14 @@ RULES = [
         id="a GPU for each process",
     ),
     pytest.param(
+        seen(training_job(resources={"limits": {"nvidia.com/gpu": "0"}}), imported()),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="no GPU for anyone",
+    ),
+    pytest.param(
         seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),
         False,
         "ApiRefused",

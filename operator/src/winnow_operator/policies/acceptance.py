@@ -244,7 +244,8 @@ def _access_modes(seen: TrainingJobSeen) -> tuple[str, ...]:
 def gpus_suffice(seen: TrainingJobSeen) -> Verdict | None:
     processes, resources = seen.obj.spec.processes_per_node, seen.obj.spec.resources
     given = (resources.limits or {}).get(GPU) if resources else None
-    if given is None or not str(given).isdigit() or int(given) >= processes:
+    # With a limit of 0 it trains on CPUs, as without one.
+    if given is None or not str(given).isdigit() or int(given) == 0 or int(given) >= processes:
         return None
     message = (
         f"processesPerNode is {processes}, and resources.limits gives each pod {given} {GPU}: each process uses one"
