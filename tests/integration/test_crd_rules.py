@@ -39,6 +39,10 @@ SERVICE_IS_FIXED = (
     "modelService cannot be changed once created, because another ModelService has other storage; make a new Deployment"
 )
 
+CRON = (
+    "start and end are cron expressions: minute 0-59, hour 0-23, day of the month 1-31, month 1-12 or JAN-DEC, day of the week 0-6 (0 is Sunday) "
+    "or SUN-SAT"
+)
 ONE_VALUE = "an entry of env needs exactly one of: value, valueFrom"
 ONE_KEY = "valueFrom needs exactly one of: secretKeyRef, configMapKeyRef"
 OUR_ENV = (
@@ -76,8 +80,8 @@ def scaled(**fields: Any) -> Object:
     return deployment(autoscaling={"maxReplicas": 4, **fields})
 
 
-def window(start: str = "0 8 * * 1-5", **fields: Any) -> list[Object]:
-    return [{"start": start, "end": "0 18 * * MON-FRI", "minReplicas": 2, **fields}]
+def window(start: str = "0 8 * * 1-5", end: str = "0 18 * * MON-FRI", **fields: Any) -> list[Object]:
+    return [{"start": start, "end": end, "minReplicas": 2, **fields}]
 
 
 def peers(**peer: Any) -> Object:
@@ -120,6 +124,28 @@ RULES = [
         scaled(schedule=window("*/5 8,9 1 JAN *")),
         scaled(schedule=window("0 18 * * MON-FRI")),
         "Deployment: a window that has a length",
+    ),
+    rule(
+        CRON,
+        scaled(schedule=window("*/15,50 08-18/2 01,31 jan-MAR,12 Sun,1-5", timeZone="America/Argentina/Buenos_Aires")),
+        scaled(schedule=window("0 8 * * 1-7")),
+        "Deployment: Sunday is 0",
+    ),
+    *(
+        rule(CRON, scaled(schedule=window(end=right)), scaled(schedule=window(end=wrong)), f"Deployment: no {wrong}")
+        for right, wrong in (
+            ("59 18 * * *", "60 18 * * *"),
+            ("0 23 * * *", "0 24 * * *"),
+            ("0 18 31 * *", "0 18 L * *"),
+            ("0 18 * 12 *", "0 18 * 13 *"),
+            ("0 18 * * FRI", "0 18 * * FRI-"),
+        )
+    ),
+    rule(
+        "timeZone must be a name that the IANA gives, such as Europe/Berlin",
+        scaled(schedule=window(timeZone="Australia/Lord_Howe")),
+        scaled(schedule=window(timeZone="Europe/Berlinn")),
+        "Deployment: a time zone that exists",
     ),
     rule(
         "disruptionBudget needs exactly one of: minAvailable, maxUnavailable",
