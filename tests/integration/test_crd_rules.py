@@ -541,6 +541,12 @@ RULES = [
         training_job(method="QLoRA", resources={"limits": {"cpu": 4}}),
         "TrainingJob: QLoRA on a GPU",
     ),
+    rule(
+        "all-linear of parameters.loraTargetModules stands for all modules, so it stands alone",
+        training_job(parameters={"loraTargetModules": ["q_proj", "v_proj"]}),
+        training_job(parameters={"loraTargetModules": ["all-linear", "q_proj"]}),
+        "TrainingJob: all modules, or some",
+    ),
     *(
         rule(
             "method QLoRA needs a GPU: resources.limits with nvidia.com/gpu, and a trainer image with bitsandbytes",
