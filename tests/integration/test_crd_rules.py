@@ -39,6 +39,10 @@ SERVICE_IS_FIXED = (
     "modelService cannot be changed once created, because another ModelService has other storage; make a new Deployment"
 )
 
+CRON = (
+    "start and end are cron expressions: minute 0-59, hour 0-23, day of the month 1-31, month 1-12 or JAN-DEC, day of the week 0-6 (0 is Sunday) "
+    "or SUN-SAT"
+)
 ONE_VALUE = "an entry of env needs exactly one of: value, valueFrom"
 ONE_KEY = "valueFrom needs exactly one of: secretKeyRef, configMapKeyRef"
 OUR_ENV = (
@@ -76,8 +80,8 @@ def scaled(**fields: Any) -> Object:
     return deployment(autoscaling={"maxReplicas": 4, **fields})
 
 
-def window(start: str = "0 8 * * 1-5", **fields: Any) -> list[Object]:
-    return [{"start": start, "end": "0 18 * * MON-FRI", "minReplicas": 2, **fields}]
+def window(start: str = "0 8 * * 1-5", end: str = "0 18 * * MON-FRI", **fields: Any) -> list[Object]:
+    return [{"start": start, "end": end, "minReplicas": 2, **fields}]
 
 
 def peers(**peer: Any) -> Object:
@@ -120,6 +124,28 @@ RULES = [
         scaled(schedule=window("*/5 8,9 1 JAN *")),
         scaled(schedule=window("0 18 * * MON-FRI")),
         "Deployment: a window that has a length",
+    ),
+    rule(
+        CRON,
+        scaled(schedule=window("*/15,50 08-18/2 01,31 jan-MAR,12 Sun,1-5", timeZone="America/Argentina/Buenos_Aires")),
+        scaled(schedule=window("0 8 * * 1-7")),
+        "Deployment: Sunday is 0",
+    ),
+    *(
+        rule(CRON, scaled(schedule=window(end=right)), scaled(schedule=window(end=wrong)), f"Deployment: no {wrong}")
+        for right, wrong in (
+            ("59 18 * * *", "60 18 * * *"),
+            ("0 23 * * *", "0 24 * * *"),
+            ("0 18 31 * *", "0 18 L * *"),
+            ("0 18 * 12 *", "0 18 * 13 *"),
+            ("0 18 * * FRI", "0 18 * * FRI-"),
+        )
+    ),
+    rule(
+        "timeZone must be a name that the IANA gives, such as Europe/Berlin",
+        scaled(schedule=window(timeZone="Australia/Lord_Howe")),
+        scaled(schedule=window(timeZone="Europe/Berlinn")),
+        "Deployment: a time zone that exists",
     ),
     rule(
         "disruptionBudget needs exactly one of: minAvailable, maxUnavailable",
@@ -516,10 +542,25 @@ RULES = [
         "TrainingJob: QLoRA on a GPU",
     ),
     rule(
+        "all-linear of parameters.loraTargetModules stands for all modules, so it stands alone",
+        training_job(parameters={"loraTargetModules": ["q_proj", "v_proj"]}),
+        training_job(parameters={"loraTargetModules": ["all-linear", "q_proj"]}),
+        "TrainingJob: all modules, or some",
+    ),
+    *(
+        rule(
+            "method QLoRA needs a GPU: resources.limits with nvidia.com/gpu, and a trainer image with bitsandbytes",
+            training_job(method="QLoRA", resources={"limits": {"nvidia.com/gpu": one}}),
+            training_job(method="QLoRA", resources={"limits": {"nvidia.com/gpu": none}}),
+            f"TrainingJob: QLoRA on more GPUs than {none!r}",
+        )
+        for one, none in ((1, 0), ("1", "0"))
+    ),
+    rule(
         "parameters.optim adamw_8bit and paged_adamw_8bit need a GPU: resources.limits with nvidia.com/gpu, and a trainer image "
         "with bitsandbytes",
         training_job(parameters={"optim": "paged_adamw_8bit"}, resources={"limits": {"nvidia.com/mig-1g.10gb": 1}}),
-        training_job(parameters={"optim": "adamw_8bit"}),
+        training_job(parameters={"optim": "adamw_8bit"}, resources={"limits": {"nvidia.com/gpu": 0}}),
         "TrainingJob: 8-bit optimizers on a GPU",
     ),
     rule(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from operator_scene import completed, condition, dataset, imported, model_service, training_job
 
+from winnow_operator import api
 from winnow_operator.observed import TrainingJobSeen
 from winnow_operator.plan import Reference, Refusal
 from winnow_operator.policies.acceptance import accept
@@ -24,6 +25,16 @@ FAILED = dataset(
 )
 IMPORTING = dataset(status={"conditions": [condition("Ready", "False", "Importing")]})
 ONE_CLASS = imported(warnings=[{"code": "SingleClass", "message": "all rows are ham"}])
+EGGS_WITHOUT_ROWS = dataset(
+    status={
+        **api.to_raw(imported(task="Multiclass").status),
+        "labels": [
+            {"name": name, "positives": rows, "share": rows / 20}
+            for name, rows in (("ham", 15), ("spam", 5), ("eggs", 0))
+        ],
+        "labelCount": 3,
+    }
+)
 TEST = training_job(testDataset="test")
 VALIDATED = training_job(validationDataset="dev")
 
@@ -237,6 +248,23 @@ RULES = [
             ({"abstain": {"minProbability": 0.5}}, "Multilabel", "use band"),
         )
     ),
+    *(
+        pytest.param(
+            seen(training_job(**asked), EGGS_WITHOUT_ROWS),
+            False,
+            "ParametersDoNotFit",
+            True,
+            f"{field}: no row of Dataset rows has the label eggs; leave it out, or bring such rows",
+            id=f"{field} of a label without rows",
+        )
+        for field, asked in (
+            ("rebalance", {"rebalance": {"counts": {"ham": 5, "eggs": 5}}}),
+            (
+                "parameters.classWeights.weights",
+                {"parameters": {"classWeights": {"mode": "Custom", "weights": {"eggs": 2}}}},
+            ),
+        )
+    ),
     pytest.param(
         seen(
             training_job(thresholds={"objective": "F1"}, validationSplit={"percent": 10}), imported(task="Multilabel")
@@ -292,6 +320,14 @@ RULES = [
         False,
         "",
         id="a GPU for each process",
+    ),
+    pytest.param(
+        seen(training_job(resources={"limits": {"nvidia.com/gpu": "0"}}), imported()),
+        True,
+        "Accepted",
+        False,
+        "",
+        id="no GPU for anyone",
     ),
     pytest.param(
         seen(training=imported(), refusal=Refusal(Reason.API_REFUSED, "quota")),

@@ -84,6 +84,11 @@ def test_a_name_that_cannot_be_a_folders_is_refused(tmp_path, name, capsys):
             id="case",
         ),
         pytest.param({"parameters": {"loraTargetModule": []}}, "did you mean loraTargetModules", id="a misspelt field"),
+        pytest.param(
+            {"parameters": {"loraTargetModules": ["all-linear", "q_proj"]}},
+            "loraTargetModules: all-linear stands for all modules, so it stands alone",
+            id="all modules and some",
+        ),
         pytest.param({"earlyStoping": {}}, "spec.earlyStoping: .* did you mean earlyStopping", id="one of the spec"),
         pytest.param(
             {"metrics": {"custom": [{"name": "a", "file": "a.py", "directon": "Maximize"}]}},

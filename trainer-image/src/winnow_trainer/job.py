@@ -123,6 +123,13 @@ class Parameters(Manifest):
             raise ValueError(f"{', '.join(given)} need an optim of AdamW, and optim is adafactor")
         return self
 
+    @field_validator("lora_target_modules")
+    @classmethod
+    def all_of_them_need_no_others(cls, given: list[str] | None) -> list[str] | None:
+        if given is not None and "all-linear" in given and len(given) > 1:
+            raise ValueError("all-linear stands for all modules, so it stands alone")
+        return given
+
     @property
     def batch_size(self) -> int:
         """Rows of one optimizer step, of each process."""

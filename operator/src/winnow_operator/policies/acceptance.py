@@ -205,6 +205,7 @@ def labels_are_there(seen: TrainingJobSeen) -> Verdict | None:
     known = _labels(training)
     if known is None or (spec.base_model and spec.base_model.checkpoint):  # which may bring labels of its own
         return None
+    without_rows = {label.name for label in training.status.labels or () if label.positives == 0}
     weights, rebalance = spec.parameters.class_weights, spec.rebalance
     named = {
         "parameters.classWeights.weights": weights.weights if weights else None,
@@ -213,6 +214,11 @@ def labels_are_there(seen: TrainingJobSeen) -> Verdict | None:
     for field, asked in named.items():
         if unknown := [label for label in asked or () if label not in known]:
             message = f"{field}: {', '.join(unknown[:10])} is no label of the training rows; {rows} has: {', '.join(known[:10])}"
+            return _refuse(Reason.PARAMETERS_DO_NOT_FIT, message)
+        if unused := [label for label in asked or () if label in without_rows]:
+            message = (
+                f"{field}: no row of {rows} has the label {', '.join(unused[:10])}; leave it out, or bring such rows"
+            )
             return _refuse(Reason.PARAMETERS_DO_NOT_FIT, message)
     return None
 
@@ -244,7 +250,8 @@ def _access_modes(seen: TrainingJobSeen) -> tuple[str, ...]:
 def gpus_suffice(seen: TrainingJobSeen) -> Verdict | None:
     processes, resources = seen.obj.spec.processes_per_node, seen.obj.spec.resources
     given = (resources.limits or {}).get(GPU) if resources else None
-    if given is None or not str(given).isdigit() or int(given) >= processes:
+    # With a limit of 0 it trains on CPUs, as without one.
+    if given is None or not str(given).isdigit() or int(given) == 0 or int(given) >= processes:
         return None
     message = (
         f"processesPerNode is {processes}, and resources.limits gives each pod {given} {GPU}: each process uses one"
