@@ -185,6 +185,16 @@ def test_a_threshold_is_tried_out_with_the_servers_own_decision(
     WebDriverWait(browser, 10).until(lambda driver: chips(driver) == before)
 
 
+def test_a_keyboard_goes_on_at_the_slider_once_its_thresholds_are_reset(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    one(browser, "#text").send_keys("win free money", Keys.CONTROL + Keys.ENTER)
+    wait(browser, "#predicted")
+    slide(browser, 0.01)
+    one(browser, "#threshold-reset").send_keys(Keys.ENTER)
+    assert not one(browser, "#threshold-reset").is_displayed()
+    assert browser.switch_to.active_element.get_attribute("id") == "threshold"
+
+
 def test_an_earlier_text_is_judged_by_the_thresholds_that_are_shown(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     text = one(browser, "#text")
