@@ -185,6 +185,16 @@ def test_a_threshold_is_tried_out_with_the_servers_own_decision(
     WebDriverWait(browser, 10).until(lambda driver: chips(driver) == before)
 
 
+def test_a_keyboard_goes_on_at_the_slider_once_its_thresholds_are_reset(browser: WebDriver, address: str) -> None:
+    browser.get(f"{address}/ui/")
+    one(browser, "#text").send_keys("win free money", Keys.CONTROL + Keys.ENTER)
+    wait(browser, "#predicted")
+    slide(browser, 0.01)
+    one(browser, "#threshold-reset").send_keys(Keys.ENTER)
+    assert not one(browser, "#threshold-reset").is_displayed()
+    assert browser.switch_to.active_element.get_attribute("id") == "threshold"
+
+
 def test_an_earlier_text_is_judged_by_the_thresholds_that_are_shown(browser: WebDriver, address: str) -> None:
     browser.get(f"{address}/ui/")
     text = one(browser, "#text")
@@ -434,6 +444,47 @@ def test_a_label_may_be_named_as_what_every_object_has(browser: WebDriver, tmp_p
         wait_for_text(browser, "#threshold-value", "100.0 %")
         Select(one(browser, "#threshold-label")).select_by_value("toString")
         assert one(browser, "#threshold-value").text == "not set"
+
+
+def test_many_labels_and_long_names_fit_a_narrow_page(
+    browser: WebDriver, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    labels = [f"{number} {'x' * 100}" for number in range(200)]
+    browser.execute_cdp_cmd(  # 320 wide: a small phone, or 1,280 at 400 %
+        "Emulation.setDeviceMetricsOverride", {"width": 320, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    with served(tmp_path, task_detail=TaskDetail.MULTICLASS, labels=labels) as url:
+        browser.get(f"{url}/ui/")
+        one(browser, "#text").send_keys("win free money", Keys.CONTROL + Keys.ENTER)
+        wait(browser, "#predicted")
+        paste(browser, f"text,{'a_name_without_a_break_' * 3}\nprize,1\nmeeting,2\n")
+        one(browser, "#score").click()
+        wait(browser, "#download")
+        keep(browser, "narrow", request)
+        aside, below = browser.execute_script(
+            "const page = document.documentElement, end = document.querySelector('aside').getBoundingClientRect().bottom;"
+            "return [page.scrollWidth - page.clientWidth, page.scrollHeight - scrollY - end]"
+        )
+    assert aside == 0
+    assert below < 100  # pixels: no page of nothing below its last card
+
+
+def test_bars_and_buttons_are_seen_in_the_colours_of_a_contrast_theme(
+    browser: WebDriver, address: str, request: pytest.FixtureRequest
+) -> None:
+    features = [{"name": "forced-colors", "value": "active"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(f"{address}/ui/")
+    one(browser, "#text").send_keys("win free money", Keys.CONTROL + Keys.ENTER)
+    wait(browser, "#predicted")
+    keep(browser, "contrast", request)
+    styles = browser.execute_script(
+        "return ['.value', '.limit', '.card'].map((one) => getComputedStyle(document.querySelector(one)).backgroundColor)"
+    )
+    bar, limit, behind = styles
+    assert behind not in (bar, limit)
+    for selector in ("#classify", ".chip", ".track"):
+        assert one(browser, selector).value_of_css_property("border-top-style") == "solid", selector
 
 
 def test_another_checkpoint_takes_over_under_an_open_page(browser: WebDriver, tmp_path: Path) -> None:

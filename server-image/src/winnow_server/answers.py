@@ -85,6 +85,7 @@ class ListedModel(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"]
     data: list[ListedModel]
+    models: list[str] = Field(description="Its name, where KServe V1 clients look for it.")
 
 
 class BaseModelEntry(BaseModel):

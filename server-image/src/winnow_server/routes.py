@@ -104,7 +104,7 @@ class Routes:
         return Response(self._service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def models(self, request: Request) -> Response:
-        return Json({"object": "list", "data": [self._listed()]})
+        return Json({"object": "list", "data": [self._listed()], "models": [self._service.announced.name]})
 
     async def listed_model(self, request: Request) -> Response:
         self._check_path(request)

@@ -102,8 +102,9 @@ class ClassifyRequest(Body):
     truncation_side: Side | None = None
     add_special_tokens: Literal[True] | None = None
     priority: Literal[0] | None = None
-    padding: bool | None = None  # there is none, whatever it says
+    padding: Literal[True, False, "max_length", "do_not_pad"] | None = None  # there is none, whatever it says
     cache_salt: str | None = None  # nothing is cached
+    mm_processor_kwargs: None = None  # of pictures
 
     @model_validator(mode="after")
     def cuts_on_one_side(self) -> Self:
@@ -173,8 +174,8 @@ def from_validation(err: ValidationError, named: str = "The body") -> ApiError:
     param = path(first["loc"])
     message = WORDS.get(first["type"], first["msg"].rstrip("."))
     context = {name: value for name, value in first.get("ctx", {}).items() if name != "error"}
-    if context.get("expected") == "True":  # a literal, as Python writes it
-        context["expected"] = "true"
+    if "expected" in context:  # literals, as Python writes them
+        context["expected"] = context["expected"].replace("True", "true").replace("False", "false")
     return Unprocessable(f"{param or named} {message.format(**context)}.", code=first["type"], param=param)
 
 
@@ -197,6 +198,7 @@ WORDS = {
     "dict_type": "must be an object",
     "list_type": "must be a list",
     "literal_error": "must be {expected}",
+    "none_required": "must be null",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
 }

@@ -169,9 +169,15 @@ def test_of_a_field_that_stands_twice_the_last_one_counts(server):
 
 
 def test_what_vllms_clients_may_send_and_what_changes_nothing_here(server):
-    fields = {"user": "me", "cache_salt": "x" * 43, "add_special_tokens": True, "priority": 0}
+    fields = {
+        "user": "me",
+        "cache_salt": "x" * 43,
+        "add_special_tokens": True,
+        "priority": 0,
+        "mm_processor_kwargs": None,
+    }
     expected = server.probabilities("prize")
-    for padding in (True, False):
+    for padding in (True, False, "max_length", "do_not_pad"):
         answer = server.classify("prize", padding=padding, truncate_prompt_tokens=-1, rid="r-1", **fields)
         assert [item["probs"] for item in answer["data"]] == expected
         assert answer["id"] == "r-1"
@@ -186,6 +192,8 @@ def test_what_vllms_clients_may_send_and_what_changes_nothing_here(server):
         {"input": "prize", "add_special_tokens": False},
         {"input": "prize", "priority": 1},
         {"input": "prize", "truncate_prompt_tokens": -2},
+        {"input": "prize", "padding": "longest"},
+        {"input": "prize", "mm_processor_kwargs": {"size": 1}},
     ],
     ids=lambda fields: next(reversed(fields)) + repr(list(fields.values())[-1])[:12],
 )

@@ -30,6 +30,7 @@ CALLS = [
     ("get", "/v2/models/{model}", "/v2/models/spam-detector", None),
     ("get", "/v2/models/{model}/ready", "/v2/models/spam-detector/ready", None),
     ("get", "/v2", "/v2", None),
+    ("get", "/v2/", "/v2/", None),
     ("get", "/v2/health/live", "/v2/health/live", None),
     ("get", "/v2/health/ready", "/v2/health/ready", None),
     ("get", "/v1/models", "/v1/models", None),

@@ -325,6 +325,7 @@ def test_kserves_v1_client_as_it_sends_its_requests(server, expected):
         assert (found["label"], found["predicted_labels"]) == (wanted["label"], wanted["predicted_labels"])
         assert list(found["scores"]) == ["ham", "spam"]
         assert list(found["scores"].values()) == pytest.approx(wanted["probs"], abs=1e-5)
+    assert server.client.get("/v1/models").json()["models"] == ["spam-detector"]
     assert server.client.get("/v1/models/spam-detector").json()["ready"] is True
     assert server.client.get("/", headers={"accept": "*/*"}).json() == {"status": "alive"}
     refused = server.client.post("/v1/models/other:predict", json={"instances": ["a"]})

@@ -84,6 +84,7 @@ byId("threshold-label").addEventListener("change", () => render(state));
 
 byId("threshold-reset").addEventListener("click", () => {
   state.set({ whatIf: {} });
+  byId("threshold").focus(); // the button is gone
   if (state.result) run(state.result.text);
 });
 

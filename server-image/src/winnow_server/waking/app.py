@@ -47,6 +47,7 @@ QUESTIONS = (
     VERSION,
     MODEL,
     "/v2",
+    "/v2/",
     "/v1/models",
     "/v1/models/{model:path}",
     "/v1/model",
