@@ -40,8 +40,8 @@ SERVICE_IS_FIXED = (
 )
 
 CRON = (
-    "start and end are cron expressions: minute 0-59, hour 0-23, day of the month 1-31, month 1-12 or JAN-DEC, day of the week 0-6 (0 is Sunday) "
-    "or SUN-SAT"
+    "start and end of a window in autoscaling.schedule are cron expressions: minute 0-59, hour 0-23, day of the month 1-31, month 1-12 or JAN-DEC, "
+    "day of the week 0-6 (0 is Sunday) or SUN-SAT"
 )
 ONE_VALUE = "an entry of env needs exactly one of: value, valueFrom"
 ONE_KEY = "valueFrom needs exactly one of: secretKeyRef, configMapKeyRef"
