@@ -87,8 +87,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
     key = Key(TRAINING_JOB, namespace, obj.metadata.name)
     jobs, pods = _jobs_and_pods(store, key, obj.metadata.uid)
     # A batch Job that lost its owner or its labels is taken back where it would be created, so its pods keep nothing waiting.
-    batch = store.get(JOB, namespace, obj.metadata.name)
-    known = jobs if batch is None or being_deleted(batch) else (*jobs, batch)
+    standing = [job for job in store.within(JOB, namespace) if not being_deleted(job)]
     source = spec.base_model.checkpoint if spec.base_model else None
     service = _service(store, obj)
     # Retention alone asks for bases, after the end: to find them takes a look at every job of the namespace.
@@ -105,7 +104,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         stray=tuple(
             pod
             for pod in store.children(POD, key)
-            if not _of_one(pod, known) and not job_pods.over(pod) and writes_to(pod, obj)
+            if not job_pods.over(pod) and writes_to(pod, obj) and not _of_one(pod, (*jobs, *standing))
         ),
         pulled=pulled(key),
         deployments=tuple(
