@@ -16,6 +16,7 @@ from page_support import keep, one, requested_hosts, served, wait, wait_for_text
 from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,9 @@ def test_a_key_is_asked_for_where_one_is_needed(
         browser.get(f"{address}/ui/")
         assert wait(browser, "#key-error").text == "This model answers with an API key only."
         keep(browser, "key", request)
+        one(browser, "#pasted").send_keys("prize")
+        one(browser, "#score").click()
+        WebDriverWait(browser, 20).until(lambda _: one(browser, "#score").is_displayed())
         one(browser, "#key").send_keys("another-key-of-some-length", Keys.ENTER)
         wait_for_text(browser, "#key-error", "not one of this server's")
         one(browser, "#key").clear()
@@ -110,6 +114,7 @@ def test_a_key_is_asked_for_where_one_is_needed(
         one(browser, "#key").clear()
         one(browser, "#key").send_keys("a-key-of-some-length-1234", Keys.ENTER)
         wait(browser, "#about")
+        assert not one(browser, "#batch-error").is_displayed()
         one(browser, "#text").send_keys("free prize", Keys.CONTROL + Keys.ENTER)
         wait(browser, "#bars")
         assert not one(browser, "#access").is_displayed()

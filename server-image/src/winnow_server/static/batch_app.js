@@ -99,8 +99,9 @@ export function wireBatch(state, askForKey) {
       end({}, "download");
     } catch (error) {
       if (state.batch?.answers !== answers) return; // other rows were taken meanwhile
+      const unsaid = signal.aborted || error instanceof KeyNeeded; // the field of the key says why it is asked for
+      end({ cancelled: signal.aborted, error: unsaid ? null : error.message }, "score");
       if (error instanceof KeyNeeded) askForKey(error);
-      end({ cancelled: signal.aborted, error: signal.aborted ? null : error.message }, "score");
     }
   }
 
