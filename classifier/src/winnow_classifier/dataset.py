@@ -394,7 +394,7 @@ def _is_intact(folder: Path) -> bool:
 
 
 def remove_stale(folder: Path, now: float) -> int:
-    """How many temporary files and folders of killed imports were removed."""
+    """How many temporary files and folders of killed imports or refits were removed."""
     count = 0
     for left in folder.glob(".tmp-*"):
         with contextlib.suppress(FileNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -421,6 +422,17 @@ def test_refits_at_once_leave_one_whole_decision(tmp_path: Path):
             assert decisions.read(tmp_path, BINARY) in decided
             done.result()
     assert [path.name for path in tmp_path.iterdir()] == [DECISION]
+
+
+def test_what_a_killed_refit_left_is_gone_after_the_next_one_a_day_later(trained, capsys):
+    """Not before: another refit may be about to rename what it wrote."""
+    left, written = (trained.checkpoint(1) / f".tmp-{DECISION}-{number}" for number in (1, 2))
+    for path in (left, written):
+        path.write_text("{")
+    os.utime(left, (0, 0))
+    refit(trained, capsys, "--same")
+    assert (left.exists(), written.exists()) == (False, True)
+    written.unlink()
 
 
 def test_a_checkpoint_that_goes_meanwhile_does_not_come_back(trained, capsys, monkeypatch, tmp_path: Path):

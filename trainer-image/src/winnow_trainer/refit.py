@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from winnow_classifier import decision as decisions
 from winnow_classifier.checkpoint import read_manifest
-from winnow_classifier.dataset import storage_errors
+from winnow_classifier.dataset import remove_stale, storage_errors
 from winnow_classifier.decision import Decision
 from winnow_classifier.errors import CheckpointError
 from winnow_classifier.files import DECISION, MANIFEST
@@ -49,6 +50,7 @@ def _store(folder: Path, decision: Decision, mirror: Mirror) -> None:
     """Whole or not at all. Retention may have removed the checkpoint meanwhile, and nothing of it is to come back."""
     gone = f"{mirror.shown(folder)} was removed while its decision was fitted"
     with storage_errors(folder):
+        remove_stale(folder, time.time())
         try:
             path = decisions.replace_file(folder, decision)
         except FileNotFoundError as err:
