@@ -285,6 +285,15 @@ RULES = [
         training_job(baseModel=IMAGE_MODEL | HUB),
         "TrainingJob: one base model",
     ),
+    *(
+        rule(
+            "key is none that a ConfigMap can have",
+            dataset(source={"configMap": {"name": "mail", "key": key}}),
+            dataset(source={"configMap": {"name": "mail", "key": refused}}),
+            f"Dataset: no key {refused}",
+        )
+        for key, refused in ((".rows..jsonl", ".."), ("rows", "."), ("r..", "..rows"))
+    ),
     rule(
         NO_PARENT,
         model_service(baseModel={"image": {"reference": "r", "path": "/a/b"}}),
