@@ -33,7 +33,8 @@ TEMPLATE = "promptTemplate must contain {text}, where the row's text is put"
 JOB_IS_FIXED = "only suspend, activeDeadlineSeconds and ttlSecondsAfterFinished of a TrainingJob can be changed once created; make a new one"
 DATASET_IS_FIXED = "a Dataset cannot be changed once created, because trainings refer to its rows; make a new one"
 STORAGE_IS_FIXED = (
-    "storage cannot be changed once created, because datasets and checkpoints live in it; make a new ModelService"
+    "storage cannot be changed once created, because datasets and checkpoints live in it; make a new ModelService, or enlarge the PersistentVolumeClaim "
+    "itself (kubectl edit pvc)"
 )
 SERVICE_IS_FIXED = (
     "modelService cannot be changed once created, because another ModelService has other storage; make a new Deployment"
