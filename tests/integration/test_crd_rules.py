@@ -288,6 +288,15 @@ RULES = [
     ),
     *(
         rule(
+            "a name in labels has spaces around it, or a line break, tab or other control character in it",
+            dataset(labels=["x", "a b", "é", "می\u200cخواهم", "🦊"]),
+            dataset(labels=["ham", label]),
+            f"Dataset: no label {label!r}",
+        )
+        for label in ("spam ", " ", "a\tb", "spam\n")
+    ),
+    *(
+        rule(
             "key is none that a ConfigMap can have",
             dataset(source={"configMap": {"name": "mail", "key": key}}),
             dataset(source={"configMap": {"name": "mail", "key": refused}}),
