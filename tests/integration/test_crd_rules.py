@@ -33,7 +33,8 @@ TEMPLATE = "promptTemplate must contain {text}, where the row's text is put"
 JOB_IS_FIXED = "only suspend, activeDeadlineSeconds and ttlSecondsAfterFinished of a TrainingJob can be changed once created; make a new one"
 DATASET_IS_FIXED = "a Dataset cannot be changed once created, because trainings refer to its rows; make a new one"
 STORAGE_IS_FIXED = (
-    "storage cannot be changed once created, because datasets and checkpoints live in it; make a new ModelService"
+    "storage cannot be changed once created, because datasets and checkpoints live in it; make a new ModelService, or enlarge the PersistentVolumeClaim "
+    "itself (kubectl edit pvc)"
 )
 SERVICE_IS_FIXED = (
     "modelService cannot be changed once created, because another ModelService has other storage; make a new Deployment"
@@ -284,6 +285,24 @@ RULES = [
         training_job(baseModel=IMAGE_MODEL),
         training_job(baseModel=IMAGE_MODEL | HUB),
         "TrainingJob: one base model",
+    ),
+    *(
+        rule(
+            "a name in labels has spaces around it, or a line break, tab or other control character in it",
+            dataset(labels=["x", "a b", "é", "می\u200cخواهم", "🦊"]),
+            dataset(labels=["ham", label]),
+            f"Dataset: no label {label!r}",
+        )
+        for label in ("spam ", " ", "a\tb", "spam\n")
+    ),
+    *(
+        rule(
+            "key is none that a ConfigMap can have",
+            dataset(source={"configMap": {"name": "mail", "key": key}}),
+            dataset(source={"configMap": {"name": "mail", "key": refused}}),
+            f"Dataset: no key {refused}",
+        )
+        for key, refused in ((".rows..jsonl", ".."), ("rows", "."), ("r..", "..rows"))
     ),
     rule(
         NO_PARENT,

@@ -201,7 +201,16 @@ async def test_a_batch_job_whose_marks_are_taken_off_gets_them_back_and_its_end_
 
 
 @pytest.mark.usefixtures("operator")
-async def test_a_training_whose_batch_job_lost_its_owner_can_be_suspended_while_it_runs(cluster: Cluster) -> None:
+@pytest.mark.parametrize(
+    "taken_off",
+    [
+        pytest.param({"ownerReferences": None}, id="its owner"),
+        pytest.param({"labels": {"app.kubernetes.io/managed-by": "other"}}, id="the label that the watch goes by"),
+    ],
+)
+async def test_a_training_whose_batch_job_lost_a_mark_can_be_suspended_while_it_runs(
+    cluster: Cluster, taken_off: Object
+) -> None:
     await cluster.ready_rows()
     await cluster.apply(training_job())
     pod = await cluster.pod_of(TRAINING_JOB, "v1")
@@ -209,8 +218,13 @@ async def test_a_training_whose_batch_job_lost_its_owner_can_be_suspended_while_
     await cluster.expect(TRAINING_JOB, "v1", "Running")
     (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
     name = batch["metadata"]["name"]
-    await cluster.client.patch(JOB, cluster.namespace, name, {"metadata": {"ownerReferences": None}})
-    await cluster.until("its owner", JOB, lambda job: job["metadata"].get("ownerReferences"), name=name)
+    await cluster.client.patch(JOB, cluster.namespace, name, {"metadata": taken_off})
+
+    def marked(job: Object) -> bool:
+        return all(job["metadata"].get(mark) == batch["metadata"][mark] for mark in ("labels", "ownerReferences"))
+
+    await cluster.until("its mark", JOB, marked, name=name)
+    await cluster.expect(TRAINING_JOB, "v1", "Running", reason="Training")
     await cluster.change(TRAINING_JOB, "v1", suspend=True)
     await cluster.until_told_to_end(pod)
 

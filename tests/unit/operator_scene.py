@@ -239,7 +239,9 @@ def pod_of(
             "creationTimestamp": f"2026-11-23T11:40:{number:02d}Z",
             "labels": job["metadata"]["labels"]
             | ({} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)}),
-            "ownerReferences": [{"kind": "Job", "uid": job["metadata"]["uid"], "controller": True}],
+            "ownerReferences": [
+                {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
+            ],
         },
         "spec": {"containers": [{"name": "trainer", "ports": [{"name": "progress", "containerPort": 8081}]}]},
         "status": {

@@ -14,7 +14,7 @@ from winnow_operator import api, conditions, drift, pods
 from winnow_operator.build.common import digest
 from winnow_operator.kube import ApiError, Kube
 from winnow_operator.metrics import Metrics
-from winnow_operator.plan import Apply, Child, Create, Delete, Event, Hold, Plan, Refusal, Release
+from winnow_operator.plan import Apply, Child, Create, Delete, Event, Hold, Plan, Refusal, Release, TakeBack
 from winnow_operator.reasons import Reason
 from winnow_operator.resources import (
     API_VERSION,
@@ -137,6 +137,8 @@ class Executor:
         match child:
             case Create(obj):
                 return await self._create(owner, obj)
+            case TakeBack(obj):
+                return await self._take_back(owner, obj)
             case Apply(obj):
                 return await self._apply(owner, obj)
             case Delete(obj):
@@ -168,6 +170,16 @@ class Executor:
             return self._news.kept(found)
         self._wrote(resource, "create")
         self._news.kept(created)
+        return True
+
+    async def _take_back(self, owner: api.Resource, obj: Object) -> bool:
+        resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
+        found = await self._kube.get(resource, namespace, name)
+        if found is None or being_deleted(found) or not owned_by(found, owner.metadata.uid):
+            return False
+        patch = {"metadata": {"uid": uid_of(found), "labels": obj["metadata"]["labels"]}}
+        self._news.kept(await self._kube.patch(resource, namespace, name, patch, _manager(owner)))
+        self._wrote(resource, "patch")
         return True
 
     async def _apply(self, owner: api.Resource, obj: Object) -> bool:

@@ -18,6 +18,13 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Put our labels on again where an object of that name is there and ours: without them no watch tells of it."""
+
+    obj: Object
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Server-side apply; ours by force, but never an object that somebody else controls."""
 
@@ -46,7 +53,7 @@ class Release:
     obj: Object
 
 
-Child = Create | Apply | Delete | Hold | Release
+Child = Create | TakeBack | Apply | Delete | Hold | Release
 
 
 @dataclass(frozen=True, slots=True)

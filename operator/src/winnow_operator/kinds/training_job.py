@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from winnow_operator import api, conditions, pods, report
-from winnow_operator.build.common import base_in_words
+from winnow_operator.build.common import base_in_words, labels
 from winnow_operator.build.group import meeting_place
 from winnow_operator.build.training_job import FINAL_EXIT_CODES, base_model_source, dataset_path, training_job
 from winnow_operator.conditions import Condition, false, true
 from winnow_operator.kinds import training_results as results
 from winnow_operator.observed import TrainingJobSeen
-from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan, Reference
+from winnow_operator.plan import Child, Config, Create, Delete, Event, Plan, Reference, TakeBack
 from winnow_operator.policies import acceptance, failure, in_use, lineage, retention
 from winnow_operator.policies.failure import TRAINING_ADVICE
 from winnow_operator.reasons import Reason
-from winnow_operator.resources import CONFIG_MAP, Object, being_deleted, name_of, newest, status_of
+from winnow_operator.resources import CONFIG_MAP, JOB, Object, being_deleted, controller_of, name_of, newest, status_of
 
 LOOK_AGAIN_SECONDS = 10  # for a ConfigMap of the user's, which is not watched
 WARNINGS = 20  # as the CRD has it
@@ -59,7 +59,7 @@ def plan(seen: TrainingJobSeen, now: datetime, config: Config) -> Plan:
     found = _conditions(seen, state)
     status = _status(seen, state, found, now)
     turn = in_use.turn(state.children)
-    return Plan(state.children, status, state.requeue_after, _events(seen, state, found), turn)
+    return Plan((*_taken_back(seen), *state.children), status, state.requeue_after, _events(seen, state, found), turn)
 
 
 def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
@@ -83,6 +83,16 @@ def _state(seen: TrainingJobSeen, now: datetime, config: Config) -> _State:
         message = f"Pod {name_of(pod)} of the last run still ends; the next one goes on from its resume point{pods.if_lost(pod)}"
         return _State("Waiting", Reason.STOPPING, message)
     return _start(seen, config)
+
+
+def _taken_back(seen: TrainingJobSeen) -> list[Child]:
+    """The batch Jobs of pods that still train: one that nobody deleted has lost the label that the watch goes by."""
+    names = {owner["name"] for pod in seen.stray if (owner := controller_of(pod))}
+    about = {"namespace": seen.obj.metadata.namespace, "labels": labels(seen.obj)}
+    return [
+        TakeBack({"apiVersion": JOB.api_version, "kind": JOB.kind, "metadata": {"name": name, **about}})
+        for name in sorted(names)
+    ]
 
 
 def _start(seen: TrainingJobSeen, config: Config) -> _State:
