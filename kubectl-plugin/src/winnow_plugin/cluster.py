@@ -330,8 +330,14 @@ class _Loader(KubeConfigLoader):
 
 
 def _as_kubectl_connects(configuration: Configuration, headers: list[tuple[str, str]]) -> None:
-    if "://" not in configuration.host:
-        configuration.host = f"http://{configuration.host}"
+    named = configuration.host
+    if "://" not in named:
+        configuration.host = f"http://{named}"
+    if not _is_address(configuration.host):
+        raise ConfigError(
+            f"the kubeconfig names a server that cannot be asked: {named!r} is no address such as https://10.0.0.1:6443",
+            hint=CHECK_CONFIG,
+        )
     if not configuration.proxy:
         configuration.proxy = proxy_of(configuration.host, os.environ)
     if configuration.proxy and urlsplit(configuration.proxy).scheme not in ("http", "https"):
@@ -342,6 +348,14 @@ def _as_kubectl_connects(configuration: Configuration, headers: list[tuple[str, 
     # aiohttp shall not read the environment itself: it knows no CIDR in NO_PROXY, and would send a password of ~/.netrc in
     # place of the token.
     configuration.client_session_kwargs = {"trust_env": False, "headers": headers}
+
+
+def _is_address(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number
+        return False
 
 
 def _says_something(file: str) -> bool:

@@ -171,6 +171,13 @@ def test_a_server_without_a_scheme_is_asked_by_http(plugin, server, kubeconfig):
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("server", ["", "ftp://cluster", "https://cluster:port"])
+def test_a_server_that_is_no_address_is_said(plugin, kubeconfig, server):
+    code, _, said = plugin("datasets", "--kubeconfig", kubeconfig(server))
+    assert code == 10
+    assert f"names a server that cannot be asked: '{server}'" in said
+
+
 def test_the_environments_proxy_is_gone_through_but_where_no_proxy_says_otherwise(
     plugin, server, kubeconfig, monkeypatch
 ):
