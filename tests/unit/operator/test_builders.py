@@ -471,6 +471,19 @@ def test_a_path_is_one_below_the_mount(path: str, place: str) -> None:
     assert inside("/base", path) == place
 
 
+def test_no_text_of_the_users_stands_for_a_variable_of_the_pod() -> None:
+    """The kubelet would put the bucket's key in its place, and the import would tell it as a path that is not there."""
+    key, kept = "$(AWS_SECRET_ACCESS_KEY)", "$$(AWS_SECRET_ACCESS_KEY)"
+    bucket = {"uri": "s3://winnow/mail", "endpoint": f"https://s3.example/{key}", "secretRef": {"name": "keys"}}
+    base = {"persistentVolumeClaim": {"claimName": "models", "path": f"a/{key}"}}
+    rows_there = dataset(source={"persistentVolumeClaim": {"claimName": "mail", "path": f"{key}/$5.csv"}})
+    _, job = import_job(rows_there, model_service(baseModel=base, storage={"s3": bucket}), CONFIG)
+    (only,) = job["spec"]["template"]["spec"]["containers"]
+    assert f"/source/{kept}/$$5.csv" in only["command"]
+    assert f"/base/a/{kept}" in only["command"]
+    assert {"name": "AWS_ENDPOINT_URL_S3", "value": f"https://s3.example/{kept}"} in only["env"]
+
+
 def test_what_a_deployment_serves_can_be_read_back_from_its_child() -> None:
     child = CASES["serving"]()[1]
     assert Served.of(child) == SERVED

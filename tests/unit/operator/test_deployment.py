@@ -271,7 +271,8 @@ def test_a_rollout_that_exceeded_its_time_is_stalled() -> None:
     seen = seeing()
     late = {"type": "Progressing", "status": "False", "message": "ReplicaSet has timed out progressing."}
     status = plan(replace(seen, child=child_of(seen, ready=0, conditions=[late])), NOW, CONFIG).status
-    assert "timed out" in message_of(status, "Stalled")
+    words = "does not come up: No further pod became ready within 1200 s (rollout.deadlineSeconds)"
+    assert message_of(status, "Stalled").endswith(words)
 
 
 def test_while_some_replicas_are_not_there_the_live_checkpoint_is_not_said_to_be_started() -> None:

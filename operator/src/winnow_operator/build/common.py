@@ -150,7 +150,7 @@ def base_model(source: api.BaseModelSource, storage_reference: str = STORAGE) ->
         ref = {"name": hub.token_secret_ref.name, "key": hub.token_secret_ref.key}
         env = ({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": ref}},)
     if hub.endpoint:
-        env += ({"name": "HF_ENDPOINT", "value": hub.endpoint},)
+        env += ({"name": "HF_ENDPOINT", "value": literal(hub.endpoint)},)
     return BaseModel(f"hf://{hub.repo}@{hub.revision}", env=env, names_a_server=hub.endpoint is not None)
 
 
@@ -210,7 +210,7 @@ def bucket_env(s3: api.S3Prefix, secret: api.SecretRef | None, prefix: str = "")
     where = {"AWS_ENDPOINT_URL_S3": s3.endpoint, "AWS_REGION": s3.region}
     return (
         *(aws_keys(secret.name, prefix) if secret else ()),
-        *({"name": prefix + name, "value": value} for name, value in where.items() if value is not None),
+        *({"name": prefix + name, "value": literal(value)} for name, value in where.items() if value is not None),
     )
 
 
@@ -249,6 +249,14 @@ def metrics_volume(metrics: tuple[api.CustomMetric, ...]) -> Object:
     return {"name": "metrics", "projected": {"sources": sources}}
 
 
+POD_NUMBER = "$(JOB_COMPLETION_INDEX)"  # set by the Job controller
+
+
+def literal(text: str) -> str:
+    """What a container gets as `text`: the kubelet puts the container's variables, keys among them, in the place of $(NAME)."""
+    return text.replace("$", "$$")
+
+
 def container(name: str, image: str, command: list[str], **fields: Any) -> Object:
     """A container of the restricted pod security standard, with a read-only root."""
     mounts = [*fields.pop("mounts"), {"name": "tmp", "mountPath": "/tmp"}]
@@ -257,7 +265,7 @@ def container(name: str, image: str, command: list[str], **fields: Any) -> Objec
     return {
         "name": name,
         "image": image,
-        "command": command,
+        "command": [part if part == POD_NUMBER else literal(part) for part in command],
         "env": env,
         **{key: value for key, value in fields.items() if value},
         "volumeMounts": mounts,

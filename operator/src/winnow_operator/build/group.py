@@ -32,12 +32,12 @@ def meeting_place(job: api.TrainingJob) -> Object | None:
 
 
 def arguments(job: api.TrainingJob) -> list[str]:
-    """Of the trainer, so that it finds the others. The variable is set by the Job controller."""
+    """Of the trainer, so that it finds the others."""
     place = meeting_place(job)
     if place is None:
         return []
     rendezvous = f"{place['metadata']['name']}:{RENDEZVOUS_PORT}"
-    return ["--node-rank", "$(JOB_COMPLETION_INDEX)", "--rendezvous", rendezvous]
+    return ["--node-rank", common.POD_NUMBER, "--rendezvous", rendezvous]
 
 
 def job_fields(job: api.TrainingJob) -> Object:

@@ -129,7 +129,7 @@ def _why_not(seen: DeploymentSeen, target: Served, refused: str) -> str:
     return (
         rollout.keeps_down(seen, target)
         or rollout.trouble(seen, target)
-        or ("" if refused else rollout.overdue(seen, promotion.memory(seen)))
+        or ("" if refused else rollout.overdue(seen, target, promotion.memory(seen)))
     )
 
 

@@ -55,7 +55,7 @@ def _within(at: str, since: str, until: datetime | None) -> bool:
     return (not since or when >= conditions.parse_time(since)) and (until is None or when <= until)
 
 
-def overdue(seen: DeploymentSeen, memory: Memory) -> str:
+def overdue(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
     """In words, that a rollout made no progress within its deadline, and what it waits for; empty before that."""
     child = seen.child
     if child is None or not observed(child):
@@ -66,7 +66,8 @@ def overdue(seen: DeploymentSeen, memory: Memory) -> str:
     at = progressing.get("lastUpdateTime") or progressing.get("lastTransitionTime") or ""
     if at and memory.since and conditions.parse_time(at) < conditions.parse_time(memory.since):
         return ""  # it is about the rollout before
-    return str(progressing.get("message", "")) or "The rollout took longer than its deadline"
+    late = f"No further pod became ready within {seen.obj.spec.rollout.deadline_seconds} s (rollout.deadlineSeconds)"
+    return f"{late}: {why}" if (why := waits_for(seen, served)) else late
 
 
 def trouble(seen: DeploymentSeen, served: Served) -> str:
@@ -95,14 +96,7 @@ def waits_for(seen: DeploymentSeen, served: Served) -> str:
 
 def failed(seen: DeploymentSeen, served: Served, memory: Memory) -> str:
     """Why a rollout that is not done has failed; empty while it may succeed."""
-    words = crash(seen, served, memory.since)
-    if words:
-        return words
-    late = overdue(seen, memory)
-    if not late:
-        return ""
-    seconds = seen.obj.spec.rollout.deadline_seconds
-    return f"No further pod became ready within {seconds} s: {waits_for(seen, served) or late}"
+    return crash(seen, served, memory.since) or overdue(seen, served, memory)
 
 
 def watched_until(seen: DeploymentSeen, served: Served) -> datetime | None:

@@ -65,7 +65,8 @@ def judge(seen: ModelServiceSeen) -> Verdict:
     if phase == "Bound":
         return Verdict(True, Reason.STORAGE_READY, f"PersistentVolumeClaim {name} is bound")
     if phase == "Lost":
-        message = f"PersistentVolumeClaim {name} lost its volume {seen.claim['spec'].get('volumeName', '')}"
+        volume = seen.claim["spec"].get("volumeName", "")
+        message = f"PersistentVolumeClaim {name} lost its volume {volume}; restore that, or make the ModelService anew"
         return Verdict(False, Reason.STORAGE_LOST, message, final=True)
     return _pending(name, seen.claim, seen.storage_classes)
 
