@@ -339,6 +339,27 @@ def test_a_server_that_is_going_away_is_not_left_classifying_for_nobody(browser:
     assert became == "cancelled"
 
 
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_server_that_went_between_two_parts_is_told_of_by_what_was_scored(
+    browser: WebDriver, address: str, scored: bool
+) -> None:
+    browser.get(f"{address}/ui/")
+    said = browser.execute_async_script(
+        """
+        const [scored, done] = arguments;
+        let asked = 0;
+        window.fetch = async (url, { body }) => {
+          if (asked++ === Number(scored)) throw new TypeError("Failed to fetch");
+          return new Response(body.replace(/.+/g, "{}"));
+        };
+        const { classifyAll } = await import("./batch.js");
+        await classifyAll(Array(300).fill("prize"), { onAnswer() {} }).catch((error) => done(error.message));
+        """,
+        scored,
+    )
+    assert said.startswith("The server went away before all rows" if scored else "The server cannot be reached.")
+
+
 def test_a_server_that_ends_while_it_scores_is_told_of_in_words(browser: WebDriver, tmp_path: Path) -> None:
     with served(tmp_path, "--drain-seconds", "3") as address:
         browser.get(f"{address}/ui/")

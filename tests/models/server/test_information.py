@@ -96,6 +96,18 @@ def test_metrics_count_what_happened(checkpoint_folder):
         assert 'model_name="spam-detector",model_version="email-v1/epoch-2@sha256:' in names
 
 
+def test_predictions_are_counted_by_what_was_decided_and_confidence_by_what_is_most_probable(checkpoint_folder):
+    with tiny_server.running(checkpoint_folder) as server:
+        (plain,) = server.classify("prize")["data"]
+        other = {"ham": "spam", "spam": "ham"}[plain["label"]]
+        (overruled,) = server.classify("prize", thresholds={other: 0.0})["data"]
+        assert overruled["predicted_labels"] == [other]
+        exposed = server.exposed()
+        for label in ("ham", "spam"):
+            assert exposed[f'clf_predictions_total{{label="{label}"}}'] == 1
+        assert exposed[f'clf_confidence_count{{label="{plain["label"]}"}}'] == 2
+
+
 @pytest.mark.parametrize(
     ("model_type", "places"),
     [

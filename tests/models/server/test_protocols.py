@@ -179,6 +179,19 @@ def test_tritons_client(triton_client, server, expected, binary, shape):
         assert found.as_numpy("truncated").tolist() == [False] * 3
 
 
+def test_tritons_client_reads_labels_in_any_script(tmp_path):
+    """As bytes each is led by its length in bytes, not in characters."""
+    labels = ("größer", "日本語")
+    with tiny_server.running(tiny_server.publish(tmp_path, labels=labels)) as server:
+        client = triton.InferenceServerClient(server.url.removeprefix("http://"))
+        found = client.infer("spam-detector", [tensor(TEXTS)])
+        client.close()
+        wanted = server.classify(TEXTS)["data"]
+    assert [one.decode() for one in found.as_numpy("label")] == [item["label"] for item in wanted]
+    decided = [json.loads(one) for one in found.as_numpy("predicted_labels")]
+    assert decided == [item["predicted_labels"] for item in wanted]
+
+
 def test_tritons_client_asks_what_is_there(triton_client, server):
     assert triton_client.is_server_live()
     assert triton_client.is_server_ready()

@@ -86,7 +86,8 @@ async function send(url, options) {
     return await fetch(url, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server cannot be reached. Is it still running, and the port still forwarded?");
+    const words = "The server cannot be reached. Is it still running, and the port still forwarded?";
+    throw Object.assign(new Error(words), { code: "unreachable" });
   }
 }
 

@@ -6,6 +6,7 @@ const PART_LINES = 256;
 const PART_CHARACTERS = 512 * 1024;
 const WAIT_MILLISECONDS = 2_000;
 const TRIES = 30;
+const GONE = ["unreachable", "draining", "not_ready"];
 const WENT = "The server went away before all rows were scored. Those that were can be downloaded. Try again.";
 
 // Calls onAnswer(index, answer) for each text, in order. Rejects with AbortError when the signal says so.
@@ -14,7 +15,10 @@ export async function classifyAll(texts, { signal, onAnswer }) {
     const end = endOfPart(texts, first);
     const body = texts.slice(first, end).map((text) => `${JSON.stringify(text)}\n`).join("");
     let next = first;
-    for await (const line of lines(await opened(body, signal))) {
+    const response = await opened(body, signal).catch((error) => {
+      throw first > 0 && GONE.includes(error.code) ? new Error(WENT) : error; // it went between two parts
+    });
+    for await (const line of lines(response)) {
       if (line.error?.code === "draining") throw new Error(WENT);
       onAnswer(next, line.error ? inWords(line) : line);
       next++;
