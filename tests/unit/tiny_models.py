@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AlbertConfig,
     ArceeConfig,
@@ -277,6 +277,15 @@ def tokenizer(model_type: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
     )
+
+
+def reads_words_alone(folder: Path) -> None:
+    """The tokenizer there then adds no token of its own and takes digits away: of a text of digits nothing is left."""
+    reader = PreTrainedTokenizerFast.from_pretrained(folder)
+    backend = reader.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex("[0-9]"), ""), normalizers.Lowercase()])
+    backend.post_processor = processors.Sequence([])
+    reader.save_pretrained(folder)
 
 
 def config(model_type: str, **changes: Any) -> Any:

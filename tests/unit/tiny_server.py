@@ -45,10 +45,13 @@ def publish(
     prompt_template: str = "{text}",
     artifacts: Mapping[str, bytes] | None = None,
     added_tokens: Sequence[str] = (),
+    words_alone: bool = False,
 ) -> Path:
     """A checkpoint with random weights, whose probabilities differ well from text to text. added_tokens: to the tokenizer,
-    which the model knows nothing of."""
+    which the model knows nothing of. words_alone: its tokenizer leaves nothing of a text of digits."""
     base = tiny_models.base_model(folder / "base", model_type)
+    if words_alone:
+        tiny_models.reads_words_alone(base)
     schema = LabelSchema(task_detail, tuple(labels))
     tokenizer = load_tokenizer(base)
     tokenizer.add_tokens(list(added_tokens))

@@ -162,6 +162,12 @@ def refuse_too_long(ticket: Ticket, encoder: Encoder) -> None:
 
 def refuse_unread(ticket: Ticket, encoder: Encoder) -> None:
     for number, encoded in enumerate(ticket.encoded):
+        if not encoded.input_ids:  # some tokenizers drop characters and add no token of their own
+            raise Unprocessable(
+                f"{ticket.named(number)} is empty for the model: its tokenizer leaves no token of it.",
+                code="text_empty",
+                param=ticket.named(number),
+            )
         token = encoder.unread_in(encoded)
         if token is not None:
             raise Unprocessable(

@@ -460,3 +460,13 @@ def test_a_token_that_the_model_has_no_embedding_for_is_refused_by_name(tmp_path
             assert "'<extra>'" in error["message"]
         assert server.probabilities("win extra money")
         assert server.client.get("/health").status_code == 200
+
+
+def test_a_text_of_which_the_tokenizer_leaves_nothing_is_refused_as_an_empty_one(tmp_path):
+    with tiny_server.running(tiny_server.publish(tmp_path, words_alone=True)) as server:
+        for _ in range(4):
+            error = server.refusal(422, json={"input": ["prize", "2026"]})
+            assert (error["code"], error["param"]) == ("text_empty", "input[1]")
+            assert error["message"] == "input[1] is empty for the model: its tokenizer leaves no token of it."
+        assert server.probabilities("prize 2026") == server.probabilities("prize")
+        assert server.client.get("/health").status_code == 200

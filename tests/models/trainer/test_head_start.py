@@ -80,6 +80,18 @@ def test_the_first_loss_is_better_than_that_of_a_random_head(tmp_path, method, m
     assert losses["Ridge"] < losses["Random"] - 0.05
 
 
+@pytest.mark.parametrize("method", ["Full", "HeadOnly"])
+def test_of_many_rows_those_that_are_sampled_come_with_their_own_labels(tmp_path, monkeypatch, method):
+    rows = np.arange(80)
+    targets = np.eye(3, dtype=np.int8)[rows % 2]  # as the words say: spam or not
+    monkeypatch.setattr(head_start, "SAMPLE_ROWS", 40)
+    each = learner(tmp_path, method, targets=targets, head_init="Ridge")
+    each.start_head(rows)
+    with torch.no_grad():
+        loss = float(each.objective(each.logits(rows), each.targets).mean())
+    assert loss < 0.5  # by labels of other rows: log 2
+
+
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
 def test_rows_that_hardly_differ_get_no_head_that_dropout_destroys(tmp_path, model_type):
     each = learner(tmp_path, "HeadOnly", model_type, dropout=True, head_init="Ridge")

@@ -51,6 +51,10 @@ def test_labels_get_as_many_rows_as_asked_for(given, expected):
     assert counts(sample(data(), None, rebalance(**given), 0)) == expected
 
 
+def test_labels_get_their_rows_from_the_part_that_downsampling_leaves():
+    assert counts(sample(data(), 50, rebalance(counts={"ham": 11, "spam": 30}), 0)) == [11, 30]
+
+
 def test_rows_repeat_evenly_and_none_is_left_out_where_more_are_wanted_than_there_are():
     chosen, rows = sample(data(), None, rebalance(counts={"spam": 50}), 0)
     repeats = np.bincount(rows)[chosen.train.targets[:, 1] == 1]

@@ -545,6 +545,24 @@ def test_a_tokenizer_may_have_more_tokens_than_the_model_where_no_row_needs_them
     assert said.value.hint == f"call resize_token_embeddings({size}) on the model and save it again"
 
 
+@pytest.mark.parametrize("which", ["training", "test"])
+def test_rows_of_which_the_tokenizer_leaves_nothing_are_named(trainer, which):
+    """As tokenizers do that drop some characters and add no token of their own."""
+    tiny_models.reads_words_alone(trainer.base)
+    texts, spam = tiny_models.texts(8, seed=2)
+    texts[2], texts[5] = "2026", "4"
+    odd = str(store_dataset(trainer.storage, BINARY, texts, np.eye(2, dtype=np.int8)[spam]).path)
+    job = (
+        with_rows(trainer, odd)
+        if which == "training"
+        else with_rows(trainer, trainer.job().spec.training_dataset, testDataset=odd)
+    )
+    with pytest.raises(DataError, match=f"leaves no token of the {which} rows 3, 6") as said:
+        trainer.run(job)
+    assert said.value.hint == "leave these rows out, or give promptTemplate words of its own"
+    assert trainer.run(with_rows(trainer, odd, promptTemplate="you {text}"))["state"] == "Complete"
+
+
 def poison(trainer, word):
     """The base model's embedding of this word is not a number."""
     state = load_file(trainer.base / "model.safetensors")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from winnow_classifier.errors import DataError
 from winnow_classifier.packing import PackedBatch, pack
 from winnow_classifier.tokens import Encoder, no_embedding
+from winnow_classifier.words import some
+from winnow_trainer.steps import Rows
 
 TEXTS_AT_A_TIME = 1_000
+ROWS_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,19 @@ def encode(texts: list[str], targets: npt.NDArray[np.int8], encoder: Encoder) ->
             truncated += encoded.truncated
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in ids])])
     return Examples(texts, targets, np.concatenate(ids), offsets.astype(np.int64), truncated)
+
+
+def check_tokens(examples: Examples, which: str, numbered: Callable[[Rows], list[int]]) -> None:
+    """Raises DataError for rows without a token, which tell a model nothing: the tokenizer drops all of their characters and
+    adds none of its own. `numbered`: what people call the `which` rows."""
+    empty = np.flatnonzero(examples.lengths == 0)
+    if len(empty):
+        raise DataError(
+            f"the base model's tokenizer leaves no token of the {which} rows {named(numbered(empty))}",
+            hint="leave these rows out, or give promptTemplate words of its own",
+        )
+
+
+def named(numbers: Sequence[int]) -> str:
+    """Rows, by what people call them."""
+    return some([str(number) for number in numbers], ROWS_NAMED)

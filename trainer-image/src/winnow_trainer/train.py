@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from winnow_classifier import base_model
 from winnow_classifier.checkpoint import Published
 from winnow_classifier.cpu import multiplies_bfloat16, usable_cpus
+from winnow_classifier.dataset import StoredDataset, Targets
 from winnow_classifier.errors import DivergedError
 from winnow_classifier.gpu import gpu_computes_bfloat16
 from winnow_classifier.mirror import VOLUME, Mirror
@@ -30,7 +31,7 @@ from winnow_classifier.profile import Warn
 from winnow_trainer import advice, memory, outcome, resume, step_losses
 from winnow_trainer.data import HeldOut, ImportRows
 from winnow_trainer.deciding import Judged
-from winnow_trainer.examples import Examples, encode
+from winnow_trainer.examples import Examples, check_tokens, encode
 from winnow_trainer.failures import in_words, is_full
 from winnow_trainer.fsdp import is_cut
 from winnow_trainer.job import TrainingJob
@@ -286,14 +287,20 @@ class Training:
 
     def encoded(self) -> tuple[Examples, Examples | None, Examples | None]:
         """Training, test and validation rows as the model reads them; how many are cut is a warning."""
-        data, encoder = self.prepared.data, self.prepared.encoder
-        examples = encode(data.train.texts, data.train.targets, encoder)
+        data = self.prepared.data
+        examples = self.read_rows("training", data.train, data.train.targets)
         test, validation = (
-            encode(part.rows.texts, part.targets, encoder) if part else None for part in (data.test, data.validation)
+            self.read_rows(which, part.rows, part.targets) if part else None
+            for which, part in (("test", data.test), ("validation", data.validation))
         )
         parts = {"training": examples, "test": test, "validation": validation}
         self.telling.warnings += advice.about_lengths(parts, self.parameters.max_seq_length)
         return examples, test, validation
+
+    def read_rows(self, which: str, rows: StoredDataset, targets: Targets) -> Examples:
+        examples = encode(rows.texts, targets, self.prepared.encoder)
+        check_tokens(examples, which, rows.numbered)
+        return examples
 
     def set_up(self) -> tuple[Learner, Examples | None, Examples | None]:
         """What learns, and the test and validation rows. Raises Stopped."""

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from winnow_classifier.errors import DivergedError
-from winnow_classifier.words import some
+from winnow_trainer.examples import named
 from winnow_trainer.learner import StepResult
 from winnow_trainer.steps import Rows
 
 LOOK_SECONDS = 1.0
-ROWS_NAMED = 10
 HINT = "lower parameters.learningRate, or raise warmupRatio"
 
 
@@ -82,7 +81,3 @@ def check_answers(logits: Tensor, epoch: int, which: str, numbered: Callable[[Ro
             f"the model's answers are not finite numbers after epoch {epoch}, on the {which} rows {named(numbered(wrong))}",
             HINT,
         )
-
-
-def named(numbers: Sequence[int]) -> str:
-    return some([str(number) for number in numbers], ROWS_NAMED)
