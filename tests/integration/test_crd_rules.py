@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from integration_client import Object, RefusedError
+from integration_client import CRD, Kind, Object, RefusedError
 from integration_cluster import Cluster
 from integration_manifests import IMAGE_MODEL, dataset, deployment, model_service, training_job
 
@@ -823,6 +826,65 @@ async def test_what_must_not_change_is_refused_in_words(cluster: Cluster, rule: 
     with pytest.raises(RefusedError) as refused:
         await cluster.client.apply(cluster.here(rule.refused), dry_run=True)
     assert rule.message in refused.value.message
+
+
+async def test_windows_from_before_their_rules_keep_nothing_else_from_being_written(cluster: Cluster) -> None:
+    """The API server passes over broken rules of what is unchanged, not over errors of their evaluation. In a copy of the kind."""
+    copy = Kind("earlier.winnow.dev/v1alpha1", "Deployment", "deployments")
+    now, before = (_deployments_of("earlier.winnow.dev") for _ in range(2))
+    spec = before["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    autoscaling = spec["properties"]["autoscaling"]
+    del (
+        autoscaling["x-kubernetes-validations"],
+        autoscaling["properties"]["schedule"]["items"]["x-kubernetes-validations"],
+    )
+    old = {
+        **scaled(schedule=window("0 8 * * 7", timeZone="Europe/Berlinn"), minReplicas=1),
+        "apiVersion": copy.api_version,
+    }
+    patch = partial(cluster.client.patch, copy, cluster.namespace, old["metadata"]["name"])
+    async with asyncio.timeout(60):
+        await cluster.client.apply(before)
+        await _until_known(partial(cluster.client.post, copy, cluster.namespace, "", "", cluster.here(old)))
+        await cluster.client.apply(now)
+        assert "cron expressions" in await _refused(
+            patch({"spec": {"autoscaling": {"schedule": window(f"{minute} 8 * * 7", timeZone="Europe/Berlinn")}}})
+            for minute in count(1)
+        )
+    await patch({"status": {"observedGeneration": 1}}, subresource="status")
+    await patch({"metadata": {"labels": {"team": "mail"}}})
+    await patch({"spec": {"autoscaling": {"maxReplicas": 5}}})
+    await patch({"spec": {"autoscaling": {"schedule": window()}}})
+    await cluster.client.delete(CRD, "", now["metadata"]["name"])
+
+
+def _deployments_of(group: str) -> Object:
+    (path,) = (path for path in CRDS if path.stem == "deployments")
+    crd: Object = yaml.safe_load(path.read_text())
+    crd["metadata"]["name"], crd["spec"]["group"] = f"deployments.{group}", group
+    crd["spec"]["names"] = {"kind": "Deployment", "plural": "deployments"}
+    return crd
+
+
+async def _until_known(create: Callable[[], Awaitable[Object]]) -> Object:
+    while True:
+        try:
+            return await create()
+        except RefusedError as refused:
+            if refused.status != 404:
+                raise
+        await asyncio.sleep(0.1)
+
+
+async def _refused(tries: Iterator[Awaitable[Object]]) -> str:
+    """The first refusal: until then the API server goes by the definition from before."""
+    for each in tries:
+        try:
+            await each
+        except RefusedError as refused:
+            return refused.message
+        await asyncio.sleep(0.1)
+    raise AssertionError
 
 
 def test_every_rule_of_the_crds_has_examples() -> None:
