@@ -1,5 +1,8 @@
 """One optimizer step: the same gradient however it is cut, exact shortcuts, rows that can be learned."""
 
+from contextlib import nullcontext
+from threading import Event
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,9 @@ from torch.testing import assert_close
 
 from winnow_classifier.labels import LabelSchema, TaskDetail
 from winnow_trainer.embedding import TrimmedTable
+from winnow_trainer.inference import over_rows
 from winnow_trainer.learner import Learner
+from winnow_trainer.ranks import Ranks
 
 
 def gradients(learner: Learner, monkeypatch) -> dict[str, torch.Tensor]:
@@ -271,3 +276,30 @@ def test_test_and_validation_rows_are_each_judged_by_their_own_texts(tmp_path, m
         for rows in (test, validation):
             torch.testing.assert_close(parts.predict(rows), parts.run(parts.model, rows, "rows"), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(parts.predict(test), parts.predict(validation))
+
+
+class Played(Ranks):
+    """One of two processes, while the other one is not there: what it has for the sum stays its own."""
+
+    def largest(self, number):
+        return max(number, 3)
+
+    def add_up(self, tensors):
+        pass
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_each_row_is_answered_by_one_process_also_where_the_other_makes_as_many_passes(tmp_path, rows):
+    """As with a model that is cut over them: who has no batch left runs one again, whose answers count once."""
+    one = learner(tmp_path)
+    examples = one.examples.take(ALL[:rows])
+
+    def answered(ranks):
+        return over_rows(
+            one.model, one.model, examples, 1, nullcontext, Event(), ranks, all_pass=True, told=passes.append
+        )
+
+    passes = []
+    parts = [answered(Played(rank, size=2)) for rank in (0, 1)]
+    assert len(passes) == rows + 1
+    assert_close(parts[0] + parts[1], one.predict(examples))
