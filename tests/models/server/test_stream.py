@@ -147,6 +147,12 @@ def test_options_stand_in_the_query(server):
     assert refused.json()["error"]["message"] == "thresholds stands twice in the query: give it once."
 
 
+def test_a_stream_for_another_model_is_refused(server):
+    error = server.refusal(404, path="/v1/classify/batch?model=other", content=b'"prize"\n')
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert server.client.post("/v1/classify/batch?model=spam-detector", content=b'"prize"\n').status_code == 200
+
+
 def test_a_line_that_the_model_gives_no_number_for_is_an_error_line(checkpoint_folder):
     def poison(network):
         def hook(_module, arguments, logits):
