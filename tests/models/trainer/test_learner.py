@@ -299,11 +299,7 @@ def test_each_row_is_answered_by_one_process_also_where_the_other_makes_as_many_
             one.model, one.model, examples, 1, nullcontext, Event(), ranks, all_pass=True, told=passes.append
         )
 
-<<<<<<< HEAD
     passes: list[int] = []
-=======
-    passes = []
->>>>>>> h_c
     parts = [answered(Played(rank, size=2)) for rank in (0, 1)]
     assert len(passes) == rows + 1
     assert_close(parts[0] + parts[1], one.predict(examples))
