@@ -233,6 +233,14 @@ class Cluster:
         await self.bind_storage()
         await asyncio.gather(*(self.import_rows(name) for name in names or ("rows",)))
 
+    async def training(self, name: str = "v1", **spec: Any) -> Pod:
+        """The pod of a TrainingJob that runs."""
+        await self.apply(training_job(name, **spec))
+        pod = await self.pod_of(TRAINING_JOB, name)
+        await pod.start()
+        await self.expect(TRAINING_JOB, name, "Running")
+        return pod
+
     async def trained(self, name: str = "v1", **spec: Any) -> Object:
         """A TrainingJob that is complete, with two epochs of which the second is the best."""
         await self.apply(training_job(name, **spec))

@@ -372,10 +372,7 @@ async def test_a_training_that_is_killed_for_its_memory_says_so_and_is_not_tried
 
 async def test_what_ends_beside_the_trainer_ends_no_training(cluster: Cluster) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    pod = await cluster.pod_of(TRAINING_JOB, "v1")
-    await pod.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    pod = await cluster.training()
     await pod.lose_company("linkerd-proxy")
     await cluster.quiet(TRAINING_JOB)
     await pod.end(0, trained())
@@ -477,10 +474,7 @@ async def test_a_training_pod_that_finds_no_node_says_what_is_missing(cluster: C
 
 async def test_a_training_that_takes_too_long_is_ended(cluster: Cluster) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    pod = await cluster.pod_of(TRAINING_JOB, "v1")
-    await pod.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    pod = await cluster.training()
     await cluster.change(TRAINING_JOB, "v1", activeDeadlineSeconds=1)  # also while it runs
     job = await cluster.expect(TRAINING_JOB, "v1", "Failed", reason="DeadlineExceeded", says="1 s")
     assert kstatus(job) == "Failed"

@@ -438,10 +438,7 @@ async def test_a_model_service_made_anew_gets_a_volume_of_its_own_once_nothing_u
 
 async def test_a_batch_job_that_somebody_deletes_comes_back_when_its_pod_has_ended(cluster: Cluster) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    pod = await cluster.pod_of(TRAINING_JOB, "v1")
-    await pod.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    pod = await cluster.training()
     (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
     await cluster.delete(JOB, batch["metadata"]["name"])
     await cluster.expect(TRAINING_JOB, "v1", "Running", status="False", reason="Stopping", says=pod.name)
@@ -498,10 +495,7 @@ async def test_what_outlived_its_object_is_taken_back_by_one_of_the_same_name(cl
 
 async def test_a_suspended_training_stops_and_goes_on_from_its_resume_point(cluster: Cluster) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    first = await cluster.pod_of(TRAINING_JOB, "v1")
-    await first.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    first = await cluster.training()
     await cluster.change(TRAINING_JOB, "v1", suspend=True)
     await cluster.expect(TRAINING_JOB, "v1", "Suspended", reason="Stopping")
     await cluster.until_told_to_end(first)

@@ -139,10 +139,7 @@ async def test_an_edit_taken_back_while_nobody_looked_changes_nothing(cluster: C
 
 async def test_a_suspension_that_was_asked_for_in_an_absence_is_carried_out(cluster: Cluster, mortal: Operator) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    pod = await cluster.pod_of(TRAINING_JOB, "v1")
-    await pod.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    pod = await cluster.training()
     async with down(mortal):
         await cluster.change(TRAINING_JOB, "v1", suspend=True)
     await cluster.until_told_to_end(pod)
@@ -155,10 +152,7 @@ async def test_a_training_out_of_memory_is_ended_however_late_the_operator_looks
     cluster: Cluster, mortal: Operator
 ) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    first = await cluster.pod_of(TRAINING_JOB, "v1")
-    await first.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    first = await cluster.training()
     async with down(mortal):
         await first.end(137, reason="OOMKilled")
         second = await cluster.pod_of(TRAINING_JOB, "v1", but_not=[first.name], seconds=40)
@@ -182,10 +176,7 @@ async def test_of_two_replicas_one_works_and_the_other_takes_over(
         assert await second.metric("winnow_leader") == 0
         assert (await second.get("/readyz"))[0] == 200  # ready to take over
         await cluster.ready_rows()
-        await cluster.apply(training_job())
-        pod = await cluster.pod_of(TRAINING_JOB, "v1")
-        await pod.start()
-        await cluster.expect(TRAINING_JOB, "v1", "Running")
+        pod = await cluster.training()
         await mortal.kill()
         await pod.end(0, trained())
         await cluster.apply(training_job("v2"))

@@ -187,10 +187,7 @@ async def test_a_batch_job_whose_marks_are_taken_off_gets_them_back_and_its_end_
     cluster: Cluster, taken_off: Object
 ) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    pod = await cluster.pod_of(TRAINING_JOB, "v1")
-    await pod.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    pod = await cluster.training()
     (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
     await cluster.client.patch(JOB, cluster.namespace, batch["metadata"]["name"], {"metadata": taken_off})
     await pod.end(0, trained())
@@ -212,10 +209,7 @@ async def test_a_training_whose_batch_job_lost_a_mark_can_be_suspended_while_it_
     cluster: Cluster, taken_off: Object
 ) -> None:
     await cluster.ready_rows()
-    await cluster.apply(training_job())
-    pod = await cluster.pod_of(TRAINING_JOB, "v1")
-    await pod.start()
-    await cluster.expect(TRAINING_JOB, "v1", "Running")
+    pod = await cluster.training()
     (batch,) = await cluster.jobs_of(TRAINING_JOB, "v1")
     name = batch["metadata"]["name"]
     await cluster.client.patch(JOB, cluster.namespace, name, {"metadata": taken_off})

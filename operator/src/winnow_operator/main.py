@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import kopf
 
@@ -140,8 +140,16 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
         await asyncio.wait(tasks)
 
 
+def tell_all_but_generators(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A handler for the loop's exceptions, without those of asynchronous generators that are closed at its end: kopf leaves
+    generators of watches open, and Python 3.11 closes an inner one before its outer one, which then fails."""
+    if "asyncgen" not in context:
+        loop.default_exception_handler(context)
+
+
 async def run(chosen: Settings) -> int:
     """The exit status."""
+    asyncio.get_running_loop().set_exception_handler(tell_all_but_generators)
     metrics = Metrics(time.monotonic)
     kube = await connect(metrics)
     operator = Operator(chosen, kube, metrics)
