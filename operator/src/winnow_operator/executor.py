@@ -162,10 +162,7 @@ class Executor:
                 _check_ours(owner, found)
             if not _marked(owner, obj, found):
                 # Its labels or its owner were taken off: without them it does not count as ours, and no watch tells of it.
-                marks = {name: obj["metadata"][name] for name in ("labels", "ownerReferences")}
-                patch = {"metadata": {"uid": uid_of(found), **marks}}
-                found = await self._kube.patch(resource, namespace_of(obj), name_of(obj), patch, _manager(owner))
-                self._wrote(resource, "patch")
+                found = await self._mark(owner, obj, found, "labels", "ownerReferences")
             # False where the store knew it and it was wanted all the same: to look again at once would only lead here again.
             return self._news.kept(found)
         self._wrote(resource, "create")
@@ -173,14 +170,19 @@ class Executor:
         return True
 
     async def _take_back(self, owner: api.Resource, obj: Object) -> bool:
-        resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)
-        found = await self._kube.get(resource, namespace, name)
+        found = await self._kube.get(resource_of(obj), namespace_of(obj), name_of(obj))
         if found is None or being_deleted(found) or not owned_by(found, owner.metadata.uid):
             return False
-        patch = {"metadata": {"uid": uid_of(found), "labels": obj["metadata"]["labels"]}}
-        self._news.kept(await self._kube.patch(resource, namespace, name, patch, _manager(owner)))
-        self._wrote(resource, "patch")
+        self._news.kept(await self._mark(owner, obj, found, "labels"))
         return True
+
+    async def _mark(self, owner: api.Resource, wanted: Object, live: Object, *marks: str) -> Object:
+        """Put these marks of ours, which are fields of metadata, on again; returns the object as it is then."""
+        resource = resource_of(wanted)
+        patch = {"metadata": {"uid": uid_of(live), **{mark: wanted["metadata"][mark] for mark in marks}}}
+        marked = await self._kube.patch(resource, namespace_of(wanted), name_of(wanted), patch, _manager(owner))
+        self._wrote(resource, "patch")
+        return marked
 
     async def _apply(self, owner: api.Resource, obj: Object) -> bool:
         resource, namespace, name = resource_of(obj), namespace_of(obj), name_of(obj)

@@ -86,8 +86,6 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
     namespace, spec = obj.metadata.namespace, obj.spec
     key = Key(TRAINING_JOB, namespace, obj.metadata.name)
     jobs, pods = _jobs_and_pods(store, key, obj.metadata.uid)
-    # A batch Job that lost its owner or its labels is taken back where it would be created, so its pods keep nothing waiting.
-    standing = [job for job in store.within(JOB, namespace) if not being_deleted(job)]
     source = spec.base_model.checkpoint if spec.base_model else None
     service = _service(store, obj)
     # Retention alone asks for bases, after the end: to find them takes a look at every job of the namespace.
@@ -104,7 +102,7 @@ def training_job(store: Store, obj: api.TrainingJob, pulled: Pulled) -> Training
         stray=tuple(
             pod
             for pod in store.children(POD, key)
-            if not job_pods.over(pod) and writes_to(pod, obj) and not _of_one(pod, (*jobs, *standing))
+            if not _of_one(pod, jobs) and not job_pods.over(pod) and writes_to(pod, obj) and not _job_stands(store, pod)
         ),
         pulled=pulled(key),
         deployments=tuple(
@@ -268,6 +266,14 @@ def _jobs_and_pods(store: Store, key: Key, uid: str) -> tuple[tuple[Object, ...]
     """Those that are really ours: labels are for finding, owner references for belonging."""
     jobs = tuple(job for job in store.children(JOB, key) if owned_by(job, uid))
     return jobs, tuple(pod for pod in store.children(POD, key) if _of_one(pod, jobs))
+
+
+def _job_stands(store: Store, pod: Object) -> bool:
+    """Whether the pod's batch Job is there to stay. One that lost its owner or its labels is taken back where it would be
+    created, so its pods keep nothing waiting."""
+    owner = controller_of(pod) or {}
+    job = store.get(JOB, pod["metadata"]["namespace"], owner.get("name", ""))
+    return job is not None and uid_of(job) == owner["uid"] and not being_deleted(job)
 
 
 def _of_one(pod: Object, jobs: Iterable[Object]) -> bool:
