@@ -17,6 +17,7 @@ BOUNDS = [
     pytest.param(
         training_job(parameters={"learningRate": 0}), "should be greater than 0", id="a learning rate above 0"
     ),
+    pytest.param(training_job(parameters={"emaDecay": 1}), "should be less than 1", id="an average of something"),
     pytest.param(training_job(parameters={"numTrainEpochs": 0}), "greater than or equal to 1", id="at least one epoch"),
     pytest.param(training_job(parameters={"numTrainEpochs": 2.5}), "must be of type integer", id="whole epochs"),
     pytest.param(training_job(metrics={"functions": ["f2"]}), 'Unsupported value: "f2"', id="a metric that exists"),

@@ -78,6 +78,7 @@ def weights(place: Path) -> dict[str, torch.Tensor]:
     [
         pytest.param("Full", "llama", {"headInit": "Ridge", "gradientCheckpointing": True}, id="a decoder"),
         pytest.param("LoRA", "llama", {"loraDropout": 0.0}, id="an adapter"),
+        pytest.param("Full", "llama", {"emaDecay": 0.9}, id="averaged weights"),
         pytest.param("Full", "deberta-v2", {}, id="a type that does not pack"),
     ],
 )
@@ -104,7 +105,8 @@ def test_it_learns_what_whole_models_learn_and_writes_the_same_files(
 
 def test_a_run_that_was_stopped_and_killed_ends_with_the_same_bits(folder: Folder) -> None:
     """It began cut, for want of memory, and goes on so though there seems to be enough now."""
-    many: dict[str, Any] = {"dropout": True, "epochs": 9, "parts": 2, "processesPerNode": 2}
+    given = {"emaDecay": 0.9}
+    many: dict[str, Any] = {"dropout": True, "epochs": 9, "parts": 2, "processesPerNode": 2, "parameters": given}
     straight, broken = folder.job("straight", **many), folder.job("broken", **many)
     for job in (straight, broken):
         folder.run(job).mkdir(parents=True)

@@ -146,7 +146,9 @@ def test_two_processes_train_to_the_result_of_one(folder: Folder) -> None:
     assert (again, told["message"].startswith("This run finished before")) == (0, True)
 
 
-@pytest.mark.parametrize(("method", "extra"), [("HeadOnly", {"headInit": "Ridge"}), ("LoRA", {"loraDropout": 0.0})])
+@pytest.mark.parametrize(
+    ("method", "extra"), [("HeadOnly", {"headInit": "Ridge"}), ("LoRA", {"loraDropout": 0.0, "emaDecay": 0.9})]
+)
 def test_so_do_the_small_methods_with_more_processes_than_rows_in_the_last_step(
     folder: Folder, method: str, extra: dict[str, Any]
 ) -> None:

@@ -23,20 +23,29 @@ def expect_same_weights(found: Path, expected: Path):
         assert torch.equal(ours[name], theirs[name]), name
 
 
-@pytest.mark.parametrize(("method", "step"), [("Full", 4), ("Full", 6), ("LoRA", 8), ("HeadOnly", 7)])
-def test_a_run_stopped_after_a_step_ends_with_the_same_bits_as_an_undisturbed_one(tmp_path, method, step):
+AVERAGED = {"emaDecay": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("method", "step", "given"),
+    [
+        *(("Full", 4, {}), ("Full", 6, {}), ("LoRA", 8, {}), ("HeadOnly", 7, {})),
+        *(("Full", 4, AVERAGED), ("Full", 6, AVERAGED), ("LoRA", 8, AVERAGED)),
+    ],
+)
+def test_a_run_stopped_after_a_step_ends_with_the_same_bits_as_an_undisturbed_one(tmp_path, method, step, given):
     straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
-    straight.run(straight.job(method))
-    stopped = broken.run(broken.job(method), stop_after(broken.progress, step))
+    straight.run(straight.job(method, **given))
+    stopped = broken.run(broken.job(method, **given), stop_after(broken.progress, step))
     assert (stopped["state"], stopped["reason"]) == ("Stopped", "Stopped")
     assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == [f"step-{step}"]
-    told = broken.run(broken.job(method))
+    told = broken.run(broken.job(method, **given))
     assert told["state"] == "Complete"
     for epoch in (1, 2):
         expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
         drawn = [(each.checkpoint(epoch) / "curves.json").read_bytes() for each in (broken, straight)]
         assert drawn[0] == drawn[1]
-    assert told["epochs"] == straight.run(straight.job(method))["epochs"]
+    assert told["epochs"] == straight.run(straight.job(method, **given))["epochs"]
     assert not (tmp_path / "broken" / "runs" / "spam-v1" / "resume").exists()
 
 
@@ -75,17 +84,18 @@ def test_a_damaged_checkpoint_of_an_epoch_that_comes_again_is_made_again(tmp_pat
         expect_same_weights(broken.checkpoint(epoch), straight.checkpoint(epoch))
 
 
-def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize("given", [{}, AVERAGED], ids=str)
+def test_a_stop_during_an_evaluation_loses_no_step(tmp_path, monkeypatch, given):
     straight, broken = Trainer(tmp_path / "straight"), Trainer(tmp_path / "broken")
-    straight.run(straight.job())
+    straight.run(straight.job(**given))
     monkeypatch.setattr(ResumeWriter, "affordable", lambda *_: False)  # none was written at the end of the epoch
     stop = Event()
     predict = Learner.predict
     monkeypatch.setattr(Learner, "predict", lambda *rows: stop.set() or predict(*rows))
-    assert broken.run(broken.job(), stop)["state"] == "Stopped"
+    assert broken.run(broken.job(**given), stop)["state"] == "Stopped"
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "broken" / "runs" / "spam-v1" / "resume").iterdir()] == ["step-6"]
-    assert broken.run(broken.job())["state"] == "Complete"
+    assert broken.run(broken.job(**given))["state"] == "Complete"
     expect_same_weights(broken.checkpoint(2), straight.checkpoint(2))
 
 

@@ -120,7 +120,7 @@ def test_a_warning_is_given_exactly_where_the_choice_does_not_fit(capacity, batc
 def test_weights_gradients_and_moments_are_counted_as_they_are(tmp_path):
     learner = tiny_learner.learner(tmp_path, weight_decay=0.1)  # with decay the whole table trains
     trained = sum(weight.numel() for weight in learner.trainable.values())
-    needs = demand(shape_of(learner.model), "Full", parameters(), 4)
+    needs = demand(shape_of(learner.model), "Full", parameters(ema_decay=0.9), 4)
     learner.step(tiny_learner.ALL, 0.01)
     moments = sum(
         value.numel() * value.element_size()
@@ -129,7 +129,8 @@ def test_weights_gradients_and_moments_are_counted_as_they_are(tmp_path):
         if name != "step"
     )
     assert needs.weights == sum(weight.numel() * 4 for weight in learner.model.parameters())
-    assert (needs.gradients, needs.moments) == (trained * 4, moments)
+    assert (needs.gradients, needs.moments, needs.average) == (trained * 4, moments, trained * 4)
+    assert demand(shape_of(learner.model), "Full", parameters(), 4).average == 0
 
 
 @pytest.mark.parametrize(

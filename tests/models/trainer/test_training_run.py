@@ -80,12 +80,16 @@ def test_what_takes_its_time_beside_the_steps_is_said_while_it_lasts(trainer, me
 
 
 @pytest.mark.parametrize(
-    ("model_type", "method"),
-    [("bert", "Full"), pytest.param("gpt2", "LoRA", id="an adapter beside transposed weights")],
+    ("model_type", "method", "given"),
+    [
+        ("bert", "Full", {}),
+        pytest.param("gpt2", "LoRA", {}, id="an adapter beside transposed weights"),
+        pytest.param("bert", "Full", {"emaDecay": 0.9}, id="averaged weights"),
+    ],
 )
-def test_predictions_and_metrics_are_those_of_the_published_model(tmp_path, model_type, method):
+def test_predictions_and_metrics_are_those_of_the_published_model(tmp_path, model_type, method, given):
     trainer = Trainer(tmp_path, model_type)
-    trainer.run(trainer.job(method))
+    trainer.run(trainer.job(method, **given))
     loaded = checkpoint.load(trainer.checkpoint(2))
     lines = [json.loads(line) for line in (trainer.checkpoint(2) / "predictions.jsonl").read_text().splitlines()]
     texts, spam = tiny_models.texts(8, seed=2)
@@ -138,7 +142,7 @@ def test_a_small_method_leaves_the_base_as_it_was(tmp_path, method, model_type):
         (
             "Full",
             {"adamBeta1": 0.8},
-            {"adamBeta1": 0.8, "adamBeta2": 0.999, "labelSmoothing": 0, "downsamplePercent": 100},
+            {"adamBeta1": 0.8, "adamBeta2": 0.999, "labelSmoothing": 0, "emaDecay": 0, "downsamplePercent": 100},
         ),
         (
             "Full",

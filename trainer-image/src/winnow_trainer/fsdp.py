@@ -125,6 +125,11 @@ def like(weight: Tensor, value: Tensor) -> Tensor:
     return distribute_tensor(value.detach(), weight.device_mesh, weight.placements, src_data_rank=None).clone()
 
 
+def own_part(weight: Tensor) -> Tensor:
+    """This process's part of a weight, in the same memory."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
 def whole(value: Any, keeps: bool) -> Any:
     """The same put together, on the CPU and in memory of its own. All processes take part; one that does not keep it gets the
     rest of the value only."""

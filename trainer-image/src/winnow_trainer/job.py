@@ -97,6 +97,7 @@ class Parameters(Manifest):
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
     label_smoothing: float | None = Field(None, ge=0, lt=1)
+    ema_decay: float | None = Field(None, ge=0, lt=1)
     downsample_percent: float | None = Field(None, ge=1, le=100)
     logging_steps: int | None = Field(None, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0, le=2**31 - 1)
@@ -157,6 +158,7 @@ class Parameters(Manifest):
             {
                 "loss": Loss(),
                 "label_smoothing": 0.0,
+                "ema_decay": 0.0,
                 "downsample_percent": 100.0,
                 "head_init": "Random",
                 "pooling": "Auto",

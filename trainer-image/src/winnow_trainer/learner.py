@@ -19,6 +19,7 @@ from winnow_classifier.labels import LabelSchema
 from winnow_classifier.model import Classifier
 from winnow_classifier.packing import TOKENS_MULTIPLE, PackedBatch, plan_batches
 from winnow_trainer import fsdp, head_start
+from winnow_trainer.average import WeightAverage
 from winnow_trainer.bert_layers import OwnGradients, can_differentiate
 from winnow_trainer.embedding import TrimmedTable
 from winnow_trainer.examples import Examples
@@ -86,9 +87,12 @@ class Learner:
         by_onednn = model.device.type == "cpu" and accelerator.mixed_precision == "bf16"
         fills = packs and by_onednn and parameters.max_seq_length >= TOKENS_MULTIPLE  # else it may lack positions
         self.multiple = TOKENS_MULTIPLE if fills else 1
+        self.average: WeightAverage | None = None
         self.learn()
         self.trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.learning: list[torch.nn.Parameter] | None = None
+        if parameters.ema_decay:
+            self.average = WeightAverage(self.trainable, parameters.ema_decay)
         self.optimizer = make_optimizer(self.trainable, parameters)
         self.read()
 
@@ -98,10 +102,14 @@ class Learner:
             self.table.install()
         if self.layers is not None:
             self.layers.install()
+        if self.average is not None:
+            self.average.hide()
         set_training(self.model, self.method)
 
     def read(self) -> None:
-        """Ready for any text, evaluation and saving: the whole model, without dropout."""
+        """Ready for any text, evaluation and saving: the whole model, without dropout, with averaged weights if asked for."""
+        if self.average is not None:
+            self.average.show()
         if self.table is not None:
             self.table.restore()
         if self.layers is not None:
@@ -149,6 +157,8 @@ class Learner:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update()
         return StepResult(result, norm)
 
     def losses(self, rows: Rows) -> Tensor:
@@ -250,6 +260,7 @@ class Learner:
         learned = {
             "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},
             "optimizer": self.optimizer.state_dict(),
+            **(self.average.state() if self.average is not None else {}),
         }
         with fsdp.together(self.model):
             learned = fsdp.whole(learned, self.ranks.leads) if self.cut else learned
@@ -275,6 +286,9 @@ class Learner:
             torch.cuda.set_rng_state(random["cudas"][self.ranks.rank])
 
     def load_state(self, state: Mapping[str, Any]) -> None:
+        if self.average is not None:
+            self.average.hide()
+            self.average.load_state(state["average"])
         for name, parameter in self.trainable.items():
             fsdp.put(parameter, state["trainable"][name])
         fsdp.load_optimizer(self.optimizer, state["optimizer"])

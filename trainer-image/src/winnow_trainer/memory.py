@@ -1,6 +1,6 @@
 """Does a training fit into memory, told before its first step, and what would make it fit. Pure but for reading capacities.
 
-An estimate, not a promise: weights, gradients and the optimizer's moments are counted exactly, activations by the formula
+An estimate, not a promise: weights, gradients, the optimizer's moments and averaged weights are counted exactly, activations by the formula
 of Korthikanti et al. 2022 (arXiv:2205.05198) without its dropout masks and attention scores, which packed attention and
 flash kernels do not keep. What it says is too much gets as far as the allocator lets it: only the warning is certain.
 Letters: T tokens computed at a time, d width, L layers.
@@ -50,6 +50,7 @@ class Demand:
     weights: int
     gradients: int
     moments: int
+    average: int  # of the weights that train, where emaDecay asks for it
     activations: int  # kept by all layers
     kept_between: int  # with gradientCheckpointing: the states between layers, and one layer's own
     features: int  # of all rows, that HeadOnly keeps in the machine's memory
@@ -57,7 +58,7 @@ class Demand:
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.moments + self.activations + self.features
+        return self.weights + self.gradients + self.moments + self.average + self.activations + self.features
 
     @property
     def checkpointed(self) -> Demand:
@@ -72,6 +73,7 @@ class Demand:
             weights=self.weights // processes + gathered,
             gradients=self.gradients // processes + min(unit, self.gradients),
             moments=self.moments // processes,
+            average=self.average // processes,
         )
 
     def in_words(self) -> str:
@@ -79,6 +81,7 @@ class Demand:
             "weights": self.weights,
             "gradients": self.gradients,
             "optimizer": self.moments,
+            "averaged weights": self.average,
             "activations": self.activations,
             "features of the rows": self.features,
         }
@@ -138,6 +141,7 @@ def demand(
         weights=shape.weight_bytes,
         gradients=shape.trained * FLOAT,
         moments=int(shape.trained * moments),
+        average=shape.trained * FLOAT if parameters.ema_decay else 0,
         activations=all_layers,
         kept_between=between,
         features=(kept_rows or 0) * shape.width * FLOAT,
@@ -221,8 +225,11 @@ def remedies(
         )
     if parameters.optim in (None, "adamw") and method == "Full" and not cut:
         offer("optim: adafactor", replace(base, moments=int(base.moments * MOMENTS["adafactor"] / MOMENTS["adamw"])))
+    if base.average:
+        offer("no emaDecay", replace(base, average=0))
     if method == "Full":
-        frozen = replace(base, weights=base.weights // 2, gradients=base.gradients // 50, moments=base.moments // 50)
+        trained = {name: getattr(base, name) // 50 for name in ("gradients", "moments", "average")}
+        frozen = replace(base, weights=base.weights // 2, **trained)
         offer("method: LoRA", frozen)
     if method == "LoRA" and not cut:
         offer("method: QLoRA", replace(base, weights=base.weights // 3))
@@ -263,7 +270,7 @@ def place(
     warnings: list[Warn | None] = []
     if cuda and needs.features:  # features are kept in the machine's memory, not the GPU's
         beside, here = container(shape.weight_bytes, ranks.local_size)
-        kept = Demand(0, 0, 0, 0, 0, needs.features, read_once=True)
+        kept = Demand(0, 0, 0, 0, 0, 0, needs.features, read_once=True)
         warnings.append(judge(kept, beside, method, parameters, chooses=False, where=here).warning)
         needs = replace(needs, features=0)
     part = needs.cut(ranks.size, shape.unit_bytes) if ranks.size > 1 and fsdp.can_cut(method, parameters) else None

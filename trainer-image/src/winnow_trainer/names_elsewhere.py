@@ -39,6 +39,7 @@ ELSEWHERE: Mapping[str, str] = {
     **_all("write parallelism: FSDP", "fsdp", "deepspeed"),
     **_all("write optim", "optimizer", "optimiser"),
     **_all("write labelSmoothing", "labelsmoothingfactor"),
+    **_all("write emaDecay, such as 0.999", "useema", "ema", "modelema", "modelemadecay", "emamomentum"),
     **_all("write classWeights", "classweight", "posweight"),
     **_all("write seed", "dataseed", "randomseed"),
     **_all("write spec.earlyStopping: {patience, minDelta}", "earlystopping", "earlystoppingpatience"),

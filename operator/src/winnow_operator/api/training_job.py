@@ -124,6 +124,7 @@ class Parameters(Spec):
     class_weights: ClassWeights | None = None
     loss: Loss | None = None
     label_smoothing: PartBelowOne | None = None
+    ema_decay: PartBelowOne | None = None
     downsample_percent: Annotated[float, Field(ge=1, le=100)] | None = None
     logging_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
