@@ -138,6 +138,12 @@ async def test_what_others_change_in_children_is_put_right(cluster: Cluster) -> 
     await cluster.until(
         "its port", SERVICE, lambda found: [port["port"] for port in found["spec"]["ports"]] == [80], name="web"
     )
+    for other in ({"type": "NodePort"}, {"type": "LoadBalancer"}, {"type": "ExternalName", "externalName": "else"}):
+        await patch(SERVICE, cluster.namespace, "web", {"spec": other})
+        inside = await cluster.until(
+            "its type", SERVICE, lambda found: found["spec"]["type"] == "ClusterIP", name="web"
+        )
+        assert "nodePort" not in inside["spec"]["ports"][0] and inside["spec"]["clusterIP"]
     await cluster.expect(DEPLOYMENT, "web", "Ready", reason="Live")
     uid = (await cluster.get(SERVICE, "web"))["metadata"]["uid"]
     await cluster.delete(SERVICE, "web")

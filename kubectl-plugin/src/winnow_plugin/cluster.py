@@ -295,7 +295,8 @@ async def _configure(configuration: Configuration, place: Place) -> str:
             ) from err
         raise ConfigError(f"the kubeconfig {files} cannot be used: {err}", hint=CHECK_CONFIG) from err
     except (OSError, YAMLError) as err:
-        raise ConfigError(f"the kubeconfig {files} cannot be read: {err}", hint=CHECK_CONFIG) from err
+        why = err.strerror if isinstance(err, OSError) and err.strerror else err
+        raise ConfigError(f"the kubeconfig {files} cannot be read: {why}", hint=CHECK_CONFIG) from err
     except (TypeError, AttributeError, LookupError, ValueError) as err:
         # The client expects a valid file, and fails on an empty one such as /dev/null.
         raise ConfigError(

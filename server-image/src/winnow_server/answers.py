@@ -80,6 +80,7 @@ class ListedModel(BaseModel):
     object: Literal["model"]
     created: int
     owned_by: str
+    max_model_len: int = Field(description="Tokens of a text that are read, as vLLM names it.")
 
 
 class ModelList(BaseModel):

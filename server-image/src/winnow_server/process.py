@@ -99,4 +99,5 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as err:
-        raise ConfigError(f"Cannot listen on {host}:{port}: {err.strerror}.") from err
+        why = (err.strerror or str(err)).partition(" (while")[0]  # the address again
+        raise ConfigError(f"Cannot listen on {host}:{port}: {why}.") from err

@@ -191,8 +191,14 @@ class Routes:
             )
 
     def _listed(self) -> dict[str, Any]:
-        created = self._service.started_at
-        return {"id": self._service.announced.name, "object": "model", "created": created, "owned_by": "winnow"}
+        announced = self._service.announced
+        return {
+            "id": announced.name,
+            "object": "model",
+            "created": self._service.started_at,
+            "owned_by": "winnow",
+            "max_model_len": announced.manifest.max_seq_length,
+        }
 
     def _answer(self, content: Any, ticket: Ticket) -> Json:
         return Json(content, headers=responses.headers(ticket))

@@ -79,7 +79,9 @@ def test_the_model_card_says_what_is_served(server):
     assert card["metrics"] == {"f1": 0.97, "roc_auc": None}
     assert card["training_job"]["name"] == "email-v1"
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", card["digest"])
-    assert [entry["id"] for entry in server.client.get("/v1/models").json()["data"]] == ["spam-detector"]
+    (entry,) = server.client.get("/v1/models").json()["data"]
+    length = server.client.get("/info").json()["max_input_length"]
+    assert (entry["id"], entry["object"], entry["max_model_len"]) == ("spam-detector", "model", length)
 
 
 def test_metrics_count_what_happened(checkpoint_folder):

@@ -59,6 +59,13 @@ def test_it_is_reached_by_ipv4_and_ipv6_alike(host):
             socket.create_connection((address, listener.getsockname()[1])).close()
 
 
+def test_an_address_that_is_taken_is_named_once():
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"^Cannot listen on 127.0.0.1:{port}: Address already in use\.$"):
+            listen("127.0.0.1", port)
+
+
 def test_a_key_that_cannot_be_read_is_said_so(checkpoint_folder, tmp_path, capsys):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "alice").symlink_to("/proc/self/mem")  # is there, and reading it fails, for root too

@@ -76,6 +76,12 @@ def test_a_kubeconfig_that_is_none_is_named(plugin, tmp_path, text):
     assert f"the kubeconfig {tmp_path / 'config'} cannot be used" in err
 
 
+def test_a_kubeconfig_that_is_a_folder_is_named(plugin, tmp_path):
+    code, _, err = plugin("status", "--kubeconfig", tmp_path)
+    assert (code, f"the kubeconfig {tmp_path} cannot be read: Is a directory" in err) == (10, True), err
+    assert "Errno" not in err
+
+
 def normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 

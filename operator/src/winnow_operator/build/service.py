@@ -13,6 +13,7 @@ def service(deployment: api.Deployment, *, asleep: bool = False) -> Object:
         "kind": "Service",
         "metadata": common.metadata(deployment, deployment.metadata.name),
         "spec": {
+            "type": "ClusterIP",  # the default, said so that another one that is set by hand differs
             "selector": waker.selector(deployment) if asleep else common.selector(deployment),
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
         },

@@ -78,6 +78,7 @@ def pods_service(deployment: api.Deployment) -> Object:
         "kind": "Service",
         "metadata": _metadata(deployment, pods_name(deployment)),
         "spec": {
+            "type": "ClusterIP",
             "selector": common.selector(deployment),
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
         },

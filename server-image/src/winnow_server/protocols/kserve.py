@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from winnow_server.answers import ListedModel
 from winnow_server.responses import judged, named
 from winnow_server.schemas import MAX_INPUTS, Body, Item, as_items
 from winnow_server.ticket import Ticket
@@ -48,15 +49,11 @@ class KServeAnswer(BaseModel):
     predictions: list[KServePrediction]
 
 
-class ModelState(BaseModel):
+class ModelState(ListedModel):
     """What KServe's clients ask for and what OpenAI's do, at one address."""
 
     name: str
     ready: bool
-    id: str
-    object: str
-    created: int
-    owned_by: str
 
 
 def answer(ticket: Ticket, labels: tuple[str, ...]) -> dict[str, Any]:
