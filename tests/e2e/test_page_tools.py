@@ -422,10 +422,11 @@ def test_a_row_with_a_cell_too_many_leaves_a_csv_what_it_is(browser: WebDriver, 
     assert "each line is a text" in one(browser, "#batch-notice").text
 
 
-def test_empty_lines_before_a_csv_leave_it_what_it_is(browser: WebDriver, address: str) -> None:
+@pytest.mark.parametrize("before", ["\r\n\r\n", "sep=;\r\n"], ids=["empty lines", "what Excel goes by"])
+def test_lines_before_a_csv_leave_it_what_it_is(browser: WebDriver, address: str, before: str) -> None:
     browser.get(f"{address}/ui/")
     wait(browser, "#about")
-    paste(browser, "\r\n\r\nid;text\r\n1;Hello, you\r\n2;thanks\r\n")
+    paste(browser, f"{before}id;text\r\n1;Hello, you\r\n2;thanks\r\n")
     wait_for_text(browser, "#score", "Score 2 rows")
     assert Select(one(browser, "#column")).first_selected_option.text == "text"
     assert not one(browser, "#batch-notice").is_displayed()

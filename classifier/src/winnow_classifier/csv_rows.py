@@ -14,6 +14,9 @@ from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 from winnow_classifier.words import some
 
 _DELIMITERS = ",\t;"  # the first of them that the header has
+_SEP = re.compile(
+    r"sep=([,;\t|])[\r\n]*", re.IGNORECASE
+)  # a first line by which Excel goes, and which it does not show
 _TWICE = 'write a quote within a text twice: ""'
 _NAMED = 20  # fields of a header, in a message
 _SPACE = " \t\r\n\v\f"
@@ -87,9 +90,11 @@ class _Lines:
         self.read -= len(lines)
 
     def delimiter(self) -> str:
-        """The delimiter of the first line that is not blank; the line stays to be read."""
+        """The delimiter of the first line that is not blank. The line stays to be read, unless it does nothing but name it."""
         for line in self:
             if line.strip():
+                if named := _SEP.fullmatch(line):
+                    return named[1]
                 self.take_back([line])
                 return next((mark for mark in _DELIMITERS if mark in line), ",")
         return ","

@@ -98,6 +98,10 @@ FORMS = {
     '"say ""x""\n{y}","{\'Label_1\': 0, \'Label_2\': 1}"\n',
     "tabs": 'input\texpected_output\na, b\t{"Label_1": 1, "Label_2": 0}\n"say ""x""\n{y}"\t{"Label_1": 0, "Label_2": 1}\n',
     "semicolons": 'input;expected_output\na, b;{"Label_1": 1, "Label_2": 0}\n"say ""x""\n{y}";{"Label_1": 0, "Label_2": 1}',
+    "a first line for Excel": 'sep=;\r\ninput;expected_output\r\na, b;{"Label_1": 1, "Label_2": 0}\r\n'
+    '"say ""x""\n{y}";{"Label_1": 0, "Label_2": 1}\r\n',
+    "a first line for Excel, of a separator that is not guessed": "\ufeffSEP=|\ntext|label\na, b|Label_1\n"
+    '"say ""x""\n{y}"|Label_2\n',
     "names of labels": jsonl({"text": "a, b", "label": "Label_1"}, {"label": "Label_2", "text": 'say "x"\n{y}'}),
     "names of labels in CSV": 'text,label\n"a, b",Label_1\n"say ""x""\n{y}", Label_2 \n',
     "lists of names": jsonl({"text": "a, b", "labels": ["Label_1"]}, {"text": 'say "x"\n{y}', "labels": ["Label_2"]}),

@@ -24,8 +24,10 @@ export function decoded(bytes) {
 // into different numbers of cells are prose with commas, unless the first names a column of texts beside others, and so are
 // lines with a quote that never ends: a text each.
 export function parse(content) {
-  const text = content.replace(/^\ufeff/, "");
-  const separator = separatorOf(text);
+  const whole = content.replace(/^\ufeff/, "");
+  const named = /^[\r\n]*sep=([,;\t|])(?:\r\n|\r|\n|$)/i.exec(whole); // by which Excel goes, and which it does not show
+  const text = named ? whole.slice(named[0].length) : whole;
+  const separator = named ? named[1] : separatorOf(text);
   const { rows, open } = cellsOf(text, separator);
   const ragged = rows.findIndex((row) => row.length !== rows[0].length);
   if (!open && ragged < 0) return { rows, separator, notice: "" };
