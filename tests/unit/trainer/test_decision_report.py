@@ -57,3 +57,9 @@ def test_there_is_no_section_without_a_decision():
 
 def test_a_small_number_is_not_rounded_to_nothing():
     assert "2e-05" in markup.tree({"parameters": {"learningRate": 2e-5}})
+
+
+def test_control_characters_that_html_forbids_are_shown_as_such():
+    forbidden = [*range(9), *range(0x0B, 0x20), *range(0x7F, 0xA0)]
+    assert markup.text("".join(map(chr, forbidden))) == "\N{REPLACEMENT CHARACTER}" * len(forbidden)
+    assert markup.text("a\tb\nc é") == "a\tb\nc é"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category
 
 
 def text(value: Any) -> str:
     """Escaped; control characters, which HTML forbids, become U+FFFD."""
-    plain = "".join(char if char >= " " or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in str(value))
-    return html.escape(plain, quote=True)
+    shown = (char if char in "\n\t" or category(char) != "Cc" else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+    return html.escape("".join(shown), quote=True)
 
 
 def number(value: float | None) -> str:
