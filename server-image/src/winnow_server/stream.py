@@ -85,7 +85,11 @@ class Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = scope["state"]["request_id"]
         with self._slot:
-            self._slot.enter_context(self._slots.one())
+            try:
+                self._slot.enter_context(self._slots.one())
+            except Overloaded as refused:
+                self._service.metrics.rejected(refused.code)
+                raise
             try:
                 async with asyncio.TaskGroup() as tasks:
                     leaving = tasks.create_task(self._leaving(scope["state"]["left"]))

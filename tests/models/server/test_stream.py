@@ -342,6 +342,7 @@ def test_only_so_many_streams_run_at_once(checkpoint_folder):
         refused = server.client.post(PATH, content=b'"prize"')
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_streams")
         assert int(refused.headers["retry-after"]) > 0
+        assert server.exposed()['clf_rejected_total{reason="too_many_streams"}'] == 1
         gate.open()
         streaming.join()
         assert len(ask(server, ["prize"])) == 1
