@@ -71,9 +71,7 @@ F1 = {"thresholds": {"objective": "F1"}}
 RECIPES = {
     # Some hundred validation rows are soon all right; log loss still tells epochs apart.
     TaskDetail.BINARY: Recipe(
-        4,
-        {"headInit": "Ridge", "learningRate": 1e-4, "pooling": "Mean", "emaDecay": 0.999},
-        {"metrics": {"primary": "log_loss"}, **F1},
+        4, {"headInit": "Ridge", "learningRate": 1e-4, "pooling": "Mean"}, {"metrics": {"primary": "log_loss"}, **F1}
     ),
     TaskDetail.MULTICLASS: Recipe(8, {"headInit": "Ridge"}, {"metrics": {"primary": "accuracy"}}),
     # A random head takes an epoch until rare labels are above the noise; ridge regression starts there.
