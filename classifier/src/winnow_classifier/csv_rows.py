@@ -14,9 +14,8 @@ from winnow_classifier.row_files import MAX_ROW_CHARACTERS, Problem, shown
 from winnow_classifier.words import some
 
 _DELIMITERS = ",\t;"  # the first of them that the header has
-_SEP = re.compile(
-    r"sep=([,;\t|])[\r\n]*", re.IGNORECASE
-)  # a first line by which Excel goes, and which it does not show
+# A first line by which Excel goes, and which it does not show.
+_SEP = re.compile(r"sep=([,;\t|])[\r\n]*", re.IGNORECASE)
 _TWICE = 'write a quote within a text twice: ""'
 _NAMED = 20  # fields of a header, in a message
 _SPACE = " \t\r\n\v\f"
