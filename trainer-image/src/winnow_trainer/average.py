@@ -58,14 +58,13 @@ class WeightAverage:
             kept.copy_(last)
         self.shown = not self.shown
 
-    def state(self) -> dict[str, Any]:
-        """The weights of the last step, wherever they are, and what this keeps beside them."""
-        weights: dict[str, Tensor] = {name: weight.detach() for name, weight in self.trainable.items()}
+    def apart(self, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Of `weights`, those that the model has now: those of the last step, wherever they are, and what this keeps beside them."""
         last, averages = (self.averages, weights) if self.shown else (weights, self.averages)
-        return {"trainable": last, "average": {"steps": self.steps, "weights": averages}}
+        return last, {"steps": self.steps, "weights": averages}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """What `state` gave as average; the weights are hidden, and loaded by whoever calls this."""
+        """What `apart` gave beside the weights; the averages are hidden, and the weights loaded by whoever calls this."""
         self.steps, self.averages = state["steps"], {}
         for name, average in state["weights"].items():
             self.averages[name] = torch.empty_like(self.trainable[name].detach())

@@ -257,11 +257,10 @@ class Learner:
         """Tensors and plain values: all that the next step depends on, except the rows. Where the model is cut over processes, the
         first one gets the whole."""
         cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
-        learned = {
-            "trainable": {name: parameter.detach() for name, parameter in self.trainable.items()},
-            "optimizer": self.optimizer.state_dict(),
-            **(self.average.state() if self.average is not None else {}),
-        }
+        weights: dict[str, Tensor] = {name: parameter.detach() for name, parameter in self.trainable.items()}
+        learned: dict[str, Any] = {"trainable": weights, "optimizer": self.optimizer.state_dict()}
+        if self.average is not None:
+            learned["trainable"], learned["average"] = self.average.apart(weights)
         with fsdp.together(self.model):
             learned = fsdp.whole(learned, self.ranks.leads) if self.cut else learned
         return {

@@ -1,8 +1,8 @@
 """Does a training fit into memory, told before its first step, and what would make it fit. Pure but for reading capacities.
 
-An estimate, not a promise: weights, gradients, the optimizer's moments and averaged weights are counted exactly, activations by the formula
-of Korthikanti et al. 2022 (arXiv:2205.05198) without its dropout masks and attention scores, which packed attention and
-flash kernels do not keep. What it says is too much gets as far as the allocator lets it: only the warning is certain.
+An estimate, not a promise: weights, gradients, the optimizer's moments and averaged weights are counted exactly,
+activations by the formula of Korthikanti et al. 2022 (arXiv:2205.05198) without its dropout masks and attention scores,
+which packed attention and flash kernels do not keep. What it says is too much gets as far as the allocator lets it: only the warning is certain.
 Letters: T tokens computed at a time, d width, L layers.
 """
 
@@ -228,8 +228,13 @@ def remedies(
     if base.average:
         offer("no emaDecay", replace(base, average=0))
     if method == "Full":
-        trained = {name: getattr(base, name) // 50 for name in ("gradients", "moments", "average")}
-        frozen = replace(base, weights=base.weights // 2, **trained)
+        frozen = replace(
+            base,
+            weights=base.weights // 2,
+            gradients=base.gradients // 50,
+            moments=base.moments // 50,
+            average=base.average // 50,
+        )
         offer("method: LoRA", frozen)
     if method == "LoRA" and not cut:
         offer("method: QLoRA", replace(base, weights=base.weights // 3))
